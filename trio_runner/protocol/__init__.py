@@ -1,0 +1,61 @@
+"""The Aggregator-Engine protocol without I/O: messages, their JSON, and the RPC frames around them.
+
+    message objects <-> JSON objects (`encode`, `decode`) <-> text (`encode_json`, `decode_json`)
+    calls and answers <-> text frames (`encode_request`, `encode_response`, `decode_frame`)
+
+Whatever the other side sends, the decoders either return what they promise or raise `DecodeError`.
+"""
+
+from trio_runner.protocol._codec import (
+    configure_converter,
+    decode,
+    decode_json,
+    encode,
+    encode_body,
+    encode_json,
+    make_converter,
+)
+from trio_runner.protocol._errors import DecodeError
+from trio_runner.protocol._rpc import (
+    DISPATCH,
+    GET_ENGINE_ID,
+    PING,
+    Request,
+    Response,
+    decode_frame,
+    encode_dispatch,
+    encode_request,
+    encode_response,
+)
+from trio_runner.protocol.messages import (
+    OPENPECTUS_VERSION,
+    ErrorMessage,
+    MessageBase,
+    ProtocolErrorMessage,
+    SuccessMessage,
+)
+
+__all__ = [
+    "DISPATCH",
+    "GET_ENGINE_ID",
+    "OPENPECTUS_VERSION",
+    "PING",
+    "DecodeError",
+    "ErrorMessage",
+    "MessageBase",
+    "ProtocolErrorMessage",
+    "Request",
+    "Response",
+    "SuccessMessage",
+    "configure_converter",
+    "decode",
+    "decode_frame",
+    "decode_json",
+    "encode",
+    "encode_body",
+    "encode_dispatch",
+    "encode_json",
+    "encode_request",
+    "encode_response",
+    "make_converter",
+]
