@@ -1,1 +1,65 @@
 """Keeps an Open Pectus engine connected to its aggregator, with Trio's structured concurrency."""
+
+from trio_runner._backoff import MAX_RECONNECT_WAIT_SECONDS
+from trio_runner._engine import (
+    BlockInfo,
+    CommandHandlers,
+    ConnectionStatus,
+    EventEmitter,
+    EventListener,
+    MessageBuilder,
+    RunStateChange,
+    ScopeInfo,
+)
+from trio_runner._errors import (
+    AggregatorUnreachable,
+    AlreadyConnected,
+    CommandError,
+    DialError,
+    LinkLost,
+    NetworkError,
+    NotAnAggregator,
+    RegistrationRefused,
+    SecretRefused,
+    TrioRunnerError,
+    VersionRefused,
+)
+from trio_runner._outbox import MemoryOutbox, OutboxStatistics
+from trio_runner._runner import EngineRunner, StateChange, Statistics
+from trio_runner._states import RecoverState
+from trio_runner._timing import Timing
+from trio_runner.net import Dialer, EngineDispatcher, Session, StreamOpener
+
+__all__ = [
+    "MAX_RECONNECT_WAIT_SECONDS",
+    "AggregatorUnreachable",
+    "AlreadyConnected",
+    "BlockInfo",
+    "CommandError",
+    "CommandHandlers",
+    "ConnectionStatus",
+    "DialError",
+    "Dialer",
+    "EngineDispatcher",
+    "EngineRunner",
+    "EventEmitter",
+    "EventListener",
+    "LinkLost",
+    "MemoryOutbox",
+    "MessageBuilder",
+    "NetworkError",
+    "NotAnAggregator",
+    "OutboxStatistics",
+    "RecoverState",
+    "RegistrationRefused",
+    "RunStateChange",
+    "ScopeInfo",
+    "SecretRefused",
+    "Session",
+    "StateChange",
+    "Statistics",
+    "StreamOpener",
+    "Timing",
+    "TrioRunnerError",
+    "VersionRefused",
+]

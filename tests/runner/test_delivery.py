@@ -1,0 +1,301 @@
+"""What reaches the aggregator, in which order, and how often."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from tests.unit import EPOCH, Named, Unit, World, world
+from trio_runner import RunStateChange
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import messages as m
+from trio_runner.protocol import models as mdl
+from trio_runner.simulation import Aggregator
+
+Clock = trio.testing.MockClock
+
+
+def kinds(w: World) -> list[str]:
+    """Return the names of the events received, the topic for a notification."""
+    names = []
+    for received in w.aggregator.engine().received:
+        message = received.message
+        if isinstance(message, em.WebPushNotificationMsg):
+            names.append(str(message.topic.value))
+        elif isinstance(message, em.RunStartedMsg | em.RunStoppedMsg | em.ErrorLogMsg):
+            names.append(type(message).__name__)
+    return names
+
+
+async def test_each_event_method_sends_its_messages_in_order(autojump_clock: Clock) -> None:
+    """Run start and stop have a notification each; only what people must hear of is notified."""
+    async with world() as w:
+        await w.until("Connected")
+        listener = w.unit.listeners[0]
+        listener.on_start("run-1")
+        listener.on_runstate_change(RunStateChange.PAUSE)
+        listener.on_runstate_change(RunStateChange.UNPAUSE)
+        listener.on_block_start(Named(name="B1"))
+        listener.on_notify_command("hello")
+        listener.on_scope_activate(Named(scope_type="Watch", argument="Flow > 1"))
+        listener.on_scope_activate(Named(scope_type="Alarm", argument="Flow > 2"))
+        listener.on_method_error(ValueError("no"))
+        listener.on_connection_status_change("Connected")
+        listener.on_connection_status_change("Disconnected")
+        listener.on_stop()
+        await trio.sleep(0.05)
+        assert kinds(w) == [
+            "RunStartedMsg",
+            "run_start",
+            "run_pause",
+            "block_start",
+            "notification_cmd",
+            "watch_triggered",
+            "method_error",
+            "network_errors",
+            "RunStoppedMsg",
+            "run_stop",
+        ]
+        (started,) = w.aggregator.messages(em.RunStartedMsg)
+        assert started.started_tick == EPOCH  # the wall clock at the virtual time 0
+        bodies = [n.notification.body for n in w.aggregator.messages(em.WebPushNotificationMsg)]
+        assert bodies[2:5] == ["B1", "hello", "Flow > 1"]
+        assert w.aggregator.recent_runs[0].run_id == "run-1"
+
+
+async def test_a_stop_without_a_run_is_an_error_of_the_caller(autojump_clock: Clock) -> None:
+    """on_stop() while no run is on raises and sends nothing."""
+    async with world() as w:
+        with pytest.raises(RuntimeError, match="while no run is on"):
+            w.runner.on_stop()
+        assert w.runner.buffer_size == 0
+
+
+async def test_an_event_is_a_barrier(autojump_clock: Clock) -> None:
+    """An event goes out when all before it is answered, and nothing behind it before it is."""
+    async with world() as w:
+        await w.settled()
+        unanswered: list[tuple[str, int]] = []
+
+        async def note(message: em.EngineMessage) -> m.MessageBase | None:
+            unanswered.append((type(message).__name__, w.runner.statistics().unanswered))
+            await trio.sleep(0.01)
+            return None
+
+        w.aggregator.on_message = note
+        for _ in range(3):
+            w.runner.post(w.unit.create_tag_updates_snapshot_msg())
+        w.runner.on_notify_command("one")
+        w.runner.on_notify_command("two")
+        for _ in range(3):
+            w.runner.post(w.unit.create_tag_updates_snapshot_msg())
+        await trio.sleep(0.095)
+        # Each event is alone; samples go together, those behind the events as those before.
+        samples, event = "TagsUpdatedMsg", ("WebPushNotificationMsg", 1)
+        assert [kind for kind, _ in unanswered] == [samples] * 3 + [event[0]] * 2 + [samples] * 3
+        assert unanswered[3:5] == [event, event]
+        assert unanswered[0] == unanswered[5] == (samples, 3)
+
+
+async def test_samples_stand_on_the_right_side_of_the_run(autojump_clock: Clock) -> None:
+    """Every sample carries the run in which it was taken; the aggregator refuses none."""
+    async with world() as w:
+        await trio.sleep(1)
+        w.runner.on_start("run-1")
+        await trio.sleep(1)
+        async with w.aggregator.outage():
+            await trio.sleep(3)
+            w.runner.on_stop()
+            await trio.sleep(3)
+            w.runner.on_start("run-2")
+            await trio.sleep(3)
+        await w.until("Reconnected")
+        await trio.sleep(1)
+        w.runner.on_stop()
+        await trio.sleep(1)
+        refused = [r for r in w.aggregator.engine().refused if type(r.message) is em.TagsUpdatedMsg]
+        assert refused == []
+        assert w.counts() == list(range(1, w.unit.count + 1))
+        runs = [t.run_id for t in w.aggregator.messages(em.TagsUpdatedMsg)]
+        assert list(dict.fromkeys(runs)) == [None, "run-1", "run-2"]
+        assert [run.run_id for run in w.aggregator.recent_runs] == ["run-1", "run-2"]
+
+
+async def test_an_aggregator_that_was_killed_learns_of_the_run_again(autojump_clock: Clock) -> None:
+    """On a new link RunStarted is repeated as it was; the run goes on and is stored whole."""
+    async with world() as w:
+        await trio.sleep(1)
+        w.runner.on_start("run-1")
+        await trio.sleep(1)
+        async with w.aggregator.outage(kill=True):
+            await trio.sleep(2)
+        await w.until("Reconnected")
+        first, second = [
+            r for r in w.aggregator.engine().received if isinstance(r.message, em.RunStartedMsg)
+        ]
+        assert first.message == second.message
+        assert first.message.sequence_number == second.message.sequence_number
+        assert w.aggregator.messages(em.RunStartedMsg)[0].started_tick == EPOCH + 1
+        w.runner.on_stop()
+        await trio.sleep(0.1)
+        assert w.aggregator.recent_runs[-1].run_id == "run-1"
+        assert w.counts() == list(range(1, w.unit.count + 1))
+
+
+async def test_introduction_comes_first_and_history_before_live_values(
+    autojump_clock: Clock,
+) -> None:
+    """On a new link: UodInfo, Method, RunStarted, the backlog, the states, and then live values."""
+    async with world() as w:
+        await w.until("Connected")
+        w.runner.on_start("run-1")
+        await trio.sleep(0.5)
+        async with w.aggregator.outage():
+            await trio.sleep(1.2)
+            w.runner.on_notify_command("while away")
+        await w.until("Reconnected")
+        await trio.sleep(0.3)
+        link = w.aggregator.engine().connections[-1].number
+        names = [
+            type(r.message).__name__ for r in w.aggregator.engine().received if r.connection == link
+        ]
+        assert names == [
+            "UodInfoMsg",
+            "MethodMsg",
+            "RunStartedMsg",
+            "TagsUpdatedMsg",  # taken offline, 1 s behind the last
+            "WebPushNotificationMsg",
+            "ControlStateMsg",
+            "MethodStateMsg",
+            "RunLogMsg",
+            "TagsUpdatedMsg",  # the snapshot, within 0.3 s of the new link
+        ]
+
+
+async def test_states_are_sent_when_they_have_changed(autojump_clock: Clock) -> None:
+    """In ten seconds of steady state an unchanged state is sent once, a change within 0.3 s."""
+    async with world() as w:
+        await trio.sleep(10.05)
+        assert len(w.aggregator.messages(em.ControlStateMsg)) == 1
+        assert len(w.aggregator.messages(em.MethodMsg)) == 1
+        w.unit.control = mdl.ControlState(is_running=True, is_holding=False, is_paused=False)
+        await trio.sleep(0.3)
+        assert len(w.aggregator.messages(em.ControlStateMsg)) == 2
+        assert w.aggregator.engine().unit.control_state.is_running
+
+
+async def test_a_queue_that_has_emptied_is_told(autojump_clock: Clock) -> None:
+    """The page shall not show a queued command that has gone."""
+    line = mdl.RunLogLine(
+        id="QueuedCommand",
+        command_name="Mark: A",
+        start=0.0,
+        end=None,
+        progress=None,
+        start_values=[],
+        end_values=[],
+    )
+    async with world(unit=Unit(queued=[line])) as w:
+        await trio.sleep(1)
+        assert w.aggregator.engine().unit.queued_run_log.lines == [line]
+        w.unit.queued.clear()
+        await trio.sleep(0.35)
+        assert w.aggregator.engine().unit.queued_run_log.lines == []
+
+
+async def test_errors_of_the_engine_reach_the_error_log(autojump_clock: Clock) -> None:
+    """What the engine logged is sent once, offline or not."""
+    async with world() as w:
+        await w.until("Connected")
+        async with w.aggregator.outage():
+            w.unit.errors.append(mdl.ErrorLogEntry(message="pump", created_time=EPOCH, severity=40))
+            await trio.sleep(2)
+        await w.until("Reconnected")
+        await trio.sleep(1)
+        (errors,) = w.aggregator.messages(em.ErrorLogMsg)
+        assert [entry.message for entry in errors.log.entries] == ["pump"]
+
+
+async def test_an_engine_that_the_aggregator_does_not_know_registers_anew(
+    autojump_clock: Clock,
+) -> None:
+    """The answer "No engine registered" ends the link; its message is delivered over the next."""
+    async with world() as w:
+        await w.until("Connected")
+        answers = iter([m.ErrorMessage(message="No engine registered under id host_Unit")])
+
+        async def answer(message: em.EngineMessage) -> m.MessageBase | None:
+            return next(answers, None) if isinstance(message, em.RunStartedMsg) else None
+
+        w.aggregator.on_message = answer
+        w.runner.on_start("run-1")
+        await w.until("Reconnected")
+        # told at 0; the first try after 0.625 s
+        assert trio.current_time() == 0.625
+        assert len(w.aggregator.engine().registrations) == 2
+        assert w.aggregator.engine().unit.run is not None
+
+
+async def test_a_message_that_the_aggregator_fails_to_handle_is_tried_again(
+    autojump_clock: Clock,
+) -> None:
+    """A handler that raised is tried again after 1 s, three times in all, then set aside."""
+    failed = m.ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
+    for failures, delivered_s in ((2, 2.0), (3, None)):
+        async with world(aggregator=Aggregator()) as w:
+            start = trio.current_time()
+            await w.until("Connected")
+            answers = iter([failed] * failures)
+            seen: list[float] = []
+
+            async def answer(
+                message: em.EngineMessage,
+                answers: Iterator[m.MessageBase] = answers,
+                seen: list[float] = seen,
+                start: float = start,
+            ) -> m.MessageBase | None:
+                if isinstance(message, em.RunStartedMsg):
+                    seen.append(trio.current_time() - start)
+                    return next(answers, None)
+                return None
+
+            w.aggregator.on_message = answer
+            w.runner.on_start("run-1")
+            await trio.sleep(5)
+            assert seen == pytest.approx([0, 1, 2])
+            assert w.runner.statistics().outbox.set_aside == (delivered_s is None)
+            assert (w.aggregator.engine().unit.run is not None) == (delivered_s is not None)
+
+
+async def test_poison_is_set_aside_and_the_line_goes_on(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message that is never taken is logged once, counted, and what is behind it arrives."""
+    poison = m.ProtocolErrorMessage(protocol_msg="Message deserialization failed")
+
+    async def answer(message: em.EngineMessage) -> m.MessageBase | None:
+        return poison if "poison" in str(message) else None
+
+    async with world() as w:
+        await w.until("Connected")
+        w.aggregator.on_message = answer
+        w.runner.on_notify_command("poison")
+        w.runner.on_notify_command("good")
+        await trio.sleep(0.05)
+        told = w.aggregator.engine().notifications
+        assert [n.notification.body for n in told] == ["good"]
+        assert w.runner.statistics().outbox.set_aside == 1
+    assert sum("is set aside" in record.message for record in caplog.records) == 1
+
+
+async def test_a_failure_is_logged_once_not_at_every_dial(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A night without an aggregator leaves one warning, and the statistics say the reason."""
+    async with world(up=False) as w:
+        await trio.sleep(3600)
+        warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
+        assert [r.message for r in warnings] == [w.runner.statistics().last_failure]
+        assert "Is the aggregator running there?" in warnings[0].message

@@ -1,0 +1,362 @@
+"""When the runner does what, to the hundredth of a second of virtual time.
+
+The waits before a dial are the middles of their ranges (`tests.unit.Middle`): 0.625 s for the first
+try after a success, 1.125 s for the second, and then, while dials are refused at once, 1.125 s for
+every further one; while they fail otherwise 2.125, 4.125 and then 5.125 s.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+import pytest
+import trio
+import trio.testing
+
+from tests.unit import Middle, Unit, wall_clock, world
+from trio_runner import EngineDispatcher, EngineRunner, Timing
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import messages as m
+from trio_runner.simulation import Aggregator
+
+T = TypeVar("T")
+
+
+async def test_first_connect_goes_straight_to_connected(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Streams in memory take no time: registered, upgraded, introduced and Connected at 0 s."""
+    async with world() as w:
+        await w.until("Connected")
+        assert trio.current_time() == 0
+        # The ticks lie at 0.1 s, 0.2 s, ...; the first takes a snapshot, then every third
+        # (0.3 / 0.1) a sample: 0.1, 0.4, 0.7, 1.0.
+        await trio.sleep(1.05)
+        assert w.changes == [(0, "Connected")]
+        received = w.aggregator.engine().received
+        assert [type(r.message) for r in received[:2]] == [em.UodInfoMsg, em.MethodMsg]
+        samples = [r for r in received if isinstance(r.message, em.TagsUpdatedMsg)]
+        assert [round(r.time_s, 6) for r in samples] == [0.1, 0.4, 0.7, 1.0]
+
+
+async def test_refused_dials_are_repeated_soon(autojump_clock: trio.testing.MockClock) -> None:
+    """A host that refuses at once is tried again after 2 s at most."""
+    async with world(up=False) as w:
+        await trio.sleep(4.5)
+        # dials at 0; 0.625; 0.625 + 1.125 = 1.75; 2.875; 4; the next at 5.125
+        assert w.changes[:8] == [
+            (0, "Failed"),
+            (0, "Disconnected"),
+            (0.625, "Failed"),
+            (0.625, "Disconnected"),
+            (1.75, "Failed"),
+            (1.75, "Disconnected"),
+            (2.875, "Failed"),
+            (2.875, "Disconnected"),
+        ]
+        w.aggregator.up()
+        await w.until("Reconnected")
+        assert w.changes[-3:] == [
+            (5.125, "Reconnecting"),
+            (5.125, "CatchingUp"),
+            (5.125, "Reconnected"),
+        ]
+
+
+async def test_a_black_hole_costs_one_dial_and_a_growing_wait(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A dial that gets no answer ends after 10 s; the waits grow to 10 s at most."""
+    unit = Unit()
+    dispatcher = EngineDispatcher("hole.example", handlers=unit, open_stream=_black_hole)
+    runner = EngineRunner(dispatcher, unit, unit, rng=Middle(), clock=wall_clock)
+    failed: list[float] = []
+
+    async def note() -> None:
+        failed.append(trio.current_time())
+
+    runner.failed_callback = note
+    with trio.move_on_after(100):
+        await runner.run()
+    # 10, then each time the wait and 10 s more: 0.625, 1.125, 2.125, 4.125, 5.125, 5.125
+    assert failed == [10, 20.625, 31.75, 43.875, 58, 73.125, 88.25]
+    assert "did not let us in within 10 s" in str(runner.statistics().last_failure)
+
+
+async def _black_hole(host: str, port: int) -> trio.abc.Stream:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def test_two_outages_in_a_row_lose_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    """Each outage has its own timetable, the backoff begins anew, and no sample is missing."""
+    async with world() as w:
+        await trio.sleep(1)
+        async with w.aggregator.outage():
+            await trio.sleep(1)
+        # lost at 1; dials at 1.625 (refused) and 2.75
+        await w.until("Reconnected")
+        assert trio.current_time() == 2.75
+        await trio.sleep_until(5)
+        async with w.aggregator.outage(kill=True):
+            await trio.sleep(0.5)
+        # lost at 5; the dial at 5.625 succeeds
+        await w.until("Reconnected")
+        await trio.sleep_until(8)
+    assert w.changes == [
+        (0, "Connected"),
+        (1, "Failed"),
+        (1, "Disconnected"),
+        (1.625, "Failed"),
+        (1.625, "Disconnected"),
+        (2.75, "Reconnecting"),
+        (2.75, "CatchingUp"),
+        (2.75, "Reconnected"),
+        (5, "Failed"),
+        (5, "Disconnected"),
+        (5.625, "Reconnecting"),
+        (5.625, "CatchingUp"),
+        (5.625, "Reconnected"),
+        (8, "Stopped"),
+        (8, "ShutdownComplete"),
+    ]
+    assert w.counts() == list(range(1, w.unit.count + 1))
+
+
+async def test_catching_up_lasts_as_long_as_the_aggregator_takes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """CatchingUp ends when the aggregator has answered the last of the backlog."""
+    async with world() as w:
+        await trio.sleep(0.05)
+        w.aggregator.handling_time_s = 0.05
+        async with w.aggregator.outage():
+            await trio.sleep(20)
+        # Offline the unit's data-log interval, 1 s, rules. Lost at 0.05, so the samples are those
+        # of the ticks 0.1, 1.1, ..., 20.1: 21.
+        with w.runner.state_changes() as changes:
+            async for change in changes:
+                if change.after == "CatchingUp":
+                    began = trio.current_time()
+                if change.after == "Reconnected":
+                    break
+        # 1.05 s for the 21, in which (steady again: one in 0.3 s) 3 more came, in whose 0.15 s one
+        # more may come; and each live sample waits behind the history.
+        waiting = len(w.counts())
+        assert trio.current_time() - began == pytest.approx(0.05 * waiting)
+        assert w.counts() == list(range(1, waiting + 1))
+
+
+async def test_offline_samples_are_taken_at_the_units_interval(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Without a link a sample is taken every 5 s, or as often as the data log wants it."""
+    for interval_s, expected in ((60.0, [0.1, 5.1, 10.1]), (2.5, [0.1, 2.6, 5.1, 7.6, 10.1])):
+        taken: list[float] = []
+        unit = Unit(data_log_interval_s=interval_s)
+        aggregator = Aggregator()
+        start = trio.current_time()
+        async with world(unit=unit, aggregator=aggregator) as w:
+            await w.until("Connected")
+            async with aggregator.outage():
+                await trio.sleep(11)
+            await w.until("Reconnected")
+            taken = [
+                round(message.tags[0].tick_time - wall_clock() + trio.current_time() - start, 3)
+                for message in aggregator.messages(em.TagsUpdatedMsg)
+            ]
+        assert taken[: len(expected)] == expected
+
+
+async def test_a_silent_aggregator_is_noticed_within_ten_seconds(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One answer that never comes ends the link 10 s after its message; the message is repeated."""
+    async with world() as w:
+        await w.settled()
+        w.aggregator.muted = True
+        await w.until("Failed")
+        # The first sample goes out at 0.1 s and is given up at 10.1 s.
+        assert trio.current_time() == pytest.approx(10.1)
+        assert "did not answer message" in str(w.runner.statistics().last_failure)
+        w.aggregator.muted = False
+        await w.until("Reconnected")
+        numbers = [
+            r.sequence_number
+            for r in w.aggregator.engine().received
+            if isinstance(r.message, em.TagsUpdatedMsg)
+        ]
+        resent = len(numbers) - len(set(numbers))
+        assert resent > 0
+        assert [n for i, n in enumerate(numbers) if n not in numbers[:i]] == sorted(set(numbers))
+        # sampled at the steady rate throughout: no hole while the link was silent
+        ticks = sorted({t.tags[0].tick_time for t in w.aggregator.messages(em.TagsUpdatedMsg)})
+        gaps = [b - a for a, b in pairwise(ticks) if b < ticks[0] + 10]
+        assert max(gaps) < 0.31
+
+
+@pytest.mark.parametrize("how", ["shutdown", "cancel"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        "Started",
+        "Connected",
+        "Failed",
+        "Disconnected",
+        "Reconnecting",
+        "CatchingUp",
+        "Reconnected",
+    ],
+)
+async def test_a_stop_in_every_state_ends_in_order(
+    state: str, how: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Wherever it is stopped, it goes by Stopped to ShutdownComplete and leaves no task behind."""
+    unit, aggregator, seen = Unit(), Aggregator(), list[str]()
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    async with trio.open_nursery() as background:
+        opener = _black_hole if state == "Started" else aggregator.in_memory(background)
+        dispatcher = EngineDispatcher("aggregator.example", handlers=unit, open_stream=opener)
+        runner = EngineRunner(dispatcher, unit, unit, rng=Middle(), clock=wall_clock)
+        reached = trio.Event()
+
+        async def note(before: str, after: str) -> None:
+            seen.append(after)
+
+        async def hold() -> None:
+            reached.set()
+            await trio.sleep_forever()
+
+        runner.state_changing_callback = note
+        if state in ("Started", "Disconnected"):  # they last, and have no callback
+            background.start_soon(_after, 0.5, reached)
+        else:
+            setattr(runner, f"{state.lower()}_callback", hold)
+        if state in ("Failed", "Disconnected"):
+            aggregator.down()
+        elif state != "Connected":
+            background.start_soon(_restart_once_connected, runner, aggregator)
+        async with trio.open_nursery() as runs:
+            runs.start_soon(runner.run)
+            await reached.wait()
+            assert runner.state == state
+            stopped_at = trio.current_time()
+            if how == "shutdown":
+                await runner.shutdown()
+            else:
+                runs.cancel_scope.cancel()
+        assert trio.current_time() == stopped_at
+        assert seen[-2:] == ["Stopped", "ShutdownComplete"]
+        assert runner.state == "ShutdownComplete"
+        background.cancel_scope.cancel()
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+async def _after(delay_s: float, event: trio.Event) -> None:
+    await trio.sleep(delay_s)
+    event.set()
+
+
+async def _restart_once_connected(runner: EngineRunner, aggregator: Aggregator) -> None:
+    with runner.state_changes() as changes:
+        async for change in changes:
+            if change.after == "Connected":
+                await aggregator.restart()
+                return
+
+
+@pytest.mark.parametrize("kind", [em.UodInfoMsg, em.RunStartedMsg, em.TagsUpdatedMsg])
+async def test_a_link_lost_while_reconnecting_or_catching_up_is_begun_anew(
+    kind: type[em.EngineMessage], autojump_clock: trio.testing.MockClock
+) -> None:
+    """A second failure, at the introduction or in the backlog, loses nothing; one sender stays."""
+    async with world() as w:
+        await w.until("Connected")
+        w.runner.on_start("run-1")
+        await trio.sleep(0.5)
+        cuts = iter([True])
+
+        async def cut(message: em.EngineMessage) -> m.MessageBase | None:
+            if isinstance(message, kind) and next(cuts, False):
+                w.aggregator.drop()
+                await trio.lowlevel.checkpoint()
+            return None
+
+        async with w.aggregator.outage():
+            w.runner.on_notify_command("while away")
+            await trio.sleep(3)
+        w.aggregator.on_message = cut
+        # lost at 0.5; dials at 1.125 and 2.25 are refused, that at 3.375 ... 3.375 + 1.125 is cut
+        await w.until("Reconnected")
+        await trio.sleep(1)
+        states = [state for _, state in w.changes]
+        end = "CatchingUp" if kind is em.TagsUpdatedMsg else "Reconnecting"
+        assert states.count("Reconnected") == 1
+        assert (end, "Failed") in list(pairwise(states))
+        assert _unique(w.counts()) == list(range(1, w.unit.count + 1))
+        told = [n.notification.body for n in w.aggregator.messages(em.WebPushNotificationMsg)]
+        assert _unique(told) == ["started", "while away"]
+        assert w.aggregator.engine().connections[-1].closed_s is None
+
+
+def _unique(items: Sequence[T]) -> list[T]:
+    return list(dict.fromkeys(items))
+
+
+async def test_a_stop_flushes_what_waits_within_its_deadline(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """At a stop what waits is sent; after 10 s the rest is given up and the runner ends."""
+    async with world() as w:
+        await w.settled()
+        w.aggregator.handling_time_s = 0.5
+        for number in range(30):
+            w.runner.on_notify_command(str(number))
+        await trio.sleep(1.25)  # two are answered, at 0.5 and 1.0
+        assert len(w.aggregator.messages(em.WebPushNotificationMsg)) == 2
+        await w.runner.shutdown()
+        assert trio.current_time() == 11.25
+        # Answered every 0.5 s from 0.5 s to 11.0 s: 22, the one after is on its way.
+        assert w.runner.statistics().outbox.delivered == 22
+        assert w.changes[-2:] == [(1.25, "Stopped"), (11.25, "ShutdownComplete")]
+
+
+async def test_a_stop_closes_the_websocket_in_order(autojump_clock: trio.testing.MockClock) -> None:
+    """The aggregator sees an orderly close, code 1000, with everything delivered before it."""
+    async with world() as w:
+        await w.settled()
+        w.runner.on_start("run-1")
+        w.runner.on_stop()
+        await w.runner.shutdown()
+        kinds = [type(r.message).__name__ for r in w.aggregator.engine().received]
+        assert kinds == [
+            "UodInfoMsg",
+            "MethodMsg",
+            "ControlStateMsg",
+            "MethodStateMsg",
+            "QueuedRunLogMsg",
+            "RunStartedMsg",
+            "WebPushNotificationMsg",
+            "RunStoppedMsg",
+            "WebPushNotificationMsg",
+        ]
+        assert w.runner.buffer_size == 0
+
+
+async def test_times_are_options(autojump_clock: trio.testing.MockClock) -> None:
+    """Other times rule when they are given; a time of 0 is refused."""
+    async with world(timing=Timing(tick_s=0.5, steady_s=1.0)) as w:
+        await trio.sleep(3.75)
+        # ticks at 0.5, 1.0, ...; a sample at the first, then at every second
+        assert [r.time_s for r in w.aggregator.engine().received if _is_sample(r.message)] == [
+            0.5,
+            1.5,
+            2.5,
+            3.5,
+        ]
+    with pytest.raises(ValueError, match="steady_s"):
+        Timing(steady_s=0)
+
+
+def _is_sample(message: em.EngineMessage) -> bool:
+    return isinstance(message, em.TagsUpdatedMsg)

@@ -1,0 +1,193 @@
+"""The outbox: order, what is in flight, the bound, and its use from threads."""
+
+import threading
+
+import pytest
+
+from tests.unit import Unit
+from trio_runner import MemoryOutbox
+from trio_runner._outbox import DELIVERY, ENTRY_BYTES, Delivery
+from trio_runner.protocol import encode_body
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+
+
+def sample(number: int) -> em.TagsUpdatedMsg:
+    """Return a sample whose one tag has a value of six digits."""
+    tag = mdl.TagValue(name="Count", tick_time=1.0, value=100_000 + number, value_unit="")
+    return em.TagsUpdatedMsg(tags=[tag])
+
+
+def event(text: str) -> em.WebPushNotificationMsg:
+    return Unit().create_wpn_notify_command_msg(text)
+
+
+SAMPLE_BYTES = len(encode_body(sample(0)).encode()) + ENTRY_BYTES
+
+
+def waiting(outbox: MemoryOutbox) -> list[int]:
+    """Take all that waits and return its sequence numbers."""
+    numbers = []
+    while outbox.head() is not None:
+        numbers.append(outbox.take().sequence_number)
+    return numbers
+
+
+def test_every_message_of_an_engine_has_a_delivery_class() -> None:
+    """The table covers all messages but those that no runner sends."""
+    messages = {
+        kind
+        for kind in vars(em).values()
+        if isinstance(kind, type) and issubclass(kind, em.EngineMessage)
+    }
+    bases = {"EngineMessage", "EngineControlMessage", "EngineDataMessage"}
+    not_sent = bases | {"PingMsg", "TagsBufferedMsg"}
+    assert {kind.__name__ for kind in messages - DELIVERY.keys()} == not_sent
+
+
+def test_a_message_that_a_runner_does_not_send_is_refused() -> None:
+    """A registration in the outbox is a bug of the caller's, told at once."""
+    with pytest.raises(TypeError, match="PingMsg is not a message that a runner sends"):
+        MemoryOutbox().put(em.PingMsg())
+
+
+def test_what_is_in_flight_returns_to_the_head_in_order() -> None:
+    """After a rewind the unanswered messages come first, with the numbers that they had."""
+    outbox = MemoryOutbox()
+    for number in range(5):
+        outbox.put(sample(number))
+    first, second, third = outbox.take(), outbox.take(), outbox.take()
+    outbox.delivered(second)
+    outbox.rewind()
+    assert waiting(outbox) == [first.sequence_number, third.sequence_number, 4, 5]
+
+
+def test_the_open_run_is_the_one_that_the_aggregator_knows() -> None:
+    """It opens when RunStarted is delivered, not when it is put in, and likewise ends."""
+    outbox = MemoryOutbox()
+    unit = Unit()
+    outbox.put(unit.create_run_started_msg("a", 1.0))
+    outbox.put(unit.create_run_stopped_msg("a"))
+    started = outbox.take()
+    assert outbox.open_run is None
+    outbox.delivered(started)
+    assert outbox.open_run is started
+    stopped = outbox.take()
+    assert outbox.open_run is started
+    outbox.delivered(stopped)
+    assert outbox.open_run is None
+
+
+def test_of_a_state_only_the_latest_is_kept_and_a_run_log_only_within_its_run() -> None:
+    """States wait outside the line; a run's log does not outlive it."""
+    outbox, unit = MemoryOutbox(), Unit()
+    outbox.put(em.MethodMsg(method=mdl.Method(version=1, lines=[])))
+    outbox.put(em.MethodMsg(method=mdl.Method(version=2, lines=[])))
+    outbox.put(unit.create_runlog_msg("a"))
+    assert len(outbox) == 0
+    assert '"version":2' in (outbox.state(em.MethodMsg) or "")
+    assert outbox.state(em.RunLogMsg) is not None
+    outbox.put(unit.create_run_stopped_msg("a"))
+    assert outbox.state(em.RunLogMsg) is None
+
+
+def test_at_the_bound_every_second_sample_of_the_oldest_half_goes() -> None:
+    """The 9th of samples of which 8 fit thins the oldest half, once; the newest stay whole."""
+    outbox = MemoryOutbox(bytes_max=8 * SAMPLE_BYTES)
+    for number in range(9):
+        outbox.put(sample(number))
+    # 9 samples: the oldest half are 4 (numbers 1 to 4), of which the 2nd and the 4th go.
+    statistics = outbox.statistics()
+    assert (statistics.thinned, statistics.waiting) == (2, 7)
+    assert statistics.bytes_waiting == 7 * SAMPLE_BYTES
+    assert waiting(outbox) == [1, 3, 5, 6, 7, 8, 9]
+
+
+def test_thinning_again_and_again_keeps_the_first_the_last_and_every_event() -> None:
+    """10,000 samples in the room of 100: bounded, counted to the last, oldest and newest there."""
+    outbox = MemoryOutbox(bytes_max=100 * SAMPLE_BYTES)
+    events = 0
+    for number in range(10_000):
+        outbox.put(sample(number))
+        if number % 1000 == 0:
+            outbox.put(event(str(number)))
+            events += 1
+        assert outbox.statistics().bytes_waiting <= outbox.bytes_max
+    statistics = outbox.statistics()
+    assert statistics.samples_taken == 10_000
+    assert statistics.events_taken == events == 10
+    assert statistics.waiting == 10_000 + events - statistics.thinned
+    entries = []
+    while outbox.head() is not None:
+        entries.append(outbox.take())
+    assert sum(entry.is_event for entry in entries) == events
+    numbers = [entry.sequence_number for entry in entries]
+    assert numbers == sorted(numbers)
+    assert numbers[0] == 1
+    assert numbers[-30:] == list(range(10_010 - 29, 10_011))
+
+
+def test_what_may_have_arrived_is_not_given_up() -> None:
+    """A sample of unknown outcome stays, so that the count of what was lost is exact."""
+    outbox = MemoryOutbox(bytes_max=4 * SAMPLE_BYTES)
+    for number in range(4):
+        outbox.put(sample(number))
+    for _ in range(3):
+        outbox.take()
+    outbox.rewind()
+    for number in range(4, 7):
+        outbox.put(sample(number))
+    assert waiting(outbox)[:3] == [1, 2, 3]
+
+
+def test_events_alone_may_pass_the_bound() -> None:
+    """Events are never given up, whatever the bound."""
+    outbox = MemoryOutbox(bytes_max=1)
+    for number in range(50):
+        outbox.put(event(str(number)))
+    assert len(outbox) == 50
+
+
+def test_a_retried_message_goes_first_and_one_set_aside_is_counted() -> None:
+    """Of two in flight the failed one returns to the head; poison leaves the line."""
+    outbox = MemoryOutbox()
+    for number in range(3):
+        outbox.put(sample(number))
+    first = outbox.take()
+    outbox.retry(first)
+    assert outbox.take() is first
+    outbox.set_aside(first, "not understood")
+    assert outbox.statistics().set_aside == 1
+    assert waiting(outbox) == [2, 3]
+
+
+def test_threads_keep_their_order() -> None:
+    """Eight threads put in 500 events each: none is lost, and each thread's are in its order."""
+    outbox = MemoryOutbox()
+
+    def put(thread: int) -> None:
+        for number in range(500):
+            outbox.put(event(f"{thread}:{number}"))
+
+    threads = [threading.Thread(target=put, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen: dict[str, list[int]] = {}
+    while outbox.head() is not None:
+        body = outbox.take().body.decode()
+        thread_number, number = body.split('"body":"')[1].split('"')[0].split(":")
+        seen.setdefault(thread_number, []).append(int(number))
+    assert seen == {str(n): list(range(500)) for n in range(8)}
+
+
+def test_delivery_classes_are_those_of_the_design() -> None:
+    """Events are what people must hear of; samples are tags."""
+    events = {kind for kind, delivery in DELIVERY.items() if delivery is Delivery.EVENT}
+    assert events == {
+        em.RunStartedMsg,
+        em.RunStoppedMsg,
+        em.WebPushNotificationMsg,
+        em.ErrorLogMsg,
+    }

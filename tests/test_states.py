@@ -1,0 +1,67 @@
+"""The states: their legal edges, and the one place that lets only those through."""
+
+import itertools
+
+import pytest
+
+from trio_runner._states import EDGES, STATES, RecoverState, StateMachine
+
+
+async def ignore(*_: object) -> None:
+    """Do nothing."""
+
+
+def machine_in(state: RecoverState) -> StateMachine:
+    machine = StateMachine(ignore, ignore)
+    machine.current = state
+    return machine
+
+
+def test_edges_are_those_of_the_protocol() -> None:
+    """The table of PROTOCOL's states, edge for edge."""
+    assert EDGES == {
+        "Started": ("Connected", "Failed", "Stopped"),
+        "Connected": ("Failed", "Stopped"),
+        "Failed": ("Disconnected", "Stopped"),
+        "Disconnected": ("Reconnecting", "Failed", "Stopped"),
+        "Reconnecting": ("CatchingUp", "Failed", "Stopped"),
+        "CatchingUp": ("Reconnected", "Failed", "Stopped"),
+        "Reconnected": ("Failed", "Stopped"),
+        "Stopped": ("ShutdownComplete",),
+        "ShutdownComplete": (),
+    }
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.permutations(STATES, 2)))
+async def test_only_legal_edges_pass(before: RecoverState, after: RecoverState) -> None:
+    """An illegal edge is a bug and names both states and what would be legal."""
+    machine = machine_in(before)
+    if after in EDGES[before]:
+        await machine.enter(after)
+        assert machine.current == after
+    else:
+        with pytest.raises(AssertionError, match=f"no edge {before} -> {after}; from {before}"):
+            await machine.enter(after)
+        assert machine.current == before
+
+
+async def test_a_change_is_told_before_and_behind() -> None:
+    """`changing` sees the state before, `changed` the state after."""
+    told: list[tuple[str, ...]] = []
+
+    async def changing(before: str, after: str) -> None:
+        told.append((machine.current, before, after))
+
+    async def changed(after: str) -> None:
+        told.append((machine.current, after))
+
+    machine = StateMachine(changing, changed)
+    async with machine.alive("Connected"):
+        assert told == [("Started", "Started", "Connected"), ("Connected", "Connected")]
+
+
+async def test_a_lifetime_within_its_own_is_no_change() -> None:
+    """The last flush and the end of the runner are both Stopped, which is told once."""
+    machine = machine_in("Stopped")
+    async with machine.alive("Stopped"):
+        assert machine.current == "Stopped"

@@ -1,0 +1,300 @@
+"""A small engine for tests of the runner, and a world to run it in.
+
+Its one tag counts the samples taken, so that a test sees at once which sample is missing, doubled
+or out of order.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
+import trio
+import trio.testing
+from attrs import define, field, frozen
+
+from trio_runner import (
+    CommandError,
+    EngineDispatcher,
+    EngineRunner,
+    EventListener,
+    MemoryOutbox,
+    Timing,
+)
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+from trio_runner.simulation import Aggregator
+
+EPOCH = 1_700_000_000.0
+"""The wall clock's time at the virtual time 0 (s)."""
+
+
+def wall_clock() -> float:
+    """Return the seconds since the epoch, on Trio's clock."""
+    return EPOCH + trio.current_time()
+
+
+@frozen
+class Named:
+    """A block or a scope, as an engine tells of one."""
+
+    name: str = ""
+    scope_type: str = "Watch"
+    argument: str = ""
+
+
+@define(eq=False)
+class Unit:
+    """An engine with one tag, `Count`, that is one higher in every sample."""
+
+    secret: str = ""
+    version: str = "0.1.1585"
+    ignore_version_error: bool = False
+    data_log_interval_s: float = 1.0
+    count: int = 0
+    method: mdl.Method = field(
+        factory=lambda: mdl.Method(version=0, lines=[mdl.MethodLine(id="0", content="")])
+    )
+    control: mdl.ControlState = field(
+        default=mdl.ControlState(is_running=False, is_holding=False, is_paused=False)
+    )
+    run_log: list[mdl.RunLogLine] = field(factory=list)
+    queued: list[mdl.RunLogLine] = field(factory=list)
+    errors: list[mdl.ErrorLogEntry] = field(factory=list)
+    commands: list[tuple[str, object]] = field(factory=list)
+    listeners: list[EventListener] = field(factory=list)
+    on_command: Callable[[str], Awaitable[None]] | None = None
+
+    # Messages
+
+    def create_register_engine_msg(self) -> em.RegisterEngineMsg:
+        return em.RegisterEngineMsg(
+            computer_name="host",
+            uod_name="Unit",
+            uod_author_name="A. Author",
+            uod_author_email="author@example.org",
+            uod_filename="unit.py",
+            location="Lab",
+            engine_version=self.version,
+            secret=self.secret,
+            ignore_version_error=self.ignore_version_error,
+        )
+
+    def create_uod_info(self) -> em.UodInfoMsg:
+        reading = mdl.ReadingInfo(
+            discriminator="reading",
+            tag_name="Count",
+            valid_value_units=None,
+            entry_data_type=None,
+            commands=[],
+            command_options=None,
+        )
+        return em.UodInfoMsg(
+            readings=[reading],
+            commands=[],
+            uod_definition=mdl.UodDefinition(commands=[], system_commands=[], tags=[]),
+            plot_configuration=mdl.PlotConfiguration(
+                process_value_names_to_annotate=[],
+                color_regions=[],
+                sub_plots=[],
+                x_axis_process_value_names=[],
+            ),
+            hardware_str="none",
+            required_roles=frozenset(),
+            data_log_interval_seconds=self.data_log_interval_s,
+        )
+
+    def _tags(self) -> list[mdl.TagValue]:
+        self.count += 1
+        return [mdl.TagValue(name="Count", tick_time=wall_clock(), value=self.count, value_unit="")]
+
+    def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
+        return em.TagsUpdatedMsg(tags=self._tags(), run_id=run_id)
+
+    def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
+        return em.TagsUpdatedMsg(tags=self._tags())
+
+    def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
+        return em.RunLogMsg(id="", run_id=run_id, runlog=mdl.RunLog(lines=list(self.run_log)))
+
+    def create_queued_runlog_msg(self) -> em.QueuedRunLogMsg | None:
+        if not self.queued:
+            return None
+        return em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=list(self.queued)))
+
+    def create_error_log_msg(self) -> em.ErrorLogMsg | None:
+        if not self.errors:
+            return None
+        entries, self.errors = self.errors, []
+        return em.ErrorLogMsg(log=mdl.ErrorLog(entries=entries))
+
+    def create_control_state_msg(self) -> em.ControlStateMsg:
+        return em.ControlStateMsg(control_state=self.control)
+
+    def _method_state(self) -> mdl.MethodState:
+        return mdl.MethodState(
+            started_line_ids=[],
+            executed_line_ids=[],
+            injected_line_ids=[],
+            content_locked_line_ids=[],
+            locked_line_ids=[],
+            failed_line_ids=[],
+        )
+
+    def create_method_state_msg(self) -> em.MethodStateMsg:
+        return em.MethodStateMsg(method_state=self._method_state())
+
+    def create_method_msg(self) -> em.MethodMsg:
+        return em.MethodMsg(method=self.method)
+
+    def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
+        return em.RunStartedMsg(run_id=run_id, started_tick=tick_time)
+
+    def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
+        return em.RunStoppedMsg(
+            run_id=run_id,
+            runlog=mdl.RunLog(lines=list(self.run_log)),
+            method_state=self._method_state(),
+            archive=None,
+            archive_filename=None,
+        )
+
+    def _notification(self, topic: mdl.NotificationTopic, body: str) -> em.WebPushNotificationMsg:
+        return em.WebPushNotificationMsg(
+            notification=mdl.WebPushNotification(title="Unit", body=body), topic=topic
+        )
+
+    def create_wpn_run_started_msg(self) -> em.WebPushNotificationMsg:
+        return self._notification(mdl.NotificationTopic.RUN_START, "started")
+
+    def create_wpn_run_stopped_msg(self) -> em.WebPushNotificationMsg:
+        return self._notification(mdl.NotificationTopic.RUN_STOP, "stopped")
+
+    def create_wpn_run_paused_msg(self) -> em.WebPushNotificationMsg:
+        return self._notification(mdl.NotificationTopic.RUN_PAUSE, "paused")
+
+    def create_wpn_block_started_msg(self, block_name: str) -> em.WebPushNotificationMsg:
+        return self._notification(mdl.NotificationTopic.BLOCK_START, block_name)
+
+    def create_wpn_notify_command_msg(self, text: str) -> em.WebPushNotificationMsg:
+        return self._notification(mdl.NotificationTopic.NOTIFICATION_CMD, text)
+
+    def create_wpn_watch_activated_msg(self, watch_argument: str) -> em.WebPushNotificationMsg:
+        return self._notification(mdl.NotificationTopic.WATCH_TRIGGERED, watch_argument)
+
+    def create_wpn_method_error_msg(self) -> em.WebPushNotificationMsg:
+        return self._notification(mdl.NotificationTopic.METHOD_ERROR, "error")
+
+    def create_wpn_network_error_msg(self) -> em.WebPushNotificationMsg:
+        return self._notification(mdl.NotificationTopic.NETWORK_ERRORS, "equipment lost")
+
+    # Events
+
+    def add_listener(self, listener: EventListener) -> None:
+        self.listeners.append(listener)
+
+    # Commands
+
+    async def _note(self, name: str, argument: object) -> None:
+        self.commands.append((name, argument))
+        if self.on_command is not None:
+            await self.on_command(name)
+
+    async def execute_control_command(self, name: str) -> None:
+        if name == "Nonsense":
+            raise CommandError("There is no command Nonsense")
+        await self._note("control", name)
+
+    async def inject_code(self, pcode: str) -> None:
+        await self._note("inject", pcode)
+
+    async def set_method(self, method: mdl.Method) -> None:
+        self.method = method
+        await self._note("method", method)
+
+    async def cancel(self, exec_id: str) -> None:
+        await self._note("cancel", exec_id)
+
+    async def force(self, exec_id: str) -> None:
+        await self._note("force", exec_id)
+
+
+class Middle(Random):
+    """Draws the middle of every range, so that waits are figures that a comment can give.
+
+    The waits of a backoff: n = 0: (0.25 + 1) / 2 = 0.625 s; n = 1: (0.25 + 2) / 2 = 1.125 s, which
+    is also the longest while dials are refused; n = 2: 2.125 s; n = 3: 4.125 s; then 5.125 s.
+    """
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return the middle of a and b."""
+        return (a + b) / 2
+
+
+@define(eq=False)
+class World:
+    """A unit, its runner and an aggregator, joined by streams in memory."""
+
+    nursery: trio.Nursery
+    unit: Unit
+    aggregator: Aggregator
+    runner: EngineRunner
+    changes: list[tuple[float, str]] = field(factory=list)
+    """Every change of state: at which virtual time (s), to what."""
+
+    async def note_change(self, before: str, after: str) -> None:
+        """Record a change at its time."""
+        self.changes.append((round(trio.current_time(), 6), after))
+
+    async def until(self, state: str) -> None:
+        """Wait until the runner is in a state; the time of the change is the time of return."""
+        with self.runner.state_changes() as changes:
+            if self.runner.state == state:
+                return
+            async for change in changes:
+                if change.after == state:
+                    return
+        raise AssertionError(f"ended as {self.runner.state}, never {state}")
+
+    async def settled(self) -> None:
+        """Wait until the runner is in steady state and all that it sent then is answered."""
+        await self.until("Connected")
+        await trio.testing.wait_all_tasks_blocked()
+
+    def counts(self) -> list[int]:
+        """Return the samples that arrived and were not refused, in order."""
+        return [
+            int(str(tag.value))
+            for received in self.aggregator.engine().received
+            if isinstance(received.message, em.TagsUpdatedMsg) and received.refused is None
+            for tag in received.message.tags
+        ]
+
+
+@asynccontextmanager
+async def world(
+    *,
+    up: bool = True,
+    unit: Unit | None = None,
+    aggregator: Aggregator | None = None,
+    timing: Timing | None = None,
+    outbox: MemoryOutbox | None = None,
+    run: bool = True,
+) -> AsyncGenerator[World, None]:
+    """Run a runner beside an aggregator for as long as the block runs; both are gone behind it."""
+    unit, aggregator = unit or Unit(), aggregator or Aggregator()
+    if not up:
+        aggregator.down()
+    async with trio.open_nursery() as nursery:
+        dispatcher = EngineDispatcher(
+            "aggregator.example", handlers=unit, open_stream=aggregator.in_memory(nursery)
+        )
+        runner = EngineRunner(
+            dispatcher, unit, unit, timing=timing, outbox=outbox, rng=Middle(), clock=wall_clock
+        )
+        this = World(nursery, unit, aggregator, runner)
+        runner.state_changing_callback = this.note_change
+        if run:
+            await nursery.start(runner.run)
+        yield this
+        await runner.shutdown()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,171 @@
+"""What an engine gives to be run: its messages, its events and its commands, as typing Protocols.
+
+Names are those of Open Pectus, so that who knows its engine knows these. An engine in Trio's thread
+and an engine in a thread of its own are served alike: the runner calls the message builder in
+Trio's thread, except from the event methods, which build their messages in the thread that calls
+them, at the moment of the event.
+"""
+
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+
+ConnectionStatus = Literal["Connected", "Disconnected"]
+"""State of the connection between the engine and its equipment."""
+
+
+class RunStateChange(StrEnum):
+    """A change within a run that listeners hear of."""
+
+    PAUSE = "Pause"
+    UNPAUSE = "Unpause"
+
+
+class BlockInfo(Protocol):
+    """A block of the method that has begun."""
+
+    @property
+    def name(self) -> str:
+        """Name of the block as the method has it."""
+
+
+class ScopeInfo(Protocol):
+    """A part of the method that runs as a whole: the program, a block, a watch, an alarm."""
+
+    @property
+    def scope_type(self) -> str:
+        """One of `Program`, `Block`, `Watch`, `Alarm`."""
+
+    @property
+    def argument(self) -> str:
+        """What stands behind the scope's name: a block's name, a watch's condition."""
+
+
+class EventListener(Protocol):
+    """Who listens to an engine, as `EngineRunner` does; any thread may call the methods."""
+
+    def on_start(self, run_id: str) -> None:
+        """Note that the run with this id has begun."""
+
+    def on_stop(self) -> None:
+        """Note that the run has ended."""
+
+    def on_runstate_change(self, state_change: RunStateChange) -> None:
+        """Note that the run was paused or goes on."""
+
+    def on_block_start(self, block_info: BlockInfo) -> None:
+        """Note that a block has begun."""
+
+    def on_notify_command(self, argument: str) -> None:
+        """Note that the method wants a person to be told something."""
+
+    def on_scope_activate(self, scope_info: ScopeInfo) -> None:
+        """Note that a scope's condition has come true."""
+
+    def on_method_error(self, exception: Exception) -> None:
+        """Note that the method failed and the run was paused."""
+
+    def on_connection_status_change(self, status: ConnectionStatus) -> None:
+        """Note that the equipment was lost or found again."""
+
+
+class EventEmitter(Protocol):
+    """Where listeners subscribe to an engine's events."""
+
+    def add_listener(self, listener: EventListener) -> None:
+        """Call the listener's methods from now on, for as long as the engine lives."""
+
+
+class MessageBuilder(Protocol):
+    """Makes the messages that tell what the engine is and does.
+
+    The runner fills in `engine_id`, `sequence_number` and the `run_id` of tag messages. A method
+    must return at once: Trio's thread waits for it. An exception in one is a bug of the engine and
+    ends the runner.
+    """
+
+    def create_register_engine_msg(self) -> em.RegisterEngineMsg:
+        """Return who this engine is, with the aggregator's secret."""
+
+    def create_uod_info(self) -> em.UodInfoMsg:
+        """Return the description of the unit: readings, commands, plot."""
+
+    def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
+        """Return the tags that changed since the last call, None if none did."""
+
+    def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
+        """Return all tags, changed or not."""
+
+    def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
+        """Return the run log of the run that is on."""
+
+    def create_queued_runlog_msg(self) -> em.QueuedRunLogMsg | None:
+        """Return the commands that wait for a run to begin, None if none do."""
+
+    def create_error_log_msg(self) -> em.ErrorLogMsg | None:
+        """Return the errors logged since the last call, None if there are none."""
+
+    def create_control_state_msg(self) -> em.ControlStateMsg:
+        """Return whether a run is on, paused or held."""
+
+    def create_method_state_msg(self) -> em.MethodStateMsg:
+        """Return which lines of the method have run and run."""
+
+    def create_method_msg(self) -> em.MethodMsg:
+        """Return the method."""
+
+    def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
+        """Return the word that a run began at tick_time (seconds since the epoch)."""
+
+    def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
+        """Return the word that the run has ended, with its final run log, state and archive."""
+
+    def create_wpn_run_started_msg(self) -> em.WebPushNotificationMsg:
+        """Return the notification for people that a run began."""
+
+    def create_wpn_run_stopped_msg(self) -> em.WebPushNotificationMsg:
+        """Return the notification for people that the run has ended."""
+
+    def create_wpn_run_paused_msg(self) -> em.WebPushNotificationMsg:
+        """Return the notification for people that the run was paused."""
+
+    def create_wpn_block_started_msg(self, block_name: str) -> em.WebPushNotificationMsg:
+        """Return the notification for people that a block began."""
+
+    def create_wpn_notify_command_msg(self, text: str) -> em.WebPushNotificationMsg:
+        """Return the notification that the method itself asked for."""
+
+    def create_wpn_watch_activated_msg(self, watch_argument: str) -> em.WebPushNotificationMsg:
+        """Return the notification for people that a watch's condition came true."""
+
+    def create_wpn_method_error_msg(self) -> em.WebPushNotificationMsg:
+        """Return the notification for people that the method failed."""
+
+    def create_wpn_network_error_msg(self) -> em.WebPushNotificationMsg:
+        """Return the notification for people that the equipment was lost."""
+
+
+class CommandHandlers(Protocol):
+    """Carries out what people ask for at the aggregator's web page.
+
+    A handler that returns has accepted the command. Raise `CommandError` to tell the person why it
+    cannot be done. A handler has 1.5 s (`Timing.answer_s`), then it is cancelled and the person is
+    told so: hand long work to a task of the engine's own.
+    """
+
+    async def execute_control_command(self, name: str) -> None:
+        """Carry out one of Start, Stop, Pause, Unpause, Hold, Unhold, Restart."""
+
+    async def inject_code(self, pcode: str) -> None:
+        """Run these lines of P-code besides the method."""
+
+    async def set_method(self, method: mdl.Method) -> None:
+        """Take this method in place of the one that is there."""
+
+    async def cancel(self, exec_id: str) -> None:
+        """Cancel the instruction with this id in the run log."""
+
+    async def force(self, exec_id: str) -> None:
+        """End the wait of the instruction with this id in the run log."""

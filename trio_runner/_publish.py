@@ -1,0 +1,61 @@
+"""Two ways to tell a task something: a doorbell, and a stream that loses nothing."""
+
+import math
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Generic, TypeVar
+
+import trio
+from attrs import define, field
+
+T = TypeVar("T")
+
+
+class Doorbell:
+    """Wakes the one task that waits; rung twice before it looks, it wakes it once."""
+
+    def __init__(self) -> None:
+        self._ringing, self._rung = trio.open_memory_channel[None](1)
+
+    def ring(self) -> None:
+        """Wake the waiting task, or the next that waits. Call it in Trio's thread only."""
+        with suppress(trio.WouldBlock):  # it rings already
+            self._ringing.send_nowait(None)
+
+    async def wait(self) -> None:
+        """Wait for a ring that nobody has heard; a cancelled wait hears none."""
+        await self._rung.receive()
+
+
+@define(eq=False)
+class Broadcast(Generic[T]):
+    """Hands every value to every subscriber, in order; a slow subscriber loses none."""
+
+    _subscribers: set[trio.MemorySendChannel[T]] = field(factory=set, init=False)
+
+    def publish(self, value: T) -> None:
+        """Hand a value to all who are subscribed now."""
+        for subscriber in self._subscribers:
+            subscriber.send_nowait(value)
+
+    def close(self) -> None:
+        """End every subscription behind the values it still holds."""
+        for subscriber in self._subscribers:
+            subscriber.close()
+        self._subscribers.clear()
+
+    @contextmanager
+    def subscribe(self) -> Generator[trio.MemoryReceiveChannel[T], None, None]:
+        """Subscribe for as long as the block runs; iterate over what it yields.
+
+        The channel has no bound, since it must lose nothing and its publisher must not wait: who
+        subscribes and does not read holds the values in memory.
+        """
+        send, receive = trio.open_memory_channel[T](math.inf)
+        self._subscribers.add(send)
+        try:
+            with receive:
+                yield receive
+        finally:
+            self._subscribers.discard(send)
+            send.close()

@@ -1,0 +1,299 @@
+"""`EngineRunner`: what an engine and its people see of the task tree."""
+
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, suppress
+from random import Random
+
+import trio
+from attrs import frozen
+
+from trio_runner._backoff import Backoff
+from trio_runner._engine import (
+    BlockInfo,
+    ConnectionStatus,
+    EventEmitter,
+    MessageBuilder,
+    RunStateChange,
+    ScopeInfo,
+)
+from trio_runner._outbox import MemoryOutbox, OutboxStatistics
+from trio_runner._publish import Broadcast, Doorbell
+from trio_runner._states import RecoverState, StateMachine
+from trio_runner._tasks import Connector, Sampler, Ticker
+from trio_runner._timing import Timing
+from trio_runner.net import Dialer
+from trio_runner.protocol import engine_messages as em
+
+logger = logging.getLogger(__name__)
+
+AsyncConnectionCallback = Callable[[], Awaitable[None]]
+StateChangingCallback = Callable[[RecoverState, RecoverState], Awaitable[None]]
+
+
+@frozen
+class StateChange:
+    """A change of state, as the subscription yields it."""
+
+    before: RecoverState
+    after: RecoverState
+
+
+@frozen
+class Statistics:
+    """What a runner does and has done, at one moment."""
+
+    state: RecoverState
+    engine_id: str | None
+    """The id that the aggregator gave this engine at the last link, None before the first."""
+    run_id: str | None
+    """The run that is on."""
+    dials: int
+    links: int
+    """Dials that led to a link."""
+    unanswered: int
+    """Messages of the link that wait for the aggregator's answer."""
+    last_failure: str | None
+    """Why the last link or dial failed, and what to do."""
+    outbox: OutboxStatistics
+
+
+class EngineRunner:
+    """Keeps an engine connected to its aggregator and delivers what the engine reports.
+
+    `dispatcher` reaches the aggregator (`EngineDispatcher`), `message_builder` makes the engine's
+    messages, `emitter` is where the runner listens to the engine. `timing` holds all times,
+    `outbox` what waits; `rng` draws the waits before a reconnect and `clock` gives the seconds
+    since the epoch that a run's start is stamped with.
+
+    The callbacks are attributes, None or async functions; the task tree waits for them, so they
+    delay what comes behind the state that they announce. What one raises ends `run()`.
+    """
+
+    connected_callback: AsyncConnectionCallback | None = None
+    """At the first link, when the engine is introduced and samples begin to flow."""
+    failed_callback: AsyncConnectionCallback | None = None
+    """When a link is lost or a dial has failed."""
+    reconnecting_callback: AsyncConnectionCallback | None = None
+    """When a link is there again."""
+    catchingup_callback: AsyncConnectionCallback | None = None
+    """When the sending of what waited begins."""
+    reconnected_callback: AsyncConnectionCallback | None = None
+    """When all that waited is delivered."""
+    first_steady_state_callback: AsyncConnectionCallback | None = None
+    """Once, behind the first connected or reconnected callback: the time to start an engine."""
+    state_changing_callback: StateChangingCallback | None = None
+    """Before every change of state, with the state before and the state to be."""
+
+    def __init__(
+        self,
+        dispatcher: Dialer,
+        message_builder: MessageBuilder,
+        emitter: EventEmitter,
+        *,
+        timing: Timing | None = None,
+        outbox: MemoryOutbox | None = None,
+        rng: Random | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        timing = timing or Timing()
+        self._dispatcher = dispatcher
+        self._builder = message_builder
+        self._clock = clock
+        self._outbox = outbox if outbox is not None else MemoryOutbox()
+        self._changes = Broadcast[StateChange]()
+        self._states = StateMachine(self._before_change, self._after_change)
+        self._bell = Doorbell()
+        self._sampler = Sampler(message_builder, self._outbox)
+        self._ticker = Ticker(self._sampler, timing, self._bell)
+        self._connector = Connector(
+            dialer=dispatcher,
+            builder=message_builder,
+            outbox=self._outbox,
+            sampler=self._sampler,
+            ticker=self._ticker,
+            states=self._states,
+            backoff=Backoff(rng or Random()),  # noqa: S311
+            bell=self._bell,
+            timing=timing,
+            on_steady=self._announce_first_steady_state,
+        )
+        self._timing = timing
+        self._scope = trio.CancelScope()
+        self._thread: int | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._ended = trio.Event()
+        self._steady = trio.Event()
+        emitter.add_listener(self)
+
+    def __str__(self) -> str:
+        return (
+            f"EngineRunner({self._dispatcher}, state={self.state}, run_id={self._sampler.run_id},"
+            f" buffer_size={self.buffer_size})"
+        )
+
+    # Life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until `shutdown()` or cancellation; started when the runner accepts messages.
+
+        At the end, whatever ends it, what waits is flushed if there is a link, for `flush_s` at
+        most; then nothing is left running. What is not delivered stays in the outbox.
+
+        Raises what a callback or the message builder raised, in an exception group; never a
+        NetworkError. Raises RuntimeError when called a second time.
+        """
+        if self._token is not None:
+            raise RuntimeError("an EngineRunner runs once; make a new one")
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.get_ident()
+        try:
+            with self._scope:
+                async with trio.open_nursery() as root:
+                    root.start_soon(self._ticker.run)
+                    root.start_soon(self._connector.run)
+                    task_status.started()
+        finally:
+            with trio.move_on_after(self._timing.flush_s, shield=True):
+                async with self._states.alive("Stopped"):
+                    pass  # without a link there was nothing to flush
+                async with self._states.alive("ShutdownComplete"):
+                    self._changes.close()
+            self._ended.set()
+
+    async def shutdown(self) -> None:
+        """Stop the runner and wait until it has ended; see `run` for what it still does.
+
+        May be called again, and from a callback, which it then cancels. If cancelled, the runner
+        stops all the same.
+        """
+        self._scope.cancel()
+        if self._token is not None:
+            await self._ended.wait()
+
+    # What can be seen
+
+    @property
+    def state(self) -> RecoverState:
+        """What is alive just now."""
+        return self._states.current
+
+    @property
+    def buffer_size(self) -> int:
+        """How many events and samples the aggregator has not yet said it has."""
+        return len(self._outbox)
+
+    def statistics(self) -> Statistics:
+        """Return a snapshot of what the runner does and has done."""
+        connector = self._connector
+        sender, failure = connector.sender, connector.last_failure
+        return Statistics(
+            state=self.state,
+            engine_id=connector.engine_id,
+            run_id=self._sampler.run_id,
+            dials=connector.dials,
+            links=connector.links,
+            unanswered=sender.unanswered if sender is not None else 0,
+            last_failure=str(failure) if failure is not None else None,
+            outbox=self._outbox.statistics(),
+        )
+
+    def state_changes(self) -> AbstractContextManager[trio.MemoryReceiveChannel[StateChange]]:
+        """Subscribe to the changes of state: all of them from now on, in order.
+
+        Use it as `with runner.state_changes() as changes: async for change in changes: ...`; the
+        loop ends behind the change to ShutdownComplete.
+        """
+        return self._changes.subscribe()
+
+    # Messages and events, from any thread
+
+    def post(self, message: em.EngineMessage) -> None:
+        """Queue a message; it is delivered by the rule of its type.
+
+        Any thread may call it, before, during and after `run()`. Raises TypeError on a type that a
+        runner does not send.
+        """
+        self._outbox.put(message)
+        self._wake_sender()
+
+    def on_start(self, run_id: str) -> None:
+        """Queue RunStarted and its notification; samples belong to the run from here on."""
+        self._sampler.start_run(self._builder.create_run_started_msg(run_id, self._clock()))
+        self.post(self._builder.create_wpn_run_started_msg())
+
+    def on_stop(self) -> None:
+        """Queue RunStopped of the run that is on and its notification.
+
+        Raises RuntimeError if no run is on.
+        """
+        run_id = self._sampler.run_id
+        if run_id is None:
+            raise RuntimeError("on_stop() was called while no run is on")
+        self._sampler.stop_run(self._builder.create_run_stopped_msg(run_id))
+        self.post(self._builder.create_wpn_run_stopped_msg())
+
+    def on_runstate_change(self, state_change: RunStateChange) -> None:
+        """Queue the notification that the run was paused; going on is not notified."""
+        if state_change == RunStateChange.PAUSE:
+            self.post(self._builder.create_wpn_run_paused_msg())
+
+    def on_block_start(self, block_info: BlockInfo) -> None:
+        """Queue the notification that a block began."""
+        self.post(self._builder.create_wpn_block_started_msg(block_info.name))
+
+    def on_notify_command(self, argument: str) -> None:
+        """Queue the notification that the method asked for."""
+        self.post(self._builder.create_wpn_notify_command_msg(argument))
+
+    def on_scope_activate(self, scope_info: ScopeInfo) -> None:
+        """Queue the notification that a watch's condition came true; other scopes have none."""
+        if scope_info.scope_type == "Watch":
+            self.post(self._builder.create_wpn_watch_activated_msg(scope_info.argument))
+
+    def on_method_error(self, exception: Exception) -> None:
+        """Queue the notification that the method failed."""
+        self.post(self._builder.create_wpn_method_error_msg())
+
+    def on_connection_status_change(self, status: ConnectionStatus) -> None:
+        """Queue the notification that the equipment was lost; its return is not notified."""
+        if status == "Disconnected":
+            self.post(self._builder.create_wpn_network_error_msg())
+
+    def _wake_sender(self) -> None:
+        if self._token is None:
+            return  # the sender looks into the outbox when it begins
+        if threading.get_ident() == self._thread:
+            self._bell.ring()
+            return
+        # An engine's thread may outlive the runner; the outbox keeps the message.
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._bell.ring, idempotent=True)
+
+    # Callbacks
+
+    async def _before_change(self, before: RecoverState, after: RecoverState) -> None:
+        if self.state_changing_callback is not None:
+            await self.state_changing_callback(before, after)
+        self._changes.publish(StateChange(before, after))
+
+    async def _after_change(self, state: RecoverState) -> None:
+        callback = {
+            "Connected": self.connected_callback,
+            "Failed": self.failed_callback,
+            "Reconnecting": self.reconnecting_callback,
+            "CatchingUp": self.catchingup_callback,
+            "Reconnected": self.reconnected_callback,
+        }.get(state)
+        if callback is not None:
+            await callback()
+
+    async def _announce_first_steady_state(self) -> None:
+        if self._steady.is_set():
+            return
+        self._steady.set()
+        logger.info("Starting engine on first steady-state")
+        if self.first_steady_state_callback is not None:
+            await self.first_steady_state_callback()

@@ -1,0 +1,166 @@
+"""Moves messages from the outbox over one link, by the delivery rules.
+
+What may go out now is decided at once and without I/O (`_may_send`), then handed to the session.
+The sender waits in one place only, for the doorbell, which rings when something was put into the
+outbox and when an answer came.
+"""
+
+import logging
+from enum import Enum
+
+import trio
+from attrs import define, field
+
+from trio_runner._errors import LinkLost
+from trio_runner._outbox import STATE_TYPES, Entry, MemoryOutbox
+from trio_runner._publish import Doorbell
+from trio_runner.net import Answered, Session
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import messages as m
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 16
+"""Samples that may be unanswered at once. The aggregator's own calls to us, which have 2 s, wait in
+line behind them: a few milliseconds where it handles some thousands of samples a second."""
+
+TRIES_MAX = 3
+"""How often a message that the aggregator fails to handle is sent before it is set aside."""
+
+RETRY_S = 1
+"""How long to wait before sending it again (s)."""
+
+
+class Verdict(Enum):
+    """What an answer says of the message that it answers."""
+
+    DELIVERED = "the aggregator has it"
+    NOT_REGISTERED = "the aggregator does not know this engine: register anew"
+    TRANSIENT = "the aggregator failed, another try may succeed"
+    POISON = "the aggregator will never take it"
+
+
+def classify(answer: m.MessageBase) -> Verdict:
+    """Return what an answer of the aggregator's says."""
+    if isinstance(answer, m.SuccessMessage):
+        return Verdict.DELIVERED
+    said = f"{getattr(answer, 'protocol_msg', '')} {getattr(answer, 'message', '')}"
+    if "No engine registered" in said:
+        return Verdict.NOT_REGISTERED
+    if "Handler raised exception" in said:
+        return Verdict.TRANSIENT
+    return Verdict.POISON
+
+
+@define(eq=False)
+class Sender:
+    """The one sender of a link."""
+
+    _session: Session
+    _outbox: MemoryOutbox
+    _bell: Doorbell
+    _unanswered: int = field(default=0, init=False)
+    _introduced: bool = field(default=False, init=False)
+    _barrier: bool = field(default=False, init=False)
+    _pause_until: float = field(default=0.0, init=False)
+    _answered_states: dict[type[em.EngineMessage], str] = field(factory=dict, init=False)
+
+    @property
+    def unanswered(self) -> int:
+        """How many messages of this link wait for their answer."""
+        return self._unanswered
+
+    async def introduce(self) -> None:
+        """Tell who we are: UodInfo, Method, and RunStarted of the run that is on.
+
+        An aggregator that was killed remembers no run and would refuse what follows; to one that
+        does remember, the repetition changes nothing.
+        """
+        self._outbox.rewind()
+        for kind in (em.UodInfoMsg, em.MethodMsg):
+            self._send_state(kind)
+            await self._all_answered()
+        run_started = self._outbox.open_run
+        if run_started is not None:
+            self._send(run_started.sequence_number, run_started.body.decode(), lambda _: None)
+            await self._all_answered()
+        self._introduced = True
+
+    async def drain(self) -> None:
+        """Send what is in the line; return when the aggregator has said that it has all of it.
+
+        If the introduction was cut short by a stop, it is made first.
+        """
+        if not self._introduced:
+            await self.introduce()
+        while (head := self._outbox.head()) is not None or self._unanswered:
+            if head is None or not self._may_send(head):
+                await self._bell.wait()
+            elif self._pause_until > trio.current_time():
+                await trio.sleep_until(self._pause_until)
+            else:
+                self._send_entry(self._outbox.take())
+
+    async def steady(self) -> None:
+        """Send what comes, as it comes; do not return."""
+        while True:
+            await self.drain()
+            for kind in STATE_TYPES:
+                self._send_state(kind)
+            await self._bell.wait()
+
+    def _may_send(self, head: Entry) -> bool:
+        """Tell whether the next message may go out beside those that are unanswered."""
+        if not self._unanswered:
+            return True
+        return not head.is_event and not self._barrier and self._unanswered < WINDOW
+
+    async def _all_answered(self) -> None:
+        while self._unanswered:
+            await self._bell.wait()
+
+    # Messages out, answers in
+
+    def _send_entry(self, entry: Entry) -> None:
+        self._barrier = entry.is_event
+
+        def judge(answer: m.MessageBase) -> None:
+            self._judge(entry, answer)
+
+        self._send(entry.sequence_number, entry.body.decode(), judge)
+
+    def _judge(self, entry: Entry, answer: m.MessageBase) -> None:
+        verdict = classify(answer)
+        if verdict is Verdict.DELIVERED:
+            self._outbox.delivered(entry)
+        elif verdict is Verdict.TRANSIENT and entry.tries < TRIES_MAX:
+            self._outbox.retry(entry)
+            self._pause_until = trio.current_time() + RETRY_S
+        else:
+            self._outbox.set_aside(entry, str(answer))
+
+    def _send_state(self, kind: type[em.EngineMessage]) -> None:
+        """Send the latest message of a type, if this link has not had it answered already."""
+        body = self._outbox.state(kind)
+        if body is None or body == self._answered_states.get(kind):
+            return
+
+        def note(answer: m.MessageBase) -> None:
+            if classify(answer) is not Verdict.DELIVERED:
+                logger.error("The aggregator did not take %s: %s", kind.__name__, answer)
+            # Refused or not, this link has heard it; it is sent again when it has changed.
+            self._answered_states[kind] = body
+
+        self._send(self._outbox.next_number(), body, note)
+
+    def _send(self, sequence_number: int, body: str, judge: Answered) -> None:
+        self._unanswered += 1
+
+        def answered(answer: m.MessageBase) -> None:
+            self._unanswered -= 1
+            self._bell.ring()
+            if classify(answer) is Verdict.NOT_REGISTERED:
+                raise LinkLost("The aggregator does not know this engine: registering anew.")
+            judge(answer)
+
+        self._session.send(sequence_number, body, answered)

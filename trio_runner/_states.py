@@ -1,0 +1,86 @@
+"""The recovery states, their legal edges as data, and the one place where a state is entered.
+
+A state is the name of what is alive just now, published for those who watch. No code asks for it
+to decide what to do. README's diagram is drawn from `EDGES` by `diagram()`.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Literal, get_args
+
+from attrs import define, field
+
+logger = logging.getLogger(__name__)
+
+RecoverState = Literal[
+    "Started",
+    "Connected",
+    "Failed",
+    "Disconnected",
+    "Reconnecting",
+    "CatchingUp",
+    "Reconnected",
+    "Stopped",
+    "ShutdownComplete",
+]
+
+STATES: tuple[RecoverState, ...] = get_args(RecoverState)
+
+EDGES: dict[RecoverState, tuple[RecoverState, ...]] = {
+    "Started": ("Connected", "Failed", "Stopped"),
+    "Connected": ("Failed", "Stopped"),
+    "Failed": ("Disconnected", "Stopped"),
+    "Disconnected": ("Reconnecting", "Failed", "Stopped"),
+    "Reconnecting": ("CatchingUp", "Failed", "Stopped"),
+    "CatchingUp": ("Reconnected", "Failed", "Stopped"),
+    "Reconnected": ("Failed", "Stopped"),
+    "Stopped": ("ShutdownComplete",),
+    "ShutdownComplete": (),
+}
+
+
+@define
+class StateMachine:
+    """Holds the state, lets only legal edges through and tells every change in order.
+
+    `changing(before, after)` is awaited before the change, `changed(after)` behind it.
+    """
+
+    _changing: Callable[[RecoverState, RecoverState], Awaitable[None]]
+    _changed: Callable[[RecoverState], Awaitable[None]]
+    current: RecoverState = field(default="Started", init=False)
+
+    @asynccontextmanager
+    async def alive(self, state: RecoverState) -> AsyncGenerator[None, None]:
+        """Publish the state whose lifetime begins with this block.
+
+        A lifetime within its own (the last flush within the stop) is no change. If cancelled while
+        a callback runs, the change may be announced but not made.
+        """
+        await self.enter(state)
+        yield
+
+    async def enter(self, state: RecoverState) -> None:
+        """Go to a state.
+
+        Raises AssertionError on an edge that is not legal: a bug of this package.
+        """
+        before = self.current
+        if state == before:
+            return
+        legal = EDGES[before]
+        assert state in legal, f"no edge {before} -> {state}; from {before} legal: {legal}"
+        logger.info("Changing state: %s -> %s", before, state)
+        await self._changing(before, state)
+        self.current = state
+        await self._changed(state)
+
+
+def diagram() -> str:
+    """Return states and edges as a Mermaid diagram, the many edges to Stopped as one note."""
+    lines = ["stateDiagram-v2", "    [*] --> Started"]
+    for before, afters in EDGES.items():
+        lines += [f"    {before} --> {after}" for after in afters if after != "Stopped"]
+    lines += ["    note right of Stopped: from any state", "    ShutdownComplete --> [*]"]
+    return "\n".join(lines)

@@ -1,0 +1,263 @@
+"""The task tree of a runner, on one page.
+
+    root
+    ├ ticker      absolute deadlines; fills the outbox through the sampler
+    └ connector   wait -> dial -> link -> again; empties the outbox over one link after another
+        └ link    the session's task, and in the connector itself: introduce, drain, steady
+
+Taking samples and sending them never wait for each other. A NetworkError ends a link and nothing
+else; anything else ends the root.
+"""
+
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+
+import trio
+from attrs import define, evolve, field
+
+from trio_runner._backoff import Backoff
+from trio_runner._engine import MessageBuilder
+from trio_runner._errors import NetworkError
+from trio_runner._outbox import MemoryOutbox
+from trio_runner._publish import Doorbell
+from trio_runner._sender import Sender
+from trio_runner._states import StateMachine
+from trio_runner._timing import Timing
+from trio_runner.net import Dialer, Session
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+
+logger = logging.getLogger(__name__)
+
+
+@define(eq=False)
+class Sampler:
+    """Asks the engine for messages and queues them, stamped with the run that they belong to.
+
+    The run begins and ends in the engine's thread, samples are taken in Trio's: the lock makes
+    "which run is it, read the tags, queue them" one step, so that a sample stands on the right side
+    of RunStarted and RunStopped. It may be held anew by its holder, for an engine that raises
+    events while it is asked.
+    """
+
+    _builder: MessageBuilder
+    _outbox: MemoryOutbox
+    run_id: str | None = field(default=None, init=False)
+    _lock: threading.RLock = field(factory=threading.RLock, init=False)
+    _snapshot_is_due: bool = field(default=True, init=False)
+
+    def start_run(self, message: em.RunStartedMsg) -> None:
+        """Queue the beginning of a run; samples belong to it from here on."""
+        with self._lock:
+            self._outbox.put(message)
+            self.run_id = message.run_id
+
+    def stop_run(self, message: em.RunStoppedMsg) -> None:
+        """Queue the end of a run; samples belong to none from here on."""
+        with self._lock:
+            self._outbox.put(message)
+            self.run_id = None
+
+    def request_snapshot(self) -> None:
+        """Let the next sample hold all tags: the aggregator may know none."""
+        self._snapshot_is_due = True
+
+    def take_sample(self) -> None:
+        """Queue the tags that changed (all, if requested) and the errors logged."""
+        with self._lock:
+            if self._snapshot_is_due:
+                tags: em.TagsUpdatedMsg | None = self._builder.create_tag_updates_snapshot_msg()
+                self._snapshot_is_due = False
+            else:
+                tags = self._builder.create_tag_updates_msg(self.run_id)
+            if tags is not None:
+                self._outbox.put(evolve(tags, run_id=self.run_id))
+            errors = self._builder.create_error_log_msg()
+            if errors is not None:
+                self._outbox.put(errors)
+
+    def take_states(self) -> None:
+        """Queue the state messages that change while the engine works."""
+        with self._lock:
+            self._outbox.put(self._builder.create_method_msg())
+            self._outbox.put(self._builder.create_control_state_msg())
+            self._outbox.put(self._builder.create_method_state_msg())
+            if self.run_id is not None:
+                self._outbox.put(self._builder.create_runlog_msg(self.run_id))
+            else:
+                # No queue is an empty queue: the page shall not show commands that have gone.
+                queued = self._builder.create_queued_runlog_msg()
+                self._outbox.put(queued or em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[])))
+
+    def introduce(self) -> em.UodInfoMsg:
+        """Queue what a new link must tell, and return the description of the unit."""
+        uod_info = self._builder.create_uod_info()
+        self._outbox.put(uod_info)
+        self.take_states()
+        return uod_info
+
+
+@define(eq=False)
+class Ticker:
+    """Samples the engine: at the steady rate within `linked`, at the offline rate otherwise.
+
+    Its deadlines lie at whole ticks from its start: it does not drift, and ticks that were missed
+    because something else took the thread are skipped, not made up for.
+    """
+
+    _sampler: Sampler
+    _timing: Timing
+    _bell: Doorbell
+    _offline_s: float = field(init=False)
+    _interval_ticks: int = field(init=False)
+    _is_linked: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._offline_s = self._timing.offline_s
+        self._interval_ticks = self._in_ticks(self._offline_s)
+
+    def _in_ticks(self, interval_s: float) -> int:
+        return max(1, round(interval_s / self._timing.tick_s))
+
+    def set_data_log_interval(self, interval_s: float) -> None:
+        """Sample offline as often as the unit's data log wants it, if that is oftener."""
+        self._offline_s = max(self._timing.tick_s, min(self._timing.offline_s, interval_s))
+        if not self._is_linked:
+            self._interval_ticks = self._in_ticks(self._offline_s)
+
+    @contextmanager
+    def linked(self) -> Generator[None, None, None]:
+        """Sample at the steady rate, states included, for as long as there is a link."""
+        self._is_linked = True
+        self._interval_ticks = self._in_ticks(self._timing.steady_s)
+        self._sampler.request_snapshot()
+        try:
+            yield
+        finally:
+            self._is_linked = False
+            self._interval_ticks = self._in_ticks(self._offline_s)
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        start, tick = trio.current_time(), 0
+        last_sample = -self._interval_ticks
+        while True:
+            missed = int((trio.current_time() - start) / self._timing.tick_s + 1e-6)
+            tick = max(tick, missed) + 1
+            await trio.sleep_until(start + tick * self._timing.tick_s)
+            if tick - last_sample >= self._interval_ticks:
+                last_sample = tick
+                self._sample()
+
+    def _sample(self) -> None:
+        self._sampler.take_sample()
+        if self._is_linked:
+            self._sampler.take_states()
+        self._bell.ring()
+
+
+@define(eq=False)
+class Connector:
+    """Keeps a link, and delivers over it.
+
+    The states' lifetimes are the blocks of `run`, `_first_link` and `_next_link`.
+    """
+
+    _dialer: Dialer
+    _builder: MessageBuilder
+    _outbox: MemoryOutbox
+    _sampler: Sampler
+    _ticker: Ticker
+    _states: StateMachine
+    _backoff: Backoff
+    _bell: Doorbell
+    _timing: Timing
+    _on_steady: Callable[[], Awaitable[None]]
+    engine_id: str | None = field(default=None, init=False)
+    sender: Sender | None = field(default=None, init=False)
+    last_failure: NetworkError | None = field(default=None, init=False)
+    dials: int = field(default=0, init=False)
+    links: int = field(default=0, init=False)
+
+    async def run(self) -> None:
+        """Connect, deliver and reconnect until cancelled; then flush over the link there is."""
+        failure = await self._until_lost(self._first_link)
+        while True:
+            async with self._states.alive("Failed"):
+                self._note_failure(failure)
+            async with self._states.alive("Disconnected"):
+                await trio.sleep(self._backoff.wait_s(refused=failure.refused))
+                failure = await self._until_lost(self._next_link)
+
+    async def _first_link(self, sender: Sender) -> None:
+        await self._introduce(sender)
+        async with self._states.alive("Connected"):
+            await self._on_steady()
+            await sender.steady()
+
+    async def _next_link(self, sender: Sender) -> None:
+        async with self._states.alive("Reconnecting"):
+            await self._introduce(sender)
+        async with self._states.alive("CatchingUp"):
+            await sender.drain()
+        async with self._states.alive("Reconnected"):
+            await self._on_steady()
+            await sender.steady()
+
+    async def _introduce(self, sender: Sender) -> None:
+        self._ticker.set_data_log_interval(self._sampler.introduce().data_log_interval_seconds)
+        await sender.introduce()
+        self._backoff.reset()
+
+    async def _until_lost(self, deliver: Callable[[Sender], Awaitable[None]]) -> NetworkError:
+        """Dial and deliver over the link; return why it was lost or did not come about."""
+        failure: BaseException | None = None
+        try:
+            async with trio.open_nursery() as link:
+                self.dials += 1
+                session: Session = await link.start(
+                    self._dialer.dial, self._builder.create_register_engine_msg(), self._timing
+                )
+                await self._hold(link, session, deliver)
+        except* NetworkError as group:
+            failure = group
+        while isinstance(failure, BaseExceptionGroup):
+            failure = failure.exceptions[0]
+        assert isinstance(failure, NetworkError), "a link ends by an error or a cancellation"
+        return failure
+
+    async def _hold(
+        self,
+        link: trio.Nursery,
+        session: Session,
+        deliver: Callable[[Sender], Awaitable[None]],
+    ) -> None:
+        self.links += 1
+        self.engine_id = session.engine_id
+        self.sender = sender = Sender(session, self._outbox, self._bell)
+        try:
+            with self._ticker.linked():
+                await deliver(sender)
+        except trio.Cancelled:
+            if not link.cancel_scope.cancel_called:  # not the link: the root is cancelled
+                await self._flush(sender, session)
+            raise
+        finally:
+            self.sender = None
+            session.abort()
+
+    async def _flush(self, sender: Sender, session: Session) -> None:
+        with trio.move_on_after(self._timing.flush_s, shield=True):
+            async with self._states.alive("Stopped"):
+                await sender.drain()
+                await session.aclose()
+        if len(self._outbox):
+            logger.warning("Stopped with %d messages not delivered", len(self._outbox))
+
+    def _note_failure(self, failure: NetworkError) -> None:
+        # Once loudly; an aggregator that is away for a night shall not fill the log.
+        is_news = str(failure) != str(self.last_failure)
+        logger.log(logging.WARNING if is_news else logging.DEBUG, "%s", failure)
+        self.last_failure = failure

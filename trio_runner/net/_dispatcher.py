@@ -1,0 +1,117 @@
+"""The aggregator as an engine sees it: where it is, and which of its messages does what."""
+
+import logging
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from trio_runner import protocol
+from trio_runner._engine import CommandHandlers
+from trio_runner._errors import CommandError
+from trio_runner._timing import Timing
+from trio_runner.net._address import Address
+from trio_runner.net._dialer import dial
+from trio_runner.net._interfaces import Session, StreamOpener
+from trio_runner.protocol import aggregator_messages as am
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import messages as m
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PORT = 9800
+DEFAULT_SECURE_PORT = 443
+
+
+class EngineDispatcher:
+    """Dials the aggregator at an address and hands its commands to an engine's handlers.
+
+    `secure` encrypts the connection and verifies the aggregator's certificate against the system's
+    trust store, or against the authorities in `ca_file` (PEM) alone. `open_stream` opens the byte
+    streams; it is how tests and simulations put a network of their own underneath.
+
+    Raises OSError or ssl.SSLError if the CA file cannot be read, ValueError if one is given for a
+    connection that is not secure.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        *,
+        handlers: CommandHandlers,
+        secure: bool = False,
+        ca_file: str | os.PathLike[str] | None = None,
+        open_stream: StreamOpener = trio.open_tcp_stream,
+    ) -> None:
+        if ca_file is not None and not secure:
+            raise ValueError("a CA file is of use for a secure connection only")
+        if port is None:
+            port = DEFAULT_SECURE_PORT if secure else DEFAULT_PORT
+        context = ssl.create_default_context(cafile=ca_file) if secure else None
+        self._address = Address(host, port, context, open_stream)
+        self._handlers: dict[type[m.MessageBase], Callable[[Any], Awaitable[None]]] = {
+            am.ExecuteControlCommandMsg: lambda msg: handlers.execute_control_command(msg.name),
+            am.InjectCodeMsg: lambda msg: handlers.inject_code(msg.pcode),
+            am.MethodMsg: lambda msg: handlers.set_method(msg.method),
+            am.CancelMsg: lambda msg: handlers.cancel(msg.exec_id),
+            am.ForceMsg: lambda msg: handlers.force(msg.exec_id),
+        }
+
+    def __str__(self) -> str:
+        return str(self._address)
+
+    async def dial(
+        self,
+        registration: em.RegisterEngineMsg,
+        timing: Timing,
+        *,
+        task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `trio_runner.net.Dialer`."""
+        await dial(self._address, registration, self.dispatch, timing, task_status=task_status)
+
+    async def dispatch(self, message_json: object) -> m.MessageBase:
+        """Carry out a message of the aggregator's and return the answer.
+
+        A handler that raises is answered with an error and logged: a command that fails is the
+        operator's to know and no reason to stop the engine.
+        """
+        try:
+            message = protocol.decode(message_json)
+        except protocol.DecodeError as error:
+            logger.warning("The aggregator sent a message that cannot be read: %s", error)
+            return m.ProtocolErrorMessage(protocol_msg=f"The message cannot be read: {error}")
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            return m.ProtocolErrorMessage(
+                protocol_msg=f"An engine does not handle {type(message).__name__}"
+            )
+        logger.info("Incomming %s command from aggregator", _COMMAND_NAMES[type(message)])
+        return await _outcome(handler(message), _COMMAND_NAMES[type(message)])
+
+
+_COMMAND_NAMES: dict[type[m.MessageBase], str] = {
+    am.ExecuteControlCommandMsg: "control",
+    am.InjectCodeMsg: "inject_code",
+    am.MethodMsg: "set_method",  # "Incomming set_method command", so spelled, is searched for
+    am.CancelMsg: "cancel",
+    am.ForceMsg: "force",
+}
+
+
+async def _outcome(handling: Awaitable[None], command: str) -> m.MessageBase:
+    try:
+        await handling
+    except CommandError as error:
+        logger.warning("The %s command was refused: %s", command, error.message)
+        return m.ErrorMessage(message=error.message, caller_error=error.caller_error)
+    except Exception as error:
+        logger.exception("The %s command failed", command)
+        return m.ErrorMessage(
+            message=f"The engine failed to carry out the {command} command",
+            exception_message=str(error),
+        )
+    return m.SuccessMessage()

@@ -1,0 +1,235 @@
+"""Remote calls both ways over one websocket.
+
+Five kinds of task share a session. The reader never waits for any other: it settles answers on the
+spot and gives each of the aggregator's calls a task of its own, so that a slow command delays
+neither the answers to us nor the next command. The writer sends what is queued, answers first. The
+keepalive pings. The watch cancels the session when the oldest unanswered call is too old; it is no
+timer but the deadline of a scope that moves on with every answer.
+"""
+
+import logging
+import math
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+
+import trio
+import trio_websocket
+from attrs import define, field, frozen
+
+from trio_runner import protocol
+from trio_runner._errors import LinkLost, TrioRunnerError
+from trio_runner._publish import Doorbell
+from trio_runner._timing import Timing
+from trio_runner.net._interfaces import Answered
+from trio_runner.protocol import messages as m
+
+logger = logging.getLogger(__name__)
+
+CLOSE_S = 1
+"""How long a close in order may take (s)."""
+
+CALLS_MAX = 64
+"""Unanswered calls of the aggregator's, above which it is taken for mad and the link is cut."""
+
+Dispatch = Callable[[object], Awaitable[m.MessageBase]]
+"""Carries out a message of the aggregator's, as parsed JSON, and returns the answer."""
+
+
+@frozen
+class _Call:
+    """A call of ours that waits for its answer: what it was, when it is too late, who is told."""
+
+    what: str
+    deadline: float
+    answered: Callable[[object], None]
+
+
+@define(eq=False)
+class RpcSession:
+    """See the interface `Session`; `run` lives as long as the link."""
+
+    _websocket: trio_websocket.WebSocketConnection
+    engine_id: str
+    _timing: Timing
+    _dispatch: Dispatch
+    _cut: Callable[[], None]
+    _calls: OrderedDict[str, _Call] = field(factory=OrderedDict, init=False)
+    _calls_made: int = field(default=0, init=False)
+    _calls_received: int = field(default=0, init=False)
+    _outgoing: deque[str] = field(factory=deque, init=False)
+    _something_to_write: Doorbell = field(factory=Doorbell, init=False)
+    _watch: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    _identified: trio.Event = field(factory=trio.Event, init=False)
+    _closing: bool = field(default=False, init=False)
+
+    def send(self, sequence_number: int, body: str, answered: Answered) -> None:
+        """See `Session.send`."""
+
+        def settle(result: object) -> None:
+            answered(_decode_answer(result))
+
+        call_id = self._note_call(f"message {sequence_number}", settle)
+        self._write(protocol.encode_dispatch(call_id, self.engine_id, sequence_number, body))
+
+    async def aclose(self) -> None:
+        """See `Session.aclose`."""
+        self._closing = True
+        try:
+            with trio.move_on_after(CLOSE_S):
+                await self._websocket.aclose()
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """See `Session.abort`."""
+        self._cut()
+
+    async def ready(self) -> None:
+        """Wait until the aggregator has answered a ping and asked for and been told the engine id.
+
+        What is sent before it knows the id is lost on it; its question stands in line with ours, so
+        that neither alone is proof. Needs `run`.
+        """
+        pong = trio.Event()
+
+        def settle(result: object) -> None:
+            if result != "pong":
+                raise LinkLost(
+                    f"The aggregator answered a ping with {result!r:.100}, not with pong."
+                )
+            pong.set()
+
+        call_id = self._note_call("ping", settle)
+        self._write(protocol.encode_request(protocol.Request(protocol.PING, {}, call_id)))
+        await pong.wait()
+        await self._identified.wait()
+
+    async def run(self) -> None:
+        """Serve the link until it ends.
+
+        It ends by being cancelled, which leaves nothing running, or by raising LinkLost, alone or
+        in a group.
+        """
+        with self._watch:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._writer)
+                nursery.start_soon(self._keepalive)
+                await self._reader(nursery)
+        if self._watch.cancelled_caught:
+            oldest = next(iter(self._calls.values()))
+            raise LinkLost(
+                f"The aggregator did not answer {oldest.what} within {self._timing.call_s:g} s."
+            )
+
+    # Out
+
+    def _note_call(self, what: str, answered: Callable[[object], None]) -> str:
+        self._calls_made += 1
+        call_id = f"{self._calls_made:032x}"  # unique within the link, and the same in every replay
+        deadline = trio.current_time() + self._timing.call_s
+        self._calls[call_id] = _Call(what, deadline, answered)
+        self._move_watch()
+        return call_id
+
+    def _move_watch(self) -> None:
+        self._watch.deadline = (
+            next(iter(self._calls.values())).deadline if self._calls else math.inf
+        )
+
+    def _write(self, frame: str, *, first: bool = False) -> None:
+        (self._outgoing.appendleft if first else self._outgoing.append)(frame)
+        self._something_to_write.ring()
+
+    async def _writer(self) -> None:
+        while True:
+            while self._outgoing:
+                await self._websocket.send_message(self._outgoing.popleft())
+            await self._something_to_write.wait()
+
+    async def _keepalive(self) -> None:
+        while True:
+            await trio.sleep(self._timing.ping_s)
+            with trio.move_on_after(self._timing.pong_s) as patience:
+                await self._websocket.ping()
+            if patience.cancelled_caught:
+                raise LinkLost(
+                    f"The aggregator did not answer a ping within {self._timing.pong_s:g} s."
+                )
+
+    # In
+
+    async def _reader(self, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                text = await self._websocket.get_message()
+            except trio_websocket.ConnectionClosed as closed:
+                if self._closing:
+                    await trio.sleep_forever()  # until aclose has ended
+                raise LinkLost(_why_closed(closed)) from None
+            try:
+                frame = protocol.decode_frame(text)
+            except protocol.DecodeError as error:
+                raise LinkLost(
+                    f"The aggregator sent a frame that is no remote call: {error}"
+                ) from None
+            if isinstance(frame, protocol.Response):
+                self._settle(frame)
+            else:
+                self._serve(frame, nursery)
+
+    def _settle(self, response: protocol.Response) -> None:
+        call = self._calls.pop(response.call_id, None)
+        if call is None:
+            logger.debug("Ignored an answer to a call that is not waiting: %s", response.call_id)
+            return
+        self._move_watch()
+        call.answered(response.result)
+
+    def _serve(self, request: protocol.Request, nursery: trio.Nursery) -> None:
+        if request.method == protocol.PING:
+            self._answer(request, "pong")
+        elif request.method == protocol.GET_ENGINE_ID:
+            self._answer(request, self.engine_id)
+            self._identified.set()
+        elif request.method == protocol.DISPATCH:
+            if self._calls_received >= CALLS_MAX:
+                raise LinkLost(f"The aggregator has more than {CALLS_MAX} calls open.")
+            self._calls_received += 1
+            nursery.start_soon(self._carry_out, request)
+        else:
+            unknown = m.ProtocolErrorMessage(protocol_msg=f"Unknown method {request.method!r:.100}")
+            self._answer(request, protocol.encode_json(unknown))
+
+    async def _carry_out(self, request: protocol.Request) -> None:
+        with trio.move_on_after(self._timing.answer_s) as patience:
+            reply = await self._dispatch(request.arguments.get("message_json"))
+        if patience.cancelled_caught:
+            reply = m.ErrorMessage(
+                message=f"The engine did not carry this out within {self._timing.answer_s:g} s"
+            )
+        self._calls_received -= 1
+        self._answer(request, protocol.encode_json(reply))
+
+    def _answer(self, request: protocol.Request, result: str) -> None:
+        response = protocol.Response(result=result, result_type="str", call_id=request.call_id)
+        self._write(protocol.encode_response(response), first=True)
+
+
+def _decode_answer(result: object) -> m.MessageBase:
+    """Return the message that an answer holds; one that holds none is the aggregator's failure."""
+    try:
+        if not isinstance(result, str):
+            raise TypeError(f"expected a string, got {type(result).__name__}")
+        return protocol.decode_json(result)
+    except (TrioRunnerError, TypeError) as error:
+        return m.ProtocolErrorMessage(protocol_msg=f"The answer is no message: {error}")
+
+
+def _why_closed(closed: trio_websocket.ConnectionClosed) -> str:
+    reason = closed.reason
+    if reason is None:
+        return "The connection was closed."
+    if reason.code == 1006:
+        return "The connection broke off."
+    said = f": {reason.reason}" if reason.reason else ""
+    return f"The aggregator closed the connection with code {reason.code}{said}."

@@ -1,0 +1,455 @@
+"""What the aggregator stand-in does with messages, and what it keeps for a test to look at.
+
+Nothing here does I/O or waits: a message goes in with the connection it came by, the answer comes
+out. The rules are those of the real aggregator, its odd ones included:
+
+- Who sends before it has said its engine id, loses what it sends.
+- Tags without a run id are refused in a run, tags with one are refused outside of a run.
+- Samples are stored in a run only, when newer than the last stored and after the data-log interval.
+- RunStarted of the current run changes nothing, of another run archives the current one.
+- RunStopped archives whatever run is current.
+
+What is refused is answered with Success all the same; `Received.refused` says why it was.
+"""
+
+from collections.abc import Iterator
+from typing import TypeVar
+from urllib.parse import quote
+
+import attrs
+from attrs import define, field, frozen
+
+from trio_runner.protocol import (
+    OPENPECTUS_VERSION,
+    ErrorMessage,
+    MessageBase,
+    ProtocolErrorMessage,
+    SuccessMessage,
+)
+from trio_runner.protocol import aggregator_messages as am
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+
+MessageT = TypeVar("MessageT", bound=em.EngineMessage)
+
+NOT_RUNNING = mdl.ControlState(is_running=False, is_holding=False, is_paused=False)
+NO_LINES = mdl.RunLog(lines=[])
+
+HANDLED: tuple[type[em.EngineMessage], ...] = (
+    em.UodInfoMsg,
+    em.TagsUpdatedMsg,
+    em.RunLogMsg,
+    em.QueuedRunLogMsg,
+    em.ControlStateMsg,
+    em.MethodStateMsg,
+    em.ErrorLogMsg,
+    em.RunStartedMsg,
+    em.RunStoppedMsg,
+    em.MethodMsg,
+    em.WebPushNotificationMsg,
+)
+
+
+def _untouched() -> mdl.MethodState:
+    return mdl.MethodState(
+        started_line_ids=[],
+        executed_line_ids=[],
+        injected_line_ids=[],
+        content_locked_line_ids=[],
+        locked_line_ids=[],
+        failed_line_ids=[],
+    )
+
+
+@frozen
+class Received:
+    """A message as it came in; `time_s` is trio's clock, `refused` is why it had no effect."""
+
+    message: em.EngineMessage
+    connection: int
+    time_s: float
+    refused: str | None
+
+    @property
+    def sequence_number(self) -> int:
+        """Return the engine's count of its messages; the same when a message is sent again."""
+        return self.message.sequence_number
+
+
+@frozen
+class Registration:
+    """A registration and its answer; `time_s` is trio's clock."""
+
+    message: em.RegisterEngineMsg
+    reply: am.RegisterEngineReplyMsg
+    time_s: float
+
+
+@define(eq=False)
+class Connection:
+    """A websocket; times are trio's clock, `engine_id` is None until the engine has said it."""
+
+    number: int
+    opened_s: float
+    engine_id: str | None = None
+    closed_s: float | None = None
+
+
+@frozen
+class Sample:
+    """A stored value of a tag; `tick_time` is in seconds since the epoch."""
+
+    tick_time: float
+    value: float | int | str | None
+
+
+@define(eq=False)
+class Run:
+    """The active run; times are in seconds since the epoch, `stored_until` None if none is."""
+
+    run_id: str
+    started_tick: float
+    run_log: mdl.RunLog = NO_LINES
+    stored_until: float | None = None
+
+
+@frozen
+class RecentRun:
+    """A run that has ended, as the page lists it."""
+
+    engine_id: str
+    run_id: str
+    started_tick: float
+    run_log: mdl.RunLog
+    method: mdl.Method
+    method_state: mdl.MethodState
+    error_log: list[mdl.ErrorLogEntry]
+    archive: str | None
+    archive_filename: str | None
+
+
+@define(eq=False)
+class Unit:
+    """What the aggregator knows of an engine; it knows nothing more after the next registration."""
+
+    run: Run | None = None
+    uod_info: em.UodInfoMsg | None = None
+    method: mdl.Method = field(factory=lambda: mdl.Method(version=0, lines=[]))
+    control_state: mdl.ControlState = NOT_RUNNING
+    method_state: mdl.MethodState = field(factory=_untouched)
+    queued_run_log: mdl.RunLog = NO_LINES
+    error_log: list[mdl.ErrorLogEntry] = field(factory=list)
+    tags: dict[str, mdl.TagValue] = field(factory=dict)
+
+    @property
+    def plotted(self) -> set[str]:
+        """Return the names of the tags of which samples are stored."""
+        return set(_plotted(self.uod_info)) if self.uod_info else set()
+
+    def end_run(self) -> None:
+        """Forget what belongs to the run."""
+        self.run = None
+        self.control_state = NOT_RUNNING
+        self.method_state = _untouched()
+        self.error_log = []
+
+
+@define(eq=False)
+class EngineRecord:
+    """All that one engine ever sent, and what the aggregator makes of it.
+
+    `unit` is the aggregator's view; after a disconnect it stays as it was last, until the engine
+    registers anew.
+    """
+
+    engine_id: str
+    registered: bool = False
+    unit: Unit = field(factory=Unit)
+    received: list[Received] = field(factory=list)
+    registrations: list[Registration] = field(factory=list)
+    connections: list[Connection] = field(factory=list)
+    notifications: list[em.WebPushNotificationMsg] = field(factory=list)
+
+    def messages(self, kind: type[MessageT]) -> list[MessageT]:
+        """Return the messages of one type in the order of arrival, the refused ones included."""
+        return [item.message for item in self.received if isinstance(item.message, kind)]
+
+    @property
+    def refused(self) -> list[Received]:
+        """Return what had no effect."""
+        return [item for item in self.received if item.refused is not None]
+
+
+@define(eq=False)
+class Ledger:
+    """The aggregator's memory and its rules.
+
+    `plot_log` maps a run id to the samples of each tag, oldest first. `recent_engines` maps an
+    engine id to the run it had when it was last disconnected: it outlives the process, as do
+    `plot_log` and `recent_runs`.
+    """
+
+    version: str = OPENPECTUS_VERSION
+    secret: str = ""
+    engines: dict[str, EngineRecord] = field(factory=dict, init=False)
+    plot_log: dict[str, dict[str, list[Sample]]] = field(factory=dict, init=False)
+    recent_runs: list[RecentRun] = field(factory=list, init=False)
+    recent_engines: dict[str, tuple[str, float] | None] = field(factory=dict, init=False)
+    refused_registrations: list[Registration] = field(factory=list, init=False)
+
+    def engine(self, engine_id: str | None = None) -> EngineRecord:
+        """Return the record of an engine, or of the only one there is.
+
+        Raises:
+            LookupError: there is no such engine, or there are several and none was named.
+        """
+        if engine_id is not None:
+            return self.engines[engine_id]
+        if len(self.engines) != 1:
+            raise LookupError(f"expected one engine, found {sorted(self.engines)}")
+        return next(iter(self.engines.values()))
+
+    def messages(self, kind: type[MessageT]) -> list[MessageT]:
+        """Return the messages of one type of all engines, the refused ones included."""
+        return [message for record in self.engines.values() for message in record.messages(kind)]
+
+    def is_connected(self, engine_id: str) -> bool:
+        """Return whether an engine has a connection and has said its id on it."""
+        record = self.engines.get(engine_id)
+        return record is not None and any(link.closed_s is None for link in record.connections)
+
+    def register(self, message: em.RegisterEngineMsg, now: float) -> am.RegisterEngineReplyMsg:
+        """Answer a registration; one that is granted restores the run of a recent engine."""
+        reply = self._judge(message)
+        entry = Registration(message, reply, now)
+        if not reply.success:
+            self.refused_registrations.append(entry)
+            return reply
+        record = self._record(engine_id_of(message))
+        record.registrations.append(entry)
+        if not record.registered:
+            record.registered = True
+            recent = self.recent_engines.get(record.engine_id)
+            record.unit = Unit(run=Run(*recent) if recent else None)
+        return reply
+
+    def connect(self, connection: Connection, engine_id: object) -> bool:
+        """Take note of the id that an engine gave; false if it cannot be let in under it."""
+        if not isinstance(engine_id, str) or self.is_connected(engine_id):
+            return False
+        connection.engine_id = engine_id
+        self._record(engine_id).connections.append(connection)
+        return True
+
+    def disconnect(self, connection: Connection, now: float) -> None:
+        """Note the end of a connection and keep the engine's run for its next registration."""
+        if connection.closed_s is not None:
+            return
+        connection.closed_s = now
+        record = self.engines.get(connection.engine_id or "")
+        if record is None or not record.registered:
+            return
+        self._keep(record)
+
+    def keep(self) -> None:
+        """Stop in order: keep the run of every engine; all have to register anew."""
+        for record in self.engines.values():
+            if record.registered:
+                self._keep(record)
+
+    def forget(self) -> None:
+        """Lose what only a process that is stopped in order would have kept."""
+        for record in self.engines.values():
+            record.registered = False
+            record.unit = Unit()
+
+    def handle(self, message: MessageBase, connection: Connection, now: float) -> MessageBase:
+        """Carry out a message and return the answer to it."""
+        if not isinstance(message, em.EngineMessage):
+            return ProtocolErrorMessage(protocol_msg="Message deserialization failed")
+        refused: str | None
+        answer = self._objection(message)
+        if answer is not None:
+            refused = f"answered with {type(answer).__name__}"
+        elif connection.engine_id is None:
+            refused = "sent before the engine had said its id"
+        else:
+            refused = self._carry_out(self.engines[message.engine_id], message)
+        self.note(message, connection, now, refused)
+        return answer or SuccessMessage()
+
+    def note(
+        self, message: em.EngineMessage, connection: Connection, now: float, refused: str | None
+    ) -> None:
+        """Put a message into the record of its engine."""
+        received = Received(message, connection.number, now, refused)
+        self._record(message.engine_id).received.append(received)
+
+    def _keep(self, record: EngineRecord) -> None:
+        record.registered = False
+        run = record.unit.run
+        self.recent_engines[record.engine_id] = (run.run_id, run.started_tick) if run else None
+
+    def _record(self, engine_id: str) -> EngineRecord:
+        return self.engines.setdefault(engine_id, EngineRecord(engine_id))
+
+    def _judge(self, message: em.RegisterEngineMsg) -> am.RegisterEngineReplyMsg:
+        """Return the answer to a registration, by the checks in the real one's order."""
+        success, engine_id, version_match = False, None, None
+        secret_match = message.secret == self.secret
+        if secret_match:
+            engine_id = engine_id_of(message)
+            if not self.is_connected(engine_id):
+                version_match = message.engine_version == self.version
+                success = version_match or message.ignore_version_error
+        return am.RegisterEngineReplyMsg(
+            success=success,
+            engine_id=engine_id,
+            secret_match=secret_match,
+            version_match=version_match,
+            aggregator_build_number=self.version,
+        )
+
+    def _objection(self, message: em.EngineMessage) -> ErrorMessage | None:
+        """Return the answer to a message that cannot be carried out."""
+        if message.engine_id == "":
+            return ProtocolErrorMessage(protocol_msg="The engine_id was the empty string")
+        if not isinstance(message, HANDLED):
+            return ProtocolErrorMessage(protocol_msg="Dispatch failed. No handler registered.")
+        record = self.engines.get(message.engine_id)
+        if record is None or not record.registered:
+            return ErrorMessage(message=f"No engine registered under id {message.engine_id}")
+        if isinstance(message, em.MethodMsg) and not message.method.lines:
+            return ErrorMessage(message="Invalid method: it must have at least one line")
+        return None
+
+    def _carry_out(self, record: EngineRecord, message: em.EngineMessage) -> str | None:
+        """Carry out a message; return why it has no effect, None if it has."""
+        unit = record.unit
+        match message:
+            case em.UodInfoMsg():
+                unit.uod_info = message
+            case em.MethodMsg():
+                unit.method = attrs.evolve(unit.method, lines=message.method.lines)
+            case em.ControlStateMsg():
+                unit.control_state = message.control_state
+            case em.MethodStateMsg():
+                unit.method_state = message.method_state
+            case em.ErrorLogMsg():
+                unit.error_log.extend(message.log.entries)
+            case em.WebPushNotificationMsg():
+                record.notifications.append(message)
+            case em.QueuedRunLogMsg():
+                return _take_queued_run_log(unit, message)
+            case em.RunLogMsg():
+                return _take_run_log(unit, message)
+            case em.TagsUpdatedMsg():
+                return self._take_tags(unit, message)
+            case em.RunStartedMsg():
+                return self._start_run(record, message)
+            case em.RunStoppedMsg():
+                return self._stop_run(record, message)
+        return None
+
+    def _take_tags(self, unit: Unit, message: em.TagsUpdatedMsg) -> str | None:
+        run = unit.run
+        if run is None and message.run_id is not None:
+            return f"tags of run {message.run_id}, and no run is active"
+        if run is not None and message.run_id is None:
+            return f"tags without run id, and run {run.run_id} is active"
+        for tag in message.tags:
+            # A mark is put back to "" once it is archived; only the mark itself counts.
+            if tag.name != mdl.SystemTagName.MARK or tag.value != "":
+                unit.tags[tag.name] = tag
+        if run is not None and unit.uod_info is not None:
+            self._store(unit, run, unit.uod_info.data_log_interval_seconds)
+        return None
+
+    def _store(self, unit: Unit, run: Run, interval_s: float) -> None:
+        """Store the tags that changed since the last time, all with the time of the newest."""
+        newest = max((tag.tick_time for tag in unit.tags.values()), default=None)
+        last = run.stored_until
+        if newest is None or (last is not None and newest - last <= interval_s):
+            return
+        plot = self.plot_log.get(run.run_id, {})
+        for tag in unit.tags.values():
+            if tag.name in plot and (last is None or tag.tick_time > last):
+                plot[tag.name].append(Sample(newest, tag.value))
+        run.stored_until = newest
+
+    def _start_run(self, record: EngineRecord, message: em.RunStartedMsg) -> str | None:
+        unit = record.unit
+        unit.queued_run_log = NO_LINES
+        current = unit.run
+        repeated = current is not None and current.run_id == message.run_id
+        if not repeated:
+            if current is not None:
+                self._archive(record.engine_id, unit, current, archive=None, filename=None)
+            unit.end_run()
+            unit.run = Run(message.run_id, message.started_tick)
+        plot = self.plot_log.setdefault(message.run_id, {})
+        for name in unit.plotted:
+            plot.setdefault(name, [])
+        return f"run {message.run_id} is active already" if repeated else None
+
+    def _stop_run(self, record: EngineRecord, message: em.RunStoppedMsg) -> str | None:
+        unit, run = record.unit, record.unit.run
+        if run is None:
+            return f"end of run {message.run_id}, and no run is active"
+        if run.run_id == message.run_id:
+            run.run_log = message.runlog
+            unit.method_state = message.method_state
+        self._archive(record.engine_id, unit, run, message.archive, message.archive_filename)
+        unit.end_run()
+        if run.run_id != message.run_id:
+            return f"end of run {message.run_id} has ended run {run.run_id}"
+        return None
+
+    def _archive(
+        self, engine_id: str, unit: Unit, run: Run, archive: str | None, filename: str | None
+    ) -> None:
+        self.recent_runs.append(
+            RecentRun(
+                engine_id=engine_id,
+                run_id=run.run_id,
+                started_tick=run.started_tick,
+                run_log=run.run_log,
+                method=unit.method,
+                method_state=unit.method_state,
+                error_log=unit.error_log,
+                archive=archive,
+                archive_filename=filename,
+            )
+        )
+
+
+def engine_id_of(message: em.RegisterEngineMsg) -> str:
+    """Return the id that the aggregator gives to an engine that registers so."""
+    return quote(f"{message.computer_name}_{message.uod_name}", safe="")
+
+
+def _take_queued_run_log(unit: Unit, message: em.QueuedRunLogMsg) -> str | None:
+    if unit.run is not None:
+        return f"queued run log, and run {unit.run.run_id} is active"
+    unit.queued_run_log = message.runlog
+    return None
+
+
+def _take_run_log(unit: Unit, message: em.RunLogMsg) -> str | None:
+    if unit.run is None or unit.run.run_id != message.run_id:
+        active = f"run {unit.run.run_id}" if unit.run else "no run"
+        return f"run log of run {message.run_id}, and {active} is active"
+    unit.run.run_log = message.runlog
+    return None
+
+
+def _plotted(info: em.UodInfoMsg) -> Iterator[str]:
+    for reading in info.readings:
+        yield reading.tag_name
+    plot = info.plot_configuration
+    yield from plot.process_value_names_to_annotate
+    for region in plot.color_regions:
+        yield region.process_value_name
+    for sub_plot in plot.sub_plots:
+        for axis in sub_plot.axes:
+            yield from axis.process_value_names
