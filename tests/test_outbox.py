@@ -11,6 +11,8 @@ from trio_runner.protocol import encode_body
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
+UNIT = Unit(clock=lambda: 0.0)
+
 
 def sample(number: int) -> em.TagsUpdatedMsg:
     """Return a sample whose one tag has a value of six digits."""
@@ -19,7 +21,7 @@ def sample(number: int) -> em.TagsUpdatedMsg:
 
 
 def event(text: str) -> em.WebPushNotificationMsg:
-    return Unit().create_wpn_notify_command_msg(text)
+    return UNIT.create_wpn_notify_command_msg(text)
 
 
 SAMPLE_BYTES = len(encode_body(sample(0)).encode()) + ENTRY_BYTES
@@ -65,7 +67,7 @@ def test_what_is_in_flight_returns_to_the_head_in_order() -> None:
 def test_the_open_run_is_the_one_that_the_aggregator_knows() -> None:
     """It opens when RunStarted is delivered, not when it is put in, and likewise ends."""
     outbox = MemoryOutbox()
-    unit = Unit()
+    unit = UNIT
     outbox.put(unit.create_run_started_msg("a", 1.0))
     outbox.put(unit.create_run_stopped_msg("a"))
     started = outbox.take()
@@ -80,7 +82,7 @@ def test_the_open_run_is_the_one_that_the_aggregator_knows() -> None:
 
 def test_of_a_state_only_the_latest_is_kept_and_a_run_log_only_within_its_run() -> None:
     """States wait outside the line; a run's log does not outlive it."""
-    outbox, unit = MemoryOutbox(), Unit()
+    outbox, unit = MemoryOutbox(), UNIT
     outbox.put(em.MethodMsg(method=mdl.Method(version=1, lines=[])))
     outbox.put(em.MethodMsg(method=mdl.Method(version=2, lines=[])))
     outbox.put(unit.create_runlog_msg("a"))

@@ -16,8 +16,8 @@ from trio_runner import (
     CommandError,
     EngineDispatcher,
     EngineRunner,
-    EventListener,
     MemoryOutbox,
+    PlainEngine,
     Timing,
 )
 from trio_runner.protocol import engine_messages as em
@@ -43,13 +43,12 @@ class Named:
 
 
 @define(eq=False)
-class Unit:
+class Unit(PlainEngine):
     """An engine with one tag, `Count`, that is one higher in every sample."""
 
-    secret: str = ""
-    version: str = "0.1.1585"
-    ignore_version_error: bool = False
+    computer_name: str = "host"
     data_log_interval_s: float = 1.0
+    clock: Callable[[], float] = wall_clock
     count: int = 0
     method: mdl.Method = field(
         factory=lambda: mdl.Method(version=0, lines=[mdl.MethodLine(id="0", content="")])
@@ -61,57 +60,18 @@ class Unit:
     queued: list[mdl.RunLogLine] = field(factory=list)
     errors: list[mdl.ErrorLogEntry] = field(factory=list)
     commands: list[tuple[str, object]] = field(factory=list)
-    listeners: list[EventListener] = field(factory=list)
     on_command: Callable[[str], Awaitable[None]] | None = None
 
-    # Messages
-
-    def create_register_engine_msg(self) -> em.RegisterEngineMsg:
-        return em.RegisterEngineMsg(
-            computer_name="host",
-            uod_name="Unit",
-            uod_author_name="A. Author",
-            uod_author_email="author@example.org",
-            uod_filename="unit.py",
-            location="Lab",
-            engine_version=self.version,
-            secret=self.secret,
-            ignore_version_error=self.ignore_version_error,
-        )
-
-    def create_uod_info(self) -> em.UodInfoMsg:
-        reading = mdl.ReadingInfo(
-            discriminator="reading",
-            tag_name="Count",
-            valid_value_units=None,
-            entry_data_type=None,
-            commands=[],
-            command_options=None,
-        )
-        return em.UodInfoMsg(
-            readings=[reading],
-            commands=[],
-            uod_definition=mdl.UodDefinition(commands=[], system_commands=[], tags=[]),
-            plot_configuration=mdl.PlotConfiguration(
-                process_value_names_to_annotate=[],
-                color_regions=[],
-                sub_plots=[],
-                x_axis_process_value_names=[],
-            ),
-            hardware_str="none",
-            required_roles=frozenset(),
-            data_log_interval_seconds=self.data_log_interval_s,
-        )
-
-    def _tags(self) -> list[mdl.TagValue]:
-        self.count += 1
-        return [mdl.TagValue(name="Count", tick_time=wall_clock(), value=self.count, value_unit="")]
-
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
-        return em.TagsUpdatedMsg(tags=self._tags(), run_id=run_id)
+        self.count += 1
+        return super().create_tag_updates_msg(run_id)
 
     def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
-        return em.TagsUpdatedMsg(tags=self._tags())
+        self.count += 1
+        return super().create_tag_updates_snapshot_msg()
+
+    def read_tags(self) -> list[mdl.TagValue]:
+        return [mdl.TagValue(name="Count", tick_time=wall_clock(), value=self.count, value_unit="")]
 
     def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
         return em.RunLogMsg(id="", run_id=run_id, runlog=mdl.RunLog(lines=list(self.run_log)))
@@ -130,67 +90,8 @@ class Unit:
     def create_control_state_msg(self) -> em.ControlStateMsg:
         return em.ControlStateMsg(control_state=self.control)
 
-    def _method_state(self) -> mdl.MethodState:
-        return mdl.MethodState(
-            started_line_ids=[],
-            executed_line_ids=[],
-            injected_line_ids=[],
-            content_locked_line_ids=[],
-            locked_line_ids=[],
-            failed_line_ids=[],
-        )
-
-    def create_method_state_msg(self) -> em.MethodStateMsg:
-        return em.MethodStateMsg(method_state=self._method_state())
-
     def create_method_msg(self) -> em.MethodMsg:
         return em.MethodMsg(method=self.method)
-
-    def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
-        return em.RunStartedMsg(run_id=run_id, started_tick=tick_time)
-
-    def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
-        return em.RunStoppedMsg(
-            run_id=run_id,
-            runlog=mdl.RunLog(lines=list(self.run_log)),
-            method_state=self._method_state(),
-            archive=None,
-            archive_filename=None,
-        )
-
-    def _notification(self, topic: mdl.NotificationTopic, body: str) -> em.WebPushNotificationMsg:
-        return em.WebPushNotificationMsg(
-            notification=mdl.WebPushNotification(title="Unit", body=body), topic=topic
-        )
-
-    def create_wpn_run_started_msg(self) -> em.WebPushNotificationMsg:
-        return self._notification(mdl.NotificationTopic.RUN_START, "started")
-
-    def create_wpn_run_stopped_msg(self) -> em.WebPushNotificationMsg:
-        return self._notification(mdl.NotificationTopic.RUN_STOP, "stopped")
-
-    def create_wpn_run_paused_msg(self) -> em.WebPushNotificationMsg:
-        return self._notification(mdl.NotificationTopic.RUN_PAUSE, "paused")
-
-    def create_wpn_block_started_msg(self, block_name: str) -> em.WebPushNotificationMsg:
-        return self._notification(mdl.NotificationTopic.BLOCK_START, block_name)
-
-    def create_wpn_notify_command_msg(self, text: str) -> em.WebPushNotificationMsg:
-        return self._notification(mdl.NotificationTopic.NOTIFICATION_CMD, text)
-
-    def create_wpn_watch_activated_msg(self, watch_argument: str) -> em.WebPushNotificationMsg:
-        return self._notification(mdl.NotificationTopic.WATCH_TRIGGERED, watch_argument)
-
-    def create_wpn_method_error_msg(self) -> em.WebPushNotificationMsg:
-        return self._notification(mdl.NotificationTopic.METHOD_ERROR, "error")
-
-    def create_wpn_network_error_msg(self) -> em.WebPushNotificationMsg:
-        return self._notification(mdl.NotificationTopic.NETWORK_ERRORS, "equipment lost")
-
-    # Events
-
-    def add_listener(self, listener: EventListener) -> None:
-        self.listeners.append(listener)
 
     # Commands
 

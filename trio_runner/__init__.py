@@ -25,6 +25,7 @@ from trio_runner._errors import (
     VersionRefused,
 )
 from trio_runner._outbox import MemoryOutbox, OutboxStatistics
+from trio_runner._plain_engine import PlainEngine
 from trio_runner._runner import EngineRunner, StateChange, Statistics
 from trio_runner._states import RecoverState
 from trio_runner._timing import Timing
@@ -50,6 +51,7 @@ __all__ = [
     "NetworkError",
     "NotAnAggregator",
     "OutboxStatistics",
+    "PlainEngine",
     "RecoverState",
     "RegistrationRefused",
     "RunStateChange",

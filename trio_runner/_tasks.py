@@ -122,8 +122,12 @@ class Ticker:
         return max(1, round(interval_s / self._timing.tick_s))
 
     def set_data_log_interval(self, interval_s: float) -> None:
-        """Sample offline as often as the unit's data log wants it, if that is oftener."""
-        self._offline_s = max(self._timing.tick_s, min(self._timing.offline_s, interval_s))
+        """Sample offline as often as the unit's data log stores, if that is oftener.
+
+        The aggregator stores what is more than the interval newer than the last stored: of samples
+        just one interval apart it would drop every other, so they lie one tick further apart.
+        """
+        self._offline_s = min(self._timing.offline_s, interval_s + self._timing.tick_s)
         if not self._is_linked:
             self._interval_ticks = self._in_ticks(self._offline_s)
 

@@ -61,7 +61,11 @@ async def test_each_event_method_sends_its_messages_in_order(autojump_clock: Clo
         (started,) = w.aggregator.messages(em.RunStartedMsg)
         assert started.started_tick == EPOCH  # the wall clock at the virtual time 0
         bodies = [n.notification.body for n in w.aggregator.messages(em.WebPushNotificationMsg)]
-        assert bodies[2:5] == ["B1", "hello", "Flow > 1"]
+        assert bodies[2:5] == [
+            'Block "B1" is now running.',
+            "hello",
+            "Watch condition triggered: Flow > 1",
+        ]
         assert w.aggregator.recent_runs[0].run_id == "run-1"
 
 

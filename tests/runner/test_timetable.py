@@ -132,15 +132,15 @@ async def test_catching_up_lasts_as_long_as_the_aggregator_takes(
         w.aggregator.handling_time_s = 0.05
         async with w.aggregator.outage():
             await trio.sleep(20)
-        # Offline the unit's data-log interval, 1 s, rules. Lost at 0.05, so the samples are those
-        # of the ticks 0.1, 1.1, ..., 20.1: 21.
+        # Offline the unit's data-log interval, 1 s, and a tick rule. Lost at 0.05, so the samples
+        # are those of the ticks 0.1, 1.2, 2.3, ..., 19.9: 19.
         with w.runner.state_changes() as changes:
             async for change in changes:
                 if change.after == "CatchingUp":
                     began = trio.current_time()
                 if change.after == "Reconnected":
                     break
-        # 1.05 s for the 21, in which (steady again: one in 0.3 s) 3 more came, in whose 0.15 s one
+        # 0.95 s for the 19, in which (steady again: one in 0.3 s) 3 more came, in whose 0.15 s one
         # more may come; and each live sample waits behind the history.
         waiting = len(w.counts())
         assert trio.current_time() - began == pytest.approx(0.05 * waiting)
@@ -150,8 +150,8 @@ async def test_catching_up_lasts_as_long_as_the_aggregator_takes(
 async def test_offline_samples_are_taken_at_the_units_interval(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Without a link a sample is taken every 5 s, or as often as the data log wants it."""
-    for interval_s, expected in ((60.0, [0.1, 5.1, 10.1]), (2.5, [0.1, 2.6, 5.1, 7.6, 10.1])):
+    """Without a link a sample is taken every 5 s, or one tick past the data log's interval."""
+    for interval_s, expected in ((60.0, [0.1, 5.1, 10.1]), (2.4, [0.1, 2.6, 5.1, 7.6, 10.1])):
         taken: list[float] = []
         unit = Unit(data_log_interval_s=interval_s)
         aggregator = Aggregator()
@@ -295,7 +295,7 @@ async def test_a_link_lost_while_reconnecting_or_catching_up_is_begun_anew(
         assert (end, "Failed") in list(pairwise(states))
         assert _unique(w.counts()) == list(range(1, w.unit.count + 1))
         told = [n.notification.body for n in w.aggregator.messages(em.WebPushNotificationMsg)]
-        assert _unique(told) == ["started", "while away"]
+        assert _unique(told) == ["Run started.", "while away"]
         assert w.aggregator.engine().connections[-1].closed_s is None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from trio_runner._engine import ConnectionStatus, EventListener, RunStateChange
 from trio_runner._errors import CommandError
@@ -45,8 +45,6 @@ class SimulatedEngine(EngineMessages):
     It is message builder, event emitter and command handlers in one. `run` is its only task; all
     else returns at once. The engine is its interpreter's host, too.
     """
-
-    _listeners: list[EventListener] = field(init=False, factory=list)
 
     # The tick loop
 
@@ -336,10 +334,6 @@ class SimulatedEngine(EngineMessages):
 
     # Events
 
-    def add_listener(self, listener: EventListener) -> None:
-        """Call the listener's methods from now on."""
-        self._listeners.append(listener)
-
     def set_connection_status(self, status: ConnectionStatus) -> None:
         """Play that the equipment is lost or found; while it is lost, its tags stand still."""
         self._tick_time = self.clock()
@@ -347,7 +341,7 @@ class SimulatedEngine(EngineMessages):
         self._emit(lambda listener: listener.on_connection_status_change(status))
 
     def _emit(self, tell: Callable[[EventListener], None]) -> None:
-        for listener in self._listeners:
+        for listener in self.listeners:
             tell(listener)
 
     def _log_error(self, message: str) -> None:

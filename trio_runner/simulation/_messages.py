@@ -1,15 +1,12 @@
 """What the simulated engine tells: each message, made from what the engine knows at the moment."""
 
-import socket
-import time
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 from random import Random
 
 from attrs import define, field
 
-from trio_runner.protocol import OPENPECTUS_VERSION
+from trio_runner._plain_engine import PlainEngine
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.protocol.models import NotificationTopic as Topic
@@ -41,7 +38,7 @@ class Run:
 
 
 @define(eq=False, kw_only=True)
-class EngineMessages:
+class EngineMessages(PlainEngine):
     """What the engine knows, and the messages made from it (the Protocol `MessageBuilder`).
 
     `clock` gives seconds since the epoch. Runs, ids and noise follow from `seed` and `clock` alone.
@@ -50,10 +47,8 @@ class EngineMessages:
     name: str = field(default="Filtration Skid", kw_only=False)
     seed: int = 0
     location: str = "Simulated lab"
-    secret: str = field(default="", repr=False)
-    ignore_version_error: bool = False
-    computer_name: str = field(factory=socket.gethostname)
-    clock: Callable[[], float] = time.time
+    author_name: str = "trio_runner"
+    author_email: str = "trio_runner@example.org"
     data_log_interval_s: float = 1.0
     tags: Tags = field(init=False, factory=lambda: Tags(TAGS))
     skid: Skid = field(init=False)
@@ -72,20 +67,6 @@ class EngineMessages:
         self.skid = Skid(Random(self.seed))  # noqa: S311 - nothing secret
         self._tick_time = self.clock()
         self.tags.reset(self._tick_time)
-
-    def create_register_engine_msg(self) -> em.RegisterEngineMsg:
-        """Return who this engine is."""
-        return em.RegisterEngineMsg(
-            computer_name=self.computer_name,
-            uod_name=self.name,
-            uod_author_name="trio_runner",
-            uod_author_email="trio_runner@example.org",
-            uod_filename="filtration_skid.py",
-            location=self.location,
-            engine_version=OPENPECTUS_VERSION,
-            secret=self.secret,
-            ignore_version_error=self.ignore_version_error,
-        )
 
     def create_uod_info(self) -> em.UodInfoMsg:
         """Return the description of the unit."""
@@ -135,10 +116,6 @@ class EngineMessages:
         """Return the method."""
         return em.MethodMsg(method=self._method.model)
 
-    def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
-        """Return the word that a run began."""
-        return em.RunStartedMsg(run_id=run_id, started_tick=tick_time)
-
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
         """Return the word that the run has ended, with all that is left of it."""
         run = self._run_with(run_id)
@@ -152,46 +129,12 @@ class EngineMessages:
 
     def create_wpn_run_started_msg(self) -> em.WebPushNotificationMsg:
         """Return the notification that a run began."""
-        return self._notification(Topic.RUN_START, f"Run started {self._run_began()}.")
+        return self.create_notification(Topic.RUN_START, f"Run started {self._run_began()}.")
 
     def create_wpn_run_stopped_msg(self) -> em.WebPushNotificationMsg:
         """Return the notification that the run has ended."""
         text = f"Run which started {self._run_began()} has stopped."
-        return self._notification(Topic.RUN_STOP, text)
-
-    def create_wpn_run_paused_msg(self) -> em.WebPushNotificationMsg:
-        """Return the notification that the run was paused."""
-        return self._notification(Topic.RUN_PAUSE, "Run has been paused.")
-
-    def create_wpn_block_started_msg(self, block_name: str) -> em.WebPushNotificationMsg:
-        """Return the notification that a block began."""
-        return self._notification(Topic.BLOCK_START, f'Block "{block_name}" is now running.')
-
-    def create_wpn_notify_command_msg(self, text: str) -> em.WebPushNotificationMsg:
-        """Return the notification that the method asked for."""
-        return self._notification(Topic.NOTIFICATION_CMD, text)
-
-    def create_wpn_watch_activated_msg(self, watch_argument: str) -> em.WebPushNotificationMsg:
-        """Return the notification that a watch's condition came true."""
-        text = f"Watch condition triggered: {watch_argument}"
-        return self._notification(Topic.WATCH_TRIGGERED, text)
-
-    def create_wpn_method_error_msg(self) -> em.WebPushNotificationMsg:
-        """Return the notification that the method failed."""
-        return self._notification(Topic.METHOD_ERROR, "Error in method. Run paused.")
-
-    def create_wpn_network_error_msg(self) -> em.WebPushNotificationMsg:
-        """Return the notification that the equipment was lost."""
-        text = "Connection between Open Pectus and equipment has been lost."
-        return self._notification(Topic.NETWORK_ERRORS, text)
-
-    def _notification(self, topic: Topic, text: str) -> em.WebPushNotificationMsg:
-        return em.WebPushNotificationMsg(
-            notification=mdl.WebPushNotification(
-                title=self.name, body=text, timestamp=int(self.clock() * 1000)
-            ),
-            topic=topic,
-        )
+        return self.create_notification(Topic.RUN_STOP, text)
 
     def _run_began(self) -> str:
         """Return when the run that is on, or was, began: as hh:mm in UTC."""

@@ -1,0 +1,83 @@
+"""The real aggregator's installation: a Python that runs it, and its own virtual environment."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+VERSION = "0.1.1585"
+PYTHON_VARIABLE = "TRIO_RUNNER_OPENPECTUS_PYTHON"
+_MINORS = (13, 12, 14)  # the first that is there is taken; 0.1.1585 was published for 3.13
+_CACHE = Path(__file__).parents[2] / ".cache"
+
+HOW_TO_GET_ONE = (
+    f"the real aggregator (openpectus {VERSION}) needs Python 3.12 or newer: put python3.13 on the "
+    f"PATH, or install one with pyenv, or name one in {PYTHON_VARIABLE}"
+)
+
+
+class Unavailable(Exception):
+    """The real aggregator cannot be had here; the message says why, and what to do."""
+
+
+def aggregator_command() -> Path:
+    """Return the path of the real `pectus-aggregator`, installed by the first call of all.
+
+    Several test runs may call at once. Raises `Unavailable`.
+    """
+    python, minor = find_python()
+    home = _CACHE / f"openpectus-{VERSION}-py3.{minor}"
+    _CACHE.mkdir(exist_ok=True)
+    with home.with_name(f"{home.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "complete").exists():
+            _install(python, home)
+    return home / "bin" / "pectus-aggregator"
+
+
+def find_python() -> tuple[str, int]:
+    """Return an interpreter that can run the real aggregator, and its minor version."""
+    named = os.environ.get(PYTHON_VARIABLE)
+    for candidate in [named] if named else _candidates():
+        minor = _minor_version(candidate)
+        if minor is not None and minor >= 12:
+            return candidate, minor
+    raise Unavailable(f"{named} is not one; {HOW_TO_GET_ONE}" if named else HOW_TO_GET_ONE)
+
+
+def _candidates() -> Iterator[str]:
+    for minor in _MINORS:
+        on_path = shutil.which(f"python3.{minor}")
+        if on_path is not None:
+            yield on_path
+    versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for minor in _MINORS:
+        yield from map(str, sorted(versions.glob(f"3.{minor}*/bin/python3"), reverse=True))
+
+
+def _minor_version(python: str) -> int | None:
+    # Asked rather than read off its name: a pyenv shim is there and executable, and still fails.
+    question = "import sys; print(*sys.version_info[:2])"
+    try:
+        answer = subprocess.run([python, "-c", question], capture_output=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    words = answer.stdout.split()
+    return int(words[1]) if answer.returncode == 0 and words[:1] == [b"3"] else None
+
+
+def _install(python: str, home: Path) -> None:
+    # A virtual environment holds its own path, so it cannot be made elsewhere and moved into place:
+    # the marker, written last, tells a whole one from one whose making was cut short.
+    shutil.rmtree(home, ignore_errors=True)
+    _run(python, "-m", "venv", str(home))
+    _run(str(home / "bin" / "pip"), "install", "--quiet", f"openpectus=={VERSION}")
+    (home / "complete").touch()
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise Unavailable(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")

@@ -1,0 +1,52 @@
+"""The real aggregator, shared by the tests; a unit on it, one a test."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from ._aggregator import RealAggregator
+from ._browser import CHROMIUM, HOW_TO_GET_IT
+from ._install import Unavailable, aggregator_command
+
+REQUIRE_VARIABLE = "TRIO_RUNNER_REQUIRE_INTEROP"
+
+
+def _go_without(reason: str) -> NoReturn:
+    """Skip the test, but where interop is required a skip is a failure."""
+    if os.environ.get(REQUIRE_VARIABLE) == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared_aggregator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAggregator]:
+    """Run one aggregator for all tests: it takes seconds to start."""
+    try:
+        command = aggregator_command()
+    except Unavailable as error:
+        _go_without(str(error))
+    with RealAggregator(command, tmp_path_factory.mktemp("aggregator")) as aggregator:
+        yield aggregator
+
+
+@pytest.fixture
+def aggregator(
+    shared_aggregator: RealAggregator, request: pytest.FixtureRequest
+) -> Iterator[RealAggregator]:
+    """Give the aggregator, running; what it logs during the test is shown if the test fails."""
+    shared_aggregator.ensure_started()  # a test that failed in mid-outage left it stopped
+    seen = len(shared_aggregator.log_text())
+    yield shared_aggregator
+    text = shared_aggregator.log_text()[seen:]
+    request.node.add_report_section("teardown", "aggregator", text)
+
+
+@pytest.fixture
+def browser_folder(tmp_path: Path) -> Path:
+    """Give a folder for a browser's profile, where there is a browser."""
+    if not CHROMIUM.exists():
+        _go_without(HOW_TO_GET_IT)
+    return tmp_path

@@ -1,0 +1,244 @@
+"""The simulated engine at the real aggregator, seen through the aggregator's HTTP interface."""
+
+import csv
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import trio
+from attrs import evolve
+
+from trio_runner import (
+    AlreadyConnected,
+    EngineDispatcher,
+    SecretRefused,
+    Timing,
+    VersionRefused,
+)
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation import SimulatedEngine
+
+from ._aggregator import RealAggregator, eventually
+from ._install import VERSION
+from ._unit import CONNECT_S, Unit, open_api, running_unit
+
+# The first test may have to install the aggregator.
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
+
+OUTAGE_S = 6.0
+# The skid logs every 1 s (data log interval), and samples every 1 s while offline. The aggregator
+# stores a sample that is *more* than 1 s newer than the last one stored: one that comes at 0.99 s
+# is left out, and the next one follows 1 s later. 2 s, and 0.5 s for two busy processors.
+GAP_S_MAX = 2.5
+
+
+async def test_a_unit_is_listed_as_ready_then_as_in_progress(aggregator: RealAggregator) -> None:
+    """The list of units has the engine, ready; from Start to Stop it is in progress."""
+    async with running_unit(aggregator, "Listed unit") as unit:
+        listed = await unit.api.unit()
+        assert listed is not None
+        assert listed["location"] == unit.engine.location
+        assert listed["name"] == f"{unit.engine.computer_name} (Listed unit)"
+        await unit.api.press("Start")
+        await eventually(unit.api.state, lambda state: state == "in_progress")
+        await unit.api.press("Stop")
+        await eventually(unit.api.state, lambda state: state == "ready")
+    async with open_api(aggregator, "Listed unit") as api:
+        await eventually(api.state, lambda state: state == "not_online")
+
+
+async def test_process_values_have_units_and_commands(aggregator: RealAggregator) -> None:
+    """The unit's readings are there with the skid's units, values and commands."""
+    async with running_unit(aggregator, "Unit with values") as unit:
+        values = await unit.api.process_values()
+        shown = {name: v.get("value_unit") for name, v in values.items() if not v.get("plot_only")}
+        assert shown == {
+            "Run Time": "s",
+            "Flow": "L/h",
+            "Inlet pressure": "bar",
+            "Tank": "kg",
+            "Conductivity": "mS/cm",
+            "Pump": "%",
+            "Flow setpoint": "L/h",
+            "Valve": None,
+        }
+        assert values["Valve"]["value"] == "Recirculate"
+        options = values["Valve"]["commands"][0]["value"]["options"]
+        assert options == ["Feed", "Drain", "Recirculate"]
+        assert values["Pump"]["commands"][0]["value"]["value_unit"] == "%"
+        examples = await unit.api.of_unit("command_examples")
+        offered = {example["name"] for example in examples}
+        assert offered >= {"Pump", "Set flow", "Valve", "Reset tank", "Change filter"}
+
+
+async def test_a_method_is_set_and_started_and_comes_back(aggregator: RealAggregator) -> None:
+    """A method saved at the page runs in the engine; run log and line states come back."""
+    async with running_unit(aggregator, "Unit with method") as unit:
+        method = ["Pump: 40 %", "Mark: begun", "Wait: 1 min"]
+        pump, mark, wait = await unit.api.set_method(*method)
+        in_engine = unit.engine.create_method_msg().method
+        assert [line.content for line in in_engine.lines] == method
+
+        await unit.api.press("Start")
+        state = (await eventually(_method_and_state(unit), _has_executed(pump, mark)))["state"]
+        assert state["started_line_ids"] == [wait]
+        lines = (await eventually(_run_log(unit), lambda log: len(log["lines"]) == 3))["lines"]
+        assert [line["command"]["command"] for line in lines] == method
+        await eventually(unit.api.process_values, lambda v: v["Pump"]["value"] == 40)
+        await unit.api.press("Stop")
+
+
+async def test_a_command_by_hand_works(aggregator: RealAggregator) -> None:
+    """What a person enters is carried out, and shows in the process values."""
+    async with running_unit(aggregator, "Unit by hand") as unit:
+        await unit.api.press("Start")
+        answer = await unit.api.enter("Pump: 35 %")
+        assert answer.status_code == 200, answer.text
+        await eventually(unit.api.process_values, lambda v: v["Pump"]["value"] == 35)
+        answer = await unit.api.choose("Valve", "Feed")
+        assert answer.status_code == 200, answer.text
+        await eventually(unit.api.process_values, lambda v: v["Valve"]["value"] == "Feed")
+        await unit.api.press("Stop")
+
+
+async def test_an_invalid_command_gives_the_persons_error(aggregator: RealAggregator) -> None:
+    """What cannot be carried out is answered with the reason, and the link stays."""
+    async with running_unit(aggregator, "Unit with nonsense") as unit:
+        answer = await unit.api.enter("Levitate: 3 m")
+        assert answer.status_code == 500
+        assert "Unknown command 'Levitate'" in answer.json()["detail"]
+        await unit.api.press("Start")
+        refused = await unit.api.post(
+            "execute_control_button_command", {"command": "Start", "source": "unit_button"}
+        )
+        assert refused.status_code == 400
+        await unit.api.press("Stop")
+        assert unit.runner.statistics().links == 1
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+async def test_an_outage_in_a_run_leaves_no_hole(aggregator: RealAggregator, how: str) -> None:
+    """After a restart or a crash of the aggregator in mid-run, all of the run is there."""
+    async with running_unit(aggregator, f"Unit in a {how}") as unit:
+        method = ["Pump: 40 %", "Valve: Feed", "Wait: 10 min"]
+        ids = await unit.api.set_method(*method)
+        await unit.api.press("Start")
+        await eventually(_method_and_state(unit), _has_executed(*ids[:2]))
+        await eventually(_ticks(unit), lambda ticks: len(ticks) >= 2)
+        run_id = unit.runner.statistics().run_id
+
+        await trio.to_thread.run_sync(aggregator.stop if how == "restart" else aggregator.kill)
+        down = unit.engine.clock()
+        await trio.sleep(OUTAGE_S)
+        up = unit.engine.clock()
+        await trio.to_thread.run_sync(aggregator.start)
+
+        await eventually(unit.api.state, lambda s: s == "in_progress", within_s=CONNECT_S)
+        await eventually(_ticks(unit), lambda ticks: bool(ticks) and ticks[-1] > up + GAP_S_MAX)
+        plot_log = await unit.api.of_unit("plot_log")
+        _assert_in_order(plot_log)
+        _assert_no_hole(plot_log, down, up)
+        assert [line["content"] for line in (await unit.api.of_unit("method"))["lines"]] == method
+        state = (await eventually(_method_and_state(unit), _has_executed(*ids[:2])))["state"]
+        assert state["started_line_ids"] == [ids[2]]
+        assert unit.runner.statistics().links == 2
+
+        await unit.api.press("Stop")
+        (run,) = await eventually(unit.api.runs, bool)
+        assert run["run_id"] == run_id
+        await _assert_archive_holds_the_outage(unit, run["run_id"], down, up)
+
+
+async def test_a_wrong_secret_is_refused(aggregator: RealAggregator) -> None:
+    """The aggregator's refusal for the secret is told as such."""
+    registration = _registration("Unit with a wrong secret")
+    with pytest.raises(SecretRefused):
+        await _dial(aggregator, evolve(registration, secret="wrong"))  # noqa: S106
+
+
+async def test_a_wrong_version_is_refused(aggregator: RealAggregator) -> None:
+    """The aggregator's refusal for the version is told with the version that it wants."""
+    registration = _registration("Unit of an old version")
+    with pytest.raises(VersionRefused) as refusal:
+        await _dial(aggregator, evolve(registration, engine_version="0.0.1"))
+    assert VERSION.rpartition(".")[2] in refusal.value.wanted
+
+
+async def test_a_second_engine_with_the_same_id_is_refused(aggregator: RealAggregator) -> None:
+    """While an engine is connected, another one of that name is not let in, and the first stays."""
+    async with running_unit(aggregator, "Unit with a twin") as unit:
+        with pytest.raises(AlreadyConnected):
+            await _dial(aggregator, _registration("Unit with a twin"))
+        assert await unit.api.state() == "ready"
+        assert unit.runner.statistics().links == 1
+
+
+def _registration(name: str) -> em.RegisterEngineMsg:
+    engine = SimulatedEngine(name=name, seed=1)
+    return engine.create_register_engine_msg()
+
+
+async def _dial(aggregator: RealAggregator, registration: em.RegisterEngineMsg) -> None:
+    handlers = SimulatedEngine(name=registration.uod_name, seed=1)
+    dispatcher = EngineDispatcher("127.0.0.1", aggregator.port, handlers=handlers)
+    with trio.fail_after(CONNECT_S):
+        await dispatcher.dial(registration, Timing())
+
+
+def _method_and_state(unit: Unit) -> Any:
+    return lambda: unit.api.of_unit("method-and-state")
+
+
+def _run_log(unit: Unit) -> Any:
+    return lambda: unit.api.of_unit("run_log")
+
+
+def _has_executed(*line_ids: str) -> Any:
+    return lambda answer: set(answer["state"]["executed_line_ids"]) >= set(line_ids)
+
+
+def _ticks(unit: Unit) -> Any:
+    async def ask() -> list[float]:
+        return _all_ticks(await unit.api.of_unit("plot_log"))
+
+    return ask
+
+
+def _all_ticks(plot_log: Any) -> list[float]:
+    return sorted({v["tick_time"] for e in plot_log["entries"].values() for v in e["values"]})
+
+
+def _assert_in_order(plot_log: Any) -> None:
+    for name, entry in plot_log["entries"].items():
+        # Delivery is at least once: a sample whose answer was lost with the link is sent again,
+        # and the aggregator, which no longer knows it, stores it again. It is the same sample.
+        stored = [(value["tick_time"], value.get("value")) for value in entry["values"]]
+        once = [later for earlier, later in pairwise([(0.0, None), *stored]) if earlier != later]
+        ticks = [tick for tick, _ in once]
+        assert all(a < b for a, b in pairwise(ticks)), f"{name}: {ticks}"
+
+
+def _assert_no_hole(plot_log: Any, down: float, up: float) -> None:
+    # Run Time changes with every tick of the engine: each stored sample has it.
+    ticks = [value["tick_time"] for value in plot_log["entries"]["Run Time"]["values"]]
+    assert ticks[0] < down
+    assert ticks[-1] > up
+    gaps = [later - earlier for earlier, later in pairwise(ticks)]
+    assert max(gaps) <= GAP_S_MAX, f"gaps {gaps}"
+
+
+async def _assert_archive_holds_the_outage(unit: Unit, run_id: str, down: float, up: float) -> None:
+    plot_log = await unit.api.get(f"recent_runs/{run_id}/plot_log")
+    _assert_no_hole(plot_log, down, up)
+    content = (await unit.api.get(f"recent_runs/{run_id}/csv_json"))["csv_content"]
+    rows = [row for row in csv.reader(content.splitlines()) if row and not row[0].startswith("#")]
+    header, *samples = rows
+    assert len(samples) == len(_all_ticks(plot_log))  # a row a moment
+    column = header.index("Run Time [s]")
+    outage = [
+        value["value"]
+        for value in plot_log["entries"]["Run Time"]["values"]
+        if down <= value["tick_time"] <= up
+    ]
+    assert len(outage) >= int(OUTAGE_S / GAP_S_MAX)
+    assert {str(value) for value in outage} <= {row[column] for row in samples}

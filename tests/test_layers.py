@@ -1,0 +1,109 @@
+"""The layers of the package: imports only go down."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import trio_runner
+
+ROOT = Path(trio_runner.__file__).parent
+
+LAYERS = {
+    "_errors": 0,
+    "_backoff": 0,
+    "_states": 0,
+    "_timing": 0,
+    "protocol": 1,
+    "_engine": 2,
+    "_outbox": 2,
+    "_outbox_sqlite": 2,
+    "_publish": 2,
+    "_plain_engine": 2,
+    "net": 3,
+    "_sender": 4,
+    "_tasks": 4,
+    "_runner": 4,
+    "__init__": 4,  # the public face of what is below it
+    "simulation": 5,
+    "_cli": 6,
+    "__main__": 6,
+    "bridge": 6,
+}
+"""Layer of each module or package right under `trio_runner`."""
+
+MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+
+def member(module: Path) -> str:
+    """Return which module or package right under `trio_runner` a file belongs to."""
+    return module.parts[0].removesuffix(".py")
+
+
+def imports(source: str) -> Iterator[str]:
+    """Yield the full name of each module, or name in one, that a source imports at any place."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the layer"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def target(name: str) -> str | None:
+    """Return which member of `trio_runner` an import is of, None for another package."""
+    package, _, rest = name.partition(".")
+    if package != "trio_runner":
+        return None
+    first = rest.partition(".")[0]
+    return first if first in LAYERS else "__init__"
+
+
+def faults(module: Path, source: str) -> list[str]:
+    """Return what a module imports against the rules."""
+    own = member(module)
+    found = []
+    for name in imports(source):
+        package, to = name.partition(".")[0], target(name)
+        if (
+            (to is not None and to != own and LAYERS[to] > LAYERS[own])
+            or (to == "__init__" and LAYERS[own] < 5)
+            or (own == "protocol" and package == "trio")
+            or (own != "bridge" and package == "openpectus")
+        ):
+            found.append(f"{module.as_posix()} imports {name}")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.as_posix())
+def test_imports_go_down(module: Path) -> None:
+    """No module imports from a layer above its own, nor what its layer is to be free of."""
+    assert member(module) in LAYERS, "give the module its layer"
+    assert faults(module, (ROOT / module).read_text()) == []
+
+
+def test_the_whole_package_is_looked_at() -> None:
+    """Every layer that there is has modules that the test has seen."""
+    assert {"protocol", "net", "simulation", "_runner", "_errors"} <= {
+        member(module) for module in MODULES
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("protocol/_rpc.py", "import trio"),
+        ("protocol/_rpc.py", "from trio_runner.net import Session"),
+        ("net/_session.py", "from trio_runner import EngineRunner"),
+        ("net/_session.py", "from trio_runner._runner import EngineRunner"),
+        ("net/_session.py", "def late():\n    import trio_runner._tasks"),
+        ("_errors.py", "from trio_runner import protocol"),
+        ("_runner.py", "from trio_runner.simulation import Aggregator"),
+        ("simulation/_skid.py", "from trio_runner._cli import main"),
+        ("simulation/_skid.py", "import openpectus"),
+    ],
+)
+def test_a_wrong_import_is_found(module: str, source: str) -> None:
+    """Each kind of wrong import is one that the test would find."""
+    assert len(faults(Path(module), source)) == 1
