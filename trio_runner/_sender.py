@@ -82,7 +82,7 @@ class Sender:
             await self._all_answered()
         run_started = self._outbox.open_run
         if run_started is not None:
-            self._send(run_started.sequence_number, run_started.body.decode(), lambda _: None)
+            self._send(run_started.sequence_number, run_started.text, lambda _: None)
             await self._all_answered()
         self._introduced = True
 
@@ -127,7 +127,7 @@ class Sender:
         def judge(answer: m.MessageBase) -> None:
             self._judge(entry, answer)
 
-        self._send(entry.sequence_number, entry.body.decode(), judge)
+        self._send(entry.sequence_number, entry.text, judge)
 
     def _judge(self, entry: Entry, answer: m.MessageBase) -> None:
         verdict = classify(answer)
