@@ -3,11 +3,13 @@
 import math
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+import h11
 import trio
 import trio_websocket
 import wsproto.utilities
+from attrs import define, field
 
 from trio_runner._errors import (
     AggregatorUnreachable,
@@ -18,7 +20,7 @@ from trio_runner._errors import (
 from trio_runner._timing import Timing
 from trio_runner.net._address import USER_AGENT, Address
 from trio_runner.net._interfaces import Session
-from trio_runner.net._registration import register
+from trio_runner.net._registration import GATEWAY_STATUS, no_aggregator_behind, register
 from trio_runner.net._session import Dispatch, RpcSession
 from trio_runner.protocol import engine_messages as em
 
@@ -28,17 +30,25 @@ FRAME_BYTES_MAX = 16 * 1024 * 1024
 QUEUE_MAX = 64
 """Messages that trio-websocket holds for our reader; with few, a burst would starve its pings."""
 
-_NETWORK_FAILURES = (
+_NO_WEBSOCKET = (wsproto.utilities.ProtocolError, h11.ProtocolError, UnicodeDecodeError)
+"""What comes of an answer to the upgrade that is no HTTP, no ASCII or no consent."""
+
+_LINK_FAILURES = (
     NetworkError,
-    trio.TooSlowError,
-    OSError,
-    ssl.SSLError,
     trio.BrokenResourceError,
     trio.ClosedResourceError,
     trio_websocket.ConnectionClosed,
+    # Its reader lets these out, also when the peer pings us behind our close.
+    *_NO_WEBSOCKET,
+)
+"""How the network fails an established link; an OSError then is the engine's, of its disk say."""
+
+_DIAL_FAILURES = (
+    *_LINK_FAILURES,
+    trio.TooSlowError,
+    OSError,
     trio_websocket.HandshakeError,
-    # Its reader lets these out when the peer breaks the protocol, or pings us behind our close.
-    wsproto.utilities.ProtocolError,
+    UnicodeError,  # a host name that cannot be one
 )
 
 
@@ -51,27 +61,73 @@ async def dial(
     task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Open a link and run it until it ends; see `Dialer.dial`."""
-    translate = _why_no_link
+    link = _Link(address, timing)
     try:
-        with trio.CancelScope() as wire, trio.fail_after(timing.dial_s) as patience:
-            engine_id = await register(address, registration)
-            stream = await address.open()
+        await link.run(registration, dispatch, task_status)
+    except BaseException as error:
+        failure = link.why_ended(error)
+    else:
+        return
+    # Here and not above, where Python would hang the group that it came in on it as its context.
+    if failure is not None:
+        raise failure
+
+
+@define(eq=False)
+class _Link:
+    """A link from the first byte of its dial to its end."""
+
+    _address: Address
+    _timing: Timing
+    _session: RpcSession | None = field(default=None, init=False)
+    """None until it was ready."""
+
+    async def run(
+        self,
+        registration: em.RegisterEngineMsg,
+        dispatch: Dispatch,
+        task_status: trio.TaskStatus[Session],
+    ) -> None:
+        """Dial, and run the session until it ends."""
+        with trio.CancelScope() as wire, trio.fail_after(self._timing.dial_s) as patience:
+            engine_id = await register(self._address, registration)
+            stream = await self._address.open()
             try:
                 async with trio.open_nursery() as nursery:
-                    websocket = await _upgrade(nursery, stream, address)
+                    websocket = await _upgrade(nursery, stream, self._address)
                     session = RpcSession(
-                        websocket, engine_id, timing, dispatch, nursery.cancel_scope.cancel
+                        websocket, engine_id, self._timing, dispatch, nursery.cancel_scope.cancel
                     )
                     nursery.start_soon(session.run)
                     await session.ready()
-                    translate = _why_lost
+                    # Who was cancelled in the same moment would not be started, and yet shielded.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    self._session = session
                     patience.deadline = math.inf
                     wire.shield = True
                     task_status.started(session)
             finally:
                 await trio.aclose_forcefully(stream)
-    except BaseException as error:
-        raise _network_error(error, address, timing, translate) from error
+
+    def why_ended(self, error: BaseException) -> BaseException | None:
+        """Return what an exception or group tells of the link's end, None for one that we wanted.
+
+        It is one NetworkError; what is more than the network's failure, a cancellation or a bug,
+        comes back as it is.
+        """
+        expected = _DIAL_FAILURES if self._session is None else _LINK_FAILURES
+        failures, more = _split(error, expected)
+        if more is not None:
+            return more
+        if self._session is not None and self._session.is_ending:
+            return None
+        for failure in failures:
+            if isinstance(failure, LinkLost) and self._session is None:
+                return _caused(_why_no_link(failure, self._address, self._timing), failure)
+            if isinstance(failure, NetworkError):
+                return failure
+        translate = _why_no_link if self._session is None else _why_lost
+        return _caused(translate(failures[0], self._address, self._timing), error)
 
 
 async def _upgrade(
@@ -89,55 +145,51 @@ async def _upgrade(
     )
 
 
-Translate = Callable[[Exception, Address, Timing], NetworkError]
+def _split(
+    error: BaseException, expected: tuple[type[Exception], ...]
+) -> tuple[list[BaseException], BaseException | None]:
+    """Return the expected failures in an exception or group, and the rest.
 
-
-def _network_error(
-    error: BaseException, address: Address, timing: Timing, translate: Translate
-) -> BaseException:
-    """Return the one NetworkError that tells what happened to the link.
-
-    What is more than the network's failure, a cancellation or a bug, comes back as it is.
+    A rest of one comes out of its group, so that a bug comes out of here as it was raised.
     """
-    failures, more = _split(error)
-    if more is not None:
-        return more
-    for failure in failures:
-        if isinstance(failure, NetworkError):
-            return failure
-    return translate(failures[0], address, timing)
+    leaves = list(_leaves(error))
+    more = [leaf for leaf in leaves if not isinstance(leaf, expected)]
+    if len(more) <= 1 or not isinstance(error, BaseExceptionGroup):
+        return leaves, more[0] if more else None
+    return leaves, error.split(expected)[1]
 
 
-def _split(error: BaseException) -> tuple[list[Exception], BaseException | None]:
-    """Return the failures of the network in an exception or group, and the rest."""
-    if isinstance(error, BaseExceptionGroup):
-        network, more = error.split(_NETWORK_FAILURES)
-        return (list(_leaves(network)) if network else []), more
-    if isinstance(error, _NETWORK_FAILURES):
-        return [error], None
-    return [], error
-
-
-def _leaves(error: BaseException) -> Iterator[Exception]:
+def _leaves(error: BaseException) -> Iterator[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _leaves(inner)
-    elif isinstance(error, Exception):
+    else:
         yield error
 
 
-def _why_lost(failure: Exception, address: Address, timing: Timing) -> NetworkError:
+def _caused(error: NetworkError, cause: BaseException) -> NetworkError:
+    error.__cause__ = cause
+    return error
+
+
+def _why_lost(failure: BaseException, address: Address, timing: Timing) -> NetworkError:
     return LinkLost(f"The connection to {address} broke off: {failure!r:.200}")
 
 
-def _why_no_link(failure: Exception, address: Address, timing: Timing) -> NetworkError:
+def _why_no_link(failure: BaseException, address: Address, timing: Timing) -> NetworkError:
     cause = failure.__cause__
     if isinstance(failure, trio.TooSlowError):
         return AggregatorUnreachable(
             f"{address} did not let us in within {timing.dial_s:g} s. Is the host up, and does no"
             " firewall stand between?"
         )
+    if isinstance(failure, LinkLost):
+        return AggregatorUnreachable(
+            f"The connection to {address} ended before the aggregator let us in. {failure}"
+        )
     if isinstance(failure, trio_websocket.ConnectionRejected):
+        if failure.status_code in GATEWAY_STATUS:
+            return no_aggregator_behind(address, failure.status_code)
         return NotAnAggregator(
             f"What answers at {address} is not an Open Pectus aggregator (HTTP status"
             f" {failure.status_code} for a websocket). Check host and port, and a proxy's settings."
@@ -152,11 +204,13 @@ def _why_no_link(failure: Exception, address: Address, timing: Timing) -> Networ
             f"What answers at {address} does not speak TLS ({cause.reason}). Check the port, or"
             " dial it without a secure connection."
         )
-    if isinstance(failure, wsproto.utilities.ProtocolError):
+    if isinstance(
+        failure, wsproto.utilities.ProtocolError | h11.ProtocolError | UnicodeDecodeError
+    ):
         return NotAnAggregator(
             f"What answers at {address} does not speak websocket: {failure}. Check host and port."
         )
-    if isinstance(failure, socket.gaierror):
+    if isinstance(failure, socket.gaierror | UnicodeError):
         return AggregatorUnreachable(f"The host {address.host} is unknown. Is its name right?")
     if _is_refusal(failure):
         return AggregatorUnreachable(
@@ -166,7 +220,7 @@ def _why_no_link(failure: Exception, address: Address, timing: Timing) -> Networ
     return AggregatorUnreachable(f"The connection to {address} failed: {failure!r:.200}")
 
 
-def _is_refusal(failure: Exception) -> bool:
+def _is_refusal(failure: BaseException) -> bool:
     """Tell whether the host refused, at every address that its name has (Trio groups those)."""
     causes = list(_leaves(failure.__cause__)) if failure.__cause__ else [failure]
     return all(isinstance(cause, ConnectionRefusedError) for cause in causes)

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_PORT = 9800
 DEFAULT_SECURE_PORT = 443
 
+Handler = Callable[[Any], Awaitable[None]]
+
 
 class EngineDispatcher:
     """Dials the aggregator at an address and hands its commands to an engine's handlers.
@@ -52,7 +54,7 @@ class EngineDispatcher:
             port = DEFAULT_SECURE_PORT if secure else DEFAULT_PORT
         context = ssl.create_default_context(cafile=ca_file) if secure else None
         self._address = Address(host, port, context, open_stream)
-        self._handlers: dict[type[m.MessageBase], Callable[[Any], Awaitable[None]]] = {
+        self._handlers: dict[type[m.MessageBase], Handler] = {
             am.ExecuteControlCommandMsg: lambda msg: handlers.execute_control_command(msg.name),
             am.InjectCodeMsg: lambda msg: handlers.inject_code(msg.pcode),
             am.MethodMsg: lambda msg: handlers.set_method(msg.method),
@@ -90,7 +92,7 @@ class EngineDispatcher:
                 protocol_msg=f"An engine does not handle {type(message).__name__}"
             )
         logger.info("Incomming %s command from aggregator", _COMMAND_NAMES[type(message)])
-        return await _outcome(handler(message), _COMMAND_NAMES[type(message)])
+        return await _outcome(handler, message, _COMMAND_NAMES[type(message)])
 
 
 _COMMAND_NAMES: dict[type[m.MessageBase], str] = {
@@ -102,9 +104,9 @@ _COMMAND_NAMES: dict[type[m.MessageBase], str] = {
 }
 
 
-async def _outcome(handling: Awaitable[None], command: str) -> m.MessageBase:
+async def _outcome(handler: Handler, message: m.MessageBase, command: str) -> m.MessageBase:
     try:
-        await handling
+        await handler(message)
     except CommandError as error:
         logger.warning("The %s command was refused: %s", command, error.message)
         return m.ErrorMessage(message=error.message, caller_error=error.caller_error)

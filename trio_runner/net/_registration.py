@@ -5,6 +5,7 @@ over streams in memory. It knows no proxies, and neither does the websocket.
 """
 
 import logging
+from contextlib import aclosing
 from typing import Any
 
 import httpcore2
@@ -15,8 +16,8 @@ from trio_runner import protocol
 from trio_runner._errors import (
     AggregatorUnreachable,
     AlreadyConnected,
+    DialError,
     NotAnAggregator,
-    RegistrationRefused,
     SecretRefused,
     VersionRefused,
 )
@@ -42,14 +43,19 @@ async def register(address: Address, message: em.RegisterEngineMsg) -> str:
     logger.info("Registering for engine id")
     status, content = await _post(address, protocol.encode_json(message).encode())
     if status in GATEWAY_STATUS:
-        raise AggregatorUnreachable(
-            f"A proxy answers for the aggregator at {address} with HTTP status {status}."
-            " Is the aggregator running?"
-        )
+        raise no_aggregator_behind(address, status)
     reply = _decode_reply(address, status, content)
     if reply.success and reply.engine_id:
         return reply.engine_id
     raise _refusal(address, message, reply)
+
+
+def no_aggregator_behind(address: Address, status: int) -> AggregatorUnreachable:
+    """Return the error that tells of a reverse proxy without its aggregator."""
+    return AggregatorUnreachable(
+        f"A proxy answers for the aggregator at {address} with HTTP status {status}."
+        " Is the aggregator running?"
+    )
 
 
 def _decode_reply(address: Address, status: int, content: bytes) -> am.RegisterEngineReplyMsg:
@@ -69,7 +75,7 @@ def _decode_reply(address: Address, status: int, content: bytes) -> am.RegisterE
 
 def _refusal(
     address: Address, message: em.RegisterEngineMsg, reply: am.RegisterEngineReplyMsg
-) -> RegistrationRefused | AlreadyConnected:
+) -> DialError:
     if reply.secret_match is False:
         return SecretRefused(
             f"The aggregator at {address} refused the secret. Give this engine the secret that the"
@@ -83,6 +89,8 @@ def _refusal(
             " version error.",
             wanted=wanted,
         )
+    if reply.success:
+        return NotAnAggregator(f"The aggregator at {address} gave this engine no id.")
     return AlreadyConnected(
         f"The aggregator at {address} still holds a connection of engine"
         f" {reply.engine_id or message.uod_name}. If no other engine of that name runs, it will"
@@ -92,61 +100,83 @@ def _refusal(
 
 async def _post(address: Address, content: bytes) -> tuple[int, bytes]:
     """Return status and body of the answer."""
-    backend = _Backend(address)
-    headers = [("Content-Type", "application/json"), ("User-Agent", USER_AGENT)]
+    # Opened out here, since httpcore2 strips errors of their cause, which tells what to do.
+    stream = await address.open()
+    try:
+        return await _exchange(address, content, _Stream(stream, address))
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def _exchange(address: Address, content: bytes, stream: "_Stream") -> tuple[int, bytes]:
+    # httpcore2's own Host header has an IPv6 address without brackets.
+    host = address.authority.encode("idna").decode()
+    headers = [("Host", host), ("Content-Type", "application/json"), ("User-Agent", USER_AGENT)]
     try:
         async with (
-            httpcore2.AsyncConnectionPool(network_backend=backend) as pool,
+            httpcore2.AsyncConnectionPool(network_backend=_Backend(stream)) as pool,
             pool.stream(
-                "POST", f"http://{address.authority}/engine-rest", headers=headers, content=content
+                "POST", f"http://{host}/engine-rest", headers=headers, content=content
             ) as response,
+            aclosing(response.aiter_stream()) as chunks,
         ):
             body = b""
-            async for chunk in response.aiter_stream():
+            async for chunk in chunks:
                 body += chunk
                 if len(body) > REPLY_BYTES_MAX:
                     raise NotAnAggregator(f"What answers at {address} answers without end.")
             return response.status, body
     except httpcore2.RemoteProtocolError as error:
-        if backend.stream_ended:
+        if stream.ended:
             raise AggregatorUnreachable(
                 f"The connection to {address} was closed during the registration. Is the aggregator"
                 " just starting or stopping, or does it want a secure connection?"
             ) from error
-        raise NotAnAggregator(
-            f"What answers at {address} does not speak HTTP as expected: {error}."
-            " Check host, port and whether it wants a secure connection."
-        ) from error
+        raise _no_http(address) from None  # its text quotes the peer, who may echo our secret
+
+
+def _no_http(address: Address) -> NotAnAggregator:
+    return NotAnAggregator(
+        f"What answers at {address} does not speak HTTP as expected. Check host, port and whether"
+        " it wants a secure connection."
+    )
 
 
 @define
-class _Backend(httpcore2.AsyncNetworkBackend):
-    """Lets httpcore2 open its connection as `Address.open` does, TLS included."""
-
-    _address: Address
-    stream_ended: bool = field(default=False, init=False)
-
-    async def connect_tcp(
-        self, host: str, port: int, *_: Any, **__: Any
-    ) -> httpcore2.AsyncNetworkStream:
-        return _Stream(await self._address.open(), self)
-
-
-@frozen
 class _Stream(httpcore2.AsyncNetworkStream):
-    """A Trio stream as httpcore2 wants it; times are the dial's to limit, so none are kept here."""
+    """A Trio stream as httpcore2 wants it; its end and its times are not httpcore2's to rule."""
 
     _stream: trio.abc.Stream
-    _backend: _Backend
+    _address: Address
+    _began: bool = field(default=False, init=False)
+    ended: bool = field(default=False, init=False)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data = bytes(await self._stream.receive_some(max_bytes))
-        self._backend.stream_ended = not data
+        if not self._began and not b"HTTP/".startswith(data[:5]):
+            raise _no_http(self._address)  # at once: a greeting may be all that comes
+        self._began = True
+        self.ended = not data
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if buffer:
-            await self._stream.send_all(buffer)
+            try:
+                await self._stream.send_all(buffer)
+            except trio.BrokenResourceError as error:
+                # httpcore2 masks it, to read what the peer may have said before it closed.
+                raise httpcore2.WriteError from error
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        await trio.lowlevel.checkpoint()
+
+
+@frozen
+class _Backend(httpcore2.AsyncNetworkBackend):
+    """Hands httpcore2 the stream that is open already."""
+
+    _stream: _Stream
+
+    async def connect_tcp(self, *_: Any, **__: Any) -> httpcore2.AsyncNetworkStream:
+        await trio.lowlevel.checkpoint()
+        return self._stream

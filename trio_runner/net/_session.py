@@ -11,6 +11,7 @@ import logging
 import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from typing import TypeVarTuple
 
 import trio
 import trio_websocket
@@ -29,7 +30,11 @@ CLOSE_S = 1
 """How long a close in order may take (s)."""
 
 CALLS_MAX = 64
-"""Unanswered calls of the aggregator's, above which it is taken for mad and the link is cut."""
+"""Calls of the aggregator's that are open or whose answers are not written, at the most.
+
+With more it is taken for mad and the link is cut."""
+
+Ts = TypeVarTuple("Ts")
 
 Dispatch = Callable[[object], Awaitable[m.MessageBase]]
 """Carries out a message of the aggregator's, as parsed JSON, and returns the answer."""
@@ -56,11 +61,13 @@ class RpcSession:
     _calls: OrderedDict[str, _Call] = field(factory=OrderedDict, init=False)
     _calls_made: int = field(default=0, init=False)
     _calls_received: int = field(default=0, init=False)
-    _outgoing: deque[str] = field(factory=deque, init=False)
+    _messages: deque[str] = field(factory=deque, init=False)
+    _answers: deque[str] = field(factory=deque, init=False)
     _something_to_write: Doorbell = field(factory=Doorbell, init=False)
     _watch: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _identified: trio.Event = field(factory=trio.Event, init=False)
-    _closing: bool = field(default=False, init=False)
+    is_ending: bool = field(default=False, init=False)
+    """Whether we have begun to close it or have cut it."""
 
     def send(self, sequence_number: int, body: str, answered: Answered) -> None:
         """See `Session.send`."""
@@ -69,11 +76,12 @@ class RpcSession:
             answered(_decode_answer(result))
 
         call_id = self._note_call(f"message {sequence_number}", settle)
-        self._write(protocol.encode_dispatch(call_id, self.engine_id, sequence_number, body))
+        frame = protocol.encode_dispatch(call_id, self.engine_id, sequence_number, body)
+        self._write(self._messages, frame)
 
     async def aclose(self) -> None:
         """See `Session.aclose`."""
-        self._closing = True
+        self.is_ending = True
         try:
             with trio.move_on_after(CLOSE_S):
                 await self._websocket.aclose()
@@ -82,6 +90,7 @@ class RpcSession:
 
     def abort(self) -> None:
         """See `Session.abort`."""
+        self.is_ending = True
         self._cut()
 
     async def ready(self) -> None:
@@ -100,7 +109,8 @@ class RpcSession:
             pong.set()
 
         call_id = self._note_call("ping", settle)
-        self._write(protocol.encode_request(protocol.Request(protocol.PING, {}, call_id)))
+        ping = protocol.Request(protocol.PING, {}, call_id)
+        self._write(self._messages, protocol.encode_request(ping))
         await pong.wait()
         await self._identified.wait()
 
@@ -112,14 +122,24 @@ class RpcSession:
         """
         with self._watch:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._writer)
-                nursery.start_soon(self._keepalive)
-                await self._reader(nursery)
+                nursery.start_soon(self._while_open, self._writer)
+                nursery.start_soon(self._while_open, self._keepalive)
+                await self._while_open(self._reader, nursery)
         if self._watch.cancelled_caught:
-            oldest = next(iter(self._calls.values()))
+            # None is left if the answer came in the same moment, too late.
+            what = next((call.what for call in self._calls.values()), "us")
             raise LinkLost(
-                f"The aggregator did not answer {oldest.what} within {self._timing.call_s:g} s."
+                f"The aggregator did not answer {what} within {self._timing.call_s:g} s."
             )
+
+    async def _while_open(self, task: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
+        """Run a task; when it finds the websocket closed, the link is lost, or we close it."""
+        try:
+            await task(*arguments)
+        except trio_websocket.ConnectionClosed as closed:
+            if not self.is_ending:
+                raise LinkLost(_why_closed(closed)) from None
+            await trio.sleep_forever()  # until aclose has ended
 
     # Out
 
@@ -136,14 +156,14 @@ class RpcSession:
             next(iter(self._calls.values())).deadline if self._calls else math.inf
         )
 
-    def _write(self, frame: str, *, first: bool = False) -> None:
-        (self._outgoing.appendleft if first else self._outgoing.append)(frame)
+    def _write(self, line: deque[str], frame: str) -> None:
+        line.append(frame)
         self._something_to_write.ring()
 
     async def _writer(self) -> None:
         while True:
-            while self._outgoing:
-                await self._websocket.send_message(self._outgoing.popleft())
+            while line := self._answers or self._messages:
+                await self._websocket.send_message(line.popleft())
             await self._something_to_write.wait()
 
     async def _keepalive(self) -> None:
@@ -160,12 +180,7 @@ class RpcSession:
 
     async def _reader(self, nursery: trio.Nursery) -> None:
         while True:
-            try:
-                text = await self._websocket.get_message()
-            except trio_websocket.ConnectionClosed as closed:
-                if self._closing:
-                    await trio.sleep_forever()  # until aclose has ended
-                raise LinkLost(_why_closed(closed)) from None
+            text = await self._websocket.get_message()
             try:
                 frame = protocol.decode_frame(text)
             except protocol.DecodeError as error:
@@ -186,14 +201,14 @@ class RpcSession:
         call.answered(response.result)
 
     def _serve(self, request: protocol.Request, nursery: trio.Nursery) -> None:
+        if self._calls_received + len(self._answers) >= CALLS_MAX:
+            raise LinkLost(f"The aggregator has more than {CALLS_MAX} calls open.")
         if request.method == protocol.PING:
             self._answer(request, "pong")
         elif request.method == protocol.GET_ENGINE_ID:
             self._answer(request, self.engine_id)
             self._identified.set()
         elif request.method == protocol.DISPATCH:
-            if self._calls_received >= CALLS_MAX:
-                raise LinkLost(f"The aggregator has more than {CALLS_MAX} calls open.")
             self._calls_received += 1
             nursery.start_soon(self._carry_out, request)
         else:
@@ -204,15 +219,15 @@ class RpcSession:
         with trio.move_on_after(self._timing.answer_s) as patience:
             reply = await self._dispatch(request.arguments.get("message_json"))
         if patience.cancelled_caught:
-            reply = m.ErrorMessage(
-                message=f"The engine did not carry this out within {self._timing.answer_s:g} s"
-            )
+            late = f"The engine did not carry this out within {self._timing.answer_s:g} s"
+            logger.warning("%s; its handler was cancelled", late)
+            reply = m.ErrorMessage(message=late)
         self._calls_received -= 1
         self._answer(request, protocol.encode_json(reply))
 
     def _answer(self, request: protocol.Request, result: str) -> None:
         response = protocol.Response(result=result, result_type="str", call_id=request.call_id)
-        self._write(protocol.encode_response(response), first=True)
+        self._write(self._answers, protocol.encode_response(response))
 
 
 def _decode_answer(result: object) -> m.MessageBase:

@@ -1,0 +1,684 @@
+"""A link while it lives and as it ends: calls both ways, deadlines, closes, faults."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import attrs
+import pytest
+import trio
+import wsproto.events as ws
+from trio.testing import MockClock, lockstep_stream_pair
+
+from tests.net.peer import BODY, Peer, PeerGone, Script, linked, register, scripted
+from tests.unit import Unit
+from trio_runner import CommandError, LinkLost, Timing
+from trio_runner.protocol import (
+    DISPATCH,
+    GET_ENGINE_ID,
+    PING,
+    ErrorMessage,
+    MessageBase,
+    ProtocolErrorMessage,
+    Request,
+    SuccessMessage,
+    decode_json,
+    encode,
+    encode_json,
+)
+from trio_runner.protocol import aggregator_messages as am
+from trio_runner.protocol import models as mdl
+from trio_runner.simulation import Aggregator
+
+Behaviour = Callable[[Peer], Awaitable[None]]
+
+
+def opened(behaviour: Behaviour) -> Script:
+    """Return the script that opens the link and then behaves so."""
+
+    async def script(peer: Peer) -> None:
+        await peer.open()
+        await behaviour(peer)
+
+    return script
+
+
+async def listen(peer: Peer) -> None:
+    """Behaviour: read, answer websocket pings and nothing else."""
+    await peer.listen()
+
+
+async def deaf(peer: Peer) -> None:
+    """Behaviour: read and answer nothing, websocket pings neither."""
+    peer.answers_pings = False
+    await peer.listen()
+
+
+# Our calls
+
+
+async def test_sends_are_pipelined(autojump_clock: MockClock) -> None:
+    """All that is sent goes out in order at once, and answers are told in the order they come."""
+    requests: list[Request] = []
+    told: list[tuple[int, str]] = []
+
+    async def behave(peer: Peer) -> None:
+        requests.extend([await peer.request() for _ in range(3)])
+        for number in (2, 0, 1):
+            reply = ErrorMessage(message=f"answer {number}")
+            await peer.answer(requests[number], encode_json(reply))
+        await peer.listen()
+
+    async with linked(opened(behave)) as link:
+        for number in range(3):
+
+            def answered(answer: MessageBase, number: int = number) -> None:
+                assert isinstance(answer, ErrorMessage)
+                told.append((number, answer.message or ""))
+
+            link.session.send(7 + number, BODY, answered)
+        await trio.testing.wait_all_tasks_blocked()
+    assert [request.method for request in requests] == [DISPATCH] * 3
+    messages = [request.arguments["message_json"] for request in requests]
+    assert [message["sequence_number"] for message in messages] == [7, 8, 9]
+    assert {message["engine_id"] for message in messages} == {"host_Unit"}
+    assert told == [(2, "answer 2"), (0, "answer 0"), (1, "answer 1")]
+
+
+async def test_an_unknown_answer_is_ignored(autojump_clock: MockClock) -> None:
+    """An answer to no call, or a second one, does nothing."""
+    told: list[MessageBase] = []
+
+    async def behave(peer: Peer) -> None:
+        request = await peer.request()
+        await peer.answer(Request("", {}, "f" * 32))
+        await peer.answer(request)
+        await peer.answer(request)
+        await peer.listen()
+
+    async with linked(opened(behave)) as link:
+        link.session.send(1, BODY, told.append)
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == [SuccessMessage()]
+        assert not link.ended.is_set()
+
+
+@pytest.mark.parametrize("result", [None, 1, {}, "", "pong", "[]", '{"_type":"Nonsense"}'])
+async def test_an_answer_that_is_no_message(result: object, autojump_clock: MockClock) -> None:
+    """It is told as a ProtocolErrorMessage, and the link lives."""
+    told: list[MessageBase] = []
+
+    async def behave(peer: Peer) -> None:
+        await peer.answer(await peer.request(), result)
+        await peer.listen()
+
+    async with linked(opened(behave)) as link:
+        link.session.send(1, BODY, told.append)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not link.ended.is_set()
+    (answer,) = told
+    assert isinstance(answer, ProtocolErrorMessage)
+    assert "The answer is no message" in (answer.protocol_msg or "")
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), OSError("disk full"), KeyError("bug")])
+async def test_a_bug_in_a_callback_comes_out_as_itself(
+    error: Exception, autojump_clock: MockClock
+) -> None:
+    """What a callback raises is no failure of the network and is not made one."""
+
+    async def behave(peer: Peer) -> None:
+        await peer.answer(await peer.request())
+        await peer.listen()
+
+    def answered(_: MessageBase) -> None:
+        raise error
+
+    async with linked(opened(behave)) as link:
+        link.session.send(1, BODY, answered)
+        assert await link.lost() is error
+        assert error.__cause__ is None
+
+
+async def test_a_callback_may_end_the_link(autojump_clock: MockClock) -> None:
+    """A NetworkError from a callback is what the dial raises."""
+    lost = LinkLost("not registered")
+
+    async def behave(peer: Peer) -> None:
+        await peer.answer(await peer.request())
+        await peer.listen()
+
+    def answered(_: MessageBase) -> None:
+        raise lost
+
+    async with linked(opened(behave)) as link:
+        link.session.send(1, BODY, answered)
+        assert await link.lost() is lost
+
+
+async def test_a_call_has_ten_seconds(autojump_clock: MockClock) -> None:
+    """The link is lost 10 s after the oldest call that has no answer."""
+
+    async def behave(peer: Peer) -> None:
+        first = await peer.request()
+        await peer.request()
+        await trio.sleep_until(start + 9)
+        await peer.answer(first)
+        await peer.listen()
+
+    start = trio.current_time()
+    async with linked(opened(behave)) as link:
+        link.session.send(1, BODY, lambda _: None)
+        await trio.sleep(4)
+        link.session.send(2, BODY, lambda _: None)
+        failure = await link.lost()
+        assert link.ended_s - start == 14  # the first was answered at 9 s, the second sent at 4 s
+    assert type(failure) is LinkLost
+    assert str(failure) == "The aggregator did not answer message 2 within 10 s."
+
+
+async def test_an_answer_in_the_moment_of_the_deadline(autojump_clock: MockClock) -> None:
+    """A clock that leaps over the deadline at any step ends the link or not, and is no bug."""
+    for leap in range(1, 40):
+
+        async def behave(peer: Peer, leap: int = leap) -> None:
+            await peer.answer(await peer.request())
+            await peer.listen()
+
+        async with linked(opened(behave)) as link:
+            step = LeapBefore(leap, autojump_clock)
+            link.session.send(1, BODY, lambda _: None)
+            trio.lowlevel.add_instrument(step)
+            await trio.testing.wait_all_tasks_blocked()
+            trio.lowlevel.remove_instrument(step)
+            assert link.failure is None or type(link.failure) is LinkLost
+
+
+@attrs.define(eq=False)
+class LeapBefore(trio.abc.Instrument):
+    """Lets 10 s pass before the n-th step of any task."""
+
+    n: int
+    clock: MockClock
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.n -= 1
+        if self.n == 0:
+            self.clock.jump(10)
+
+
+# Keepalive
+
+
+async def test_pings_every_five_seconds(autojump_clock: MockClock) -> None:
+    """A link that is idle is pinged every 5 s and lives."""
+    peers: list[Peer] = []
+
+    async def behave(peer: Peer) -> None:
+        peers.append(peer)
+        await peer.listen()
+
+    start = trio.current_time()
+    async with linked(opened(behave)) as link:
+        await trio.sleep(21)
+        assert not link.ended.is_set()
+    assert [ping - start for ping in peers[0].pings] == [5, 10, 15, 20]
+
+
+async def test_a_missing_pong_is_noticed_at_ten_seconds(autojump_clock: MockClock) -> None:
+    """A peer that has gone silent: 5 s to the ping and 5 s for the pong."""
+    start = trio.current_time()
+    async with linked(opened(deaf)) as link:
+        failure = await link.lost()
+        assert link.ended_s - start == 10
+    assert type(failure) is LinkLost
+    assert str(failure) == "The aggregator did not answer a ping within 5 s."
+
+
+async def test_a_peer_that_stops_reading_is_noticed(autojump_clock: MockClock) -> None:
+    """A stream that takes no more bytes holds nobody: the link is lost after 10 s."""
+    streams: list[tuple[trio.abc.Stream, trio.abc.Stream]] = [
+        trio.testing.memory_stream_pair(),
+        lockstep_stream_pair(),
+    ]
+    remaining = list(streams)
+
+    async def open_stream(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return remaining.pop(0)[0]
+
+    async def play() -> None:
+        await register(Peer(streams[0][1]))
+        await Peer(streams[1][1]).open()
+
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play)
+        async with linked(open_stream=open_stream) as link:
+            for number in range(5):
+                link.session.send(number, BODY, lambda _: None)
+            failure = await link.lost()
+            assert type(failure) is LinkLost
+            assert link.ended_s - start == 10
+
+
+# The aggregator's calls
+
+
+@pytest.mark.parametrize("message", ["x", "", "[]", "null", '{"request":null,"response":null}'])
+async def test_a_frame_that_is_no_call_ends_the_link(
+    message: str, autojump_clock: MockClock
+) -> None:
+    """Who sends what is no remote call is not to be trusted with more."""
+    await ends_with(ws.TextMessage(data=message))
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+async def test_a_frame_nested_too_deeply_ends_the_link(
+    opening: str, autojump_clock: MockClock
+) -> None:
+    """A bomb of brackets is no bug of ours."""
+    await ends_with(ws.TextMessage(data=opening * 100_000))
+
+
+async def test_a_binary_frame_ends_the_link(autojump_clock: MockClock) -> None:
+    """Calls are text."""
+    await ends_with(ws.BytesMessage(data=b"\x00\xff"))
+
+
+async def ends_with(event: ws.Event) -> None:
+    """Send an event and see the link lost for it."""
+
+    async def behave(peer: Peer) -> None:
+        await peer.send_event(event)
+        await peer.listen()
+
+    async with linked(opened(behave)) as link:
+        failure = await link.lost()
+    assert type(failure) is LinkLost
+    assert "sent a frame that is no remote call: $" in str(failure)
+
+
+async def answers_to(
+    *calls: tuple[str, dict[str, object]], unit: Unit | None = None
+) -> list[tuple[str, object, float]]:
+    """Make calls, all at once; return call ids, results and times (s) of the answers, as they come.
+
+    The link must live on.
+    """
+    answers: list[tuple[str, object, float]] = []
+
+    async def behave(peer: Peer) -> None:
+        start = trio.current_time()
+        for number, (method, arguments) in enumerate(calls):
+            await peer.call(method, arguments, str(number))
+        while len(answers) < len(calls):
+            response = await peer.response()
+            assert response.result_type == "str"
+            answers.append((response.call_id, response.result, trio.current_time() - start))
+        done.set()
+        await peer.listen()
+
+    done = trio.Event()
+    async with linked(opened(behave), unit=unit) as link:
+        with trio.fail_after(3):
+            await done.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not link.ended.is_set()
+    return answers
+
+
+def dispatch(message: MessageBase) -> tuple[str, dict[str, object]]:
+    """Return the call that dispatches a message."""
+    return DISPATCH, {"message_json": encode(message)}
+
+
+async def reply_to(message: MessageBase, unit: Unit) -> MessageBase:
+    """Dispatch a message and return the engine's reply."""
+    ((_, result, _),) = await answers_to(dispatch(message), unit=unit)
+    assert isinstance(result, str)
+    return decode_json(result)
+
+
+async def test_pings_and_questions_are_answered(autojump_clock: MockClock) -> None:
+    """The aggregator may ask for a pong and the id as often as it likes."""
+    answers = await answers_to((PING, {}), (GET_ENGINE_ID, {}), (PING, {}))
+    assert sorted(answers) == [("0", "pong", 0), ("1", "host_Unit", 0), ("2", "pong", 0)]
+
+
+async def test_an_unknown_method_is_answered(autojump_clock: MockClock) -> None:
+    """It gets a ProtocolErrorMessage that names it."""
+    ((_, result, _),) = await answers_to(("fly", {}))
+    assert decode_json(str(result)) == ProtocolErrorMessage(protocol_msg="Unknown method 'fly'")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"message_json": None}, {"message_json": {}}, {"message": {}}]
+)
+async def test_wrong_arguments_are_answered(
+    arguments: dict[str, object], autojump_clock: MockClock
+) -> None:
+    """A dispatch without a message gets a ProtocolErrorMessage."""
+    ((_, result, _),) = await answers_to((DISPATCH, arguments))
+    answer = decode_json(str(result))
+    assert isinstance(answer, ProtocolErrorMessage)
+    assert "The message cannot be read: $" in (answer.protocol_msg or "")
+
+
+async def test_a_message_that_is_no_command_is_answered(autojump_clock: MockClock) -> None:
+    """A message that an engine does not handle gets a ProtocolErrorMessage."""
+    assert await reply_to(SuccessMessage(), Unit()) == ProtocolErrorMessage(
+        protocol_msg="An engine does not handle SuccessMessage"
+    )
+
+
+METHOD = mdl.Method(version=0, lines=[mdl.MethodLine(id="1", content="Mark: A")])
+
+
+@pytest.mark.parametrize(
+    ("message", "handled"),
+    [
+        (am.ExecuteControlCommandMsg(name="Start"), ("control", "Start")),
+        (am.InjectCodeMsg(pcode="Mark: A\n"), ("inject", "Mark: A\n")),
+        (am.MethodMsg(method=METHOD), ("method", METHOD)),
+        (am.CancelMsg(exec_id="1"), ("cancel", "1")),
+        (am.ForceMsg(exec_id="2"), ("force", "2")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_commands_reach_their_handlers(
+    message: MessageBase,
+    handled: tuple[str, object],
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each of the five is handed on with its argument, logged, and answered with success."""
+    caplog.set_level(logging.INFO, "trio_runner")
+    unit = Unit()
+    assert await reply_to(message, unit) == SuccessMessage()
+    assert unit.commands == [handled]
+    name = {"inject": "inject_code", "method": "set_method"}.get(handled[0], handled[0])
+    assert f"Incomming {name} command from aggregator" in caplog.messages
+
+
+@pytest.mark.parametrize("caller_error", [True, False])
+async def test_a_command_that_cannot_be_done(caller_error: bool, autojump_clock: MockClock) -> None:
+    """CommandError is answered with its words and whose error it is."""
+
+    async def refuse(_: str) -> None:
+        raise CommandError("The valve is stuck", caller_error=caller_error)
+
+    reply = await reply_to(am.CancelMsg(exec_id="1"), Unit(on_command=refuse))
+    assert reply == ErrorMessage(message="The valve is stuck", caller_error=caller_error)
+
+
+class Broken(Unit):
+    """An engine with a handler that fails before there is anything to await."""
+
+    def force(self, exec_id: str) -> Awaitable[None]:  # type: ignore[override]
+        raise LookupError("no such instruction")
+
+
+@pytest.mark.parametrize("in_task", [True, False])
+async def test_a_handler_that_fails(
+    in_task: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error in a handler is answered and logged with its traceback; the link lives."""
+
+    async def fail(_: str) -> None:
+        raise LookupError("no such instruction")
+
+    unit = Unit(on_command=fail) if in_task else Broken()
+    assert await reply_to(am.ForceMsg(exec_id="1"), unit) == ErrorMessage(
+        message="The engine failed to carry out the force command",
+        exception_message="no such instruction",
+    )
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.exc_info is not None
+    assert record.exc_info[0] is LookupError
+
+
+async def test_a_handler_has_a_second_and_a_half(autojump_clock: MockClock) -> None:
+    """A handler that never returns is cancelled and answered for at 1.5 s, holding up nobody."""
+    cancelled: list[float] = []
+
+    async def hang(name: str) -> None:
+        if name == "force":
+            return
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.append(trio.current_time() - start)
+
+    start = trio.current_time()
+    answers = await answers_to(
+        dispatch(am.CancelMsg(exec_id="1")),
+        dispatch(am.ForceMsg(exec_id="1")),
+        (GET_ENGINE_ID, {}),
+        unit=Unit(on_command=hang),
+    )
+    assert sorted((call_id, at) for call_id, _, at in answers) == [("0", 1.5), ("1", 0), ("2", 0)]
+    assert decode_json(str(answers[-1][1])) == ErrorMessage(
+        message="The engine did not carry this out within 1.5 s"
+    )
+    assert cancelled == [1.5]
+
+
+@pytest.mark.parametrize(("calls", "lost"), [(64, False), (65, True)])
+async def test_open_calls_are_bounded(calls: int, lost: bool, autojump_clock: MockClock) -> None:
+    """64 calls of the aggregator's may be open at once; with one more the link is cut."""
+
+    async def hang(_: str) -> None:
+        await trio.sleep_forever()
+
+    async def behave(peer: Peer) -> None:
+        for number in range(calls):
+            await peer.dispatch(am.CancelMsg(exec_id="1"), str(number))
+        await peer.listen()
+
+    async with linked(opened(behave), unit=Unit(on_command=hang)) as link:
+        await trio.testing.wait_all_tasks_blocked()
+        assert link.ended.is_set() is lost
+        if lost:
+            assert str(link.failure) == "The aggregator has more than 64 calls open."
+            assert type(link.failure) is LinkLost
+
+
+# Ends
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 1012])
+async def test_a_close_of_the_aggregator(code: int, autojump_clock: MockClock) -> None:
+    """Every close is the loss of the link, told with its code; ours answers it."""
+
+    async def behave(peer: Peer) -> None:
+        await peer.send_event(ws.CloseConnection(code=code, reason="why"))
+        with pytest.raises(PeerGone):
+            await peer.listen()
+        assert peer.close_code == code
+
+    async with linked(opened(behave)) as link:
+        failure = await link.lost()
+    assert type(failure) is LinkLost
+    assert str(failure) == f"The aggregator closed the connection with code {code}: why."
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x81", b"\x81\x7e\x01\x00half"])
+async def test_a_connection_that_breaks_off(rest: bytes, autojump_clock: MockClock) -> None:
+    """A stream that ends without a close, in mid-frame too, is the loss of the link."""
+
+    async def behave(peer: Peer) -> None:
+        await peer.send_raw(rest)
+
+    async with linked(opened(behave)) as link:
+        failure = await link.lost()
+    assert type(failure) is LinkLost
+    assert str(failure) == "The connection broke off."
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\x81\x02\xff\xff", b"\x88\x02\x00\x01"])
+async def test_a_peer_that_breaks_the_websocket(data: bytes, autojump_clock: MockClock) -> None:
+    """Bytes that are no frame, no UTF-8 or no close code are the loss of the link."""
+
+    async def behave(peer: Peer) -> None:
+        await peer.send_raw(data)
+        await trio.sleep_forever()
+
+    async with linked(opened(behave)) as link:
+        assert type(await link.lost()) is LinkLost
+
+
+async def closes(peer: Peer) -> None:
+    """Behaviour: listen, and answer our close."""
+    with pytest.raises(PeerGone):
+        await peer.listen()
+    await peer.answer_close()
+
+
+async def test_a_close_in_order(autojump_clock: MockClock) -> None:
+    """The peer sees code 1000, and the dial returns without an error and without delay."""
+    peers: list[Peer] = []
+
+    async def behave(peer: Peer) -> None:
+        peers.append(peer)
+        await closes(peer)
+
+    start = trio.current_time()
+    async with linked(opened(behave)) as link:
+        await link.session.aclose()
+        assert await link.lost() is None
+        assert trio.current_time() == start
+    assert peers[0].close_code == 1000
+
+
+async def test_a_close_that_is_not_answered_takes_a_second(autojump_clock: MockClock) -> None:
+    """A peer that does not answer the close is given 1 s, and it is no error."""
+
+    async def ignore_close(peer: Peer) -> None:
+        with pytest.raises(PeerGone):
+            await peer.listen()
+        await trio.sleep_forever()
+
+    start = trio.current_time()
+    async with linked(opened(ignore_close)) as link:
+        await link.session.aclose()
+        assert await link.lost() is None
+        assert trio.current_time() - start == 1
+
+
+async def test_a_ping_behind_our_close(autojump_clock: MockClock) -> None:
+    """A peer that pings before it has seen our close makes no error of it."""
+
+    async def ping_late(peer: Peer) -> None:
+        with pytest.raises(PeerGone):
+            await peer.listen()
+        await peer.send_raw(b"\x89\x00")
+        await peer.answer_close()
+
+    async with linked(opened(ping_late)) as link:
+        await link.session.aclose()
+        assert await link.lost() is None
+
+
+async def test_what_falls_due_while_closing(autojump_clock: MockClock) -> None:
+    """A ping or a deadline within the second of the close makes no error of it."""
+
+    async def ignore_close(peer: Peer) -> None:
+        with pytest.raises(PeerGone):
+            await peer.listen()
+        await trio.sleep_forever()
+
+    async with linked(opened(ignore_close), timing=Timing(call_s=5, ping_s=5)) as link:
+        link.session.send(1, BODY, lambda _: None)
+        await trio.sleep(4.5)
+        await link.session.aclose()  # the ping and the deadline of the call are due 0.5 s into it
+        assert await link.lost() is None
+
+
+async def test_an_answer_that_falls_into_the_close(autojump_clock: MockClock) -> None:
+    """A handler that ends while we close makes no error of it, and the peer still sees 1000."""
+    peers: list[Peer] = []
+
+    async def behave(peer: Peer) -> None:
+        peers.append(peer)
+        await peer.dispatch(am.CancelMsg(exec_id="1"), "0")
+        with pytest.raises(PeerGone):
+            await peer.listen()
+        await trio.sleep(0.9)
+        await peer.answer_close()
+
+    async def take_a_while(_: str) -> None:
+        await trio.sleep(0.5)
+
+    start = trio.current_time()
+    async with linked(opened(behave), unit=Unit(on_command=take_a_while)) as link:
+        await trio.testing.wait_all_tasks_blocked()
+        await link.session.aclose()
+        assert await link.lost() is None
+        assert trio.current_time() - start == 0.9  # as the peer wished, not cut at 0.5 s
+    assert peers[0].close_code == 1000
+
+
+async def test_an_abort_is_at_once(autojump_clock: MockClock) -> None:
+    """Abort ends the dial without an error; sends behind it go nowhere and hurt nobody."""
+    start = trio.current_time()
+    async with linked(opened(listen)) as link:
+        link.session.abort()
+        assert await link.lost() is None
+        assert trio.current_time() == start
+        link.session.send(1, BODY, lambda _: None)
+        await link.session.aclose()
+
+
+async def test_a_cancelled_close_cuts(autojump_clock: MockClock) -> None:
+    """A close that is cancelled cuts the link at that moment."""
+
+    async def ignore_close(peer: Peer) -> None:
+        with pytest.raises(PeerGone):
+            await peer.listen()
+        await trio.sleep_forever()
+
+    start = trio.current_time()
+    async with linked(opened(ignore_close)) as link:
+        with trio.move_on_after(0.25):
+            await link.session.aclose()
+        assert await link.lost() is None
+        assert trio.current_time() - start == 0.25
+
+
+async def test_a_started_link_is_shielded(autojump_clock: MockClock) -> None:
+    """Cancelled from outside, a link still carries messages, until it is aborted."""
+    told: list[MessageBase] = []
+
+    async def behave(peer: Peer) -> None:
+        await peer.answer(await peer.request())
+        await peer.listen()
+
+    async with trio.open_nursery() as peers:
+        open_stream = scripted(peers, register, opened(behave))
+        with trio.CancelScope() as scope:
+            async with linked(open_stream=open_stream) as link:
+                scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1)
+                    link.session.send(1, BODY, told.append)
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert told == [SuccessMessage()]
+                    assert not link.ended.is_set()
+                    link.session.abort()
+                    assert await link.lost() is None
+        peers.cancel_scope.cancel()
+
+
+async def test_the_stand_in_calls_and_restarts(autojump_clock: MockClock) -> None:
+    """With the stand-in: a command arrives, its refusal comes back, a restart closes with 1012."""
+    aggregator = Aggregator()
+    async with trio.open_nursery() as nursery:
+        async with linked(open_stream=aggregator.in_memory(nursery)) as link:
+            await aggregator.wait_until(lambda: aggregator.engines)
+            message = am.ExecuteControlCommandMsg(name="Nonsense")
+            assert await aggregator.call("host_Unit", message) == ErrorMessage(
+                message="There is no command Nonsense", caller_error=True
+            )
+            await aggregator.restart()
+            assert "closed the connection with code 1012" in str(await link.lost())
+        nursery.cancel_scope.cancel()
