@@ -246,19 +246,19 @@ class Connector:
                 await deliver(sender)
         except trio.Cancelled:
             if not link.cancel_scope.cancel_called:  # not the link: the root is cancelled
-                await self._flush(sender, session)
+                with trio.move_on_after(self._timing.flush_s, shield=True):
+                    await self._flush(sender, session)
+                if len(self._outbox):
+                    logger.warning("Stopped with %d messages not delivered", len(self._outbox))
             raise
         finally:
             self.sender = None
             session.abort()
 
     async def _flush(self, sender: Sender, session: Session) -> None:
-        with trio.move_on_after(self._timing.flush_s, shield=True):
-            async with self._states.alive("Stopped"):
-                await sender.drain()
-                await session.aclose()
-        if len(self._outbox):
-            logger.warning("Stopped with %d messages not delivered", len(self._outbox))
+        async with self._states.alive("Stopped"):
+            await sender.drain()
+            await session.aclose()
 
     def _note_failure(self, failure: NetworkError) -> None:
         # Once loudly; an aggregator that is away for a night shall not fill the log.

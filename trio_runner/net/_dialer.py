@@ -64,7 +64,7 @@ async def dial(
     link = _Link(address, timing)
     try:
         await link.run(registration, dispatch, task_status)
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103
         failure = link.why_ended(error)
     else:
         return

@@ -151,7 +151,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
     _began: bool = field(default=False, init=False)
     ended: bool = field(default=False, init=False)
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         data = bytes(await self._stream.receive_some(max_bytes))
         if not self._began and not b"HTTP/".startswith(data[:5]):
             raise _no_http(self._address)  # at once: a greeting may be all that comes
@@ -159,7 +159,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
         self.ended = not data
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         if buffer:
             try:
                 await self._stream.send_all(buffer)

@@ -1,0 +1,57 @@
+"""README: its code runs, its diagram and its figures are those of the code."""
+
+import re
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from sybil import Sybil
+from sybil.parsers.markdown import CodeBlockParser
+
+from trio_runner import Timing
+from trio_runner._states import diagram
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PYTHON = [
+    example.parsed
+    for example in Sybil([CodeBlockParser("python", str)]).parse(ROOT / "README.md").examples()
+]
+
+
+def test_the_diagram_is_drawn_from_the_edges() -> None:
+    """The Mermaid block is what diagram() returns."""
+    assert f"```mermaid\n{diagram()}\n```" in README
+
+
+def test_the_table_of_times_is_that_of_the_code() -> None:
+    """Each time stands in the table with its default, and no other does."""
+    rows = re.findall(r"^\| `(\w+_s)` \| ([\d.]+) \|", README, re.MULTILINE)
+    assert {name: float(value) for name, value in rows} == attrs.asdict(Timing())
+
+
+def test_the_commands_are_those_that_ci_runs() -> None:
+    """The two commands of the README are run by .ci/run, step for step."""
+    ci = (ROOT / ".ci" / "run").read_text()
+    for command in ("bin/pip install .", "bin/trio-runner demo", "bin/pip install -e '.[test]'"):
+        assert command in README
+        assert re.sub(r"^bin/", "", command) in ci
+
+
+def test_the_example_of_a_test_passes() -> None:
+    """The block runs, in virtual time, and asserts what it says."""
+    exec(PYTHON[1], {})  # noqa: S102
+
+
+def test_the_example_of_embedding_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """It starts, meets no aggregator, and says so."""
+    namespace: dict[str, object] = {}
+    exec(PYTHON[0].replace("9800", "1"), namespace)  # noqa: S102
+
+    async def briefly() -> None:
+        with trio.move_on_after(0.5):
+            await namespace["main"]()  # type: ignore[operator]
+
+    trio.run(briefly)
+    assert "Started -> Failed" in capsys.readouterr().out
