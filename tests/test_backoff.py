@@ -4,7 +4,13 @@ from random import Random
 
 import pytest
 
-from trio_runner import MAX_RECONNECT_WAIT_SECONDS
+from trio_runner import (
+    MAX_RECONNECT_WAIT_SECONDS,
+    AggregatorUnreachable,
+    LinkLost,
+    NetworkError,
+    SecretRefused,
+)
 from trio_runner._backoff import Backoff
 
 
@@ -17,14 +23,21 @@ class Extreme(Random):
 
 
 @pytest.mark.parametrize(
-    ("refused", "longest_s"),
+    ("failure", "longest_s"),
     # min(10, 2**n) for n = 0, 1, 2, ...; 2**4 = 16 is above the cap
-    [(False, [1, 2, 4, 8, 10, 10, 10]), (True, [1, 2, 2, 2, 2, 2, 2])],
+    [
+        (LinkLost("lost"), [1, 2, 4, 8, 10, 10, 10]),
+        (AggregatorUnreachable("down", refused=True), [1, 2, 2, 2, 2, 2, 2]),
+        (SecretRefused("wrong"), [10, 10, 10]),
+    ],
 )
-def test_waits_double_up_to_their_cap(refused: bool, longest_s: list[float]) -> None:
-    """The longest wait is 1, 2, 4, 8 and then 10 s; 2 s while dials are refused at once."""
+def test_waits_double_up_to_their_cap(failure: NetworkError, longest_s: list[float]) -> None:
+    """The longest wait is 1, 2, 4, 8 and then 10 s; 2 s while dials are refused at once.
+
+    A refused registration is tried again after 10 s, no sooner.
+    """
     backoff = Backoff(Extreme())
-    assert [backoff.wait_s(refused=refused) for _ in longest_s] == longest_s
+    assert [backoff.wait_s(failure) for _ in longest_s] == longest_s
 
 
 def test_a_reset_begins_anew_and_no_wait_is_below_a_quarter_second() -> None:
@@ -32,13 +45,15 @@ def test_a_reset_begins_anew_and_no_wait_is_below_a_quarter_second() -> None:
     rng = Extreme()
     backoff = Backoff(rng)
     for _ in range(10):
-        backoff.wait_s(refused=False)
+        backoff.wait_s(LinkLost("lost"))
     backoff.reset()
-    backoff.wait_s(refused=False)
+    backoff.wait_s(LinkLost("lost"))
     assert rng.range == (0.25, 1)
 
 
 def test_no_wait_ever_exceeds_open_pectus_bound() -> None:
     """MAX_RECONNECT_WAIT_SECONDS holds for every draw; the mean of the first is 0.625 s."""
     backoff = Backoff(Random(1))
-    assert max(backoff.wait_s(refused=False) for _ in range(10_000)) <= MAX_RECONNECT_WAIT_SECONDS
+    assert (
+        max(backoff.wait_s(LinkLost("lost")) for _ in range(10_000)) <= MAX_RECONNECT_WAIT_SECONDS
+    )

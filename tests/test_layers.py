@@ -21,6 +21,7 @@ LAYERS = {
     "_outbox_sqlite": 2,
     "_publish": 2,
     "_plain_engine": 2,
+    "_window": 2,
     "net": 3,
     "_sender": 4,
     "_tasks": 4,

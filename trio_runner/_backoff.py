@@ -4,6 +4,8 @@ from random import Random
 
 from attrs import define, field
 
+from trio_runner._errors import NetworkError, RegistrationRefused
+
 MAX_RECONNECT_WAIT_SECONDS = 10
 """The wait before a reconnect never exceeds this (s); the name is Open Pectus's."""
 
@@ -25,9 +27,14 @@ class Backoff:
     _rng: Random
     _tries: int = field(default=0, init=False)
 
-    def wait_s(self, *, refused: bool) -> float:
-        """Return how long to wait now (s), given whether the last dial was refused at once."""
-        cap_s = REFUSED_WAIT_S_MAX if refused else MAX_RECONNECT_WAIT_SECONDS
+    def wait_s(self, failure: NetworkError) -> float:
+        """Return how long to wait now (s), given how the last link or dial failed.
+
+        After a refusal of the registration it is the longest wait: only a person can change that.
+        """
+        if isinstance(failure, RegistrationRefused):
+            return MAX_RECONNECT_WAIT_SECONDS
+        cap_s = REFUSED_WAIT_S_MAX if failure.refused else MAX_RECONNECT_WAIT_SECONDS
         longest_s = min(cap_s, 2**self._tries)
         # Past 2**4 the cap rules; an engine that waits for months shall not compute 2**1000000.
         self._tries = min(self._tries + 1, 4)

@@ -14,15 +14,12 @@ from attrs import define, field
 from trio_runner._errors import LinkLost
 from trio_runner._outbox import STATE_TYPES, Entry, MemoryOutbox
 from trio_runner._publish import Doorbell
+from trio_runner._window import Window
 from trio_runner.net import Answered, Session
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
 
 logger = logging.getLogger(__name__)
-
-WINDOW = 16
-"""Samples that may be unanswered at once. The aggregator's own calls to us, which have 2 s, wait in
-line behind them: a few milliseconds where it handles some thousands of samples a second."""
 
 TRIES_MAX = 3
 """How often a message that the aggregator fails to handle is sent before it is set aside."""
@@ -59,6 +56,7 @@ class Sender:
     _session: Session
     _outbox: MemoryOutbox
     _bell: Doorbell
+    _window: Window = field(factory=Window, init=False)
     _unanswered: int = field(default=0, init=False)
     _introduced: bool = field(default=False, init=False)
     _barrier: bool = field(default=False, init=False)
@@ -113,7 +111,7 @@ class Sender:
         """Tell whether the next message may go out beside those that are unanswered."""
         if not self._unanswered:
             return True
-        return not head.is_event and not self._barrier and self._unanswered < WINDOW
+        return not head.is_event and not self._barrier and self._unanswered < self._window.limit
 
     async def _all_answered(self) -> None:
         while self._unanswered:
@@ -124,7 +122,11 @@ class Sender:
     def _send_entry(self, entry: Entry) -> None:
         self._barrier = entry.is_event
 
+        sent, unanswered = trio.current_time(), self._unanswered + 1
+
         def judge(answer: m.MessageBase) -> None:
+            if not entry.is_event:
+                self._window.answered(trio.current_time() - sent, unanswered)
             self._judge(entry, answer)
 
         self._send(entry.sequence_number, entry.text, judge)

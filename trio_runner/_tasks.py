@@ -192,7 +192,7 @@ class Connector:
             async with self._states.alive("Failed"):
                 self._note_failure(failure)
             async with self._states.alive("Disconnected"):
-                await trio.sleep(self._backoff.wait_s(refused=failure.refused))
+                await trio.sleep(self._backoff.wait_s(failure))
                 failure = await self._until_lost(self._next_link)
 
     async def _first_link(self, sender: Sender) -> None:

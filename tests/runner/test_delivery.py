@@ -9,6 +9,7 @@ import trio.testing
 
 from tests.unit import EPOCH, Named, Unit, World, world
 from trio_runner import RunStateChange
+from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
 from trio_runner.protocol import models as mdl
@@ -88,6 +89,9 @@ async def test_an_event_is_a_barrier(autojump_clock: Clock) -> None:
             await trio.sleep(0.01)
             return None
 
+        for _ in range(10):  # the window of a new link grows with the answers
+            w.runner.post(w.unit.create_tag_updates_snapshot_msg())
+        await trio.testing.wait_all_tasks_blocked()
         w.aggregator.on_message = note
         for _ in range(3):
             w.runner.post(w.unit.create_tag_updates_snapshot_msg())
@@ -303,3 +307,24 @@ async def test_a_failure_is_logged_once_not_at_every_dial(
         warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
         assert [r.message for r in warnings] == [w.runner.statistics().last_failure]
         assert "Is the aggregator running there?" in warnings[0].message
+
+
+async def test_a_command_while_catching_up_is_answered_at_once(autojump_clock: Clock) -> None:
+    """Behind a backlog of 300 that takes 15 s, a command has its answer within half a second."""
+    async with world() as w:
+        await w.settled()
+        async with w.aggregator.outage():
+            for _ in range(300):
+                w.runner.post(w.unit.create_tag_updates_snapshot_msg())
+            await trio.sleep(1)
+        w.aggregator.handling_time_s = 0.05
+        await w.until("CatchingUp")
+        await trio.sleep(5)
+        asked = trio.current_time()
+        command = am.ExecuteControlCommandMsg(name="Pause")
+        answer = await w.aggregator.call("host_Unit", command)
+        assert answer == m.SuccessMessage()
+        # in line before it: work of 0.2 s, the message under way of 0.05 s
+        assert trio.current_time() - asked <= 0.25 + 1e-6
+        assert w.unit.commands == [("control", "Pause")]
+        assert w.runner.state == "CatchingUp"

@@ -40,7 +40,7 @@ async def register(address: Address, message: em.RegisterEngineMsg) -> str:
     Raises DialError, its subclass telling why; OSError as `Address.open` does. If cancelled, the
     aggregator may know the engine, which is no harm.
     """
-    logger.info("Registering for engine id")
+    logger.info("Registering for engine id at %s", address)
     status, content = await _post(address, protocol.encode_json(message).encode())
     if status in GATEWAY_STATUS:
         raise no_aggregator_behind(address, status)

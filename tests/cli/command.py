@@ -1,0 +1,80 @@
+"""The real command `trio-runner` as a process, to be watched and signalled."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+import trio
+from attrs import define, field
+
+COMMAND = [sys.executable, "-m", "trio_runner"]
+DEADLINE_S = 40
+ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error", "PYTHONUTF8": "1"}
+
+
+@define(eq=False)
+class Command:
+    """A running command and what it has written so far; behind the block, its exit code."""
+
+    process: trio.Process
+    out: str = field(default="", init=False)
+    err: str = field(default="", init=False)
+    _written: trio.Event = field(factory=trio.Event, init=False)
+
+    async def until(self, text: str) -> None:
+        """Wait until the text has been written, to stdout or stderr."""
+        while text not in self.out + self.err:
+            await self._written.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    @property
+    def code(self) -> int | None:
+        """The exit code; negative for the signal that ended it."""
+        return self.process.returncode
+
+    async def read(self, stream: trio.abc.ReceiveStream, name: str) -> None:
+        with suppress(trio.ClosedResourceError):  # `hang_up`
+            async for data in stream:
+                setattr(self, name, getattr(self, name) + data.decode())
+                self._written.set()
+                self._written = trio.Event()
+
+    async def hang_up(self) -> None:
+        """Close what its stdout goes to."""
+        assert self.process.stdout is not None
+        await self.process.stdout.aclose()
+
+
+@asynccontextmanager
+async def running(*arguments: str) -> AsyncGenerator[Command, None]:
+    """Run the command; wait for its end behind the block."""
+    with trio.fail_after(DEADLINE_S):
+        async with trio.open_nursery() as nursery:
+            start = partial(
+                trio.run_process,
+                [*COMMAND, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                check=False,
+                env=ENVIRONMENT,
+            )
+            process: trio.Process = await nursery.start(start)
+            command = Command(process)
+            assert process.stdout is not None
+            assert process.stderr is not None
+            nursery.start_soon(command.read, process.stdout, "out")
+            nursery.start_soon(command.read, process.stderr, "err")
+            yield command
+
+
+async def ran(*arguments: str) -> Command:
+    """Run the command to its end."""
+    async with running(*arguments) as command:
+        pass
+    return command

@@ -1,0 +1,22 @@
+"""The one demo that is played to its end, beside the other tests of the command."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from .command import COMMAND, ENVIRONMENT
+
+
+@pytest.fixture(scope="package", autouse=True)
+def whole_demo() -> Iterator["subprocess.Popen[str]"]:
+    """Start the demo with the first test here, so that its 20 s pass while the others run."""
+    with subprocess.Popen(
+        [*COMMAND, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    ) as process:
+        yield process
+        process.kill()

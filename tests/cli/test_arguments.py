@@ -1,0 +1,95 @@
+"""What the command line takes and refuses."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_runner._cli import main
+
+from .command import COMMAND, ran
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], ["demo", "simulated"]),
+        (["demo"], ["--seed"]),
+        (["simulated"], ["--aggregator_hostname", "--no-secure", "--ca-file", "-ahn", "9800"]),
+    ],
+)
+def test_help_tells_commands_and_options(
+    arguments: list[str], told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--help` goes to stdout with exit code 0."""
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--help"])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, err) == (0, "")
+    assert [text for text in told if text not in out] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "trio-runner: error: the following arguments are required: COMMAND"),
+        (["demonstrate"], "trio-runner: error: argument COMMAND: invalid choice: 'demonstrate'"),
+        (["demo", "--fast"], "trio-runner demo: error: unrecognized arguments: --fast"),
+        (["demo", "--seed", "x"], "trio-runner demo: error: argument --seed: invalid int value"),
+        (["simulated", "-ap", "0"], "'0' is no port from 1 to 65535"),
+        (["simulated", "-ap", "http"], "'http' is no port from 1 to 65535"),
+        (["simulated", "-ahn", "http://localhost"], "'http://localhost' is no host name"),
+        (["simulated", "--name", " "], "argument --name: a unit needs a name"),
+        (["simulated", "--ca-file", "x"], "argument --ca-file: it is of use with --secure only"),
+        (["simulated", "-s", "--ca-file", "no/such"], "cannot read no/such: No such file"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_code_2(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong arguments: one line on stderr that says what and where help is, exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert told in err
+    assert err.count("\n") == 1
+    assert err.endswith("--help)\n")
+
+
+async def test_command_exits_as_its_arguments_deserve() -> None:
+    """The process itself: 0 for `--help`, 2 for what cannot be understood."""
+    command = await ran("--help")
+    assert (command.code, command.err) == (0, "")
+    command = await ran("simulated", "-ap", "0")
+    assert (command.code, command.out, command.err.count("\n")) == (2, "", 1)
+
+
+async def test_ca_file_without_certificates_is_refused(tmp_path: Path) -> None:
+    """A CA file that can be read and holds no certificate is told of in one line, exit code 2."""
+    file = tmp_path / "ca.pem"
+    file.write_text("nothing\n")
+    command = await ran("simulated", "--secure", "--ca-file", str(file))
+    assert command.code == 2
+    assert command.err.startswith("trio-runner simulated: error: argument --ca-file: there are no")
+    assert command.err.count("\n") == 1
+
+
+async def test_arguments_are_read_before_the_heavy_modules_are_loaded() -> None:
+    """`--help` loads neither rich nor the simulation."""
+    script = (
+        "import sys, trio_runner._cli as cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "loaded = {'rich', 'trio_runner.simulation'} & set(sys.modules)\n"
+        "sys.exit(str(loaded) if loaded else 0)"
+    )
+    await trio.run_process([sys.executable, "-c", script], capture_stdout=True)
+
+
+async def test_reader_that_has_gone_is_no_traceback() -> None:
+    """Help into a closed pipe says nothing of it."""
+    script = f"{' '.join(COMMAND)} --help | true"
+    result = await trio.run_process(["bash", "-c", script], capture_stderr=True)
+    assert result.stderr == b""

@@ -1,0 +1,111 @@
+"""The simulated engine against an aggregator, as people start it."""
+
+import signal
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from trio_runner.protocol import SuccessMessage
+from trio_runner.protocol import aggregator_messages as am
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation import Aggregator
+
+from .command import running
+
+SALT = "salt"
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """Return a port at which nothing answers."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+    return port
+
+
+@asynccontextmanager
+async def serving(aggregator: Aggregator) -> AsyncGenerator[int, None]:
+    """Serve on TCP for as long as the block runs; yield the port."""
+    async with trio.open_nursery() as nursery:
+        port: int = await nursery.start(aggregator.run)
+        yield port
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+async def test_without_aggregator_it_says_so_once_and_ends_in_order(
+    number: signal.Signals, closed_port: int
+) -> None:
+    """Nothing answers: one warning for many dials, and a signal ends it with exit code 0."""
+    async with running("simulated", "-ap", str(closed_port)) as command:
+        await command.until("Disconnected -> Failed")
+        command.send(number)
+    assert command.code == 0
+    assert command.out == (
+        f"Filtration Skid: open http://127.0.0.1:{closed_port} and start a run there."
+        " Ctrl-C ends.\n"
+    )
+    assert command.err.count("Nothing answers at") == 1
+    assert "Changing state: Started -> Failed" in command.err
+    assert command.err.endswith("Changing state: Stopped -> ShutdownComplete\n")
+    assert "Traceback" not in command.err
+
+
+async def test_engine_is_connected_and_commanded_through_the_aggregator() -> None:
+    """It registers with the given name and secret, waits for Start, runs, and flushes its end."""
+    aggregator = Aggregator(secret=SALT, version="0.2.0")
+    async with (
+        serving(aggregator) as port,
+        running(
+            *("simulated", "--aggregator_port", str(port), "--name", "Skid 7"),
+            *("-secret", SALT, "-ignore"),
+        ) as command,
+    ):
+        await command.until("Changing state: Started -> Connected")
+        record = aggregator.engine()
+        assert record.registrations[0].message.uod_name == "Skid 7"
+        assert record.unit.run is None, "a run is not started by itself"
+        start = am.ExecuteControlCommandMsg(name="Start")
+        assert isinstance(await aggregator.call(record.engine_id, start), SuccessMessage)
+        await aggregator.wait_until(lambda: record.unit.run and record.unit.tags)
+        command.send(signal.SIGTERM)
+    assert command.code == 0
+    assert len(record.messages(em.RunStartedMsg)) == 1
+    assert len(record.messages(em.RunStoppedMsg)) == 1, "a run left open would stay open there"
+    assert "Incomming control command from aggregator" in command.err
+    assert "Traceback" not in command.err
+
+
+async def test_refused_secret_is_told() -> None:
+    """What the person has to do stands in the log."""
+    async with (
+        serving(Aggregator(secret=SALT)) as port,
+        running("simulated", "-ap", str(port)) as command,
+    ):
+        await command.until("refused the secret")
+        command.send(signal.SIGINT)
+    assert command.code == 0
+
+
+@pytest.mark.parametrize("second", SIGNALS)
+async def test_second_signal_ends_at_once(second: signal.Signals) -> None:
+    """An aggregator that does not answer makes the flush long; the second signal cuts it."""
+    aggregator = Aggregator()
+    async with (
+        serving(aggregator) as port,
+        running("simulated", "-ap", str(port)) as command,
+    ):
+        await command.until("Changing state: Started -> Connected")
+        aggregator.muted = True
+        taken = len(aggregator.engine().received)
+        await aggregator.wait_until(lambda: len(aggregator.engine().received) > taken)
+        command.send(signal.SIGINT)
+        await command.until("Changing state: Connected -> Stopped")
+        command.send(second)
+    assert command.code == -second
+    assert "Traceback" not in command.err

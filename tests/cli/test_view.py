@@ -1,0 +1,75 @@
+"""The picture on a terminal."""
+
+import io
+
+import pytest
+from attrs import evolve
+from rich.cells import cell_len
+from rich.console import Console
+
+from trio_runner import MemoryOutbox, Statistics
+from trio_runner._cli._story import Backlog
+from trio_runner._cli._summary import Outage
+from trio_runner._cli._view import Picture, frame
+
+CATCHING_UP = Picture(
+    now_s=13.2,
+    chapter="Catching up",
+    chapter_ends_s=None,
+    address="http://127.0.0.1:54321",
+    statistics=Statistics(
+        state="CatchingUp",
+        engine_id="host_Filtration%20Skid",
+        run_id="1",
+        dials=11,
+        links=2,
+        unanswered=16,
+        last_failure="Nothing answers at http://127.0.0.1:54321: connection refused."
+        " Is the aggregator running there?",
+        outbox=evolve(MemoryOutbox().statistics(), delivered=42, waiting=21, bytes_waiting=17500),
+    ),
+    changes=[(0.1, "Connected"), (4.2, "Failed"), (12.4, "Reconnecting"), (12.5, "CatchingUp")],
+    linked_s=12.4,
+    backlog=Backlog(delivered_before=18, began_s=12.5),
+    outage=Outage(4.2, 12.2, 12.4),
+    points=[(0.5, 0.1), (1.0, 0.2), (4.0, 0.4)],
+)
+
+
+def render(picture: Picture, width: int, height: int) -> list[str]:
+    console = Console(
+        file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None
+    )
+    with console.capture() as capture:
+        console.print(frame(picture, width, height))
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
+def test_picture_fills_the_screen_and_cuts_no_word(width: int, height: int) -> None:
+    """Every line is as wide as the screen at most, and nothing ends in an ellipsis."""
+    lines = render(CATCHING_UP, width, height)
+    assert len(lines) == height
+    assert max(map(cell_len, lines)) == width
+    assert [line for line in lines if "…" in line] == []
+    assert lines[0].startswith("trio-runner demo  13.2 s  Catching up")
+    assert any("there?" in line for line in lines)
+
+
+def test_progress_is_what_is_delivered_of_what_there_was() -> None:
+    """42 delivered, 18 of them before: 24 done, 21 wait: 24 of 45."""
+    assert any("24 of 45" in line for line in render(CATCHING_UP, 80, 24))
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 12), (20, 5)])
+def test_small_screen_is_no_error(width: int, height: int) -> None:
+    """A terminal that is too small shows what there is room for."""
+    assert max(map(cell_len, render(CATCHING_UP, width, height))) <= width
+
+
+def test_countdown_ends_at_zero() -> None:
+    """4.3 s left are shown as 5 s, and what is over is never negative."""
+    soon = evolve(CATCHING_UP, chapter="It ends in", chapter_ends_s=17.5)
+    assert render(soon, 80, 24)[0].rstrip().endswith("It ends in 5 s")
+    over = evolve(soon, chapter_ends_s=13.0)
+    assert render(over, 80, 24)[0].rstrip().endswith("It ends in 0 s")

@@ -1,0 +1,34 @@
+"""The demo from its beginning to its end, as people start it."""
+
+import re
+import subprocess
+
+STATES = re.compile(r"state: \w+ -> (\w+)")
+
+
+def test_demo_survives_its_outage_and_loses_nothing(
+    whole_demo: "subprocess.Popen[str]",
+) -> None:
+    """Through a pipe it prints a line for each thing that happens, ends by itself, exits with 0."""
+    out, err = whole_demo.communicate(timeout=40)
+    assert (whole_demo.returncode, err) == (0, "")
+    states = STATES.findall(out)
+    assert states[:3] == ["Connected", "Failed", "Disconnected"]
+    assert states[-5:] == [
+        "Reconnecting",
+        "CatchingUp",
+        "Reconnected",
+        "Stopped",
+        "ShutdownComplete",
+    ]
+    lines = out.splitlines()
+    verdict = lines.index("Nothing lost.")
+    assert all(re.fullmatch(r" *\d+\.\d s  .+", line) for line in lines[:verdict])
+    samples, events, outage, plot = lines[verdict + 1 :]
+    # At the steady rate the outage alone has more than 20 samples.
+    taken, delivered = map(int, re.findall(r"(\d+) (?:taken|delivered)", samples))
+    assert taken == delivered > 40
+    assert "0 lost" in samples
+    assert events.endswith("0 lost, 1 sent again, in order")
+    assert outage.startswith("outage   8.0 s; reconnected ")
+    assert float(plot.split()[-2]) < 2, "the plot has a hole"

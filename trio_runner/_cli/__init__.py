@@ -1,0 +1,160 @@
+"""The command `trio-runner`: its arguments and its exit code."""
+
+import os
+import signal
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from typing import NoReturn
+
+__all__ = ["main"]
+
+WRONG_ARGUMENTS = 2
+"""The exit code for arguments that cannot be used."""
+
+PIPE_CLOSED = 128 + signal.SIGPIPE
+"""The exit code of a program whose reader has gone, as a shell shows it."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command with these arguments (None: the process's) and return its exit code.
+
+    Raises SystemExit on wrong arguments and after `--help`.
+    """
+    code = PIPE_CLOSED
+    try:
+        try:
+            code = _run(_parse(argv))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except* BrokenPipeError:
+        # What is still in the buffer goes nowhere when the interpreter flushes it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+class _Parser(ArgumentParser):
+    """Tells of wrong arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        text = f"{self.prog}: error: {message} (see {self.prog} --help)\n"
+        self.exit(WRONG_ARGUMENTS, text)
+
+
+def _parse(argv: list[str] | None) -> Namespace:
+    parser = _Parser(
+        prog="trio-runner",
+        description="Keep an Open Pectus engine connected to its aggregator.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    demo = commands.add_parser(
+        "demo",
+        allow_abbrev=False,
+        help="watch a run survive an outage of the aggregator (20 s, needs nothing else)",
+        description="Run a simulated engine, its runner and a stand-in for the aggregator in one"
+        " process. The aggregator is killed in mid-run and comes back 8 s later. Exit code 0 if"
+        " nothing was lost, 1 if something was.",
+    )
+    simulated = commands.add_parser(
+        "simulated",
+        allow_abbrev=False,
+        help="run a simulated engine against a real aggregator",
+        description="Run a simulated filtration skid against a real aggregator, until Ctrl-C. Open"
+        " the aggregator's web page to see it and to start a run.",
+    )
+    demo.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: 0)")
+    _add_simulated_arguments(simulated)
+    arguments, unknown = parser.parse_known_args(argv)
+    chosen = demo if arguments.command == "demo" else simulated
+    if unknown:
+        chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if arguments.command == "simulated":
+        _check_ca_file(arguments, chosen)
+    return arguments
+
+
+def _add_simulated_arguments(parser: ArgumentParser) -> None:
+    """Add the options, spelled as those of Open Pectus's engine."""
+    add = parser.add_argument
+    add(
+        "-ahn",
+        "--aggregator_hostname",
+        metavar="HOST",
+        type=_host,
+        default="127.0.0.1",
+        help="where the aggregator is (default: 127.0.0.1)",
+    )
+    add(
+        "-ap",
+        "--aggregator_port",
+        metavar="PORT",
+        type=_port,
+        help="its port (default: 9800, or 443 with --secure)",
+    )
+    add("-s", "--secure", action=BooleanOptionalAction, default=False, help="use https and wss")
+    add("--ca-file", metavar="FILE", help="trust these authorities (PEM) instead of the system's")
+    add("-secret", "--secret", default="", help="the secret that the aggregator asks for")
+    add(
+        "-ignore",
+        "--ignore_version_error",
+        action="store_true",
+        help="ask the aggregator to take an engine of another version",
+    )
+    add(
+        "--name",
+        type=_name,
+        default="Filtration Skid",
+        help="of the unit (default: %(default)s); an aggregator takes one engine of a name",
+    )
+
+
+def _host(text: str) -> str:
+    if not text or "/" in text or any(letter.isspace() for letter in text):
+        raise ArgumentTypeError(f"{text!r} is no host name: give a name or an IP address alone")
+    return text
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    if not text.strip():
+        raise ArgumentTypeError("a unit needs a name")
+    return text
+
+
+def _check_ca_file(arguments: Namespace, parser: ArgumentParser) -> None:
+    """Refuse a CA file that is of no use, before anything runs."""
+    if arguments.ca_file is None:
+        return
+    if not arguments.secure:
+        parser.error("argument --ca-file: it is of use with --secure only")
+    import ssl
+
+    try:
+        ssl.create_default_context(cafile=arguments.ca_file)
+    except ssl.SSLError:  # before OSError, of which it is one
+        parser.error(f"argument --ca-file: there are no PEM certificates in {arguments.ca_file}")
+    except OSError as error:
+        parser.error(f"argument --ca-file: cannot read {arguments.ca_file}: {error.strerror}")
+
+
+def _run(arguments: Namespace) -> int:
+    """Carry out a command; what it needs is imported here, so that `--help` is quick."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Ctrl-C during the start and in the shutdown ends at once; between them it ends in order.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    import trio
+
+    if arguments.command == "demo":
+        from trio_runner._cli import _demo
+
+        return trio.run(_demo.run, arguments.seed)
+
+    from trio_runner._cli import _simulated
+
+    return trio.run(_simulated.run, arguments)

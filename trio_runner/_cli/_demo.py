@@ -1,0 +1,84 @@
+"""`trio-runner demo`: a run that survives an outage, all in one process.
+
+An aggregator stand-in on a real port, a simulated engine, and the runner between them.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+from trio_runner import EngineDispatcher, EngineRunner, Timing
+from trio_runner._cli import _view
+from trio_runner._cli._signals import stop_on_signal
+from trio_runner._cli._story import HANDLING_S, Demo, RecordingOutbox
+from trio_runner._cli._summary import summarize
+from trio_runner.simulation import Aggregator, SimulatedEngine
+
+DATA_LOG_INTERVAL_S = 0.1
+"""How often the aggregator stores the tags at most, and so how often they are sampled meanwhile."""
+
+
+class NoteHandler(logging.Handler):
+    """Tells of the warnings of the runner as of things that happen."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._note = note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._note(record.getMessage())
+
+
+@asynccontextmanager
+async def staged(tell: Callable[[float, str], None], seed: int) -> AsyncGenerator[Demo, None]:
+    """Run aggregator, engine and runner for as long as the block runs; end in order behind it."""
+    aggregator, outbox = Aggregator(handling_time_s=HANDLING_S), RecordingOutbox()
+    engine = SimulatedEngine(seed=seed, data_log_interval_s=DATA_LOG_INTERVAL_S)
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(aggregator.run)
+        dispatcher = EngineDispatcher("127.0.0.1", port, handlers=engine)
+        runner = EngineRunner(dispatcher, engine, engine, timing=Timing(flush_s=2), outbox=outbox)
+        demo = Demo(aggregator, runner, outbox, str(dispatcher), tell)
+        runner.state_changing_callback = demo.note_change
+        handler = NoteHandler(demo.note)
+        logging.getLogger().addHandler(handler)
+        try:
+            demo.note(
+                f"an aggregator's stand-in listens at {dispatcher},"
+                f" it takes {HANDLING_S * 1000:.0f} ms over each message"
+            )
+            await nursery.start(engine.run)
+            await nursery.start(runner.run)
+            yield demo
+            await runner.shutdown()
+        finally:
+            logging.getLogger().removeHandler(handler)
+        nursery.cancel_scope.cancel()
+
+
+async def run(seed: int) -> int:
+    """Play the demo, as a picture on a terminal and as lines elsewhere; return the exit code."""
+    console = _view.terminal()
+    story = trio.CancelScope()
+
+    def tell(time_s: float, text: str) -> None:
+        if console is None:
+            print(f"{time_s:5.1f} s  {text}", flush=True)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stop_on_signal, story.cancel)
+        async with staged(tell, seed) as demo:
+            with story:
+                if console is None:
+                    await demo.play()
+                else:
+                    await _view.show(demo, console)
+        nursery.cancel_scope.cancel()
+    summary = summarize(demo.records(interrupted=story.cancelled_caught))
+    if console is None:
+        print(*summary.lines, sep="\n", flush=True)
+    else:
+        _view.conclude(demo, summary, console)
+    return summary.exit_code
