@@ -244,14 +244,15 @@ class Connector:
         try:
             with self._ticker.linked():
                 await deliver(sender)
-        except trio.Cancelled:
+        except* trio.Cancelled:  # alone, or in the group of a callback's nursery
             if not link.cancel_scope.cancel_called:  # not the link: the root is cancelled
-                with trio.move_on_after(self._timing.flush_s, shield=True):
-                    await self._flush(sender, session)
-                if len(self._outbox):
-                    logger.warning("Stopped with %d messages not delivered", len(self._outbox))
+                # Shielded from the root for the last flush, but not from the end of the link.
+                link.cancel_scope.shield = True
+                with trio.move_on_after(self._timing.flush_s):
+                    await self._flush(sender, session)  # noqa: ASYNC102
             raise
         finally:
+            link.cancel_scope.shield = False  # or the root's cancellation would end here
             self.sender = None
             session.abort()
 

@@ -321,6 +321,23 @@ async def test_a_stop_flushes_what_waits_within_its_deadline(
         assert w.changes[-2:] == [(1.25, "Stopped"), (11.25, "ShutdownComplete")]
 
 
+async def test_a_flush_ends_with_its_link(autojump_clock: trio.testing.MockClock) -> None:
+    """A link that is lost in the last flush ends it: there is nothing more to wait for."""
+    async with world() as w:
+        await w.settled()
+        w.aggregator.muted = True
+        w.runner.on_notify_command("unheard")
+        w.nursery.start_soon(_drop_after, 1, w.aggregator)
+        await w.runner.shutdown()
+        assert w.changes[-2:] == [(0, "Stopped"), (1, "ShutdownComplete")]
+        assert w.runner.buffer_size == 1
+
+
+async def _drop_after(delay_s: float, aggregator: Aggregator) -> None:
+    await trio.sleep(delay_s)
+    aggregator.drop()
+
+
 async def test_a_stop_closes_the_websocket_in_order(autojump_clock: trio.testing.MockClock) -> None:
     """The aggregator sees an orderly close, code 1000, with everything delivered before it."""
     async with world() as w:
@@ -341,6 +358,76 @@ async def test_a_stop_closes_the_websocket_in_order(autojump_clock: trio.testing
             "WebPushNotificationMsg",
         ]
         assert w.runner.buffer_size == 0
+
+
+async def test_a_stop_flushes_also_when_a_callback_has_tasks_of_its_own(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A cancellation that comes out of a callback's nursery as a group is one all the same."""
+    async with world(run=False) as w:
+
+        async def callback() -> None:
+            w.runner.on_notify_command("from the callback")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                nursery.start_soon(trio.sleep_forever)
+
+        w.runner.connected_callback = callback
+        await w.nursery.start(w.runner.run)
+        await trio.sleep(0.05)
+        assert w.runner.buffer_size == 1
+        await w.runner.shutdown()
+        assert w.runner.buffer_size == 0
+        assert [state for _, state in w.changes] == ["Connected", "Stopped", "ShutdownComplete"]
+
+
+async def test_a_bug_in_a_callback_ends_the_run_with_its_traceback(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What a callback raises reaches the caller of run(), and nothing is left running."""
+    async with world(run=False) as w:
+
+        async def callback() -> None:
+            raise ValueError("a bug")
+
+        w.runner.connected_callback = callback
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(ValueError, match="a bug"), flatten_subgroups=True
+        ):
+            await w.runner.run()
+        assert w.runner.state == "ShutdownComplete"
+
+
+async def test_a_bug_in_the_message_builder_ends_the_run_and_what_was_taken_is_flushed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """An engine that raises while it is asked for tags is a bug that its people must see."""
+    async with world(run=False) as w:
+
+        def broken(run_id: str | None) -> em.TagsUpdatedMsg | None:
+            w.runner.on_notify_command("last words")
+            raise ValueError("a bug")
+
+        w.unit.create_tag_updates_msg = broken  # type: ignore[method-assign]
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(ValueError, match="a bug"), flatten_subgroups=True
+        ):
+            await w.runner.run()
+        assert w.runner.state == "ShutdownComplete"
+        told = [n.notification.body for n in w.aggregator.messages(em.WebPushNotificationMsg)]
+        assert told == ["last words"]
+
+
+async def test_a_runner_runs_once(autojump_clock: trio.testing.MockClock) -> None:
+    """A second run() is refused; a shutdown() ahead of run() lets it end at once."""
+    async with world() as w:
+        with pytest.raises(RuntimeError, match="runs once"):
+            await w.runner.run()
+    async with world(run=False, aggregator=Aggregator()) as w:
+        await w.runner.shutdown()
+        await w.runner.run()
+        assert w.changes == [(0, "Stopped"), (0, "ShutdownComplete")]
+        assert w.aggregator.engines == {}
 
 
 async def test_times_are_options(autojump_clock: trio.testing.MockClock) -> None:

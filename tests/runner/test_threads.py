@@ -1,0 +1,105 @@
+"""Engines in threads of their own, on the real clock."""
+
+import threading
+from collections.abc import Callable
+
+import trio
+
+from tests.unit import Named, Unit
+from trio_runner import EngineDispatcher, EngineRunner
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation import Aggregator
+
+PATIENCE_S = 20
+
+
+async def in_thread(engine: Callable[[], None]) -> None:
+    """Run an engine's thread to its end."""
+    await trio.to_thread.run_sync(engine)
+
+
+async def test_events_of_threads_keep_their_order_and_are_all_delivered() -> None:
+    """Four threads of one engine raise 200 events each: each thread's arrive in its order."""
+    unit, aggregator = Unit(clock=lambda: 0.0), Aggregator()
+    async with trio.open_nursery() as nursery:
+        opener = aggregator.in_memory(nursery)
+        dispatcher = EngineDispatcher("aggregator.example", handlers=unit, open_stream=opener)
+        runner = EngineRunner(dispatcher, unit, unit)
+        unit.clock = lambda: 0.0
+
+        def raise_events(thread: int) -> None:
+            for number in range(200):
+                unit.listeners[0].on_block_start(Named(name=f"{thread}:{number}"))
+
+        with trio.fail_after(PATIENCE_S):
+            raise_events(0)  # before the runner runs
+            await nursery.start(runner.run)
+            async with trio.open_nursery() as threads:
+                for thread in range(1, 5):
+                    threads.start_soon(in_thread, lambda thread=thread: raise_events(thread))
+            await aggregator.wait_until(
+                lambda: len(aggregator.messages(em.WebPushNotificationMsg)) == 1000
+            )
+        await runner.shutdown()
+        raise_events(5)  # behind its end: no error, and kept
+        assert runner.buffer_size == 200
+        nursery.cancel_scope.cancel()
+    names = [
+        str(n.notification.body).split('"')[1]
+        for n in aggregator.messages(em.WebPushNotificationMsg)
+    ]
+    for thread in range(5):
+        mine = [name for name in names if name.startswith(f"{thread}:")]
+        assert mine == [f"{thread}:{number}" for number in range(200)]
+
+
+async def test_an_event_outlives_the_run_of_trio() -> None:
+    """An engine's thread that ends later than Trio's run may still raise events."""
+    unit = Unit(clock=lambda: 0.0)
+    runners: list[EngineRunner] = []
+
+    async def short() -> None:
+        dispatcher = EngineDispatcher("127.0.0.1", 1, handlers=unit)
+        runners.append(EngineRunner(dispatcher, unit, unit))
+        with trio.move_on_after(0.05):
+            await runners[0].run()
+
+    # A run of Trio that is over by the time of the event, in a thread of its own.
+    await trio.to_thread.run_sync(lambda: trio.run(short))
+    unit.listeners[0].on_notify_command("late")
+    assert runners[0].buffer_size >= 1
+
+
+async def test_samples_and_runs_of_a_thread_stay_on_their_sides() -> None:
+    """A thread starts and stops runs while samples are taken: none is refused."""
+    unit, aggregator = Unit(), Aggregator()
+    done = threading.Event()
+    async with trio.open_nursery() as nursery:
+        opener = aggregator.in_memory(nursery)
+        dispatcher = EngineDispatcher("aggregator.example", handlers=unit, open_stream=opener)
+        unit.clock = lambda: 0.0
+        runner = EngineRunner(dispatcher, unit, unit)
+
+        def run_and_stop() -> None:
+            for number in range(100):
+                unit.listeners[0].on_start(f"run-{number}")
+                done.wait(0.005)  # a run lasts 5 ms
+                unit.listeners[0].on_stop()
+
+        def sample_often() -> None:
+            runner._sampler.take_sample()
+
+        with trio.fail_after(PATIENCE_S):
+            await nursery.start(runner.run)
+            async with trio.open_nursery() as threads:
+                threads.start_soon(in_thread, run_and_stop)
+                while len(threads.child_tasks):
+                    sample_often()
+                    await trio.lowlevel.checkpoint()
+            await runner.shutdown()
+        nursery.cancel_scope.cancel()
+    refused = [r for r in aggregator.engine().refused if isinstance(r.message, em.TagsUpdatedMsg)]
+    assert refused == []
+    assert len(aggregator.recent_runs) == 100
+    runs = {t.run_id for t in aggregator.messages(em.TagsUpdatedMsg)}
+    assert len(runs) > 1
