@@ -2,6 +2,7 @@
 
 import sys
 from math import ceil
+from urllib.parse import unquote
 
 import trio
 from attrs import frozen
@@ -153,7 +154,7 @@ def _link_panel(seen: Picture) -> Panel:
     dials = f", {count(statistics.dials, 'dial')}"
     rows = [
         _line(("address  ", "dim"), seen.address),
-        _line(("engine   ", "dim"), statistics.engine_id or "no id yet"),
+        _line(("engine   ", "dim"), unquote(statistics.engine_id or "no id yet")),
         _line(("link     ", "dim"), link, dials),
     ]
     if statistics.last_failure is not None:
