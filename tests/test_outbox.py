@@ -1,18 +1,49 @@
-"""The outbox: order, what is in flight, the bound, and its use from threads."""
+"""The contract of every outbox: order, what is in flight, the bound, and its use from threads."""
 
 import threading
 import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from tests.unit import Unit
-from trio_runner import MemoryOutbox
-from trio_runner._outbox import DELIVERY, ENTRY_BYTES, Delivery
-from trio_runner.protocol import encode_body
+from trio_runner import DurableOutbox, MemoryOutbox
+from trio_runner._outbox import DELIVERY, ENTRY_BYTES, OUTBOX_BYTES_MAX, Delivery
+from trio_runner.protocol import decode_json, encode_body
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
 UNIT = Unit(clock=lambda: 0.0)
+
+LINE = mdl.RunLogLine(
+    id="1",
+    command_name="Mark: A",
+    start=0.0,
+    end=None,
+    progress=None,
+    start_values=[],
+    end_values=[],
+)
+
+Make = Callable[..., MemoryOutbox]
+
+
+@pytest.fixture(params=["memory", "durable"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Return what makes the outbox: each test runs with both."""
+    made: list[MemoryOutbox] = []
+
+    def make(bytes_max: int = OUTBOX_BYTES_MAX) -> MemoryOutbox:
+        if request.param == "memory":
+            return MemoryOutbox(bytes_max)
+        made.append(DurableOutbox(tmp_path / f"{len(made)}.outbox", bytes_max=bytes_max))
+        return made[-1]
+
+    yield make
+    for outbox in made:
+        outbox.close()
 
 
 def sample(number: int) -> em.TagsUpdatedMsg:
@@ -49,15 +80,15 @@ def test_every_message_of_an_engine_has_a_delivery_class() -> None:
     assert {kind.__name__ for kind in messages - DELIVERY.keys()} == not_sent
 
 
-def test_a_message_that_a_runner_does_not_send_is_refused() -> None:
+def test_a_message_that_a_runner_does_not_send_is_refused(make: Make) -> None:
     """A registration in the outbox is a bug of the caller's, told at once."""
     with pytest.raises(TypeError, match="PingMsg is not a message that a runner sends"):
-        MemoryOutbox().put(em.PingMsg())
+        make().put(em.PingMsg())
 
 
-def test_what_is_in_flight_returns_to_the_head_in_order() -> None:
+def test_what_is_in_flight_returns_to_the_head_in_order(make: Make) -> None:
     """After a rewind the unanswered messages come first, with the numbers that they had."""
-    outbox = MemoryOutbox()
+    outbox = make()
     for number in range(5):
         outbox.put(sample(number))
     first, second, third = outbox.take(), outbox.take(), outbox.take()
@@ -66,9 +97,9 @@ def test_what_is_in_flight_returns_to_the_head_in_order() -> None:
     assert waiting(outbox) == [first.sequence_number, third.sequence_number, 4, 5]
 
 
-def test_the_open_run_is_the_one_that_the_aggregator_knows() -> None:
+def test_the_open_run_is_the_one_that_the_aggregator_knows(make: Make) -> None:
     """It opens when RunStarted is delivered, not when it is put in, and likewise ends."""
-    outbox = MemoryOutbox()
+    outbox = make()
     unit = UNIT
     outbox.put(unit.create_run_started_msg("a", 1.0))
     outbox.put(unit.create_run_stopped_msg("a"))
@@ -82,9 +113,9 @@ def test_the_open_run_is_the_one_that_the_aggregator_knows() -> None:
     assert outbox.open_run is None
 
 
-def test_of_a_state_only_the_latest_is_kept_and_a_run_log_only_within_its_run() -> None:
+def test_of_a_state_only_the_latest_is_kept_and_a_run_log_only_within_its_run(make: Make) -> None:
     """States wait outside the line; a run's log does not outlive it."""
-    outbox, unit = MemoryOutbox(), UNIT
+    outbox, unit = make(), UNIT
     outbox.put(em.MethodMsg(method=mdl.Method(version=1, lines=[])))
     outbox.put(em.MethodMsg(method=mdl.Method(version=2, lines=[])))
     outbox.put(unit.create_runlog_msg("a"))
@@ -95,9 +126,9 @@ def test_of_a_state_only_the_latest_is_kept_and_a_run_log_only_within_its_run() 
     assert outbox.state(em.RunLogMsg) is None
 
 
-def test_at_the_bound_every_second_sample_of_the_oldest_half_goes() -> None:
+def test_at_the_bound_every_second_sample_of_the_oldest_half_goes(make: Make) -> None:
     """The 9th of samples of which 8 fit thins the oldest half, once; the newest stay whole."""
-    outbox = MemoryOutbox(bytes_max=8 * SAMPLE_BYTES)
+    outbox = make(bytes_max=8 * SAMPLE_BYTES)
     for number in range(9):
         outbox.put(sample(number))
     # 9 samples: the oldest half are 4 (numbers 1 to 4), of which the 2nd and the 4th go.
@@ -108,9 +139,9 @@ def test_at_the_bound_every_second_sample_of_the_oldest_half_goes() -> None:
     assert statistics.bytes_waiting == sum(len(entry.body) + ENTRY_BYTES for entry in entries)
 
 
-def test_thinning_again_and_again_keeps_the_first_the_last_and_every_event() -> None:
+def test_thinning_again_and_again_keeps_the_first_the_last_and_every_event(make: Make) -> None:
     """10,000 samples in the room of 100: bounded, counted to the last, oldest and newest there."""
-    outbox = MemoryOutbox(bytes_max=100 * SAMPLE_BYTES)
+    outbox = make(bytes_max=100 * SAMPLE_BYTES)
     events = 0
     for number in range(10_000):
         outbox.put(sample(number))
@@ -132,9 +163,9 @@ def test_thinning_again_and_again_keeps_the_first_the_last_and_every_event() -> 
     assert numbers[-30:] == list(range(10_010 - 29, 10_011))
 
 
-def test_what_may_have_arrived_is_not_given_up() -> None:
+def test_what_may_have_arrived_is_not_given_up(make: Make) -> None:
     """A sample of unknown outcome stays, so that the count of what was lost is exact."""
-    outbox = MemoryOutbox(bytes_max=4 * SAMPLE_BYTES)
+    outbox = make(bytes_max=4 * SAMPLE_BYTES)
     for number in range(4):
         outbox.put(sample(number))
     for _ in range(3):
@@ -145,17 +176,17 @@ def test_what_may_have_arrived_is_not_given_up() -> None:
     assert waiting(outbox)[:3] == [1, 2, 3]
 
 
-def test_events_alone_may_pass_the_bound() -> None:
+def test_events_alone_may_pass_the_bound(make: Make) -> None:
     """Events are never given up, whatever the bound."""
-    outbox = MemoryOutbox(bytes_max=1)
+    outbox = make(bytes_max=1)
     for number in range(50):
         outbox.put(event(str(number)))
     assert len(outbox) == 50
 
 
-def test_a_retried_message_goes_first_and_one_set_aside_is_counted() -> None:
+def test_a_retried_message_goes_first_and_one_set_aside_is_counted(make: Make) -> None:
     """Of two in flight the failed one returns to the head; poison leaves the line."""
-    outbox = MemoryOutbox()
+    outbox = make()
     for number in range(3):
         outbox.put(sample(number))
     first = outbox.take()
@@ -166,12 +197,61 @@ def test_a_retried_message_goes_first_and_one_set_aside_is_counted() -> None:
     assert waiting(outbox) == [2, 3]
 
 
-def test_threads_keep_their_order() -> None:
-    """Eight threads put in 500 events each: none is lost, and each thread's are in its order."""
-    outbox = MemoryOutbox()
+def test_what_is_retried_keeps_its_order(make: Make) -> None:
+    """Of five in flight, whichever returns first, the oldest is sent again first."""
+    outbox = make()
+    for number in range(7):
+        outbox.put(sample(number))
+    entries = [outbox.take() for _ in range(5)]
+    outbox.retry(entries[0])
+    outbox.retry(entries[3])
+    outbox.retry(entries[1])
+    outbox.rewind()
+    assert waiting(outbox) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_run_that_is_not_resumed_is_closed_with_its_last_run_log(make: Make) -> None:
+    """The end stands behind all that waits, and holds the run log and method state put in last."""
+    outbox = make()
+    outbox.close_run()
+    assert len(outbox) == 0
+    outbox.put(UNIT.create_run_started_msg("a", 1.0))
+    outbox.put(em.RunLogMsg(id="", run_id="a", runlog=mdl.RunLog(lines=[LINE])))
+    state = evolve(UNIT.create_method_state_msg().method_state, started_line_ids=["7"])
+    outbox.put(em.MethodStateMsg(method_state=state))
+    outbox.put(sample(1))
+    outbox.close_run()
+    assert outbox.run_id is None
+    outbox.close_run()
+    entries = [outbox.take() for _ in range(3)]
+    assert outbox.head() is None
+    assert decode_json(entries[2].text) == em.RunStoppedMsg(
+        run_id="a",
+        runlog=mdl.RunLog(lines=[LINE]),
+        method_state=state,
+        archive=None,
+        archive_filename=None,
+    )
+
+
+def test_the_run_log_of_another_run_does_not_close_this_one(make: Make) -> None:
+    """A run of which no run log came is closed with an empty one."""
+    outbox = make()
+    outbox.put(UNIT.create_run_started_msg("b", 1.0))
+    outbox.put(em.RunLogMsg(id="", run_id="a", runlog=mdl.RunLog(lines=[LINE])))
+    outbox.close_run()
+    outbox.take()
+    message = decode_json(outbox.take().text)
+    assert isinstance(message, em.RunStoppedMsg)
+    assert (message.run_id, message.runlog.lines) == ("b", [])
+
+
+def test_threads_keep_their_order(make: Make) -> None:
+    """Eight threads put in 200 events each: none is lost, and each thread's are in its order."""
+    outbox = make()
 
     def put(thread: int) -> None:
-        for number in range(500):
+        for number in range(200):
             outbox.put(event(f"{thread}:{number}"))
 
     threads = [threading.Thread(target=put, args=(n,)) for n in range(8)]
@@ -184,7 +264,7 @@ def test_threads_keep_their_order() -> None:
         body = outbox.take().text
         thread_number, number = body.split('"body":"')[1].split('"')[0].split(":")
         seen.setdefault(thread_number, []).append(int(number))
-    assert seen == {str(n): list(range(500)) for n in range(8)}
+    assert seen == {str(n): list(range(200)) for n in range(8)}
 
 
 def test_delivery_classes_are_those_of_the_design() -> None:

@@ -25,6 +25,18 @@ from trio_runner._errors import (
     VersionRefused,
 )
 from trio_runner._outbox import MemoryOutbox, OutboxStatistics
+from trio_runner._outbox_sqlite import (
+    DurableOutbox,
+    NotAnOutbox,
+    OutboxClosed,
+    OutboxDamaged,
+    OutboxError,
+    OutboxInUse,
+    OutboxNotFound,
+    OutboxNotWritable,
+    OutboxOfAnotherUnit,
+    OutboxTooNew,
+)
 from trio_runner._plain_engine import PlainEngine
 from trio_runner._runner import EngineRunner, StateChange, Statistics
 from trio_runner._states import RecoverState
@@ -41,6 +53,7 @@ __all__ = [
     "ConnectionStatus",
     "DialError",
     "Dialer",
+    "DurableOutbox",
     "EngineDispatcher",
     "EngineRunner",
     "EventEmitter",
@@ -50,7 +63,16 @@ __all__ = [
     "MessageBuilder",
     "NetworkError",
     "NotAnAggregator",
+    "NotAnOutbox",
+    "OutboxClosed",
+    "OutboxDamaged",
+    "OutboxError",
+    "OutboxInUse",
+    "OutboxNotFound",
+    "OutboxNotWritable",
+    "OutboxOfAnotherUnit",
     "OutboxStatistics",
+    "OutboxTooNew",
     "PlainEngine",
     "RecoverState",
     "RegistrationRefused",

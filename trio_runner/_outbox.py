@@ -7,25 +7,35 @@ is lost, what was in flight goes back to the head: its outcome is unknown, so it
 its old sequence number, before anything newer. Of a state message only the latest is kept, outside
 the line.
 
+An event counts as queued when `put` returns; until then the sender does not see it, nor what stands
+behind it. In memory that is at once. An outbox with a journal on disk (`DurableOutbox`) is told of
+every change of the line, and has written the event by then.
+
 The outbox may be filled from any thread.
 """
 
 import logging
 import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Iterable
 from enum import Enum
+from typing import ClassVar
 
 from attrs import define, field, frozen
 
-from trio_runner.protocol import encode_body
+from trio_runner.protocol import decode_json, encode_body
 from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
 
 logger = logging.getLogger(__name__)
 
 OUTBOX_BYTES_MAX = 64 * 1024 * 1024
 """The bound of an outbox in bytes unless another is given: days of a usual unit."""
+
+COMMIT_S = 0.5
+"""How often an outbox that has a disk is to be committed (s)."""
 
 ENTRY_BYTES = 400
 """What a waiting message costs in memory besides its body, rounded up from what was measured."""
@@ -61,18 +71,21 @@ STATE_TYPES = [kind for kind, delivery in DELIVERY.items() if delivery is Delive
 class Entry:
     """A message in the line: its number, its type, its body, encoded and compressed.
 
-    `tries` is how often it was sent.
+    `taken_at` is when it was put in (seconds since the epoch), `tries` how often it was sent, and
+    `is_queued` false for as long as the `put` of an event has not returned.
     """
 
     sequence_number: int
     kind: type[em.EngineMessage]
     body: bytes
+    taken_at: float
     tries: int = 0
+    is_queued: bool = True
 
     @property
     def text(self) -> str:
         """The body as `protocol.encode_body` gave it."""
-        return zlib.decompress(self.body).decode()
+        return decompress(self.body)
 
     @property
     def is_event(self) -> bool:
@@ -103,6 +116,27 @@ class OutboxStatistics:
     waiting: int
     """Events and samples not yet delivered, those in flight included."""
     bytes_waiting: int
+    degraded: str | None = None
+    """Why what waits is in memory only although it should be on disk, None if all is well."""
+
+
+class Journal:
+    """Is told of every change of the line; this one keeps none of it.
+
+    It is called with the outbox's lock held, so it notes the change and does no I/O.
+    """
+
+    def added(self, entry: Entry) -> None:
+        """Note a message that was put in."""
+
+    def sent(self, entry: Entry) -> None:
+        """Note a message that may have arrived from now on."""
+
+    def gone(self, entry: Entry) -> None:
+        """Note a message that was delivered or thinned."""
+
+    def set_aside(self, entry: Entry, why: str) -> None:
+        """Note a message that the aggregator will never take."""
 
 
 @define(eq=False)
@@ -112,10 +146,16 @@ class MemoryOutbox:
     Raises TypeError on a message type that a runner does not send.
     """
 
+    is_durable: ClassVar[bool] = False
+    """Whether `commit` must be called again and again."""
+
     bytes_max: int = OUTBOX_BYTES_MAX
     open_run: Entry | None = field(default=None, init=False)
     """RunStarted of the run that is on as the aggregator knows it, to be repeated on a new link."""
+    run_id: str | None = field(default=None, init=False)
+    """The run that is on behind all that waits."""
 
+    _journal: Journal = field(factory=Journal, init=False)
     _line: deque[Entry] = field(factory=deque, init=False)
     _in_flight: dict[int, Entry] = field(factory=dict, init=False)
     _states: dict[type[em.EngineMessage], str] = field(factory=dict, init=False)
@@ -133,16 +173,57 @@ class MemoryOutbox:
         if delivery is None:
             raise TypeError(f"{type(message).__name__} is not a message that a runner sends")
         body = encode_body(message)
-        with self._lock:
-            if delivery is Delivery.STATE:
+        if delivery is Delivery.STATE:
+            with self._lock:
                 self._states[type(message)] = body
-                return
+            return
+        entry = self._put_in_line(message, compress(body))
+        if delivery is Delivery.EVENT:
+            try:
+                self.commit()
+            finally:
+                entry.is_queued = True
+
+    def _put_in_line(self, message: em.EngineMessage, body: bytes) -> Entry:
+        with self._lock:
             if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
                 # What waits of them tells of the time before; behind this it would be refused.
                 self._states.pop(em.RunLogMsg, None)
                 self._states.pop(em.QueuedRunLogMsg, None)
-            self._append(Entry(self.next_number(), type(message), _compress(body)))
-            self._counts["event" if delivery is Delivery.EVENT else "sample"] += 1
+                self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
+            entry = Entry(self.next_number(), type(message), body, time.time())
+            entry.is_queued = not entry.is_event
+            self._counts["event" if entry.is_event else "sample"] += 1
+            self._append(entry)
+            return entry
+
+    def claim(self, unit: str) -> None:
+        """Note whose messages these are, where that outlives the process."""
+
+    def close_run(self) -> None:
+        """Put in the end of the run that is on, if one is, for an engine that does not go on.
+
+        It holds the run log and the method state that were put in last, and no archive.
+        """
+        with self._lock:
+            run_id = self.run_id
+            run_log, state = self._last_run_log(), self._last_method_state()
+        if run_id is not None:
+            logger.warning("Run %s was on when the engine ended; it is ended now", run_id)
+            stopped = em.RunStoppedMsg(
+                run_id=run_id,
+                runlog=run_log,
+                method_state=state,
+                archive=None,
+                archive_filename=None,
+            )
+            self.put(stopped)
+
+    def commit(self) -> None:
+        """Write what has changed, where there is a disk to write to; any thread may call it."""
+
+    def close(self) -> None:
+        """Let go of what the outbox holds besides memory, here nothing."""
 
     def next_number(self) -> int:
         """Return the next sequence number."""
@@ -153,9 +234,9 @@ class MemoryOutbox:
     # The sender's side
 
     def head(self) -> Entry | None:
-        """Return what is to be sent next, None if all is taken."""
+        """Return what is to be sent next, None if there is nothing yet."""
         with self._lock:
-            return self._line[0] if self._line else None
+            return self._line[0] if self._line and self._line[0].is_queued else None
 
     def take(self) -> Entry:
         """Take the head; it is in flight until `delivered`, `retry`, `set_aside` or `rewind`."""
@@ -163,38 +244,65 @@ class MemoryOutbox:
             entry = self._line.popleft()
             entry.tries += 1
             self._in_flight[entry.sequence_number] = entry
+            if entry.tries == 1:
+                self._journal.sent(entry)
             return entry
 
     def delivered(self, entry: Entry) -> None:
         """Let a message go: the aggregator has it."""
         with self._lock:
             self._drop([self._in_flight.pop(entry.sequence_number)], "delivered")
+            self._journal.gone(entry)
             if entry.kind is em.RunStartedMsg:
                 self.open_run = entry
             elif entry.kind is em.RunStoppedMsg:
                 self.open_run = None
+        if entry.kind in (em.RunStartedMsg, em.RunStoppedMsg):
+            # A crash must not repeat the end of a run behind the beginning of the next, which
+            # would end that one.
+            self.commit()
 
     def retry(self, entry: Entry) -> None:
-        """Put a message that is in flight back to the head."""
+        """Put a message that is in flight back, in front of all that is newer."""
         with self._lock:
-            self._line.appendleft(self._in_flight.pop(entry.sequence_number))
+            self._put_back([self._in_flight.pop(entry.sequence_number)])
 
     def set_aside(self, entry: Entry, why: str) -> None:
         """Give up a message that the aggregator will never take, so that the line goes on."""
         logger.error("The aggregator does not take %s, it is set aside: %s", entry, why)
         with self._lock:
             self._drop([self._in_flight.pop(entry.sequence_number)], "set_aside")
+            self._journal.set_aside(entry, why)
 
     def rewind(self) -> None:
         """Put all that is in flight back to the head: the link is new, its outcome unknown."""
         with self._lock:
-            self._line.extendleft(reversed(self._in_flight.values()))
+            self._put_back(self._in_flight.values())
             self._in_flight.clear()
+
+    def _put_back(self, entries: Iterable[Entry]) -> None:
+        tried = list(entries)
+        while self._line and self._line[0].tries:
+            tried.append(self._line.popleft())
+        tried.sort(key=lambda entry: entry.sequence_number, reverse=True)
+        self._line.extendleft(tried)
 
     def state(self, kind: type[em.EngineMessage]) -> str | None:
         """Return the latest state message of a type, encoded, None if there is none."""
         with self._lock:
             return self._states.get(kind)
+
+    def _last_run_log(self) -> mdl.RunLog:
+        body = self._states.get(em.RunLogMsg)
+        message = decode_json(body) if body is not None else None
+        if isinstance(message, em.RunLogMsg) and message.run_id == self.run_id:
+            return message.runlog
+        return mdl.RunLog(lines=[])
+
+    def _last_method_state(self) -> mdl.MethodState:
+        body = self._states.get(em.MethodStateMsg)
+        message = decode_json(body) if body is not None else None
+        return message.method_state if isinstance(message, em.MethodStateMsg) else _UNTOUCHED
 
     # Its bound
 
@@ -209,15 +317,23 @@ class MemoryOutbox:
                 set_aside=self._counts["set_aside"],
                 waiting=len(self),
                 bytes_waiting=self._bytes,
+                degraded=self._why_degraded(),
             )
 
     def __len__(self) -> int:
         """Return how many events and samples are not yet delivered."""
         return len(self._line) + len(self._in_flight)
 
+    def _why_degraded(self) -> str | None:
+        return None
+
     def _append(self, entry: Entry) -> None:
         self._line.append(entry)
         self._bytes += entry.size
+        self._journal.added(entry)
+        self._keep_bound()
+
+    def _keep_bound(self) -> None:
         while self._bytes > self.bytes_max and self._thin():
             pass
 
@@ -233,6 +349,8 @@ class MemoryOutbox:
         gone = set(map(id, given_up))
         self._line = deque(entry for entry in self._line if id(entry) not in gone)
         self._drop(given_up, "thinned")
+        for entry in given_up:
+            self._journal.gone(entry)
         logger.warning(
             "The outbox has reached its bound of %d bytes: every second sample of its oldest half"
             " is given up, %d now, %d in all",
@@ -248,7 +366,23 @@ class MemoryOutbox:
             self._counts[counted_as] += 1
 
 
-def _compress(text: str) -> bytes:
+def compress(text: str) -> bytes:
+    """Return a text as it waits."""
     # Level 1: of a sample of 20 tags it leaves 460 of 3,100 bytes; level 6 takes 14 more, in
     # nearly twice the time.
     return zlib.compress(text.encode(), 1)
+
+
+def decompress(body: bytes) -> str:
+    """Return the text that `compress` was given."""
+    return zlib.decompress(body).decode()
+
+
+_UNTOUCHED = mdl.MethodState(
+    started_line_ids=[],
+    executed_line_ids=[],
+    injected_line_ids=[],
+    content_locked_line_ids=[],
+    locked_line_ids=[],
+    failed_line_ids=[],
+)

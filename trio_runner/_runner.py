@@ -19,7 +19,7 @@ from trio_runner._engine import (
     RunStateChange,
     ScopeInfo,
 )
-from trio_runner._outbox import MemoryOutbox, OutboxStatistics
+from trio_runner._outbox import COMMIT_S, MemoryOutbox, OutboxStatistics
 from trio_runner._publish import Broadcast, Doorbell
 from trio_runner._states import RecoverState, StateMachine
 from trio_runner._tasks import Connector, Sampler, Ticker
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 AsyncConnectionCallback = Callable[[], Awaitable[None]]
 StateChangingCallback = Callable[[RecoverState, RecoverState], Awaitable[None]]
+Offload = Callable[[Callable[[], None]], Awaitable[None]]
 
 
 @frozen
@@ -66,7 +67,13 @@ class EngineRunner:
     `dispatcher` reaches the aggregator (`EngineDispatcher`), `message_builder` makes the engine's
     messages, `emitter` is where the runner listens to the engine. `timing` holds all times,
     `outbox` what waits; `rng` draws the waits before a reconnect and `clock` gives the seconds
-    since the epoch that a run's start is stamped with.
+    since the epoch that a run's start is stamped with. `offload` runs what waits for a disk, in a
+    thread unless another is given.
+
+    If a run was on when the process before this one ended, the outbox knows it. It is ended for the
+    aggregator behind all that waits, before anything new can be queued: with its last run log and
+    method state, no archive, no notification. With `resume_run` its id, the engine goes on with
+    it instead; a run of that id that the outbox does not know begins.
 
     The callbacks are attributes, None or async functions; the task tree waits for them, so they
     delay what comes behind the state that they announce. What one raises ends `run()`.
@@ -95,6 +102,8 @@ class EngineRunner:
         *,
         timing: Timing | None = None,
         outbox: MemoryOutbox | None = None,
+        resume_run: str | None = None,
+        offload: Offload = trio.to_thread.run_sync,
         rng: Random | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -121,12 +130,27 @@ class EngineRunner:
             on_steady=self._announce_first_steady_state,
         )
         self._timing = timing
+        self._offload = offload
         self._scope = trio.CancelScope()
         self._thread: int | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._ended = trio.Event()
         self._steady = trio.Event()
+        self._recover(resume_run)
         emitter.add_listener(self)
+
+    def _recover(self, resume_run: str | None) -> None:
+        outbox, builder = self._outbox, self._builder
+        if outbox.is_durable:
+            register = builder.create_register_engine_msg()
+            outbox.claim(f"{register.computer_name}_{register.uod_name}")
+        if resume_run is not None and resume_run == outbox.run_id:
+            self._sampler.run_id = resume_run
+            return
+        outbox.close_run()
+        if resume_run is not None:
+            logger.warning("The outbox does not know run %s, which goes on", resume_run)
+            self._sampler.start_run(builder.create_run_started_msg(resume_run, self._clock()))
 
     def __str__(self) -> str:
         return (
@@ -154,14 +178,25 @@ class EngineRunner:
                 async with trio.open_nursery() as root:
                     root.start_soon(self._ticker.run)
                     root.start_soon(self._connector.run)
+                    if self._outbox.is_durable:
+                        root.start_soon(self._keep_committing)
                     task_status.started()
         finally:
             with trio.move_on_after(self._timing.flush_s, shield=True):
                 async with self._states.alive("Stopped"):
                     pass  # without a link there was nothing to flush
+                if self._outbox.is_durable:
+                    await self._offload(self._outbox.commit)
+                if len(self._outbox):
+                    logger.warning("Stopped with %d messages not delivered", len(self._outbox))
                 async with self._states.alive("ShutdownComplete"):
                     self._changes.close()
             self._ended.set()
+
+    async def _keep_committing(self) -> None:
+        while True:
+            await trio.sleep(COMMIT_S)
+            await self._offload(self._outbox.commit)
 
     async def shutdown(self) -> None:
         """Stop the runner and wait until it has ended; see `run` for what it still does.

@@ -157,8 +157,7 @@ class Ticker:
 
     def _sample(self) -> None:
         self._sampler.take_sample()
-        if self._is_linked:
-            self._sampler.take_states()
+        self._sampler.take_states()  # offline too: the outbox needs the last ones after a crash
         self._bell.ring()
 
 

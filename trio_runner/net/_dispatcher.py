@@ -54,6 +54,7 @@ class EngineDispatcher:
             port = DEFAULT_SECURE_PORT if secure else DEFAULT_PORT
         context = ssl.create_default_context(cafile=ca_file) if secure else None
         self._address = Address(host, port, context, open_stream)
+        self._last_complaint: str | None = None
         self._handlers: dict[type[m.MessageBase], Handler] = {
             am.ExecuteControlCommandMsg: lambda msg: handlers.execute_control_command(msg.name),
             am.InjectCodeMsg: lambda msg: handlers.inject_code(msg.pcode),
@@ -84,7 +85,7 @@ class EngineDispatcher:
         try:
             message = protocol.decode(message_json)
         except protocol.DecodeError as error:
-            logger.warning("The aggregator sent a message that cannot be read: %s", error)
+            self._complain(str(error))
             return m.ProtocolErrorMessage(protocol_msg=f"The message cannot be read: {error}")
         handler = self._handlers.get(type(message))
         if handler is None:
@@ -93,6 +94,12 @@ class EngineDispatcher:
             )
         logger.info("Incomming %s command from aggregator", _COMMAND_NAMES[type(message)])
         return await _outcome(handler, message, _COMMAND_NAMES[type(message)])
+
+    def _complain(self, error: str) -> None:
+        # Once loudly: an aggregator of another version may send it again and again.
+        level = logging.WARNING if error != self._last_complaint else logging.DEBUG
+        self._last_complaint = error
+        logger.log(level, "The aggregator sent a message that cannot be read: %s", error)
 
 
 _COMMAND_NAMES: dict[type[m.MessageBase], str] = {

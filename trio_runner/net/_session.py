@@ -34,6 +34,9 @@ CALLS_MAX = 64
 
 With more it is taken for mad and the link is cut."""
 
+_BROKEN_RULES = {1002, 1003, 1007, 1009}
+"""Close codes for what a side cannot take from the other: no websocket frame, no UTF-8, too big."""
+
 Ts = TypeVarTuple("Ts")
 
 Dispatch = Callable[[object], Awaitable[m.MessageBase]]
@@ -66,6 +69,7 @@ class RpcSession:
     _something_to_write: Doorbell = field(factory=Doorbell, init=False)
     _watch: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _identified: trio.Event = field(factory=trio.Event, init=False)
+    _complaints: set[str] = field(factory=set, init=False)
     is_ending: bool = field(default=False, init=False)
     """Whether we have begun to close it or have cut it."""
 
@@ -195,7 +199,7 @@ class RpcSession:
     def _settle(self, response: protocol.Response) -> None:
         call = self._calls.pop(response.call_id, None)
         if call is None:
-            logger.debug("Ignored an answer to a call that is not waiting: %s", response.call_id)
+            self._complain("Ignored an answer to a call that is not waiting", response.call_id)
             return
         self._move_watch()
         call.answered(response.result)
@@ -212,6 +216,7 @@ class RpcSession:
             self._calls_received += 1
             nursery.start_soon(self._carry_out, request)
         else:
+            self._complain("The aggregator called an unknown method", f"{request.method!r:.100}")
             unknown = m.ProtocolErrorMessage(protocol_msg=f"Unknown method {request.method!r:.100}")
             self._answer(request, protocol.encode_json(unknown))
 
@@ -224,6 +229,12 @@ class RpcSession:
             reply = m.ErrorMessage(message=late)
         self._calls_received -= 1
         self._answer(request, protocol.encode_json(reply))
+
+    def _complain(self, what: str, of: str) -> None:
+        # Once loudly: who does it once may do it with every message.
+        level = logging.DEBUG if what in self._complaints else logging.WARNING
+        self._complaints.add(what)
+        logger.log(level, "%s: %s", what, of)
 
     def _answer(self, request: protocol.Request, result: str) -> None:
         response = protocol.Response(result=result, result_type="str", call_id=request.call_id)
@@ -247,4 +258,7 @@ def _why_closed(closed: trio_websocket.ConnectionClosed) -> str:
     if reason.code == 1006:
         return "The connection broke off."
     said = f": {reason.reason}" if reason.reason else ""
+    if reason.code in _BROKEN_RULES:
+        # trio-websocket does not tell which side closed: it or we.
+        return f"The connection was closed for a breach of the protocol, code {reason.code}{said}."
     return f"The aggregator closed the connection with code {reason.code}{said}."

@@ -1,0 +1,818 @@
+"""The durable outbox: what is on disk when, every fault of the file, and what people can do."""
+
+import io
+import json
+import logging
+import multiprocessing
+import os
+import resource
+import shutil
+import sqlite3
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+from attrs import define, field
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.test_outbox import LINE, UNIT, event, sample, waiting
+from trio_runner import (
+    DurableOutbox,
+    NotAnOutbox,
+    OutboxClosed,
+    OutboxDamaged,
+    OutboxError,
+    OutboxInUse,
+    OutboxNotFound,
+    OutboxNotWritable,
+    OutboxOfAnotherUnit,
+    OutboxTooNew,
+)
+from trio_runner._outbox import ENTRY_BYTES, Entry
+from trio_runner._outbox_sqlite import discard, export, summarize
+from trio_runner.protocol import decode_json
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "unit.outbox"
+
+
+def numbers(path: Path) -> list[int]:
+    """Return the numbers of what waits in a file."""
+    with DurableOutbox(path) as outbox:
+        return waiting(outbox)
+
+
+def crash(path: Path, to: Path) -> Path:
+    """Copy what a process that dies now leaves on the disk."""
+    for end in ("", "-wal"):
+        if Path(f"{path}{end}").exists():
+            shutil.copy(f"{path}{end}", f"{to}{end}")
+    return to
+
+
+def rows(path: Path, table: str = "messages") -> list[int]:
+    """Return the numbers that a crash now would leave in a table."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = crash(path, Path(folder, "copy"))
+        with closing(sqlite3.connect(copy)) as db:
+            return [n for n, *_ in db.execute(f"SELECT * FROM {table} ORDER BY 1")]  # noqa: S608
+
+
+# What is on disk when
+
+
+def test_an_event_is_on_disk_when_put_returns_and_a_sample_at_the_commit(path: Path) -> None:
+    """An event takes with it the samples before it; those behind it follow at the commit."""
+    with DurableOutbox(path) as outbox:
+        outbox.put(sample(1))
+        assert rows(path) == []
+        outbox.put(event("two"))
+        outbox.put(sample(3))
+        assert rows(path) == [1, 2]
+        outbox.commit()
+        assert rows(path) == [1, 2, 3]
+
+
+def test_what_is_answered_before_its_commit_never_touches_the_disk(path: Path) -> None:
+    """1,000 samples that are delivered at once leave not a byte."""
+    with DurableOutbox(path) as outbox:
+        before = summary_of_files(path)
+        for number in range(400):
+            outbox.put(sample(number))
+            outbox.delivered(outbox.take())
+            outbox.commit()
+        assert summary_of_files(path) == before
+
+
+def summary_of_files(path: Path) -> list[tuple[int, int]]:
+    files = [path, Path(f"{path}-wal")]
+    return [(f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+
+
+def test_an_event_that_is_not_on_disk_yet_is_not_sent(path: Path) -> None:
+    """Between its place in the line and its place on the disk the sender does not see it."""
+    with DurableOutbox(path) as outbox:
+        with outbox._writing:  # the disk is busy with something else
+            thread = threading.Thread(target=outbox.put, args=(event("one"),))
+            thread.start()
+            while not len(outbox):
+                time.sleep(0.001)
+            assert outbox.head() is None
+        thread.join()
+        assert outbox.head() is not None
+
+
+def test_thinned_samples_leave_the_disk(path: Path) -> None:
+    """What the bound gave up is not there after a restart either."""
+    with DurableOutbox(path, bytes_max=20 * (ENTRY_BYTES + 200)) as outbox:
+        for number in range(100):
+            outbox.put(sample(number))
+            outbox.commit()
+        assert outbox.statistics().thinned > 0
+        kept = [entry.sequence_number for entry in outbox._line]
+        assert rows(path) == kept
+    assert numbers(path) == kept
+
+
+def test_reading_back_goes_on_where_it_ended(path: Path) -> None:
+    """In flight first with their numbers and marked as tried, then the rest; numbers go on."""
+    with DurableOutbox(path) as outbox:
+        for number in range(4):
+            outbox.put(sample(number))
+        first, second = outbox.take(), outbox.take()
+        outbox.delivered(first)
+    with DurableOutbox(path) as outbox:
+        assert [(e.sequence_number, e.tries) for e in outbox._line] == [(2, 1), (3, 0), (4, 0)]
+        assert outbox.take().text == second.text
+        assert outbox.next_number() == 5
+        statistics = outbox.statistics()
+        assert (statistics.waiting, statistics.samples_taken) == (3, 0)
+        assert statistics.bytes_waiting == sum(e.size for e in [second, *outbox._line])
+
+
+def test_no_number_is_used_twice_after_a_crash(path: Path, tmp_path: Path) -> None:
+    """Numbers that states and lost samples had are left out."""
+    with DurableOutbox(path) as outbox:
+        outbox.put(event("one"))
+        used = [outbox.next_number() for _ in range(300)]
+        copy = crash(path, tmp_path / "copy")
+    with DurableOutbox(copy) as outbox:
+        assert outbox.next_number() > used[-1]
+
+
+def test_the_open_run_is_known_after_a_crash(path: Path, tmp_path: Path) -> None:
+    """RunStarted as it was, the run log and the method state of at most a commit ago."""
+    state = em.MethodStateMsg(
+        method_state=mdl.MethodState(
+            started_line_ids=["1"],
+            executed_line_ids=[],
+            injected_line_ids=[],
+            content_locked_line_ids=[],
+            locked_line_ids=[],
+            failed_line_ids=[],
+        )
+    )
+    with DurableOutbox(path) as outbox:
+        outbox.put(UNIT.create_run_started_msg("a", 1.0))
+        started = outbox.take()
+        outbox.delivered(started)
+        outbox.put(em.RunLogMsg(id="", run_id="a", runlog=mdl.RunLog(lines=[LINE])))
+        outbox.put(state)
+        outbox.commit()
+        copy = crash(path, tmp_path / "copy")
+    with DurableOutbox(copy) as outbox:
+        assert (len(outbox), outbox.run_id) == (0, "a")
+        assert outbox.open_run is not None
+        assert outbox.open_run.text == started.text
+        assert outbox.open_run.sequence_number == started.sequence_number
+        outbox.close_run()
+        assert decode_json(outbox.take().text) == em.RunStoppedMsg(
+            run_id="a",
+            runlog=mdl.RunLog(lines=[LINE]),
+            method_state=state.method_state,
+            archive=None,
+            archive_filename=None,
+        )
+
+
+def test_the_end_of_a_run_is_not_repeated_behind_the_next_beginning(path: Path) -> None:
+    """That RunStopped was delivered is on disk before anything behind it can be sent."""
+    with DurableOutbox(path) as outbox:
+        outbox.put(UNIT.create_run_started_msg("a", 1.0))
+        outbox.put(UNIT.create_run_stopped_msg("a"))
+        outbox.put(UNIT.create_run_started_msg("b", 2.0))
+        outbox.delivered(outbox.take())
+        assert rows(path) == [2, 3]
+        outbox.delivered(outbox.take())
+        assert rows(path) == [3]
+
+
+# Against a model, killed at any point
+
+OPERATIONS = [
+    "event",
+    "sample",
+    "run",
+    "state",
+    "take",
+    "take",
+    "deliver",
+    "deliver",
+    "retry",
+    "set_aside",
+    "rewind",
+    "commit",
+    "crash",
+    "restart",
+]
+
+
+@define(eq=False)
+class Model:
+    """An outbox on disk, and what must be true of it."""
+
+    folder: Path
+    outbox: DurableOutbox = field(init=False)
+    texts: dict[int, str] = field(factory=dict)
+    events: set[int] = field(factory=set)
+    alive: set[int] = field(factory=set)
+    flying: list[Entry] = field(factory=list)
+    tried: set[int] = field(factory=set)
+    on_disk: set[int] = field(factory=set)
+    gone_on_disk: set[int] = field(factory=set)
+    tried_on_disk: set[int] = field(factory=set)
+    run: str | None = None
+    open_run: int | None = None
+    generation: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.outbox = DurableOutbox(self.path)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / str(self.generation)
+
+    def committed(self) -> None:
+        self.on_disk = set(self.alive)
+        self.gone_on_disk = set(self.texts) - self.alive
+        self.tried_on_disk = set(self.tried)
+
+    def put(self, message: em.EngineMessage, *, is_event: bool) -> None:
+        self.outbox.put(message)
+        number = self.outbox._line[-1].sequence_number
+        assert number not in self.texts
+        self.texts[number] = self.outbox._line[-1].text
+        self.alive.add(number)
+        if is_event:
+            self.events.add(number)
+            self.committed()
+
+    def do_event(self) -> None:
+        self.put(event(str(len(self.texts))), is_event=True)
+
+    def do_sample(self) -> None:
+        self.put(sample(len(self.texts)), is_event=False)
+
+    def do_run(self) -> None:
+        if self.run is None:
+            self.run = f"run-{len(self.texts)}"
+            self.put(UNIT.create_run_started_msg(self.run, 1.0), is_event=True)
+        else:
+            stopped, self.run = UNIT.create_run_stopped_msg(self.run), None
+            self.put(stopped, is_event=True)
+
+    def do_state(self) -> None:
+        self.outbox.put(UNIT.create_method_state_msg())
+
+    def do_take(self) -> None:
+        if self.outbox.head() is not None:
+            entry = self.outbox.take()
+            self.flying.append(entry)
+            self.tried.add(entry.sequence_number)
+
+    def do_deliver(self) -> None:
+        if self.flying:
+            entry = self.flying.pop(0)
+            self.outbox.delivered(entry)
+            self.alive.discard(entry.sequence_number)
+            if entry.kind in (em.RunStartedMsg, em.RunStoppedMsg):
+                is_start = entry.kind is em.RunStartedMsg
+                self.open_run = entry.sequence_number if is_start else None
+                self.committed()
+
+    def do_retry(self) -> None:
+        if self.flying:
+            self.outbox.retry(self.flying.pop())
+
+    def do_set_aside(self) -> None:
+        if self.flying and self.flying[-1].kind is em.TagsUpdatedMsg:
+            entry = self.flying.pop()
+            self.outbox.set_aside(entry, "no")
+            self.alive.discard(entry.sequence_number)
+
+    def do_rewind(self) -> None:
+        self.outbox.rewind()
+        self.flying.clear()
+
+    def do_commit(self) -> None:
+        self.outbox.commit()
+        self.committed()
+
+    def do_restart(self) -> None:
+        self.outbox.close()
+        self.committed()
+        self.outbox = DurableOutbox(self.path)
+        self.check()
+
+    def do_crash(self) -> None:
+        to = self.folder / str(self.generation + 1)
+        crash(self.path, to)
+        self.outbox.close()
+        self.generation += 1
+        self.outbox = DurableOutbox(to)
+        self.check()
+
+    def check(self) -> None:
+        """Compare what was read back, and go on from it."""
+        found = [entry.sequence_number for entry in self.outbox._line]
+        assert found == sorted(set(found))
+        assert {n for n in self.events if n in self.alive} <= set(found)
+        assert self.on_disk & self.alive <= set(found)
+        assert not self.gone_on_disk & set(found)
+        assert {n: self.texts[n] for n in found} == {
+            e.sequence_number: e.text for e in self.outbox._line
+        }
+        marked = {entry.sequence_number for entry in self.outbox._line if entry.tries}
+        assert self.tried_on_disk & set(found) <= marked <= self.tried
+        assert self.outbox.run_id == self.run
+        known = self.outbox.open_run
+        assert (known.sequence_number if known else None) == self.open_run
+        self.alive, self.tried, self.flying = set(found), marked, []
+        self.committed()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(OPERATIONS), max_size=40))
+def test_a_crash_at_any_point_keeps_what_was_promised(operations: list[str]) -> None:
+    """Events put and not delivered are there in order, samples as of the last commit, no more."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Model(Path(folder))
+        try:
+            for operation in [*operations, "crash"]:
+                getattr(model, f"do_{operation}")()
+        finally:
+            model.outbox.close()
+
+
+def _fill_until_killed(path: Path, told: Connection) -> None:
+    outbox, stop = DurableOutbox(path), threading.Event()
+
+    def keep_committing() -> None:
+        while not stop.wait(0.001):
+            outbox.commit()
+
+    threading.Thread(target=keep_committing, daemon=True).start()
+    for number in range(1_000_000):
+        outbox.put(sample(number))
+        outbox.put(event(str(number)))
+        told.send(("put", outbox._numbers))
+        if number % 3 == 2:
+            gone = outbox.take()
+            outbox.delivered(gone)
+            outbox.commit()
+            told.send(("gone", gone.sequence_number))
+
+
+@pytest.mark.parametrize("words", [1, 200, 777])
+def test_a_process_that_is_killed_leaves_what_was_promised(path: Path, words: int) -> None:
+    """SIGKILL amid writing: every event whose put had returned is there, in order, none extra."""
+    ours, theirs = SPAWN.Pipe(duplex=False)
+    process = SPAWN.Process(target=_fill_until_killed, args=(path, theirs))
+    process.start()
+    theirs.close()
+    heard = [ours.recv() for _ in range(words)]
+    process.kill()
+    process.join()
+    with closing(ours):
+        while True:
+            try:
+                heard.append(ours.recv())
+            except (EOFError, OSError):
+                break
+    put = {number for what, number in heard if what == "put"}
+    gone = {number for what, number in heard if what == "gone"}
+    found = numbers(path)
+    assert found == sorted(found)
+    assert not gone & set(found)
+    # Odd numbers are samples; what is missing besides was delivered when it was killed.
+    at_kill = max(gone, default=0) + 1
+    assert {n for n in put if n > at_kill} <= set(found)
+
+
+# Who may have the file
+
+
+def test_only_the_owner_can_read_the_files(path: Path) -> None:
+    """Mode 0600, of the log as well, whatever the umask; a file that was open to all is closed."""
+    before = os.umask(0)
+    try:
+        with DurableOutbox(path) as outbox:
+            outbox.put(event("one"))
+            files = sorted(path.parent.iterdir())
+            assert [file.name for file in files] == ["unit.outbox", "unit.outbox-wal"]
+            assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600, 0o600]
+        path.chmod(0o644)
+        with DurableOutbox(path) as outbox:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+def _open_and_tell(path: Path, told: Connection) -> None:
+    try:
+        summarize(path)
+    except OutboxInUse as error:
+        told.send(f"person: {error}")
+    try:
+        DurableOutbox(path).close()
+    except OutboxInUse as error:
+        told.send(f"engine: {error}")
+    told.close()
+
+
+def test_a_second_process_is_told_that_the_file_is_in_use(path: Path) -> None:
+    """Neither an engine nor a person gets at the file of an engine that runs."""
+    with DurableOutbox(path) as outbox:
+        outbox.put(event("one"))
+        ours, theirs = SPAWN.Pipe(duplex=False)
+        process = SPAWN.Process(target=_open_and_tell, args=(path, theirs))
+        process.start()
+        theirs.close()
+        with closing(ours):
+            for who in ("person", "engine"):
+                assert ours.recv() == (
+                    f"{who}: The outbox {path} is in use by another process: an outbox is for one"
+                    " engine. Stop that process, or take another path."
+                )
+        process.join()
+        with pytest.raises(OutboxInUse):  # nor in this process
+            DurableOutbox(path)
+        outbox.put(event("two"))
+    assert numbers(path) == [1, 2]
+
+
+def test_messages_of_another_unit_are_not_taken_for_this_ones(path: Path) -> None:
+    """While some wait, another unit is refused; then the file is its own."""
+    with DurableOutbox(path) as outbox:
+        outbox.claim("host_A")
+        outbox.put(UNIT.create_run_started_msg("a", 1.0))
+    with DurableOutbox(path) as outbox:
+        with pytest.raises(OutboxOfAnotherUnit, match="wait 1 messages of host_A, and this is B"):
+            outbox.claim("B")
+        outbox.claim("host_A")
+        outbox.delivered(outbox.take())
+        outbox.claim("B")
+        assert (outbox.run_id, outbox.open_run) == (None, None)
+    assert summarize(path).unit == "B"
+
+
+def test_an_outbox_that_is_not_closed_warns(path: Path) -> None:
+    """It is a leak, as of a file; what was put in is on disk all the same."""
+    outbox = DurableOutbox(path)
+    outbox.put(event("one"))
+    with pytest.warns(ResourceWarning, match=f"unclosed outbox {path}"):
+        del outbox
+    assert numbers(path) == [1]
+
+
+def test_a_closed_outbox_takes_nothing(path: Path) -> None:
+    """What it would take would be lost, so it says so; closing twice is no error."""
+    outbox = DurableOutbox(path)
+    outbox.close()
+    outbox.close()
+    with pytest.raises(OutboxClosed, match=r"TagsUpdatedMsg: the outbox .* is closed"):
+        outbox.put(sample(1))
+
+
+# Faults when it is opened
+
+
+def test_a_file_of_a_newer_schema_is_left_alone(path: Path) -> None:
+    """It says to update, and changes nothing."""
+    DurableOutbox(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 2")
+    before = path.read_bytes()
+    with pytest.raises(OutboxTooNew, match=r"schema 2, this one knows 1\). Update trio-runner"):
+        DurableOutbox(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_something_else_is_left_alone(path: Path) -> None:
+    """A text, and the database of another program; discarding does not touch them either."""
+    path.write_text("notes\n" * 1000)
+    with pytest.raises(NotAnOutbox, match="is not an outbox: it is no SQLite database"):
+        DurableOutbox(path)
+    with pytest.raises(NotAnOutbox):
+        discard(path)
+    assert path.read_text() == "notes\n" * 1000
+    path.unlink()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    before = path.read_bytes()
+    with pytest.raises(NotAnOutbox, match="the database of another program"):
+        DurableOutbox(path)
+    with pytest.raises(NotAnOutbox):
+        discard(path)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_file_says_so_and_can_be_discarded(path: Path) -> None:
+    """Pages full of rubbish are found when it is opened; what can be read can be exported."""
+    with DurableOutbox(path) as outbox:
+        for number in range(1000):
+            outbox.put(sample(number))
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size - 4096 * 8)
+        file.write(b"\x5a" * 4096 * 4)
+    with pytest.raises(OutboxDamaged, match=r"cannot be read: .*Move the file away"):
+        DurableOutbox(path)
+    read = io.StringIO()
+    with pytest.raises(OutboxDamaged):
+        export(path, read)
+    lines = [json.loads(line)["sequence_number"] for line in read.getvalue().splitlines()]
+    assert lines == list(range(1, len(lines) + 1))
+    assert len(lines) > 500
+    assert discard(path) == -1
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_message_that_the_disk_has_spoilt_is_set_aside(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One changed byte in a body costs that message only, and it is told and listed."""
+    with DurableOutbox(path) as outbox:
+        for number in range(3):
+            outbox.put(sample(number))
+    with closing(sqlite3.connect(path)) as db:
+        (body,) = db.execute("SELECT body FROM messages WHERE sequence_number = 2").fetchone()
+        spoilt = body[:9] + bytes([body[9] ^ 1]) + body[10:]
+        db.execute("UPDATE messages SET body = ? WHERE sequence_number = 2", [spoilt])
+        db.commit()
+    with DurableOutbox(path) as outbox:
+        assert outbox.statistics().set_aside == 1
+        assert [e.sequence_number for e in outbox._line] == [1, 3]
+    assert "The disk has spoilt TagsUpdatedMsg 2, it is set aside" in caplog.messages
+    assert [(s.sequence_number, s.reason) for s in summarize(path).set_aside] == [
+        (2, "spoilt on the disk")
+    ]
+    assert export(path, io.StringIO(), set_aside=True) == 0
+
+
+@contextmanager
+def no_root() -> Iterator[None]:
+    """Have the rights of nobody, where root would be stopped by none."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_that_cannot_be_written_says_so() -> None:
+    """A new file in it, a file that is there, and a folder that is not there."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        path = folder / "unit.outbox"
+        DurableOutbox(path).close()
+        path.chmod(0o666)
+        folder.chmod(0o555)
+        with no_root():
+            with pytest.raises(OutboxNotWritable, match="cannot be written"):
+                DurableOutbox(folder / "new.outbox")
+            with pytest.raises(OutboxNotWritable, match="cannot be written"):
+                DurableOutbox(path)
+        with pytest.raises(OutboxNotWritable, match="There is no folder"):
+            DurableOutbox(folder / "missing" / "unit.outbox")
+    finally:
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+# Faults while it runs
+
+
+def _meet_a_full_disk(path: Path, told: Connection) -> None:
+    now = [0.0]
+    outbox = DurableOutbox(path, clock=lambda: now[0])
+    outbox.put(event("0"))
+    room = Path(f"{path}-wal").stat().st_size + 20_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    for number in range(1, 100):
+        outbox.put(event(str(number)))
+    degraded = [outbox.statistics().degraded]
+    for now[0] in (29.9, 30.0):  # not yet tried; tried, and the disk is full still
+        outbox.commit()
+        degraded.append(outbox.statistics().degraded)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    for now[0] in (59.9, 60.0):
+        outbox.put(sample(1))
+        outbox.commit()
+        degraded.append(outbox.statistics().degraded)
+    outbox.put(event("last"))
+    told.send((degraded, outbox._numbers))
+    time.sleep(60)
+
+
+def test_a_full_disk_degrades_and_when_there_is_room_all_is_written(path: Path) -> None:
+    """A limit on the size of files: the outbox goes on in memory, says so, and recovers at 60 s."""
+    ours, theirs = SPAWN.Pipe(duplex=False)
+    process = SPAWN.Process(target=_meet_a_full_disk, args=(path, theirs))
+    process.start()
+    theirs.close()
+    with closing(ours):
+        degraded, last = ours.recv()
+    process.kill()
+    process.join()
+    assert [reason is not None for reason in degraded] == [True, True, True, True, False]
+    assert "disk I/O error" in degraded[0] or "full" in degraded[0]
+    # 100 events, 2 samples, 1 event; killed before it was closed
+    assert last == 103
+    assert numbers(path) == list(range(1, 104))
+
+
+def test_a_file_that_vanishes_is_noticed_and_made_anew(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Writing into a file that is deleted would be a silent loss; said once, tried every 30 s."""
+    now = 0.0
+    with DurableOutbox(path, clock=lambda: now) as outbox:
+        for number in range(5):
+            outbox.put(event(str(number)))
+        outbox.delivered(outbox.take())
+        moved = path.rename(path.with_name("moved"))
+        Path(f"{path}-wal").unlink()
+        path.mkdir()
+        for now in (1.0, 32.0, 63.0):
+            outbox.put(event(str(now)))
+            assert outbox.statistics().degraded is not None
+        errors = [r for r in caplog.records if r.levelno == logging.ERROR]
+        assert len(errors) == 1
+        assert "waits in memory only" in errors[0].message
+        path.rmdir()
+        now = 94.0
+        outbox.commit()
+        assert outbox.statistics().degraded is None
+        assert rows(path) == [2, 3, 4, 5, 6, 7, 8]
+    assert moved.exists()
+
+
+def test_another_outbox_that_took_the_place_is_not_touched(path: Path, tmp_path: Path) -> None:
+    """A stranger's messages are neither sent nor deleted; the outbox stays in memory."""
+    other = tmp_path / "other"
+    with DurableOutbox(other) as outbox:
+        outbox.put(event("theirs"))
+    now = 0.0
+    with DurableOutbox(path, clock=lambda: now) as outbox:
+        outbox.put(event("ours"))
+        Path(f"{path}-wal").unlink()
+        other.replace(path)
+        outbox.put(event("more"))
+        now = 30.0
+        outbox.put(event("and more"))
+        assert "Another outbox is at" in str(outbox.statistics().degraded)
+    with DurableOutbox(path) as outbox:
+        assert "theirs" in outbox.take().text
+        assert len(outbox) == 1
+
+
+def test_what_is_delivered_while_the_disk_is_away_is_gone_when_it_is_back(path: Path) -> None:
+    """The file that comes back is brought up to date: removed, added, and marked as tried."""
+    now = 0.0
+    with DurableOutbox(path, clock=lambda: now) as outbox:
+        for number in range(3):
+            outbox.put(event(str(number)))
+        moved = path.rename(path.with_name("moved"))
+        outbox.put(event("3"))
+        outbox.delivered(outbox.take())
+        outbox.take()
+        moved.rename(path)
+        now = 30.0
+        outbox.commit()
+        assert outbox.statistics().degraded is None
+        assert rows(path) == [2, 3, 4]
+    with DurableOutbox(path) as outbox:
+        assert [(e.sequence_number, e.tries) for e in outbox._line] == [(2, 1), (3, 0), (4, 0)]
+
+
+def test_a_disk_that_fails_leaves_what_was_set_aside_for_later(path: Path) -> None:
+    """The reason why a message was given up is written when the disk is back."""
+    now = 0.0
+    with DurableOutbox(path, clock=lambda: now) as outbox:
+        outbox.put(sample(1))
+        outbox.commit()
+        path.rename(path.with_name("moved"))
+        outbox.set_aside(outbox.take(), "not understood")
+        outbox.commit()
+        assert outbox.statistics().degraded is not None
+        now = 30.0
+        outbox.commit()
+        assert outbox.statistics().degraded is None
+    assert [aside.reason for aside in summarize(path).set_aside] == ["not understood"]
+
+
+# How much, how fast
+
+
+def test_fifty_thousand_messages_open_in_no_time(path: Path) -> None:
+    """The backlog of days is written in batches and read back at once (0.4 s where measured)."""
+    message = sample(1)
+    with DurableOutbox(path) as outbox:
+        for _ in range(50_000):
+            outbox.put(message)
+    started = time.perf_counter()
+    with DurableOutbox(path) as outbox:
+        assert time.perf_counter() - started < 5
+        assert len(outbox) == 50_000
+
+
+def test_of_what_was_set_aside_the_newest_thousand_are_kept(path: Path) -> None:
+    """Of 1,005 the first 5 are dropped, and counted."""
+    with DurableOutbox(path) as outbox:
+        for number in range(1005):
+            outbox.put(sample(number))
+            outbox.set_aside(outbox.take(), f"reason {number}")
+        outbox.commit()
+        assert len(rows(path, "set_aside")) == 1000
+    summary = summarize(path)
+    assert summary.set_aside_dropped == 5
+    assert summary.set_aside[0].reason == "reason 5"
+
+
+# What people can do
+
+
+@pytest.fixture
+def crashed(path: Path, tmp_path: Path) -> Path:
+    """Return the file of a process that died in a run, with four messages waiting."""
+    with DurableOutbox(path) as outbox:
+        outbox.claim("host_Unit")
+        outbox.put(UNIT.create_run_started_msg("a", 1.0))
+        outbox.delivered(outbox.take())
+        for number in range(3):
+            outbox.put(sample(number))
+        outbox.set_aside(outbox.take(), "not understood")
+        outbox.take()
+        outbox.put(event("hello"))
+        outbox.put(sample(4))
+        outbox.commit()
+        return crash(path, tmp_path / "crashed")
+
+
+def test_a_summary_tells_what_waits(crashed: Path) -> None:
+    """Counts, sizes, the run, what was set aside and why; twice, since nothing is changed."""
+    for _ in range(2):
+        summary = summarize(crashed)
+        assert (summary.schema, summary.unit, summary.open_run) == (1, "host_Unit", "a")
+        assert summary.counts == {"TagsUpdatedMsg": 3, "WebPushNotificationMsg": 1}
+        assert (summary.waiting, summary.maybe_arrived) == (4, 1)
+        assert summary.oldest is not None
+        assert summary.newest is not None
+        assert time.time() - 60 < summary.oldest <= summary.newest <= time.time()
+        assert 0 < summary.bytes < summary.file_bytes
+        (aside,) = summary.set_aside
+        assert (aside.sequence_number, aside.kind) == (2, "TagsUpdatedMsg")
+        assert aside.reason == "not understood"
+    assert numbers(crashed) == [3, 4, 5, 6]
+
+
+def test_an_export_holds_the_messages_as_they_would_be_sent(crashed: Path) -> None:
+    """A line of JSON each, in order, that decodes to the message."""
+    file = io.StringIO()
+    assert export(crashed, file) == 4
+    messages = [decode_json(line) for line in file.getvalue().splitlines()]
+    assert messages[0] == em.TagsUpdatedMsg(sequence_number=3, tags=sample(1).tags)
+    assert [getattr(m, "sequence_number", None) for m in messages] == [3, 4, 5, 6]
+    aside = io.StringIO()
+    assert export(crashed, aside, set_aside=True) == 1
+    assert json.loads(aside.getvalue())["sequence_number"] == 2
+
+
+def test_discarding_keeps_the_numbers_and_the_run_that_is_to_be_ended(crashed: Path) -> None:
+    """Nothing waits behind it; the aggregator still has the run, so the next start ends it."""
+    assert discard(crashed) == 4
+    summary = summarize(crashed)
+    assert (summary.counts, summary.set_aside, summary.open_run) == ({}, [], "a")
+    with DurableOutbox(crashed) as outbox:
+        assert outbox.run_id == "a"
+        assert outbox.next_number() > 6
+
+
+@pytest.mark.parametrize(
+    "look", [summarize, lambda path: export(path, io.StringIO()), discard], ids=str
+)
+def test_a_file_that_is_not_there_is_not_made(path: Path, look: Callable[[Path], object]) -> None:
+    """Looking at nothing says so; an empty file is no outbox."""
+    with pytest.raises(OutboxNotFound, match="There is no outbox"):
+        look(path)
+    assert not path.exists()
+    path.touch()
+    with pytest.raises(OutboxError, match="is not an outbox: it is empty"):
+        look(path)

@@ -1,0 +1,188 @@
+"""What a person can do with the file of an engine that has ended, whether in order or by a crash.
+
+While an engine runs it holds its file, and these raise OutboxInUse.
+"""
+
+import zlib
+from pathlib import Path
+from typing import TextIO
+
+from attrs import frozen
+
+from trio_runner._outbox import decompress
+from trio_runner._outbox_sqlite._errors import OutboxDamaged, explained
+from trio_runner._outbox_sqlite._file import APPLICATION_ID, SCHEMA_VERSION, Fact, OutboxFile
+from trio_runner.protocol import decode_json
+from trio_runner.protocol import engine_messages as em
+
+
+@frozen
+class SetAside:
+    """A message that the aggregator would never take; `taken_at` in seconds since the epoch."""
+
+    sequence_number: int
+    kind: str
+    taken_at: float
+    reason: str
+    bytes: int
+    """Of the body, compressed."""
+
+
+@frozen
+class OutboxSummary:
+    """What an outbox holds; instants are in seconds since the epoch."""
+
+    path: Path
+    schema: int
+    unit: str | None
+    """Whose messages these are, None if no engine has claimed the outbox."""
+    counts: dict[str, int]
+    """How many messages of each type wait, the most frequent first."""
+    oldest: float | None
+    """When the first of those that wait was put in."""
+    newest: float | None
+    bytes: int
+    """Of the bodies of those that wait, compressed."""
+    file_bytes: int
+    """Of the file and its write-ahead log."""
+    maybe_arrived: int
+    """How many of those that wait were sent once, with an unknown outcome."""
+    open_run: str | None
+    """The run that the aggregator was told of and that had not ended for it."""
+    set_aside: list[SetAside]
+    """The oldest first."""
+    set_aside_dropped: int
+    """How many more were set aside, and are not kept any more."""
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait."""
+        return sum(self.counts.values())
+
+
+def summarize(path: Path | str) -> OutboxSummary:
+    """Return what an outbox holds; nothing is changed. Raises an `OutboxError`."""
+    path = Path(path)
+    file_bytes = sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())
+    file = OutboxFile.open(path, create=False)
+    try:
+        with explained(path):
+            return _summary(file, file_bytes)
+    finally:
+        file.close()
+
+
+def _summary(file: OutboxFile, file_bytes: int) -> OutboxSummary:
+    db = file.db
+    counts = db.execute("SELECT kind, count(*) FROM messages GROUP BY kind ORDER BY 2 DESC, 1")
+    oldest, newest, size, tried = db.execute(
+        "SELECT min(taken_at), max(taken_at), coalesce(sum(length(body)), 0),"
+        " coalesce(sum(tried), 0) FROM messages"
+    ).fetchone()
+    facts: dict[str, Fact] = dict(db.execute("SELECT name, value FROM facts"))
+    unit, dropped = facts.get("unit"), facts.get("set_aside_dropped", 0)
+    aside = db.execute(
+        "SELECT sequence_number, kind, taken_at, reason, length(body) FROM set_aside"
+        " ORDER BY sequence_number"
+    )
+    return OutboxSummary(
+        path=file.path,
+        schema=SCHEMA_VERSION,
+        unit=unit if isinstance(unit, str) else None,
+        counts=dict(counts.fetchall()),
+        oldest=oldest,
+        newest=newest,
+        bytes=size,
+        file_bytes=file_bytes,
+        maybe_arrived=tried,
+        open_run=_run_of(facts.get("open_run_body")),
+        set_aside=[SetAside(*row) for row in aside],
+        set_aside_dropped=dropped if isinstance(dropped, int) else 0,
+    )
+
+
+def _run_of(run_started: Fact) -> str | None:
+    if not isinstance(run_started, bytes):
+        return None
+    text = _text(run_started)
+    message = decode_json(text) if text is not None else None
+    return message.run_id if isinstance(message, em.RunStartedMsg) else None
+
+
+def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
+    """Write the messages that wait to `file`, a line of JSON each, in order; return how many.
+
+    A line is the message as it would be sent, but for `engine_id`, which the aggregator gives at
+    the registration. With `set_aside`, write those that were set aside instead. What the disk has
+    spoilt is left out; a damaged file is read as far as it can be.
+
+    Raises an `OutboxError`; what could be read is written by then.
+    """
+    outbox = OutboxFile.open(Path(path), create=False, check=False)
+    table = "set_aside" if set_aside else "messages"
+    count = 0
+    try:
+        with explained(outbox.path):
+            for number, body in outbox.db.execute(
+                f"SELECT sequence_number, body FROM {table} ORDER BY sequence_number"  # noqa: S608
+            ):
+                text = _text(body)
+                if text is not None:
+                    file.write(f'{{"sequence_number":{number},{text[1:]}\n')
+                    count += 1
+    finally:
+        outbox.close()
+    return count
+
+
+def _text(body: bytes) -> str | None:
+    try:
+        return decompress(body)
+    except (zlib.error, ValueError):
+        return None
+
+
+def discard(path: Path | str) -> int:
+    """Delete all messages, those set aside as well, for good; return how many waited.
+
+    The sequence numbers go on, and what the aggregator knows of a run that is on is kept, so that
+    the next start ends it there. Of a damaged file nothing is kept: it is deleted, and -1 is
+    returned. Raises another `OutboxError`; a file that is something else is left as it is.
+    """
+    path = Path(path)
+    try:
+        file = OutboxFile.open(path, create=False)
+    except OutboxDamaged:
+        if not _is_outbox(path):
+            raise
+        _delete(path)
+        return -1
+    try:
+        with explained(path):
+            return _empty(file)
+    finally:
+        file.close()
+
+
+def _empty(file: OutboxFile) -> int:
+    with file.transaction():
+        waiting, last = file.db.execute(
+            "SELECT count(*), coalesce(max(sequence_number), 0) FROM messages"
+        ).fetchone()
+        file.db.execute("UPDATE facts SET value = max(value, ?) WHERE name = 'numbers'", (last,))
+        file.db.execute("DELETE FROM messages")
+        file.db.execute("DELETE FROM set_aside")
+        file.db.execute("DELETE FROM facts WHERE name = 'set_aside_dropped'")
+    file.db.execute("VACUUM")
+    return int(waiting)
+
+
+def _is_outbox(path: Path) -> bool:
+    with path.open("rb") as file:  # a database's header has its application id at byte 68
+        return file.read(72)[68:] == APPLICATION_ID.to_bytes(4, "big")
+
+
+def _delete(path: Path) -> None:
+    with explained(path):
+        for file in (path, Path(f"{path}-wal"), Path(f"{path}-journal")):
+            file.unlink(missing_ok=True)
