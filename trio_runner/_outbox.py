@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import ClassVar
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from trio_runner.protocol import decode_json, encode_body
 from trio_runner.protocol import engine_messages as em
@@ -39,6 +39,10 @@ COMMIT_S = 0.5
 
 ENTRY_BYTES = 400
 """What a waiting message costs in memory besides its body, rounded up from what was measured."""
+
+
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024 - 1024
+"""The aggregator's server takes frames of 16 MiB; what is around a message in one is under 1 kB."""
 
 
 class Delivery(Enum):
@@ -113,6 +117,8 @@ class OutboxStatistics:
     """Samples given up because the bound was reached."""
     set_aside: int
     """Messages that the aggregator will never take, given up."""
+    archives_left_out: int
+    """Runs whose end went without its archive, since the aggregator takes no message so big."""
     waiting: int
     """Events and samples not yet delivered, those in flight included."""
     bytes_waiting: int
@@ -165,7 +171,9 @@ class MemoryOutbox:
     _counts: dict[str, int] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._counts = dict.fromkeys(("event", "sample", "delivered", "thinned", "set_aside"), 0)
+        self._counts = dict.fromkeys(
+            ("event", "sample", "delivered", "thinned", "set_aside", "archives_left_out"), 0
+        )
 
     def put(self, message: em.EngineMessage) -> None:
         """Take a message in. Any thread may call it; it returns when the message is queued."""
@@ -173,6 +181,12 @@ class MemoryOutbox:
         if delivery is None:
             raise TypeError(f"{type(message).__name__} is not a message that a runner sends")
         body = encode_body(message)
+        if is_too_big(body) and isinstance(message, em.RunStoppedMsg) and message.archive:
+            logger.error(
+                "The archive of run %s is too big to be sent, it is left out", message.run_id
+            )
+            self._counts["archives_left_out"] += 1
+            body = encode_body(evolve(message, archive=None, archive_filename=None))
         if delivery is Delivery.STATE:
             with self._lock:
                 self._states[type(message)] = body
@@ -315,6 +329,7 @@ class MemoryOutbox:
                 delivered=self._counts["delivered"],
                 thinned=self._counts["thinned"],
                 set_aside=self._counts["set_aside"],
+                archives_left_out=self._counts["archives_left_out"],
                 waiting=len(self),
                 bytes_waiting=self._bytes,
                 degraded=self._why_degraded(),
@@ -364,6 +379,11 @@ class MemoryOutbox:
         for entry in entries:
             self._bytes -= entry.size
             self._counts[counted_as] += 1
+
+
+def is_too_big(body: str) -> bool:
+    """Tell whether the aggregator would refuse an encoded message for its size."""
+    return len(body) * 4 > MESSAGE_BYTES_MAX and len(body.encode()) > MESSAGE_BYTES_MAX
 
 
 def compress(text: str) -> bytes:

@@ -12,7 +12,7 @@ import trio
 from attrs import define, field
 
 from trio_runner._errors import LinkLost
-from trio_runner._outbox import STATE_TYPES, Entry, MemoryOutbox
+from trio_runner._outbox import STATE_TYPES, Entry, MemoryOutbox, is_too_big
 from trio_runner._publish import Doorbell
 from trio_runner._window import Window
 from trio_runner.net import Answered, Session
@@ -120,8 +120,11 @@ class Sender:
     # Messages out, answers in
 
     def _send_entry(self, entry: Entry) -> None:
+        text = entry.text
+        if is_too_big(text):
+            self._outbox.set_aside(entry, "it is over the aggregator's limit of 16 MiB")
+            return
         self._barrier = entry.is_event
-
         sent, unanswered = trio.current_time(), self._unanswered + 1
 
         def judge(answer: m.MessageBase) -> None:
@@ -129,7 +132,7 @@ class Sender:
                 self._window.answered(trio.current_time() - sent, unanswered)
             self._judge(entry, answer)
 
-        self._send(entry.sequence_number, entry.text, judge)
+        self._send(entry.sequence_number, text, judge)
 
     def _judge(self, entry: Entry, answer: m.MessageBase) -> None:
         verdict = classify(answer)
@@ -145,6 +148,12 @@ class Sender:
         """Send the latest message of a type, if this link has not had it answered already."""
         body = self._outbox.state(kind)
         if body is None or body == self._answered_states.get(kind):
+            return
+        if is_too_big(body):
+            self._answered_states[kind] = body
+            logger.error(
+                "%s is over the aggregator's limit of 16 MiB, it is left out", kind.__name__
+            )
             return
 
         def note(answer: m.MessageBase) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from tests.unit import EPOCH, Named, Unit, World, world
 from trio_runner import RunStateChange
@@ -301,9 +302,9 @@ async def test_poison_is_set_aside_and_the_line_goes_on(
 async def test_a_failure_is_logged_once_not_at_every_dial(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A night without an aggregator leaves one warning, and the statistics say the reason."""
+    """Minutes without an aggregator leave one warning, and the statistics say the reason."""
     async with world(up=False) as w:
-        await trio.sleep(3600)
+        await trio.sleep(600)
         warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
         assert [r.message for r in warnings] == [w.runner.statistics().last_failure]
         assert "Is the aggregator running there?" in warnings[0].message
@@ -328,3 +329,37 @@ async def test_a_command_while_catching_up_is_answered_at_once(autojump_clock: C
         assert trio.current_time() - asked <= 0.25 + 1e-6
         assert w.unit.commands == [("control", "Pause")]
         assert w.runner.state == "CatchingUp"
+
+
+async def test_what_is_over_the_aggregators_limit_does_not_stop_the_line(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run's end goes without a huge archive, other huge messages are left out; all is said."""
+    async with world() as w:
+        await w.settled()
+        huge = "x" * (16 * 1024 * 1024)
+        w.runner.on_start("run-1")
+        w.runner.on_notify_command(huge)
+        stopped = w.unit.create_run_stopped_msg("run-1")
+        w.runner.post(evolve(stopped, archive=huge, archive_filename="run-1.csv"))
+        w.unit.run_log.append(
+            mdl.RunLogLine(
+                id="1",
+                command_name=huge,
+                start=0.0,
+                end=None,
+                progress=None,
+                start_values=[],
+                end_values=[],
+            )
+        )
+        w.runner.post(w.unit.create_runlog_msg("run-1"))
+        await trio.sleep(1)
+        statistics = w.runner.statistics().outbox
+        assert (statistics.archives_left_out, statistics.set_aside, len(w.changes)) == (1, 1, 1)
+        assert w.aggregator.recent_runs[0].archive is None
+        assert w.aggregator.messages(em.RunLogMsg) == []
+        w.unit.run_log.clear()
+    errors = [r.message for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(errors) == 3
+    assert all("too big" in error or "16 MiB" in error for error in errors)
