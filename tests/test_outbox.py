@@ -3,7 +3,9 @@
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 from attrs import evolve
@@ -137,6 +139,31 @@ def test_at_the_bound_every_second_sample_of_the_oldest_half_goes(make: Make) ->
     entries = [outbox.take() for _ in range(7)]
     assert [entry.sequence_number for entry in entries] == [1, 3, 5, 6, 7, 8, 9]
     assert statistics.bytes_waiting == sum(len(entry.body) + ENTRY_BYTES for entry in entries)
+
+
+def test_of_three_days_an_even_picture_stays_and_the_last_hour_whole(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """72 h without an aggregator, a unit of 20 tags that is sampled every 1.1 s, 64 MiB.
+
+    Scaled by 100, so that the test is quick: a sample every 110 s, in 64 MiB / 100.
+    """
+    outbox, rng, times = make(64 * 1024 * 1024 // 100), Random(1), dict[int, int]()
+    for number, time_s in enumerate(range(0, 72 * 3600, 110), 1):
+        tags = [
+            mdl.TagValue(name=f"FT{n:02}", tick_time=time_s, value=rng.random(), value_unit="L/h")
+            for n in range(20)
+        ]
+        outbox.put(em.TagsUpdatedMsg(tags=tags))
+        times[number] = time_s
+    kept = [times[number] for number in waiting(outbox)]
+    hours = [sum(time_s // 3600 == hour for time_s in kept) for hour in range(72)]
+    # An hour has 32 or 33 samples; thinned by 8 it has 4 or 5, which lie 8 * 110 s apart.
+    assert hours[-1] in (32, 33)
+    assert min(hours) >= 4
+    assert max(b - a for a, b in pairwise(kept)) <= 8 * 110
+    assert outbox.statistics().thinned == len(times) - len(kept)
+    assert sum("has reached its bound" in r.message for r in caplog.records) == 1
 
 
 def test_thinning_again_and_again_keeps_the_first_the_last_and_every_event(make: Make) -> None:

@@ -75,8 +75,9 @@ STATE_TYPES = [kind for kind, delivery in DELIVERY.items() if delivery is Delive
 class Entry:
     """A message in the line: its number, its type, its body, encoded and compressed.
 
-    `taken_at` is when it was put in (seconds since the epoch), `tries` how often it was sent, and
-    `is_queued` false for as long as the `put` of an event has not returned.
+    `taken_at` is when it was put in (seconds since the epoch), `tries` how often it was sent,
+    `is_queued` false for as long as the `put` of an event has not returned, and `thinnings` how
+    often its neighbours were given up and it was not.
     """
 
     sequence_number: int
@@ -85,6 +86,7 @@ class Entry:
     taken_at: float
     tries: int = 0
     is_queued: bool = True
+    thinnings: int = 0
 
     @property
     def text(self) -> str:
@@ -353,24 +355,29 @@ class MemoryOutbox:
             pass
 
     def _thin(self) -> bool:
-        """Give up every second sample of the oldest half; return whether there was one to give up.
+        """Give up every second of the densest in the oldest half; return whether there was one.
 
         A sample that was sent once may have arrived: giving it up would make the count a guess.
         """
         samples = [entry for entry in self._line if not entry.is_event and not entry.tries]
-        given_up = samples[: max(2, len(samples) // 2)][1::2]
+        dense = _densest(samples[: max(2, len(samples) // 2)])
+        given_up = dense[1::2]
         if not given_up:
             return False
+        for entry in dense[::2]:
+            entry.thinnings += 1
         gone = set(map(id, given_up))
         self._line = deque(entry for entry in self._line if id(entry) not in gone)
         self._drop(given_up, "thinned")
         for entry in given_up:
             self._journal.gone(entry)
-        logger.warning(
-            "The outbox has reached its bound of %d bytes: every second sample of its oldest half"
-            " is given up, %d now, %d in all",
+        # Once loudly; the statistics count on.
+        first = self._counts["thinned"] == len(given_up)
+        logger.log(
+            logging.WARNING if first else logging.DEBUG,
+            "The outbox has reached its bound of %d bytes: of its oldest half every second sample"
+            " is given up, where they are densest; %d in all",
             self.bytes_max,
-            len(given_up),
             self._counts["thinned"],
         )
         return True
@@ -379,6 +386,19 @@ class MemoryOutbox:
         for entry in entries:
             self._bytes -= entry.size
             self._counts[counted_as] += 1
+
+
+def _densest(samples: list[Entry]) -> list[Entry]:
+    """Return those whose neighbours were given up least often, a quarter of all at the least.
+
+    So what is old becomes evenly thin, while halving all of it each time would leave of a long
+    outage its end and next to nothing of its beginning.
+    """
+    for most in range(max(entry.thinnings for entry in samples) + 1 if samples else 0):
+        dense = [entry for entry in samples if entry.thinnings <= most]
+        if len(dense) * 4 >= len(samples):
+            return dense
+    return samples
 
 
 def is_too_big(body: str) -> bool:
