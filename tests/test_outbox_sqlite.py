@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_outbox import LINE, UNIT, event, sample, waiting
+from tests.unit import Unit
 from trio_runner import (
     DurableOutbox,
     NotAnOutbox,
@@ -520,6 +521,19 @@ def test_a_file_that_is_something_else_is_left_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_the_rights_of_what_is_something_else_are_left_alone(path: Path) -> None:
+    """A text and a folder that all may read stay so when they are taken for an outbox."""
+    path.write_text("notes\n" * 1000)
+    path.chmod(0o644)
+    with pytest.raises(NotAnOutbox):
+        summarize(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    path.parent.chmod(0o755)
+    with pytest.raises(OutboxError):
+        summarize(path.parent)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+
+
 def test_a_damaged_file_says_so_and_can_be_discarded(path: Path) -> None:
     """Pages full of rubbish are found when it is opened; what can be read can be exported."""
     with DurableOutbox(path) as outbox:
@@ -805,8 +819,25 @@ def test_discarding_keeps_the_numbers_and_the_run_that_is_to_be_ended(crashed: P
         assert outbox.next_number() > 6
 
 
+def test_the_aggregator_is_told_no_more_of_a_run_than_the_disk_knows(path: Path) -> None:
+    """A run log is sent when it is on disk: what a crash leaves is then no older."""
+    unit = Unit(clock=lambda: 0.0)
+    with DurableOutbox(path) as outbox:
+        outbox.put(unit.create_run_started_msg("a", 1.0))
+        outbox.put(unit.create_runlog_msg("a"))
+        outbox.put(unit.create_control_state_msg())
+        assert outbox.state(em.RunLogMsg) is None
+        assert outbox.state(em.ControlStateMsg) is not None
+        outbox.commit()
+        assert '"run_id":"a"' in (outbox.state(em.RunLogMsg) or "")
+        outbox.put(unit.create_run_stopped_msg("a"))
+        assert outbox.state(em.RunLogMsg) is None
+
+
 @pytest.mark.parametrize(
-    "look", [summarize, lambda path: export(path, io.StringIO()), discard], ids=str
+    "look",
+    [summarize, lambda path: export(path, io.StringIO()), discard],
+    ids=["summarize", "export", "discard"],
 )
 def test_a_file_that_is_not_there_is_not_made(path: Path, look: Callable[[Path], object]) -> None:
     """Looking at nothing says so; an empty file is no outbox."""

@@ -48,3 +48,15 @@ async def test_who_has_left_is_forgotten() -> None:
         assert await values.receive() == 1
     broadcast.publish(2)
     assert not broadcast._subscribers
+
+
+async def test_who_comes_late_or_leaves_early_is_no_harm() -> None:
+    """Behind the end a subscription ends at once; a subscriber that closed hears no more."""
+    broadcast = Broadcast[int]()
+    with broadcast.subscribe() as early, broadcast.subscribe() as other:
+        early.close()
+        broadcast.publish(1)
+        assert await other.receive() == 1
+    broadcast.close()
+    with broadcast.subscribe() as late:
+        assert [value async for value in late] == []

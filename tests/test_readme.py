@@ -44,6 +44,15 @@ def test_the_example_of_a_test_passes() -> None:
     exec(PYTHON[1], {})  # noqa: S102
 
 
+def test_the_example_of_a_durable_outbox_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block makes the file and leaves nothing open."""
+    monkeypatch.chdir(tmp_path)
+    exec(PYTHON[2], {})  # noqa: S102
+    assert (tmp_path / "skid.outbox").exists()
+
+
 def test_the_example_of_embedding_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """It starts, meets no aggregator, and says so."""
     namespace: dict[str, object] = {}

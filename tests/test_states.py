@@ -12,7 +12,7 @@ async def ignore(*_: object) -> None:
 
 
 def machine_in(state: RecoverState) -> StateMachine:
-    machine = StateMachine(ignore, ignore)
+    machine = StateMachine(ignore, lambda *_: None, ignore)
     machine.current = state
     return machine
 
@@ -55,7 +55,7 @@ async def test_a_change_is_told_before_and_behind() -> None:
     async def changed(after: str) -> None:
         told.append((machine.current, after))
 
-    machine = StateMachine(changing, changed)
+    machine = StateMachine(changing, lambda *_: None, changed)
     async with machine.alive("Connected"):
         assert told == [("Started", "Started", "Connected"), ("Connected", "Connected")]
 

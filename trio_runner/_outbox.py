@@ -76,8 +76,9 @@ class Entry:
     """A message in the line: its number, its type, its body, encoded and compressed.
 
     `taken_at` is when it was put in (seconds since the epoch), `tries` how often it was sent,
-    `is_queued` false for as long as the `put` of an event has not returned, and `thinnings` how
-    often its neighbours were given up and it was not.
+    `is_queued` false for as long as the `put` of an event has not returned, `thinnings` how often
+    its neighbours were given up and it was not, and `failures` how often the aggregator failed to
+    handle it.
     """
 
     sequence_number: int
@@ -87,6 +88,7 @@ class Entry:
     tries: int = 0
     is_queued: bool = True
     thinnings: int = 0
+    failures: int = 0
 
     @property
     def text(self) -> str:
@@ -170,6 +172,7 @@ class MemoryOutbox:
     _lock: threading.RLock = field(factory=threading.RLock, init=False)
     _numbers: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
+    _events: int = field(default=0, init=False)
     _counts: dict[str, int] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -253,6 +256,17 @@ class MemoryOutbox:
         """Return what is to be sent next, None if there is nothing yet."""
         with self._lock:
             return self._line[0] if self._line and self._line[0].is_queued else None
+
+    def oldest_number(self) -> int | None:
+        """Return the least sequence number of what is not delivered, None if there is nothing."""
+        with self._lock:
+            waiting = [self._line[0].sequence_number] if self._line else []
+            return min([*self._in_flight, *waiting], default=None)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether an event is not delivered yet."""
+        return self._events > 0
 
     def take(self) -> Entry:
         """Take the head; it is in flight until `delivered`, `retry`, `set_aside` or `rewind`."""
@@ -347,6 +361,7 @@ class MemoryOutbox:
     def _append(self, entry: Entry) -> None:
         self._line.append(entry)
         self._bytes += entry.size
+        self._events += entry.is_event
         self._journal.added(entry)
         self._keep_bound()
 
@@ -385,6 +400,7 @@ class MemoryOutbox:
     def _drop(self, entries: Iterable[Entry], counted_as: str) -> None:
         for entry in entries:
             self._bytes -= entry.size
+            self._events -= entry.is_event
             self._counts[counted_as] += 1
 
 

@@ -32,14 +32,17 @@ class Broadcast(Generic[T]):
     """Hands every value to every subscriber, in order; a slow subscriber loses none."""
 
     _subscribers: set[trio.MemorySendChannel[T]] = field(factory=set, init=False)
+    _is_closed: bool = field(default=False, init=False)
 
     def publish(self, value: T) -> None:
         """Hand a value to all who are subscribed now."""
         for subscriber in self._subscribers:
-            subscriber.send_nowait(value)
+            with suppress(trio.BrokenResourceError):  # it closed its channel and has heard enough
+                subscriber.send_nowait(value)
 
     def close(self) -> None:
-        """End every subscription behind the values it still holds."""
+        """End every subscription behind the values it still holds, and every later one at once."""
+        self._is_closed = True
         for subscriber in self._subscribers:
             subscriber.close()
         self._subscribers.clear()
@@ -53,6 +56,8 @@ class Broadcast(Generic[T]):
         """
         send, receive = trio.open_memory_channel[T](math.inf)
         self._subscribers.add(send)
+        if self._is_closed:
+            send.close()
         try:
             with receive:
                 yield receive

@@ -29,6 +29,9 @@ from trio_runner.protocol import engine_messages as em
 
 logger = logging.getLogger(__name__)
 
+END_S = 1
+"""What the callbacks of the last two changes of state may take (s), besides the flush."""
+
 AsyncConnectionCallback = Callable[[], Awaitable[None]]
 StateChangingCallback = Callable[[RecoverState, RecoverState], Awaitable[None]]
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
@@ -76,7 +79,8 @@ class EngineRunner:
     it instead; a run of that id that the outbox does not know begins.
 
     The callbacks are attributes, None or async functions; the task tree waits for them, so they
-    delay what comes behind the state that they announce. What one raises ends `run()`.
+    delay what comes behind the state that they announce. One that still runs when its link is lost
+    is cancelled. What one raises ends `run()`.
     """
 
     connected_callback: AsyncConnectionCallback | None = None
@@ -90,7 +94,9 @@ class EngineRunner:
     reconnected_callback: AsyncConnectionCallback | None = None
     """When all that waited is delivered."""
     first_steady_state_callback: AsyncConnectionCallback | None = None
-    """Once, behind the first connected or reconnected callback: the time to start an engine."""
+    """Behind the first connected or reconnected callback: the time to start an engine.
+
+    Once, but for a link that is lost while it runs: then it is cancelled, and called again."""
     state_changing_callback: StateChangingCallback | None = None
     """Before every change of state, with the state before and the state to be."""
 
@@ -113,7 +119,7 @@ class EngineRunner:
         self._clock = clock
         self._outbox = outbox if outbox is not None else MemoryOutbox()
         self._changes = Broadcast[StateChange]()
-        self._states = StateMachine(self._before_change, self._after_change)
+        self._states = StateMachine(self._before_change, self._publish_change, self._after_change)
         self._bell = Doorbell()
         self._sampler = Sampler(message_builder, self._outbox)
         self._ticker = Ticker(self._sampler, timing, self._bell)
@@ -150,7 +156,7 @@ class EngineRunner:
         outbox.close_run()
         if resume_run is not None:
             logger.warning("The outbox does not know run %s, which goes on", resume_run)
-            self._sampler.start_run(builder.create_run_started_msg(resume_run, self._clock()))
+            self._sampler.post(builder.create_run_started_msg(resume_run, self._clock()))
 
     def __str__(self) -> str:
         return (
@@ -182,16 +188,27 @@ class EngineRunner:
                         root.start_soon(self._keep_committing)
                     task_status.started()
         finally:
-            with trio.move_on_after(self._timing.flush_s, shield=True):
-                async with self._states.alive("Stopped"):
-                    pass  # without a link there was nothing to flush
+            await self._end()
+
+    async def _end(self) -> None:
+        """Go to ShutdownComplete, whatever the callbacks do."""
+        try:
+            with trio.move_on_after(END_S, shield=True):
+                await self._states.enter("Stopped")  # without a link there was nothing to flush
+        finally:
+            try:
                 if self._outbox.is_durable:
-                    await self._offload(self._outbox.commit)
+                    with trio.move_on_after(self._timing.flush_s, shield=True):
+                        await self._offload(self._outbox.commit)
                 if len(self._outbox):
                     logger.warning("Stopped with %d messages not delivered", len(self._outbox))
-                async with self._states.alive("ShutdownComplete"):
+            finally:
+                try:
+                    with trio.move_on_after(END_S, shield=True):
+                        await self._states.enter("ShutdownComplete")
+                finally:
                     self._changes.close()
-            self._ended.set()
+                    self._ended.set()
 
     async def _keep_committing(self) -> None:
         while True:
@@ -201,8 +218,8 @@ class EngineRunner:
     async def shutdown(self) -> None:
         """Stop the runner and wait until it has ended; see `run` for what it still does.
 
-        May be called again, and from a callback, which it then cancels. If cancelled, the runner
-        stops all the same.
+        May be called again, and from a callback, which it then cancels; those of Stopped and
+        ShutdownComplete must not wait for it. If cancelled, the runner stops all the same.
         """
         self._scope.cancel()
         if self._token is not None:
@@ -248,15 +265,16 @@ class EngineRunner:
     def post(self, message: em.EngineMessage) -> None:
         """Queue a message; it is delivered by the rule of its type.
 
-        Any thread may call it, before, during and after `run()`. Raises TypeError on a type that a
-        runner does not send.
+        RunStarted and RunStopped move the samples that follow to their side of the run; tags
+        without a run id are taken for the run's that is on. Any thread may call it, before, during
+        and after `run()`. Raises TypeError on a type that a runner does not send.
         """
-        self._outbox.put(message)
+        self._sampler.post(message)
         self._wake_sender()
 
     def on_start(self, run_id: str) -> None:
         """Queue RunStarted and its notification; samples belong to the run from here on."""
-        self._sampler.start_run(self._builder.create_run_started_msg(run_id, self._clock()))
+        self.post(self._builder.create_run_started_msg(run_id, self._clock()))
         self.post(self._builder.create_wpn_run_started_msg())
 
     def on_stop(self) -> None:
@@ -267,7 +285,7 @@ class EngineRunner:
         run_id = self._sampler.run_id
         if run_id is None:
             raise RuntimeError("on_stop() was called while no run is on")
-        self._sampler.stop_run(self._builder.create_run_stopped_msg(run_id))
+        self.post(self._builder.create_run_stopped_msg(run_id))
         self.post(self._builder.create_wpn_run_stopped_msg())
 
     def on_runstate_change(self, state_change: RunStateChange) -> None:
@@ -312,6 +330,8 @@ class EngineRunner:
     async def _before_change(self, before: RecoverState, after: RecoverState) -> None:
         if self.state_changing_callback is not None:
             await self.state_changing_callback(before, after)
+
+    def _publish_change(self, before: RecoverState, after: RecoverState) -> None:
         self._changes.publish(StateChange(before, after))
 
     async def _after_change(self, state: RecoverState) -> None:
@@ -328,7 +348,7 @@ class EngineRunner:
     async def _announce_first_steady_state(self) -> None:
         if self._steady.is_set():
             return
-        self._steady.set()
         logger.info("Starting engine on first steady-state")
         if self.first_steady_state_callback is not None:
             await self.first_steady_state_callback()
+        self._steady.set()

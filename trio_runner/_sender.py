@@ -62,6 +62,7 @@ class Sender:
     _barrier: bool = field(default=False, init=False)
     _pause_until: float = field(default=0.0, init=False)
     _answered_states: dict[type[em.EngineMessage], str] = field(factory=dict, init=False)
+    _states_under_way: set[type[em.EngineMessage]] = field(factory=set, init=False)
 
     @property
     def unanswered(self) -> int:
@@ -85,27 +86,36 @@ class Sender:
         self._introduced = True
 
     async def drain(self) -> None:
-        """Send what is in the line; return when the aggregator has said that it has all of it.
+        """Send what waits now; return when the aggregator has said that it has all of it.
 
-        If the introduction was cut short by a stop, it is made first.
+        What is put in meanwhile is sent too, and not waited for: over a distance of more than the
+        time between two samples something always is under way. If the introduction was cut short by
+        a stop, it is made first.
         """
         if not self._introduced:
             await self.introduce()
-        while (head := self._outbox.head()) is not None or self._unanswered:
-            if head is None or not self._may_send(head):
-                await self._bell.wait()
-            elif self._pause_until > trio.current_time():
-                await trio.sleep_until(self._pause_until)
-            else:
-                self._send_entry(self._outbox.take())
+        newest = self._outbox.next_number()
+        while (oldest := self._outbox.oldest_number()) is not None and oldest < newest:
+            await self._step()
 
     async def steady(self) -> None:
         """Send what comes, as it comes; do not return."""
         while True:
-            await self.drain()
-            for kind in STATE_TYPES:
-                self._send_state(kind)
+            # A state must not overtake the beginning or the end of the run that it tells of.
+            if not self._outbox.has_events:
+                for kind in STATE_TYPES:
+                    self._send_state(kind)
+            await self._step()
+
+    async def _step(self) -> None:
+        """Send the next message, or wait for what lets it go or brings one."""
+        head = self._outbox.head()
+        if head is None or not self._may_send(head):
             await self._bell.wait()
+        elif self._pause_until > trio.current_time():
+            await trio.sleep_until(self._pause_until)
+        else:
+            self._send_entry(self._outbox.take())
 
     def _may_send(self, head: Entry) -> bool:
         """Tell whether the next message may go out beside those that are unanswered."""
@@ -138,7 +148,8 @@ class Sender:
         verdict = classify(answer)
         if verdict is Verdict.DELIVERED:
             self._outbox.delivered(entry)
-        elif verdict is Verdict.TRANSIENT and entry.tries < TRIES_MAX:
+        elif verdict is Verdict.TRANSIENT and entry.failures + 1 < TRIES_MAX:
+            entry.failures += 1
             self._outbox.retry(entry)
             self._pause_until = trio.current_time() + RETRY_S
         else:
@@ -148,6 +159,8 @@ class Sender:
         """Send the latest message of a type, if this link has not had it answered already."""
         body = self._outbox.state(kind)
         if body is None or body == self._answered_states.get(kind):
+            return
+        if kind in self._states_under_way:
             return
         if is_too_big(body):
             self._answered_states[kind] = body
@@ -161,7 +174,9 @@ class Sender:
                 logger.error("The aggregator did not take %s: %s", kind.__name__, answer)
             # Refused or not, this link has heard it; it is sent again when it has changed.
             self._answered_states[kind] = body
+            self._states_under_way.discard(kind)
 
+        self._states_under_way.add(kind)
         self._send(self._outbox.next_number(), body, note)
 
     def _send(self, sequence_number: int, body: str, judge: Answered) -> None:

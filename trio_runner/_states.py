@@ -44,10 +44,13 @@ EDGES: dict[RecoverState, tuple[RecoverState, ...]] = {
 class StateMachine:
     """Holds the state, lets only legal edges through and tells every change in order.
 
-    `changing(before, after)` is awaited before the change, `changed(after)` behind it.
+    `changing(before, after)` is awaited before the change, `publish(before, after)` is called with
+    it, `changed(after)` awaited behind it. The change is made whatever `changing` does: what has
+    begun to live is alive, even if somebody's callback failed or was cancelled.
     """
 
     _changing: Callable[[RecoverState, RecoverState], Awaitable[None]]
+    _publish: Callable[[RecoverState, RecoverState], None]
     _changed: Callable[[RecoverState], Awaitable[None]]
     current: RecoverState = field(default="Started", init=False)
 
@@ -55,8 +58,7 @@ class StateMachine:
     async def alive(self, state: RecoverState) -> AsyncGenerator[None, None]:
         """Publish the state whose lifetime begins with this block.
 
-        A lifetime within its own (the last flush within the stop) is no change. If cancelled while
-        a callback runs, the change may be announced but not made.
+        A lifetime within its own (the last flush within the stop) is no change.
         """
         await self.enter(state)
         yield
@@ -72,8 +74,11 @@ class StateMachine:
         legal = EDGES[before]
         assert state in legal, f"no edge {before} -> {state}; from {before} legal: {legal}"
         logger.info("Changing state: %s -> %s", before, state)
-        await self._changing(before, state)
-        self.current = state
+        try:
+            await self._changing(before, state)
+        finally:
+            self.current = state
+            self._publish(before, state)
         await self._changed(state)
 
 

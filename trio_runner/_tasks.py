@@ -36,29 +36,32 @@ logger = logging.getLogger(__name__)
 class Sampler:
     """Asks the engine for messages and queues them, stamped with the run that they belong to.
 
-    The run begins and ends in the engine's thread, samples are taken in Trio's: the lock makes
-    "which run is it, read the tags, queue them" one step, so that a sample stands on the right side
-    of RunStarted and RunStopped. It may be held anew by its holder, for an engine that raises
-    events while it is asked.
+    The run begins and ends in the engine's thread, samples are taken in Trio's. "Is it still the
+    same run? Queue it" is one step under a lock, so that a sample stands on the right side of
+    RunStarted and RunStopped. The engine is never asked under the lock: it may hold one of its own
+    when it tells of a run.
     """
 
     _builder: MessageBuilder
     _outbox: MemoryOutbox
     run_id: str | None = field(default=None, init=False)
-    _lock: threading.RLock = field(factory=threading.RLock, init=False)
+    _runs: int = field(default=0, init=False)
+    """How often a run began or ended."""
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
     _snapshot_is_due: bool = field(default=True, init=False)
 
-    def start_run(self, message: em.RunStartedMsg) -> None:
-        """Queue the beginning of a run; samples belong to it from here on."""
-        with self._lock:
-            self._outbox.put(message)
-            self.run_id = message.run_id
+    def post(self, message: em.EngineMessage) -> None:
+        """Queue a message; the beginning and the end of a run move the samples to their side of it.
 
-    def stop_run(self, message: em.RunStoppedMsg) -> None:
-        """Queue the end of a run; samples belong to none from here on."""
+        Tags without a run belong to the one that is on.
+        """
         with self._lock:
+            if isinstance(message, em.TagsUpdatedMsg) and message.run_id is None:
+                message = evolve(message, run_id=self.run_id)
             self._outbox.put(message)
-            self.run_id = None
+            if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
+                self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
+                self._runs += 1
 
     def request_snapshot(self) -> None:
         """Let the next sample hold all tags: the aggregator may know none."""
@@ -66,30 +69,43 @@ class Sampler:
 
     def take_sample(self) -> None:
         """Queue the tags that changed (all, if requested) and the errors logged."""
+        while not self._take_tags():
+            self._snapshot_is_due = True  # what changed is spent, so all of them this time
+        errors = self._builder.create_error_log_msg()
+        if errors is not None:
+            self._outbox.put(errors)
+
+    def _take_tags(self) -> bool:
+        """Queue the tags; return false if a run began or ended while the engine was asked."""
+        run_id, runs = self.run_id, self._runs
+        if self._snapshot_is_due:
+            tags: em.TagsUpdatedMsg | None = self._builder.create_tag_updates_snapshot_msg()
+        else:
+            tags = self._builder.create_tag_updates_msg(run_id)
         with self._lock:
-            if self._snapshot_is_due:
-                tags: em.TagsUpdatedMsg | None = self._builder.create_tag_updates_snapshot_msg()
-                self._snapshot_is_due = False
-            else:
-                tags = self._builder.create_tag_updates_msg(self.run_id)
+            if runs != self._runs:
+                return False
+            self._snapshot_is_due = False
             if tags is not None:
-                self._outbox.put(evolve(tags, run_id=self.run_id))
-            errors = self._builder.create_error_log_msg()
-            if errors is not None:
-                self._outbox.put(errors)
+                self._outbox.put(evolve(tags, run_id=run_id))
+            return True
 
     def take_states(self) -> None:
         """Queue the state messages that change while the engine works."""
+        self._outbox.put(self._builder.create_method_msg())
+        self._outbox.put(self._builder.create_control_state_msg())
+        self._outbox.put(self._builder.create_method_state_msg())
+        run_id, runs = self.run_id, self._runs
+        log: em.EngineMessage | None
+        if run_id is not None:
+            log = self._builder.create_runlog_msg(run_id)
+        else:
+            # No queue is an empty queue: the page shall not show commands that have gone.
+            log = self._builder.create_queued_runlog_msg()
+            log = log or em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
         with self._lock:
-            self._outbox.put(self._builder.create_method_msg())
-            self._outbox.put(self._builder.create_control_state_msg())
-            self._outbox.put(self._builder.create_method_state_msg())
-            if self.run_id is not None:
-                self._outbox.put(self._builder.create_runlog_msg(self.run_id))
-            else:
-                # No queue is an empty queue: the page shall not show commands that have gone.
-                queued = self._builder.create_queued_runlog_msg()
-                self._outbox.put(queued or em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[])))
+            if runs == self._runs:
+                self._outbox.put(log)
 
     def introduce(self) -> em.UodInfoMsg:
         """Queue what a new link must tell, and return the description of the unit."""
@@ -243,8 +259,8 @@ class Connector:
         try:
             with self._ticker.linked():
                 await deliver(sender)
-        except* trio.Cancelled:  # alone, or in the group of a callback's nursery
-            if not link.cancel_scope.cancel_called:  # not the link: the root is cancelled
+        except BaseException:
+            if not link.cancel_scope.cancel_called:  # not the link: the root ends, or is to end
                 # Shielded from the root for the last flush, but not from the end of the link.
                 link.cancel_scope.shield = True
                 with trio.move_on_after(self._timing.flush_s):

@@ -51,7 +51,7 @@ async def process(
                 rng=Middle(),
                 clock=wall_clock,
             )
-            nursery.start_soon(runner.run)
+            nursery.start_soon(runner.run)  # noqa: ASYNC113
             yield runner
             for end in ("", "-wal"):
                 shutil.copy(f"{path}{end}", f"{path}{end}.at-kill")

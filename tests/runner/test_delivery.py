@@ -363,3 +363,60 @@ async def test_what_is_over_the_aggregators_limit_does_not_stop_the_line(
     errors = [r.message for r in caplog.records if r.levelno == logging.ERROR]
     assert len(errors) == 3
     assert all("too big" in error or "16 MiB" in error for error in errors)
+
+
+async def test_a_slow_aggregator_hears_of_states_and_is_caught_up_with(
+    autojump_clock: Clock,
+) -> None:
+    """With something always under way, states are sent all the same and CatchingUp ends."""
+    async with world() as w:
+        await w.settled()
+        w.aggregator.handling_time_s = 0.35  # a sample comes every 0.3 s
+        w.unit.control = mdl.ControlState(is_running=True, is_holding=False, is_paused=False)
+        await trio.sleep(5)
+        assert w.aggregator.engine().unit.control_state.is_running
+        async with w.aggregator.outage():
+            await trio.sleep(5)
+        await w.until("CatchingUp")
+        began, waiting = trio.current_time(), w.runner.buffer_size
+        await w.until("Reconnected")
+        assert trio.current_time() - began <= (waiting + 1) * 0.35
+
+
+async def test_an_event_is_tried_three_times_whatever_happened_to_its_links(
+    autojump_clock: Clock,
+) -> None:
+    """Links that were lost while it was under way are no failures of the aggregator's."""
+    failed = m.ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
+    async with world() as w:
+        await w.settled()
+        cuts, failures = iter([True] * 4), iter([failed] * 2)
+
+        async def hinder(message: em.EngineMessage) -> m.MessageBase | None:
+            if not isinstance(message, em.WebPushNotificationMsg):
+                return None
+            if next(cuts, False):
+                w.aggregator.drop()
+                await trio.lowlevel.checkpoint()
+            return next(failures, None)
+
+        w.aggregator.on_message = hinder
+        w.runner.on_notify_command("hello")
+        await trio.sleep(30)
+        assert [n.notification.body for n in w.aggregator.engine().notifications] == ["hello"]
+        assert w.runner.statistics().outbox.set_aside == 0
+
+
+async def test_posted_messages_belong_to_the_run_that_is_on(autojump_clock: Clock) -> None:
+    """Tags that are posted are stamped; a posted RunStarted moves the samples behind it."""
+    async with world() as w:
+        await w.settled()
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        w.runner.post(w.unit.create_tag_updates_snapshot_msg())
+        await trio.sleep(1)
+        assert w.runner.statistics().run_id == "run-1"
+        w.runner.post(w.unit.create_run_stopped_msg("run-1"))
+        await trio.sleep(1)
+        assert w.runner.statistics().run_id is None
+        refused = [r for r in w.aggregator.engine().refused if type(r.message) is em.TagsUpdatedMsg]
+        assert refused == []

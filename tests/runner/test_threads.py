@@ -8,6 +8,7 @@ import trio
 from tests.unit import Named, Unit
 from trio_runner import EngineDispatcher, EngineRunner
 from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
 from trio_runner.simulation import Aggregator
 
 PATIENCE_S = 20
@@ -103,3 +104,39 @@ async def test_samples_and_runs_of_a_thread_stay_on_their_sides() -> None:
     assert len(aggregator.recent_runs) == 100
     runs = {t.run_id for t in aggregator.messages(em.TagsUpdatedMsg)}
     assert len(runs) > 1
+
+
+async def test_an_engine_with_a_lock_of_its_own_does_not_deadlock() -> None:
+    """It tells of runs and is asked for tags under its lock, from two threads, at once."""
+
+    class Guarded(Unit):
+        lock = threading.Lock()
+
+        def read_tags(self) -> list[mdl.TagValue]:
+            with self.lock:
+                return [mdl.TagValue(name="Count", tick_time=0.0, value=self.count, value_unit="")]
+
+    unit = Guarded(clock=lambda: 0.0)
+    aggregator = Aggregator()
+    async with trio.open_nursery() as nursery:
+        opener = aggregator.in_memory(nursery)
+        dispatcher = EngineDispatcher("aggregator.example", handlers=unit, open_stream=opener)
+        runner = EngineRunner(dispatcher, unit, unit)
+
+        def run_and_stop() -> None:
+            for number in range(300):
+                with unit.lock:
+                    unit.listeners[0].on_start(f"run-{number}")
+                with unit.lock:
+                    unit.listeners[0].on_stop()
+
+        with trio.fail_after(PATIENCE_S):
+            await nursery.start(runner.run)
+            async with trio.open_nursery() as threads:
+                threads.start_soon(in_thread, run_and_stop)
+                while len(threads.child_tasks):
+                    runner._sampler.take_sample()
+                    await trio.lowlevel.checkpoint()
+            await aggregator.wait_until(lambda: len(aggregator.recent_runs) == 300)
+            await runner.shutdown()
+        nursery.cancel_scope.cancel()

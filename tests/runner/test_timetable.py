@@ -418,6 +418,113 @@ async def test_a_bug_in_the_message_builder_ends_the_run_and_what_was_taken_is_f
         assert told == ["last words"]
 
 
+async def test_all_callbacks_are_called_in_order(autojump_clock: trio.testing.MockClock) -> None:
+    """The seven callbacks over a first link and an outage; the first steady state comes once."""
+    async with world(run=False) as w:
+        told: list[str] = []
+        for name in (
+            "connected",
+            "failed",
+            "reconnecting",
+            "catchingup",
+            "reconnected",
+            "first_steady_state",
+        ):
+
+            async def callback(name: str = name) -> None:
+                told.append(name)
+
+            setattr(w.runner, f"{name}_callback", callback)
+        await w.nursery.start(w.runner.run)
+        await trio.sleep(1)
+        async with w.aggregator.outage():
+            await trio.sleep(0.1)
+        await w.until("Reconnected")
+        assert told == [
+            "connected",
+            "first_steady_state",
+            "failed",
+            "reconnecting",
+            "catchingup",
+            "reconnected",
+        ]
+        assert len(w.changes) == 6
+
+
+async def test_a_first_steady_state_that_was_cut_short_is_announced_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """An engine whose start was cancelled with its link is started by the next."""
+    async with world(run=False) as w:
+        told: list[str] = []
+
+        async def start_engine() -> None:
+            told.append("begun")
+            await trio.sleep(1)
+            told.append("done")
+
+        w.runner.first_steady_state_callback = start_engine
+        await w.nursery.start(w.runner.run)
+        await trio.sleep(0.5)
+        w.aggregator.drop()
+        await trio.sleep(10)
+        assert told == ["begun", "begun", "done"]
+
+
+@pytest.mark.parametrize("fault", ["raises", "hangs"])
+async def test_a_callback_cannot_keep_the_runner_from_ending(
+    fault: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """One that fails or hangs at the end delays it by 1 s a change at most."""
+    async with world(run=False, up=False) as w:
+
+        async def callback(before: str, after: str) -> None:
+            if after in ("Stopped", "ShutdownComplete"):
+                if fault == "raises":
+                    raise ValueError("a bug")
+                await trio.sleep_forever()
+
+        w.runner.state_changing_callback = callback
+        with w.runner.state_changes() as changes:
+            async with trio.open_nursery() as runs:
+                runs.start_soon(_run_expecting, w.runner, fault)
+                await trio.sleep(0.3)
+                await w.runner.shutdown()
+            assert trio.current_time() == (0.3 if fault == "raises" else 2.3)
+            assert [change.after async for change in changes][-2:] == [
+                "Stopped",
+                "ShutdownComplete",
+            ]
+        assert w.runner.state == "ShutdownComplete"
+
+
+async def _run_expecting(runner: EngineRunner, fault: str) -> None:
+    if fault == "raises":
+        with pytest.raises(ValueError, match="a bug"):
+            await runner.run()
+    else:
+        await runner.run()
+
+
+async def test_what_waits_is_flushed_also_when_a_callback_fails(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A bug ends the runner, but what was taken is sent first."""
+    async with world(run=False) as w:
+
+        async def callback() -> None:
+            w.runner.on_notify_command("last words")
+            raise ValueError("a bug")
+
+        w.runner.connected_callback = callback
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(ValueError, match="a bug"), flatten_subgroups=True
+        ):
+            await w.runner.run()
+        told = [n.notification.body for n in w.aggregator.messages(em.WebPushNotificationMsg)]
+        assert told == ["last words"]
+
+
 async def test_a_runner_runs_once(autojump_clock: trio.testing.MockClock) -> None:
     """A second run() is refused; a shutdown() ahead of run() lets it end at once."""
     async with world() as w:

@@ -4,7 +4,10 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
 
 __all__ = ["main"]
 
@@ -65,8 +68,9 @@ def _parse(argv: list[str] | None) -> Namespace:
     )
     demo.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: 0)")
     _add_simulated_arguments(simulated)
+    outbox = _add_outbox(commands)
     arguments, unknown = parser.parse_known_args(argv)
-    chosen = demo if arguments.command == "demo" else simulated
+    chosen = {"demo": demo, "simulated": simulated, "outbox": outbox}[arguments.command]
     if unknown:
         chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command == "simulated":
@@ -107,6 +111,39 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
         default="Filtration Skid",
         help="of the unit (default: %(default)s); an aggregator takes one engine of a name",
     )
+    add(
+        "--outbox",
+        metavar="PATH",
+        type=_path,
+        help="keep in this file what is not delivered yet, so that it outlives the process; one"
+        " file for one engine (default: in memory)",
+    )
+
+
+def _add_outbox(commands: "_SubParsersAction[_Parser]") -> ArgumentParser:
+    """Add the command for people who look after an outbox."""
+    outbox = commands.add_parser(
+        "outbox",
+        allow_abbrev=False,
+        help="look at, export or discard what an engine has not delivered",
+        description="Look at, export or discard what an engine that has ended left in its outbox.",
+    )
+    actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, what in (
+        ("show", "tell what waits, and what was set aside and why"),
+        ("export", "write the messages that wait, a line of JSON each"),
+        ("discard", "delete all messages for good"),
+    ):
+        action = actions.add_parser(name, allow_abbrev=False, help=what, description=f"{what}.")
+        action.add_argument("path", metavar="PATH", type=_path, help="the outbox's file")
+        if name == "export":
+            action.add_argument("--output", metavar="FILE", help="a new file, instead of stdout")
+            action.add_argument(
+                "--set-aside", action="store_true", help="those that were set aside instead"
+            )
+        if name == "discard":
+            action.add_argument("--yes", action="store_true", help="do not ask")
+    return outbox
 
 
 def _host(text: str) -> str:
@@ -124,6 +161,12 @@ def _port(text: str) -> int:
 def _name(text: str) -> str:
     if not text.strip():
         raise ArgumentTypeError("a unit needs a name")
+    return text
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise ArgumentTypeError("a file needs a name")
     return text
 
 
@@ -148,6 +191,11 @@ def _run(arguments: Namespace) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Ctrl-C during the start and in the shutdown ends at once; between them it ends in order.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if arguments.command == "outbox":
+        from trio_runner._cli import _outbox
+
+        return _outbox.run(arguments)
+
     import trio
 
     if arguments.command == "demo":

@@ -3,18 +3,40 @@
 import logging
 import sys
 from argparse import Namespace
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import trio
 
-from trio_runner import CommandError, EngineDispatcher, EngineRunner
+from trio_runner import (
+    CommandError,
+    DurableOutbox,
+    EngineDispatcher,
+    EngineRunner,
+    MemoryOutbox,
+    OutboxError,
+    Timing,
+)
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner.simulation import SimulatedEngine
+
+FLUSH_S = 8
+"""For what waits when the command is stopped: with it, all is over within 10 s."""
+
+CANNOT_USE_OUTBOX = 2
 
 
 async def run(arguments: Namespace) -> int:
     """Run engine and runner until SIGINT or SIGTERM; return the exit code."""
     _log_to_stderr()
+    try:
+        outbox = DurableOutbox(arguments.outbox) if arguments.outbox else MemoryOutbox()
+    except OutboxError as error:
+        return _refuse(error)
+    with closing(outbox):
+        return await _run(arguments, outbox)
+
+
+async def _run(arguments: Namespace, outbox: MemoryOutbox) -> int:
     engine = SimulatedEngine(
         arguments.name,
         secret=arguments.secret,
@@ -27,11 +49,28 @@ async def run(arguments: Namespace) -> int:
         secure=arguments.secure,
         ca_file=arguments.ca_file,
     )
-    runner = EngineRunner(dispatcher, engine, engine)
+    try:
+        runner = EngineRunner(
+            dispatcher, engine, engine, outbox=outbox, timing=Timing(flush_s=FLUSH_S)
+        )
+    except OutboxError as error:
+        return _refuse(error)
+    await _run_until_signalled(engine, runner, f"{engine.name}: open {dispatcher}")
+    return 0
+
+
+def _refuse(error: OutboxError) -> int:
+    print(f"trio-runner simulated: error: argument --outbox: {error}", file=sys.stderr)
+    return CANNOT_USE_OUTBOX
+
+
+async def _run_until_signalled(
+    engine: SimulatedEngine, runner: EngineRunner, greeting: str
+) -> None:
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, stopping.set)
-        print(f"{engine.name}: open {dispatcher} and start a run there. Ctrl-C ends.", flush=True)
+        print(f"{greeting} and start a run there. Ctrl-C ends.", flush=True)
         await nursery.start(engine.run)
         await nursery.start(runner.run)
         await stopping.wait()
@@ -39,7 +78,6 @@ async def run(arguments: Namespace) -> int:
             engine.stop()  # left open, it would stay open at the aggregator
         await runner.shutdown()
         nursery.cancel_scope.cancel()
-    return 0
 
 
 def _log_to_stderr() -> None:

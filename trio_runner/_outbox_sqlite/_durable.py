@@ -117,6 +117,20 @@ class DurableOutbox(MemoryOutbox):
                 self.open_run, self.run_id = None, None
             self.unit = unit
 
+    def state(self, kind: type[em.EngineMessage]) -> str | None:
+        """Return the latest state; of the run log and method state of a run, that on the disk.
+
+        So the aggregator never knows more of a run than what would be its end after a crash.
+        """
+        latest = super().state(kind)
+        if latest is None or self.run_id is None or self._degraded is not None:
+            return latest
+        for name, kept in KEPT_STATES.items():
+            if kept is kind:
+                on_disk = self._facts_on_disk.get(name)
+                return on_disk if isinstance(on_disk, str) else None
+        return latest
+
     # To the disk
 
     def put(self, message: em.EngineMessage) -> None:
@@ -246,6 +260,7 @@ class DurableOutbox(MemoryOutbox):
         self._reserved = self._numbers = max(self._numbers, last)
         self._line.extend(contents.entries)
         self._bytes = sum(entry.size for entry in contents.entries)
+        self._events = sum(entry.is_event for entry in contents.entries)
         self._keep_bound()
 
     def _restore_facts(self, facts: dict[str, Fact]) -> None:

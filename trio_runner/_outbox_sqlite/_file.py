@@ -129,7 +129,7 @@ class OutboxFile:
         if not create and not path.exists():
             raise OutboxNotFound(f"There is no outbox {path}.")
         with explained(path):
-            _protect(path)
+            _create(path)
             db = sqlite3.connect(
                 f"file:{quote(str(path.absolute()))}?mode=rw",
                 uri=True,
@@ -142,6 +142,7 @@ class OutboxFile:
                 is_new = _lock(db, path)
                 if is_new and not create:
                     raise no_outbox(path, "it is empty")
+                _protect(path)
                 _prepare(db, is_new=is_new)
                 if check:
                     _check(db, path)
@@ -272,18 +273,21 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _protect(path: Path) -> None:
+def _create(path: Path) -> None:
     """Make a file that only its owner can read; SQLite makes those beside it the same.
 
     One that is there is not opened here: closing it would give up the lock of an outbox of this
     process that has it, by the rules of POSIX.
     """
-    try:
+    with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        for file in (path, Path(f"{path}-wal")):
-            if file.exists() and file.stat().st_mode & 0o077:
-                file.chmod(0o600)
+
+
+def _protect(path: Path) -> None:
+    """Close an outbox that is there to all but its owner; never called on a stranger's file."""
+    for file in (path, Path(f"{path}-wal")):
+        if file.exists() and file.stat().st_mode & 0o077:
+            file.chmod(0o600)
 
 
 def _lock(db: sqlite3.Connection, path: Path) -> bool:

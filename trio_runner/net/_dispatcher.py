@@ -114,13 +114,21 @@ _COMMAND_NAMES: dict[type[m.MessageBase], str] = {
 async def _outcome(handler: Handler, message: m.MessageBase, command: str) -> m.MessageBase:
     try:
         await handler(message)
-    except CommandError as error:
-        logger.warning("The %s command was refused: %s", command, error.message)
-        return m.ErrorMessage(message=error.message, caller_error=error.caller_error)
-    except Exception as error:
+    except Exception as raised:
+        error = _alone(raised)
+        if isinstance(error, CommandError):
+            logger.warning("The %s command was refused: %s", command, error.message)
+            return m.ErrorMessage(message=error.message, caller_error=error.caller_error)
         logger.exception("The %s command failed", command)
         return m.ErrorMessage(
             message=f"The engine failed to carry out the {command} command",
             exception_message=str(error),
         )
     return m.SuccessMessage()
+
+
+def _alone(error: Exception) -> Exception:
+    """Return the one exception of a group that has one, as comes out of a handler's nursery."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,162 @@
+"""`trio-runner outbox`: what a person can do with the outbox of an engine that has ended."""
+
+import io
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+from trio_runner import OutboxDamaged, OutboxError
+from trio_runner._cli._summary import count
+from trio_runner._outbox_sqlite import OutboxSummary, SetAside, discard, export, summarize
+
+FAILED = 1
+"""The exit code for an outbox that cannot be used, and for a question that is answered with no."""
+
+WRONG_ARGUMENTS = 2
+
+
+def run(arguments: Namespace) -> int:
+    """Carry out `show`, `export` or `discard`; return the exit code."""
+    actions = {"show": _show, "export": _export, "discard": _discard}
+    try:
+        return actions[arguments.action](arguments)
+    except OutboxError as error:
+        return _fail(arguments, str(error), FAILED)
+
+
+def _fail(arguments: Namespace, text: str, code: int) -> int:
+    print(f"trio-runner outbox {arguments.action}: error: {text}", file=sys.stderr)
+    return code
+
+
+# show
+
+
+def _show(arguments: Namespace) -> int:
+    print(*lines(summarize(arguments.path)), sep="\n")
+    return 0
+
+
+def lines(summary: OutboxSummary) -> Iterator[str]:
+    """Yield what is told of an outbox."""
+    yield f"Outbox {summary.path} (schema {summary.schema}, file of {_size(summary.file_bytes)})"
+    yield f"unit         {summary.unit or 'none yet'}"
+    yield f"open run     {summary.open_run or 'none'}"
+    yield f"waiting      {count(summary.waiting, 'message')}, {_size(summary.bytes)}"
+    for kind, number in summary.counts.items():
+        yield f"  {number:8}   {_kind(kind)}"
+    if summary.oldest is not None and summary.newest is not None:
+        yield f"oldest       {_time(summary.oldest)}"
+        yield f"newest       {_time(summary.newest)}"
+    if summary.maybe_arrived:
+        yield f"sent before  {summary.maybe_arrived} of these: may have arrived, will be sent again"
+    yield f"set aside    {_set_aside(summary)}"
+    yield from map(_line_of, summary.set_aside)
+
+
+def _set_aside(summary: OutboxSummary) -> str:
+    text = count(len(summary.set_aside), "message")
+    if summary.set_aside_dropped:
+        text += f", and {summary.set_aside_dropped} older that are not kept any more"
+    return text
+
+
+def _line_of(message: SetAside) -> str:
+    reason = " ".join(message.reason.split())
+    return (
+        f"  {message.sequence_number:8}   {_kind(message.kind)}, {_time(message.taken_at)},"
+        f" {_size(message.bytes)}: {reason}"
+    )
+
+
+def _kind(name: str) -> str:
+    return name.removesuffix("Msg")
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def _size(number: int) -> str:
+    if number < 10_000:
+        return count(number, "byte")
+    return f"{number / 1e3:.0f} kB" if number < 10_000_000 else f"{number / 1e6:.0f} MB"
+
+
+# export
+
+
+def _export(arguments: Namespace) -> int:
+    if arguments.output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's
+        export(arguments.path, sys.stdout, set_aside=arguments.set_aside)
+        return 0
+    try:
+        number = _export_to(arguments)
+    except OSError as error:
+        text = f"argument --output: cannot write {arguments.output}: {error.strerror}"
+        return _fail(arguments, text, WRONG_ARGUMENTS)
+    print(f"{count(number, 'message')} written to {arguments.output}.")
+    return 0
+
+
+def _export_to(arguments: Namespace) -> int:
+    """Write a new file; one without a line, of an outbox that cannot be read, does not stay."""
+    with _new_file(arguments.output) as file:
+        try:
+            return export(arguments.path, file, set_aside=arguments.set_aside)
+        except OutboxError:
+            if not file.tell():
+                Path(arguments.output).unlink()
+            raise
+
+
+def _new_file(path: str) -> TextIO:
+    """Open a file that is not there yet, for its owner alone, as the outbox is."""
+    return open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
+# discard
+
+
+def _discard(arguments: Namespace) -> int:
+    try:
+        summary = summarize(arguments.path)
+    except OutboxDamaged as error:
+        return _delete(arguments, f"{error} Delete it for good, with all that is in it?")
+    number = summary.waiting + len(summary.set_aside)
+    if not number:
+        print(f"There are no messages in {arguments.path}.")
+        return 0
+    return _delete(arguments, f"Delete {count(number, 'message')} for good?", number)
+
+
+def _delete(arguments: Namespace, question: str, number: int | None = None) -> int:
+    if not arguments.yes and not _is_terminal():
+        text = "there is no terminal to ask at: give --yes to delete without being asked"
+        return _fail(arguments, text, WRONG_ARGUMENTS)
+    if not arguments.yes and not _says_yes(question):
+        print("Nothing is deleted.")
+        return FAILED
+    discard(arguments.path)
+    deleted = arguments.path if number is None else count(number, "message")
+    print(f"Deleted {deleted}.")
+    return 0
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _says_yes(question: str) -> bool:
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:
+        print()
+        return False
+    return answer.strip().lower() in ("y", "yes")
