@@ -25,9 +25,9 @@ class Command:
     err: str = field(default="", init=False)
     _written: trio.Event = field(factory=trio.Event, init=False)
 
-    async def until(self, text: str) -> None:
-        """Wait until the text has been written, to stdout or stderr."""
-        while text not in self.out + self.err:
+    async def until(self, text: str, *, times: int = 1) -> None:
+        """Wait until the text has been written, to stdout or stderr, so many times."""
+        while (self.out + self.err).count(text) < times:
             await self._written.wait()
 
     def send(self, number: signal.Signals) -> None:
