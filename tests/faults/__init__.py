@@ -1,0 +1,5 @@
+"""Faults of the network, each over real sockets."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.faults.scene")

@@ -1,0 +1,304 @@
+"""A TCP proxy between an engine and its aggregator, with a fault for every way a network fails.
+
+`up` is from the engine to the aggregator, `down` the other way. Faults that last are context
+managers, healed behind the block; what happens in a moment is a method.
+"""
+
+import math
+import socket
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+
+import trio
+from attrs import define, field
+
+GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+TEXT, BINARY, CLOSE = 1, 2, 8
+"""Opcodes of websocket frames."""
+
+Welcome = Callable[[trio.SocketStream], Awaitable[None]]
+"""What is done to a new connection of the engine's, in place of joining it to the aggregator."""
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Return a websocket frame as a server sends it."""
+    size = len(payload)
+    if size < 126:
+        head = struct.pack("!BB", 0x80 | opcode, size)
+    elif size < 1 << 16:
+        head = struct.pack("!BBH", 0x80 | opcode, 126, size)
+    else:
+        head = struct.pack("!BBQ", 0x80 | opcode, 127, size)
+    return head + payload
+
+
+@define(eq=False)
+class Gate:
+    """Lets everybody through, until it is shut."""
+
+    _opened: trio.Event = field(factory=trio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._opened.set()
+
+    @contextmanager
+    def shut(self) -> Generator[None, None, None]:
+        """Stop everybody for as long as the block runs."""
+        self._opened = trio.Event()
+        try:
+            yield
+        finally:
+            self._opened.set()
+
+    async def passed(self) -> None:
+        """Wait until it is open."""
+        await self._opened.wait()
+
+
+@define(eq=False)
+class Flow:
+    """The bytes of a connection in one direction."""
+
+    latency_s: float = 0.0
+    bytes_per_s: float = math.inf
+    bytes_left: float = math.inf
+    """How many bytes pass before the connection is cut."""
+    reading: Gate = field(factory=Gate, init=False)
+    """Shut, the sender is held up as soon as the kernel's buffers are full."""
+    forwarding: Gate = field(factory=Gate, init=False)
+    """Shut, the sender goes on as if nothing were wrong."""
+    _sending: trio.Lock = field(factory=trio.Lock, init=False)
+
+    async def run(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        """Forward until the end of the source has been forwarded, or no bytes are left."""
+        arriving, arrived = trio.open_memory_channel[tuple[float, bytes]](math.inf)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read, source, arriving)
+            await self._forward(arrived, sink)
+            nursery.cancel_scope.cancel()
+
+    async def send(self, sink: trio.SocketStream, data: bytes) -> None:
+        """Send between what is forwarded; what the sink does not take any more is lost."""
+        async with self._sending:
+            with suppress(*GONE):
+                await sink.send_all(data)
+
+    async def _read(
+        self, source: trio.SocketStream, arriving: trio.MemorySendChannel[tuple[float, bytes]]
+    ) -> None:
+        with arriving, suppress(*GONE):
+            while True:
+                await self.reading.passed()
+                data = bytes(await source.receive_some())
+                if not data:
+                    return
+                arriving.send_nowait((trio.current_time(), data))
+
+    async def _forward(
+        self, arrived: trio.MemoryReceiveChannel[tuple[float, bytes]], sink: trio.SocketStream
+    ) -> None:
+        async for arrived_s, data in arrived:
+            await trio.sleep_until(arrived_s + self.latency_s)
+            await trio.sleep(len(data) / self.bytes_per_s)
+            await self.forwarding.passed()
+            passing = data[: int(min(self.bytes_left, len(data)))]
+            self.bytes_left -= len(passing)
+            await self.send(sink, passing)
+            if self.bytes_left <= 0:
+                return
+        await self.forwarding.passed()
+
+
+@define(eq=False)
+class Connection:
+    """An engine's connection, joined to one to the aggregator."""
+
+    engine: trio.SocketStream
+    aggregator: trio.SocketStream
+    up: Flow
+    down: Flow
+    _open: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+
+    async def run(self) -> None:
+        """Forward both ways until either side ends it or it is cut; then close both."""
+        async with self.engine, self.aggregator:
+            with self._open:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._run_down)
+                    await self.up.run(self.engine, self.aggregator)
+                    nursery.cancel_scope.cancel()
+
+    async def _run_down(self) -> None:
+        await self.down.run(self.aggregator, self.engine)
+        self.cut()
+
+    def cut(self) -> None:
+        """Close both sides."""
+        self._open.cancel()
+
+    def reset(self) -> None:
+        """Close both sides with a reset instead of an end."""
+        for stream in (self.engine, self.aggregator):
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.cut()
+
+
+@define(eq=False)
+class Proxy:
+    """Listens at a port and joins what comes to the aggregator's."""
+
+    _aggregator_port: int
+    port: int = 0
+    connections: list[Connection] = field(factory=list, init=False)
+    """Those that are open, the newest last."""
+    accepted: int = field(default=0, init=False)
+    _new_up: dict[str, float] = field(factory=dict, init=False)
+    _new_down: dict[str, float] = field(factory=dict, init=False)
+    _welcome: Welcome | None = field(default=None, init=False)
+    _shut: trio.Event = field(factory=trio.Event, init=False)
+    _is_shut: trio.Event = field(factory=trio.Event, init=False)
+    _reopened: trio.Event = field(factory=trio.Event, init=False)
+    _is_open: trio.Event = field(factory=trio.Event, init=False)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; started when it listens at `port`."""
+        async with trio.open_nursery() as serving:
+            while True:
+                listeners = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
+                self.port = listeners[0].socket.getsockname()[1]
+                async with trio.open_nursery() as listening:
+                    listening.start_soon(self._listen, listeners, serving)
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
+                    self._is_open.set()
+                    await self._shut.wait()
+                    listening.cancel_scope.cancel()
+                self._is_shut.set()
+                await self._reopened.wait()
+
+    async def _listen(self, listeners: list[trio.SocketListener], serving: trio.Nursery) -> None:
+        await trio.serve_listeners(self._serve, listeners, handler_nursery=serving)
+
+    async def _serve(self, engine: trio.SocketStream) -> None:
+        self.accepted += 1
+        if self._welcome is not None:
+            try:
+                await self._welcome(engine)
+            finally:
+                await trio.aclose_forcefully(engine)
+            return
+        aggregator = await trio.open_tcp_stream("127.0.0.1", self._aggregator_port)
+        connection = Connection(engine, aggregator, Flow(**self._new_up), Flow(**self._new_down))
+        self.connections.append(connection)
+        try:
+            await connection.run()
+        finally:
+            self.connections.remove(connection)
+
+    @property
+    def link(self) -> Connection:
+        """The newest connection; in steady state that is the engine's link."""
+        return self.connections[-1]
+
+    # Faults of a moment
+
+    def cut(self) -> None:
+        """Close all connections, both sides."""
+        for connection in self.connections:
+            connection.cut()
+
+    def reset(self) -> None:
+        """Reset all connections, both sides."""
+        for connection in self.connections:
+            connection.reset()
+
+    async def inject(self, data: bytes) -> None:
+        """Send bytes to the engine, below the websocket.
+
+        They stand between two frames of the aggregator's: it writes one frame at a time, and small
+        ones, so each arrives as a whole.
+        """
+        await self.link.down.send(self.link.engine, data)
+
+    async def inject_frame(self, opcode: int, payload: bytes) -> None:
+        """Send a websocket frame to the engine."""
+        await self.inject(frame(opcode, payload))
+
+    # Faults that last
+
+    @contextmanager
+    def half_open(self, *, up: bool = False, down: bool = False) -> Generator[None, None, None]:
+        """Forward nothing on the connections that are there, not even their end; go on reading."""
+        with ExitStack() as shut:
+            for flow in [self.link.up] * up + [self.link.down] * down:
+                shut.enter_context(flow.forwarding.shut())
+            yield
+
+    @contextmanager
+    def back_pressure(self) -> Generator[None, None, None]:
+        """Read nothing of what the engine sends on the connections that are there."""
+        with self.link.up.reading.shut():
+            yield
+
+    @contextmanager
+    def slow(self, *, bytes_per_s: float, latency_s: float) -> Generator[None, None, None]:
+        """Let bytes through slowly and late, both ways, also on new connections."""
+        slowly = {"bytes_per_s": bytes_per_s, "latency_s": latency_s}
+        with self.new_connections(up=slowly, down=slowly):
+            flows = [self.link.up, self.link.down]
+            for flow in flows:
+                flow.bytes_per_s, flow.latency_s = bytes_per_s, latency_s
+            yield
+            for flow in flows:
+                flow.bytes_per_s, flow.latency_s = math.inf, 0.0
+
+    @contextmanager
+    def new_connections(
+        self, *, up: dict[str, float] | None = None, down: dict[str, float] | None = None
+    ) -> Generator[None, None, None]:
+        """Give the flows of new connections these attributes."""
+        self._new_up, self._new_down = up or {}, down or {}
+        try:
+            yield
+        finally:
+            self._new_up, self._new_down = {}, {}
+
+    @contextmanager
+    def welcome(self, welcome: Welcome) -> Generator[None, None, None]:
+        """Do this to new connections, then close them."""
+        self._welcome = welcome
+        try:
+            yield
+        finally:
+            self._welcome = None
+
+    @asynccontextmanager
+    async def refusing(self) -> AsyncGenerator[None, None]:
+        """Refuse new connections."""
+        self._is_shut, self._reopened, self._is_open = trio.Event(), trio.Event(), trio.Event()
+        self._shut.set()
+        await self._is_shut.wait()
+        try:
+            yield
+        finally:
+            self._shut = trio.Event()
+            self._reopened.set()
+        await self._is_open.wait()
+
+
+async def black_hole(stream: trio.SocketStream) -> None:
+    """Take the connection and never say a word."""
+    await trio.sleep_forever()
+
+
+def saying(words: bytes) -> Welcome:
+    """Return what reads a request and says the same to everybody, as another server would."""
+
+    async def say(stream: trio.SocketStream) -> None:
+        with suppress(*GONE):
+            await stream.receive_some()
+            await stream.send_all(words)
+
+    return say
