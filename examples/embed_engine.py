@@ -14,8 +14,6 @@ from trio_runner.protocol import models as mdl
 
 
 class Bath(PlainEngine):
-    """A water bath; a run warms it."""
-
     temperature = 20.0  # degC
     run_id: str | None = None
 
@@ -24,8 +22,7 @@ class Bath(PlainEngine):
         return [mdl.TagValue(name="Bath", tick_time=now, value=value, value_unit="degC")]
 
     def create_control_state_msg(self) -> em.ControlStateMsg:
-        running = self.run_id is not None
-        state = mdl.ControlState(is_running=running, is_holding=False, is_paused=False)
+        state = mdl.ControlState(is_running=bool(self.run_id), is_holding=False, is_paused=False)
         return em.ControlStateMsg(control_state=state)
 
     async def execute_control_command(self, name: str) -> None:
@@ -56,4 +53,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    try:
+        trio.run(main)
+    except* KeyboardInterrupt:
+        pass  # the runner has flushed what waited

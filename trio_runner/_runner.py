@@ -188,7 +188,7 @@ class EngineRunner:
                         root.start_soon(self._keep_committing)
                     task_status.started()
         finally:
-            await self._end()
+            await self._end()  # noqa: ASYNC102 - each step is shielded in there
 
     async def _end(self) -> None:
         """Go to ShutdownComplete, whatever the callbacks do."""
@@ -201,7 +201,7 @@ class EngineRunner:
                     with trio.move_on_after(self._timing.flush_s, shield=True):
                         await self._offload(self._outbox.commit)
                 if len(self._outbox):
-                    logger.warning("Stopped with %d messages not delivered", len(self._outbox))
+                    logger.warning("Stopped; messages not delivered: %d", len(self._outbox))
             finally:
                 try:
                     with trio.move_on_after(END_S, shield=True):

@@ -10,6 +10,7 @@ else; anything else ends the root.
 """
 
 import logging
+import math
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
 logger = logging.getLogger(__name__)
+
+HEALTHY_S = 60
+"""A link that was in steady state for so long (s) was healthy: what ends it is news again."""
 
 
 @define(eq=False)
@@ -141,9 +145,12 @@ class Ticker:
         """Sample offline as often as the unit's data log stores, if that is oftener.
 
         The aggregator stores what is more than the interval newer than the last stored: of samples
-        just one interval apart it would drop every other, so they lie one tick further apart.
+        just one interval apart it would drop every other. So a whole number of samples is just
+        over an interval: by two ticks, since the engine has ticks of its own.
         """
-        self._offline_s = min(self._timing.offline_s, interval_s + self._timing.tick_s)
+        if math.isfinite(interval_s):
+            samples = max(1, math.ceil(interval_s / self._timing.offline_s))
+            self._offline_s = interval_s / samples + 2 * self._timing.tick_s
         if not self._is_linked:
             self._interval_ticks = self._in_ticks(self._offline_s)
 
@@ -162,7 +169,7 @@ class Ticker:
     async def run(self) -> None:
         """Tick until cancelled."""
         start, tick = trio.current_time(), 0
-        last_sample = -self._interval_ticks
+        last_sample = -math.inf
         while True:
             missed = int((trio.current_time() - start) / self._timing.tick_s + 1e-6)
             tick = max(tick, missed) + 1
@@ -197,6 +204,9 @@ class Connector:
     engine_id: str | None = field(default=None, init=False)
     sender: Sender | None = field(default=None, init=False)
     last_failure: NetworkError | None = field(default=None, init=False)
+    _told: set[str] = field(factory=set, init=False)
+    """Failures since a link last was healthy, which are logged once each."""
+    _steady_since: float = field(default=math.inf, init=False)
     dials: int = field(default=0, init=False)
     links: int = field(default=0, init=False)
 
@@ -213,6 +223,7 @@ class Connector:
     async def _first_link(self, sender: Sender) -> None:
         await self._introduce(sender)
         async with self._states.alive("Connected"):
+            self._steady_since = trio.current_time()
             await self._on_steady()
             await sender.steady()
 
@@ -222,6 +233,7 @@ class Connector:
         async with self._states.alive("CatchingUp"):
             await sender.drain()
         async with self._states.alive("Reconnected"):
+            self._steady_since = trio.current_time()
             await self._on_steady()
             await sender.steady()
 
@@ -278,6 +290,10 @@ class Connector:
 
     def _note_failure(self, failure: NetworkError) -> None:
         # Once loudly; an aggregator that is away for a night shall not fill the log.
-        is_news = str(failure) != str(self.last_failure)
-        logger.log(logging.WARNING if is_news else logging.DEBUG, "%s", failure)
+        if trio.current_time() - self._steady_since > HEALTHY_S:
+            self._told.clear()
+        self._steady_since = math.inf
+        level = logging.DEBUG if str(failure) in self._told else logging.WARNING
+        logger.log(level, "%s", failure)
+        self._told.add(str(failure))
         self.last_failure = failure

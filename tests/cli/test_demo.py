@@ -20,7 +20,7 @@ async def test_demo_ends_in_order_when_interrupted_in_its_outage() -> None:
             await command.until("Nothing answers at")
             command.send(number)
         assert (command.code, command.err) == (0, "")
-        summary = command.out[command.out.index("Interrupted. Nothing lost.") :].splitlines()
+        summary = command.out[command.out.index("Interrupted. Nothing lost") :].splitlines()
         assert re.search(r"\d+ waiting$", summary[1])
         assert re.fullmatch(r"outage   from \d+\.\d s to the end", summary[3])
 
@@ -59,7 +59,7 @@ async def test_demo_on_a_terminal_leaves_the_screen_as_it_was() -> None:
     enter, leave, show_cursor = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
     assert shown.index(enter) < shown.index("Inlet pressure") < shown.index(leave)
     assert show_cursor in shown
-    assert "Interrupted. Nothing lost." in shown[shown.index(leave) :]
+    assert "Interrupted. Nothing lost" in shown[shown.index(leave) :]
     assert "Traceback" not in shown
 
 

@@ -31,7 +31,7 @@ Fault = Callable[[Scene], Awaitable[None]]
 CALL_ID = "ab" * 16
 
 BROKE_OFF = r"broke off"
-NO_ANSWER = r"did not answer (a ping|message \d+) within"
+NO_ANSWER = r"did not answer a (ping|message) within"
 BREACH = r"breach of the protocol"
 STILL_HELD = r"still holds a connection"
 

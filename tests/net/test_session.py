@@ -173,7 +173,7 @@ async def test_a_call_has_ten_seconds(autojump_clock: MockClock) -> None:
         failure = await link.lost()
         assert link.ended_s - start == 14  # the first was answered at 9 s, the second sent at 4 s
     assert type(failure) is LinkLost
-    assert str(failure) == "The aggregator did not answer message 2 within 10 s."
+    assert str(failure) == "The aggregator did not answer a message within 10 s."
 
 
 async def test_an_answer_in_the_moment_of_the_deadline(autojump_clock: MockClock) -> None:

@@ -420,3 +420,17 @@ async def test_posted_messages_belong_to_the_run_that_is_on(autojump_clock: Cloc
         assert w.runner.statistics().run_id is None
         refused = [r for r in w.aggregator.engine().refused if type(r.message) is em.TagsUpdatedMsg]
         assert refused == []
+
+
+async def test_a_failure_after_healthy_times_is_news_again(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same outage is told once if the link comes and goes, and again after good minutes."""
+    async with world() as w:
+        for up_s in (5, 5, 61, 5):
+            await trio.sleep(up_s)
+            w.aggregator.drop()
+            await w.until("Reconnected")
+        warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+        # the first, and that behind 61 s
+        assert warnings == ["The connection broke off."] * 2

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -149,6 +150,11 @@ def _add_outbox(commands: "_SubParsersAction[_Parser]") -> ArgumentParser:
 def _host(text: str) -> str:
     if not text or "/" in text or any(letter.isspace() for letter in text):
         raise ArgumentTypeError(f"{text!r} is no host name: give a name or an IP address alone")
+    if ":" in text:
+        try:
+            IPv6Address(text)
+        except ValueError:
+            raise ArgumentTypeError(f"{text!r} is no host name: give the port with -ap") from None
     return text
 
 

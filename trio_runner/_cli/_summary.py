@@ -87,7 +87,7 @@ def summarize(records: Records) -> Summary:
     missing = samples.missing + events.missing
     lost = max(0, missing - records.waiting) if records.interrupted else missing
     lines = [
-        _verdict(lost, in_order, interrupted=records.interrupted),
+        _verdict(lost, in_order, missing - lost, interrupted=records.interrupted),
         f"samples  {_figures(samples, lost)}",
         f"events   {_figures(events, lost)}, {'in order' if in_order else 'NOT IN ORDER'}",
     ]
@@ -111,12 +111,14 @@ def _in_order(records: Records) -> bool:
     return list(came) == [event for event in dict.fromkeys(records.events_taken) if event in came]
 
 
-def _verdict(lost: int, in_order: bool, *, interrupted: bool) -> str:
+def _verdict(lost: int, in_order: bool, waited: int, *, interrupted: bool) -> str:
     begin = "Interrupted. " if interrupted else ""
     if lost:
         return f"{begin}{count(lost, 'message').upper()} LOST."
     if not in_order:
         return f"{begin}Nothing lost, but EVENTS CAME OUT OF ORDER."
+    if waited:
+        return f"{begin}Nothing lost till then, {count(waited, 'message')} still waited."
     return f"{begin}Nothing lost."
 
 

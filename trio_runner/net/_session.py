@@ -79,7 +79,7 @@ class RpcSession:
         def settle(result: object) -> None:
             answered(_decode_answer(result))
 
-        call_id = self._note_call(f"message {sequence_number}", settle)
+        call_id = self._note_call("a message", settle)
         frame = protocol.encode_dispatch(call_id, self.engine_id, sequence_number, body)
         self._write(self._messages, frame)
 
