@@ -43,6 +43,8 @@ async def staged(tell: Callable[[float, str], None], seed: int) -> AsyncGenerato
         demo = Demo(aggregator, runner, outbox, str(dispatcher), tell)
         runner.state_changing_callback = demo.note_change
         handler = NoteHandler(demo.note)
+        # Behind the end of the block there is nobody to tell; stderr is not the place then.
+        logging.getLogger().addHandler(logging.NullHandler())
         logging.getLogger().addHandler(handler)
         try:
             demo.note(
