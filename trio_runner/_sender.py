@@ -121,7 +121,8 @@ class Sender:
         """Tell whether the next message may go out beside those that are unanswered."""
         if not self._unanswered:
             return True
-        return not head.is_event and not self._barrier and self._unanswered < self._window.limit
+        samples = self._unanswered - len(self._states_under_way)  # states never crowd them out
+        return not head.is_event and not self._barrier and samples < self._window.limit
 
     async def _all_answered(self) -> None:
         while self._unanswered:
@@ -145,6 +146,7 @@ class Sender:
         self._send(entry.sequence_number, text, judge)
 
     def _judge(self, entry: Entry, answer: m.MessageBase) -> None:
+        self._barrier = False  # an event stands alone, so this is its answer, or there was none
         verdict = classify(answer)
         if verdict is Verdict.DELIVERED:
             self._outbox.delivered(entry)

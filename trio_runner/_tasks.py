@@ -132,7 +132,6 @@ class Ticker:
     _bell: Doorbell
     _offline_s: float = field(init=False)
     _interval_ticks: int = field(init=False)
-    _is_linked: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._offline_s = self._timing.offline_s
@@ -142,7 +141,7 @@ class Ticker:
         return max(1, round(interval_s / self._timing.tick_s))
 
     def set_data_log_interval(self, interval_s: float) -> None:
-        """Sample offline as often as the unit's data log stores, if that is oftener.
+        """Sample as often as the unit's data log stores, if oftener, from the next outage on.
 
         The aggregator stores what is more than the interval newer than the last stored: of samples
         just one interval apart it would drop every other. So a whole number of samples is just
@@ -151,19 +150,15 @@ class Ticker:
         if math.isfinite(interval_s):
             samples = max(1, math.ceil(interval_s / self._timing.offline_s))
             self._offline_s = interval_s / samples + 2 * self._timing.tick_s
-        if not self._is_linked:
-            self._interval_ticks = self._in_ticks(self._offline_s)
 
     @contextmanager
     def linked(self) -> Generator[None, None, None]:
-        """Sample at the steady rate, states included, for as long as there is a link."""
-        self._is_linked = True
+        """Sample at the steady rate for as long as there is a link."""
         self._interval_ticks = self._in_ticks(self._timing.steady_s)
         self._sampler.request_snapshot()
         try:
             yield
         finally:
-            self._is_linked = False
             self._interval_ticks = self._in_ticks(self._offline_s)
 
     async def run(self) -> None:

@@ -434,3 +434,22 @@ async def test_a_failure_after_healthy_times_is_news_again(
         warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
         # the first, and that behind 61 s
         assert warnings == ["The connection broke off."] * 2
+
+
+async def test_samples_flow_behind_an_event_though_states_are_always_under_way(
+    autojump_clock: Clock,
+) -> None:
+    """A barrier ends with its answer, not when nothing at all is under way."""
+    async with world() as w:
+        await w.settled()
+        w.aggregator.handling_time_s = 0.35  # a state changes every 0.3 s
+
+        def changing() -> em.MethodMsg:
+            method = mdl.Method(version=w.unit.count, lines=w.unit.method.lines)
+            return em.MethodMsg(method=method)
+
+        w.unit.create_method_msg = changing  # type: ignore[method-assign]
+        w.runner.on_notify_command("a barrier")
+        await trio.sleep(10)
+        # 28 messages are handled in 10 s, of which every other at the least is a sample.
+        assert len(w.counts()) >= 10
