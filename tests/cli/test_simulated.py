@@ -102,8 +102,8 @@ async def test_second_signal_ends_at_once(second: signal.Signals) -> None:
     ):
         await command.until("Changing state: Started -> Connected")
         aggregator.muted = True
-        taken = len(aggregator.engine().received)
-        await aggregator.wait_until(lambda: len(aggregator.engine().received) > taken)
+        taken = len(aggregator.messages(em.TagsUpdatedMsg))  # a state is not waited for
+        await aggregator.wait_until(lambda: len(aggregator.messages(em.TagsUpdatedMsg)) > taken)
         command.send(signal.SIGINT)
         await command.until("Changing state: Connected -> Stopped")
         command.send(second)
