@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.faults.scene")
+pytest.register_assert_rewrite("tests.faults.scene", "tests.faults.cases")

@@ -13,6 +13,8 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 import trio
 from attrs import define, field
 
+from tests.ports import free_port
+
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 TEXT, BINARY, CLOSE = 1, 2, 8
@@ -150,7 +152,7 @@ class Proxy:
     """Listens at a port and joins what comes to the aggregator's."""
 
     _aggregator_port: int
-    port: int = 0
+    port: int = field(factory=free_port)
     connections: list[Connection] = field(factory=list, init=False)
     """Those that are open, the newest last."""
     accepted: int = field(default=0, init=False)
@@ -167,7 +169,6 @@ class Proxy:
         async with trio.open_nursery() as serving:
             while True:
                 listeners = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
-                self.port = listeners[0].socket.getsockname()[1]
                 async with trio.open_nursery() as listening:
                     listening.start_soon(self._listen, listeners, serving)
                     task_status.started()

@@ -1,6 +1,11 @@
 """Whatever happens to the link: in order, none missing, back in time, and said why."""
 
+import logging
 import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from functools import partial
 
 import pytest
 import trio
@@ -9,49 +14,89 @@ from attrs import evolve
 
 from tests.faults.cases import CASES, STILL_HELD, Case
 from tests.faults.scene import RUN, STEADY, Scene, scene, warnings
+from tests.together import Outcomes, chosen
 from trio_runner.protocol import messages as m
+
+# All cases are played by the first test.
+pytestmark = pytest.mark.timeout(300)
 
 ALLOWED_S = 0.5
 """What a loaded machine may add to a promise (s, the world's clock)."""
 
-
-GIVE_UP_S = 30
+GIVE_UP_S = 20
 """For a fault and what comes behind it (s, the world's clock): longer, and something hangs."""
 
 
-@pytest.fixture
-def clock(case: Case) -> trio.testing.MockClock:
-    """Return a clock that runs as fast as the case says."""
-    return trio.testing.MockClock(rate=case.rate)
+AT_ONCE = 4
+"""Cases that are played at once; they wait most of the time, but not in the same moments."""
+
+TRUE_TIME = [
+    evolve(case, name=f"{case.name}, true time", rate=1)
+    for case in CASES
+    if case.name in ("muted", "half-open both", "back pressure")
+]
+"""The silent faults once more, with the times as they are on the world's clock."""
+
+_records: ContextVar[list[logging.LogRecord]] = ContextVar("records")
+"""What was logged in the tasks of a case."""
+
+
+class Collector(logging.Handler):
+    """Gives each case what was logged in it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the record."""
+        _records.get().append(record)
+
+
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest) -> Iterator[Outcomes]:
+    """Play all cases of which there is a test in this session, those of a rate on one clock."""
+    outcomes, collector = Outcomes(), Collector()
+    cases = chosen(request, "case", [*CASES, *TRUE_TIME])
+
+    def run(rate: float) -> None:
+        plays = [(case.name, partial(play_case, case)) for case in cases if case.rate == rate]
+        trio.run(
+            partial(outcomes.play, plays, at_once=AT_ONCE, case_s=2 * GIVE_UP_S * rate),
+            clock=trio.testing.MockClock(rate=rate),
+        )
+
+    logger = logging.getLogger("trio_runner")
+    logger.addHandler(collector)
+    try:
+        with ThreadPoolExecutor(1) as beside:
+            in_true_time = beside.submit(run, 1.0)  # it does little but wait
+            for rate in sorted({case.rate for case in cases} - {1.0}):
+                run(rate)
+            in_true_time.result()
+        yield outcomes
+    finally:
+        logger.removeHandler(collector)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_a_fault_loses_nothing(
-    case: Case, clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_fault_loses_nothing(case: Case, outcomes: Outcomes) -> None:
     """Run, fault, heal, back in time; then the aggregator has all that the engine told."""
-    tasks = trio.lowlevel.current_statistics().tasks_living
+    outcomes.check(case.name)
+
+
+@pytest.mark.parametrize("case", TRUE_TIME, ids=lambda case: case.name)
+def test_silence_is_noticed_in_ten_seconds_of_the_worlds_clock(
+    case: Case, outcomes: Outcomes
+) -> None:
+    """The same for the silent faults, with the times as they are."""
+    outcomes.check(case.name)
+
+
+async def play_case(case: Case) -> None:
+    """Play it on a scene of its own, and look at all that is left of it."""
+    records: list[logging.LogRecord] = []
+    _records.set(records)
     async with scene() as s:
         await play(s, case)
     check_delivered(s, case)
-    check_said(s, case, warnings(caplog.records))
-    assert trio.lowlevel.current_statistics().tasks_living == tasks
-
-
-async def test_silence_is_noticed_in_ten_seconds_of_the_worlds_clock() -> None:
-    """The same for the silent faults, all at once, with the times as they are."""
-
-    async def in_true_time(case: Case) -> None:
-        case = evolve(case, rate=1)
-        async with scene() as s:
-            await play(s, case)
-        check_delivered(s, case)
-
-    silent = [case for case in CASES if case.name in ("muted", "half-open both", "back pressure")]
-    assert len(silent) == 3
-    async with trio.open_nursery() as nursery:
-        for case in silent:
-            nursery.start_soon(in_true_time, case)
+    check_said(s, case, warnings(records))
 
 
 async def play(s: Scene, case: Case) -> None:

@@ -7,15 +7,18 @@ from random import Random
 
 import pytest
 import trio
+import trio.testing
 from attrs import define, evolve, field
 
 from tests.faults.scene import Scene, scene
 from tests.unit import Unit, wall_clock
+from trio_runner import EngineDispatcher, EngineRunner
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
 from trio_runner.protocol import models as mdl
+from trio_runner.simulation import Aggregator
 
-GLITCHES, ROUNDS = 15, 5
+GLITCHES, REPAIRS = 15, 20
 BACKLOG = 2_000
 WAITING, MEASURED = 20_000, 2_000
 
@@ -31,35 +34,53 @@ class Share(Random):
         return a + (b - a) * self.share
 
 
-async def test_a_glitch_of_no_time_costs_less_than_a_second() -> None:
-    """Of cuts with the aggregator there at once, the median is repaired in under 0.7 s."""
-    # The waits are spread evenly over uniform(0.25, 1): their median is 0.625 s, which leaves
-    # 0.075 s for the dial and the introduction. A busy machine only adds to that, so the best of
-    # three medians tells what the runner needs.
-    for _ in range(3):
-        median_s = statistics.median(await _glitches())
-        if median_s < 0.7:
-            return
-    pytest.fail(f"the median is {median_s} s")
+async def test_a_glitch_of_no_time_costs_no_more_than_the_wait(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Of cuts with the aggregator there at once, the median is repaired in 0.625 s."""
+    # The waits are uniform(0.25, 1): 0.25 + 0.75 * 0.5 = 0.625 s is their median. What sockets and
+    # processors add to that must be under 0.075 s for a median under 0.7 s: the next test.
+    unit, aggregator, rng = Unit(), Aggregator(), Share()
+    async with trio.open_nursery() as nursery:
+        dial = aggregator.in_memory(nursery)
+        dispatcher = EngineDispatcher("aggregator.example", handlers=unit, open_stream=dial)
+        runner = EngineRunner(dispatcher, unit, unit, rng=rng, clock=wall_clock)
+        await nursery.start(runner.run)
+        await _until(runner, "Connected")
+        took_s = []
+        for number in range(GLITCHES):
+            rng.share = (number + 0.5) / GLITCHES
+            aggregator.drop()
+            began = trio.current_time()
+            await _until(runner, "Reconnected")
+            took_s.append(trio.current_time() - began)
+            assert took_s[-1] == pytest.approx(0.25 + 0.75 * rng.share)
+        assert statistics.median(took_s) == pytest.approx(0.625)
+        await runner.shutdown()
+        nursery.cancel_scope.cancel()
 
 
-async def _glitches() -> list[float]:
+async def _until(runner: EngineRunner, state: str) -> None:
+    with runner.state_changes() as changes:
+        async for change in changes:
+            if change.after == state:
+                return
+
+
+async def test_beside_the_wait_a_repair_takes_less_than_75_ms() -> None:
+    """Over real sockets, from the cut to Reconnected."""
+    # A busy machine only adds to it, so the quickest of several tells what the runner needs.
     took_s: list[float] = []
-
-    async def glitch(share: float) -> None:
-        async with scene(rng=lambda: Share(share=share)) as s:
+    async with scene(rng=lambda: Share(share=0)) as s:
+        for _ in range(REPAIRS):
             s.proxy.cut()
             began = trio.current_time()
+            await s.until("Failed")
             await s.until("Reconnected")
-            took_s.append(trio.current_time() - began)
-
-    for number in range(ROUNDS):
-        async with trio.open_nursery() as nursery:
-            # Few at a time, and far apart, so that they do not wait for each other.
-            for draw in range(number, GLITCHES, ROUNDS):
-                nursery.start_soon(glitch, (draw + 0.5) / GLITCHES)
-    assert len(took_s) == GLITCHES
-    return took_s
+            took_s.append(trio.current_time() - began - 0.25)
+            if took_s[-1] < 0.075:
+                break
+    assert 0 < min(took_s) < 0.075, took_s
 
 
 async def test_an_operator_is_answered_while_a_backlog_is_sent() -> None:

@@ -1,9 +1,7 @@
 """The real aggregator as a process of its own, and its HTTP interface."""
 
 import os
-import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +12,8 @@ from urllib.parse import quote
 
 import httpx2
 import trio
+
+from tests.ports import free_port
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ class RealAggregator:
     """
 
     def __init__(self, command: Path, folder: Path) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.log = folder / "aggregator.log"
         keys = folder / "keys"
         keys.mkdir()
@@ -217,13 +217,3 @@ async def eventually(
                     return got
             await trio.sleep(0.1)
     raise AssertionError(f"not within {within_s} s; the last answer was {answer!r}")
-
-
-def _free_port() -> int:
-    # Below the ports that the system gives to connections that go out: an engine that dials a port
-    # up there while nobody listens can end up connected to itself, and then holds the port.
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("no free port among 100")

@@ -1,13 +1,15 @@
 """A simulated engine that a runner keeps connected to the real aggregator."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import httpx2
 import trio
-from attrs import frozen
+from attrs import define, field, frozen
 
 from trio_runner import EngineDispatcher, EngineRunner
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
 from trio_runner.simulation import SimulatedEngine
 
 from ._aggregator import Api, RealAggregator, eventually
@@ -15,11 +17,45 @@ from ._aggregator import Api, RealAggregator, eventually
 CONNECT_S = 15.0
 
 
+@define(eq=False, kw_only=True)
+class NotingEngine(SimulatedEngine):
+    """Notes what it gives to the runner: that is what was sampled."""
+
+    samples: list[list[mdl.TagValue]] = field(factory=list, init=False)
+
+    def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
+        """Return the tags that have changed."""
+        message = super().create_tag_updates_msg(run_id)
+        if message is not None:
+            self.samples.append(message.tags)
+        return message
+
+    def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
+        """Return all tags."""
+        message = super().create_tag_updates_snapshot_msg()
+        self.samples.append(message.tags)
+        return message
+
+    def stored_after(self, stored_s: float) -> Iterator[tuple[float, list[mdl.TagValue]]]:
+        """Yield what the aggregator must store behind what it stored last, and with which time.
+
+        It stores when its newest tag is more than the data-log interval newer than what it stored
+        last: all tags that are newer than that, with the time of the newest.
+        """
+        tags: dict[str, mdl.TagValue] = {}
+        for sample in self.samples:
+            tags.update((tag.name, tag) for tag in sample if tag.tick_time > stored_s)
+            newest_s = max((tag.tick_time for tag in tags.values()), default=stored_s)
+            if newest_s - stored_s > self.data_log_interval_s:
+                yield newest_s, list(tags.values())
+                stored_s, tags = newest_s, {}
+
+
 @frozen
 class Unit:
     """An engine with its runner, and what people see of it at the aggregator."""
 
-    engine: SimulatedEngine
+    engine: NotingEngine
     runner: EngineRunner
     api: Api
 
@@ -27,7 +63,7 @@ class Unit:
 @asynccontextmanager
 async def running_unit(aggregator: RealAggregator, name: str) -> AsyncIterator[Unit]:
     """Run an engine of this name, listed as ready at the aggregator."""
-    engine = SimulatedEngine(name=name, seed=1)
+    engine = NotingEngine(name=name, seed=1)
     dispatcher = EngineDispatcher("127.0.0.1", aggregator.port, handlers=engine)
     runner = EngineRunner(dispatcher, engine, engine)
     async with open_api(aggregator, name) as api, trio.open_nursery() as nursery:

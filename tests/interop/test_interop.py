@@ -20,7 +20,7 @@ from trio_runner.simulation import SimulatedEngine
 
 from ._aggregator import RealAggregator, eventually
 from ._install import VERSION
-from ._unit import CONNECT_S, Unit, open_api, running_unit
+from ._unit import CONNECT_S, NotingEngine, Unit, open_api, running_unit
 
 # The first test may have to install the aggregator.
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
@@ -138,6 +138,7 @@ async def test_an_outage_in_a_run_leaves_no_hole(aggregator: RealAggregator, how
         plot_log = await unit.api.of_unit("plot_log")
         _assert_in_order(plot_log)
         _assert_no_hole(plot_log, down, up)
+        _assert_holds_what_was_sampled(plot_log, unit.engine, down, up)
         assert [line["content"] for line in (await unit.api.of_unit("method"))["lines"]] == method
         state = (await eventually(_method_and_state(unit), _has_executed(*ids[:2])))["state"]
         assert state["started_line_ids"] == [ids[2]]
@@ -227,9 +228,36 @@ def _assert_no_hole(plot_log: Any, down: float, up: float) -> None:
     assert max(gaps) <= GAP_S_MAX, f"gaps {gaps}"
 
 
+def _assert_holds_what_was_sampled(
+    plot_log: Any, engine: NotingEngine, down: float, up: float
+) -> None:
+    """Value by value: of each tag exactly what was sampled in the outage, by the data log's rule.
+
+    What was sampled behind `down` was stored after the aggregator's return only. Of the first that
+    it stored then, it depends on the sample before whether it is stored; all others follow from it.
+    """
+    anchor = next(tick for tick in _all_ticks(plot_log) if tick > down)
+    sampled = {max(tag.tick_time for tag in sample) for sample in engine.samples}
+    assert anchor in sampled
+    assert anchor < down + GAP_S_MAX
+    expected: dict[str, list[tuple[float, object]]] = {name: [] for name in plot_log["entries"]}
+    for tick, tags in engine.stored_after(anchor):
+        for tag in tags:
+            if tick <= up and tag.name in expected:
+                expected[tag.name].append((tick, tag.value))
+    # While there is no link, samples are 1.2 s apart, and each of them is stored.
+    assert len(expected["Run Time"]) >= (OUTAGE_S - GAP_S_MAX) / 1.3
+    stored = {
+        name: [(v["tick_time"], v["value"]) for v in e["values"] if anchor < v["tick_time"] <= up]
+        for name, e in plot_log["entries"].items()
+    }
+    assert stored == expected
+
+
 async def _assert_archive_holds_the_outage(unit: Unit, run_id: str, down: float, up: float) -> None:
     plot_log = await unit.api.get(f"recent_runs/{run_id}/plot_log")
     _assert_no_hole(plot_log, down, up)
+    _assert_holds_what_was_sampled(plot_log, unit.engine, down, up)
     content = (await unit.api.get(f"recent_runs/{run_id}/csv_json"))["csv_content"]
     rows = [row for row in csv.reader(content.splitlines()) if row and not row[0].startswith("#")]
     header, *samples = rows

@@ -174,10 +174,17 @@ class Aggregator(Ledger):
         """Stop in order (close frames with 1012, recent engines kept) and be back at once."""
         self.keep()
         links = list(self._links)
-        for link in links:
-            link.close(1012)
+        self.close(1012)
         for link in links:
             await link.ended.wait()
+
+    def close(self, code: int) -> None:
+        """Close all connections with this close code; the aggregator lives on.
+
+        Return at once: the engines count as disconnected, the close frames are on their way.
+        """
+        for link in list(self._links):
+            link.close(code)
 
     def kill(self) -> None:
         """Die without a word, lose what was not stored, and be back at once."""
@@ -195,6 +202,11 @@ class Aggregator(Ledger):
         """Refuse dials from now on; connections that are there stay."""
         self._is_up = False
         self._notify()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether dials are accepted."""
+        return self._is_up
 
     def up(self) -> None:
         """Accept dials again."""

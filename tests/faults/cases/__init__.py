@@ -1,0 +1,11 @@
+"""What can go wrong with a link, as data.
+
+The comment above a group of cases is the row of the table of promises that it belongs to.
+"""
+
+from tests.faults.cases import closes, nonsense, refusals, silence
+from tests.faults.cases.case import STILL_HELD, Case
+
+__all__ = ["CASES", "STILL_HELD", "Case"]
+
+CASES = [*closes.CASES, *nonsense.CASES, *silence.CASES, *refusals.CASES]

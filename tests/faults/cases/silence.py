@@ -1,0 +1,109 @@
+"""Links that say nothing, or little."""
+
+import socket
+
+import trio
+
+from tests.faults.cases.case import NO_ANSWER, STILL_HELD, Case, Fault
+from tests.faults.scene import Scene
+from trio_runner.protocol import engine_messages as em
+
+
+def half_open(*, up: bool = False, down: bool = False) -> Fault:
+    """Let nothing pass and tell nobody."""
+
+    async def fault(scene: Scene) -> None:
+        with scene.proxy.half_open(up=up, down=down):
+            await scene.noticed()
+
+    return fault
+
+
+async def forgotten(scene: Scene) -> None:
+    """Forget the connection between both: the aggregator never hears of its end."""
+    # Its own pings, every 20 s with 20 s for the answer, end it.
+    with scene.proxy.half_open(up=True, down=True):
+        await scene.noticed()
+        await scene.aggregator.wait_until(
+            lambda: not scene.aggregator.is_connected(scene.aggregator.engine().engine_id)
+        )
+
+
+async def back_pressure(scene: Scene) -> None:
+    """Read nothing from the engine any more, in the middle of something large."""
+    scene.streams[-1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with scene.proxy.back_pressure():
+        scene.tell("x" * 500_000)  # more than the kernel buffers, once told to buffer little
+        await scene.noticed()
+
+
+async def muted(scene: Scene) -> None:
+    """Let the aggregator handle everything and answer nothing."""
+    scene.aggregator.muted = True
+    await scene.noticed()
+    scene.aggregator.muted = False
+
+
+async def one_answer_missing(scene: Scene) -> None:
+    """Leave one event without an answer, but not what comes behind."""
+    muted: list[str] = []
+
+    async def mute(message: em.EngineMessage) -> None:
+        is_first = isinstance(message, em.WebPushNotificationMsg) and not muted
+        scene.aggregator.muted = is_first
+        if is_first:
+            muted.append("this")
+        await trio.lowlevel.checkpoint()
+
+    scene.aggregator.on_message = mute
+    await scene.noticed()
+    scene.aggregator.on_message, scene.aggregator.muted = None, False
+
+
+async def one_sample_unanswered(scene: Scene) -> None:
+    """Leave one sample without an answer, but not what comes behind."""
+    missed: list[int] = []
+
+    async def mute(message: em.EngineMessage) -> None:
+        if isinstance(message, em.TagsUpdatedMsg) and not missed:
+            missed.append(message.sequence_number)
+        scene.aggregator.muted = missed == [message.sequence_number]
+        await trio.lowlevel.checkpoint()
+
+    scene.aggregator.on_message = mute
+    await scene.noticed()
+    scene.aggregator.on_message, scene.aggregator.muted = None, False
+
+
+async def slow_link(scene: Scene) -> None:
+    """Make the link one of 4,000 bytes a second and 0.2 s each way, for a while."""
+    with scene.proxy.slow(bytes_per_s=4_000, latency_s=0.2):
+        scene.tell("while slow")
+        await scene.samples(10)
+
+
+async def slow_handler(scene: Scene) -> None:
+    """Let the aggregator take 0.2 s over each message, for a while."""
+    scene.aggregator.handling_time_s = 0.2
+    scene.tell("while slow")
+    await scene.samples(10)
+    scene.aggregator.handling_time_s = 0
+
+
+CASES = [
+    # one answer never comes; the aggregator reads but never answers
+    Case("muted", muted, (NO_ANSWER,), noticed_s=10, rate=20),
+    Case("one answer missing", one_answer_missing, (NO_ANSWER,), noticed_s=10, rate=20),
+    # what is unanswered is the next sample, taken up to 0.3 s later
+    Case("one sample unanswered", one_sample_unanswered, (NO_ANSWER,), noticed_s=10.3, rate=20),
+    # half-open (either direction or both, or back pressure without end)
+    Case("half-open up", half_open(up=True), (NO_ANSWER,), noticed_s=10, rate=20),
+    Case("half-open down", half_open(down=True), (NO_ANSWER,), noticed_s=10, rate=20),
+    Case("half-open both", half_open(up=True, down=True), (NO_ANSWER,), noticed_s=10, rate=20),
+    Case("back pressure", back_pressure, (NO_ANSWER,), noticed_s=10, rate=20),
+    # The longest wait by then, and its dial.
+    Case("forgotten", forgotten, (NO_ANSWER, STILL_HELD), noticed_s=10, back_s=10, rate=30),
+    # slow, and no reason to give the link up
+    Case("slow link", slow_link, (), links=1, back_s=4, rate=8),
+    Case("slow handler", slow_handler, (), links=1, rate=8),
+]
