@@ -103,6 +103,7 @@ def test_the_whole_package_is_looked_at() -> None:
         ("_runner.py", "from trio_runner.simulation import Aggregator"),
         ("simulation/_skid.py", "from trio_runner._cli import main"),
         ("simulation/_skid.py", "import openpectus"),
+        ("_cli/_engine.py", "from openpectus.engine import main"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str) -> None:

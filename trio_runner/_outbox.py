@@ -21,11 +21,11 @@ import zlib
 from collections import deque
 from collections.abc import Iterable
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import define, evolve, field, frozen
 
-from trio_runner.protocol import decode_json, encode_body
+from trio_runner.protocol import encode, encode_body, foreign, kind_of, loads
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
@@ -182,9 +182,10 @@ class MemoryOutbox:
 
     def put(self, message: em.EngineMessage) -> None:
         """Take a message in. Any thread may call it; it returns when the message is queued."""
-        delivery = DELIVERY.get(type(message))
+        kind = kind_of(message)
+        delivery = DELIVERY.get(kind)
         if delivery is None:
-            raise TypeError(f"{type(message).__name__} is not a message that a runner sends")
+            raise TypeError(f"{kind.__name__} is not a message that a runner sends")
         body = encode_body(message)
         if is_too_big(body) and isinstance(message, em.RunStoppedMsg) and message.archive:
             logger.error(
@@ -194,7 +195,7 @@ class MemoryOutbox:
             body = encode_body(evolve(message, archive=None, archive_filename=None))
         if delivery is Delivery.STATE:
             with self._lock:
-                self._states[type(message)] = body
+                self._states[kind] = body
             return
         entry = self._put_in_line(message, compress(body))
         if delivery is Delivery.EVENT:
@@ -210,7 +211,7 @@ class MemoryOutbox:
                 self._states.pop(em.RunLogMsg, None)
                 self._states.pop(em.QueuedRunLogMsg, None)
                 self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
-            entry = Entry(self.next_number(), type(message), body, time.time())
+            entry = Entry(self.next_number(), kind_of(message), body, time.time())
             entry.is_queued = not entry.is_event
             self._counts["event" if entry.is_event else "sample"] += 1
             self._append(entry)
@@ -226,17 +227,20 @@ class MemoryOutbox:
         """
         with self._lock:
             run_id = self.run_id
-            run_log, state = self._last_run_log(), self._last_method_state()
+            last = self._last_states()
         if run_id is not None:
             logger.warning("Run %s was on when the engine ended; it is ended now", run_id)
-            stopped = em.RunStoppedMsg(
-                run_id=run_id,
-                runlog=run_log,
-                method_state=state,
-                archive=None,
-                archive_filename=None,
+            obj = encode(
+                em.RunStoppedMsg(
+                    run_id=run_id,
+                    runlog=mdl.RunLog(lines=[]),
+                    method_state=_UNTOUCHED,
+                    archive=None,
+                    archive_filename=None,
+                )
             )
-            self.put(stopped)
+            # As they waited, whatever version of the engine made them.
+            self.put(foreign({**obj, **last}, em.RunStoppedMsg))
 
     def commit(self) -> None:
         """Write what has changed, where there is a disk to write to; any thread may call it."""
@@ -322,17 +326,15 @@ class MemoryOutbox:
         with self._lock:
             return self._states.get(kind)
 
-    def _last_run_log(self) -> mdl.RunLog:
-        body = self._states.get(em.RunLogMsg)
-        message = decode_json(body) if body is not None else None
-        if isinstance(message, em.RunLogMsg) and message.run_id == self.run_id:
-            return message.runlog
-        return mdl.RunLog(lines=[])
-
-    def _last_method_state(self) -> mdl.MethodState:
-        body = self._states.get(em.MethodStateMsg)
-        message = decode_json(body) if body is not None else None
-        return message.method_state if isinstance(message, em.MethodStateMsg) else _UNTOUCHED
+    def _last_states(self) -> dict[str, Any]:
+        """Return run log and method state of the run that is on, by the names RunStopped has."""
+        run_log, state = (
+            loads(self._states.get(kind, "{}")) for kind in (em.RunLogMsg, em.MethodStateMsg)
+        )
+        if run_log.get("run_id") != self.run_id:
+            run_log = {}
+        last = {"runlog": run_log.get("runlog"), "method_state": state.get("method_state")}
+        return {name: value for name, value in last.items() if value is not None}
 
     # Its bound
 

@@ -46,6 +46,9 @@ class _Parser(ArgumentParser):
 
 
 def _parse(argv: list[str] | None) -> Namespace:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["engine"]:
+        return Namespace(command="engine", rest=argv[1:])  # the package has a parser of its own
     parser = _Parser(
         prog="trio-runner",
         description="Keep an Open Pectus engine connected to its aggregator.",
@@ -67,6 +70,7 @@ def _parse(argv: list[str] | None) -> Namespace:
         description="Run a simulated filtration skid against a real aggregator, until Ctrl-C. Open"
         " the aggregator's web page to see it and to start a run.",
     )
+    commands.add_parser("engine", help="run real Open Pectus engines with their UODs")
     demo.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: 0)")
     _add_simulated_arguments(simulated)
     outbox = _add_outbox(commands)
@@ -197,6 +201,10 @@ def _run(arguments: Namespace) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Ctrl-C during the start and in the shutdown ends at once; between them it ends in order.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if arguments.command == "engine":
+        from trio_runner._cli import _engine
+
+        return _engine.run(arguments.rest)
     if arguments.command == "outbox":
         from trio_runner._cli import _outbox
 

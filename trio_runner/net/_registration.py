@@ -46,6 +46,14 @@ async def register(address: Address, message: em.RegisterEngineMsg) -> str:
         raise no_aggregator_behind(address, status)
     reply = _decode_reply(address, status, content)
     if reply.success and reply.engine_id:
+        if reply.version_match is False:
+            logger.warning(
+                "The aggregator at %s is of version %s, this engine of %s: ignored, as it was told"
+                " to. Install the same version on both sides.",
+                address,
+                reply.aggregator_build_number,
+                message.engine_version,
+            )
         return reply.engine_id
     raise _refusal(address, message, reply)
 

@@ -16,6 +16,8 @@ from trio_runner.protocol._codec import (
     make_converter,
 )
 from trio_runner.protocol._errors import DecodeError
+from trio_runner.protocol._foreign import foreign, kind_of
+from trio_runner.protocol._json import loads
 from trio_runner.protocol._rpc import (
     DISPATCH,
     GET_ENGINE_ID,
@@ -57,5 +59,8 @@ __all__ = [
     "encode_json",
     "encode_request",
     "encode_response",
+    "foreign",
+    "kind_of",
+    "loads",
     "make_converter",
 ]

@@ -18,6 +18,7 @@ from cattrs.gen import make_dict_unstructure_fn
 
 from trio_runner.protocol import _strict, aggregator_messages, engine_messages, messages
 from trio_runner.protocol._errors import DecodeError
+from trio_runner.protocol._foreign import encode_foreign, is_foreign
 from trio_runner.protocol._json import dumps, found, loads
 from trio_runner.protocol.engine_messages import EngineMessage
 from trio_runner.protocol.messages import MessageBase
@@ -63,6 +64,8 @@ def _class_of(obj: object) -> type[MessageBase]:
 
 
 def _unstructure_tagged(cls: type[MessageBase], converter: Converter) -> Callable[[Any], Any]:
+    if is_foreign(cls):
+        return encode_foreign
     fields = make_dict_unstructure_fn(cls, converter)
     namespace, name = _TAGS[cls]
 
@@ -159,5 +162,6 @@ def encode_body(message: EngineMessage) -> str:
     It is what waits to be sent; `encode_dispatch` puts these two in when it is.
     """
     obj = encode(message)
-    del obj["engine_id"], obj["sequence_number"]
+    for name in ("engine_id", "sequence_number"):
+        obj.pop(name, None)
     return dumps(obj)

@@ -1,0 +1,105 @@
+"""What people ask for reaches the package's handlers, and never holds up the link."""
+
+import threading
+from typing import Any
+
+import pytest
+import trio
+from openpectus.protocol import aggregator_messages as am
+from openpectus.protocol import models as package_models
+from openpectus.protocol.serialization import serialize
+
+from trio_runner.bridge import UodDispatcher
+from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage, encode
+
+from .units import demo_engine, ticked_demo
+
+
+def what(answer: MessageBase) -> Any:
+    """Return the name of an answer's class on the wire."""
+    return encode(answer)["_type"]
+
+
+async def test_the_five_commands_reach_the_engine() -> None:
+    """Method, Start, code, force and cancel are carried out by the package's handlers."""
+    with ticked_demo() as unit:
+        dispatcher = UodDispatcher(engine=unit.engine)
+
+        async def ask(message: Any) -> Any:
+            answer = await dispatcher.dispatch(serialize(message))
+            unit.tick(3)
+            return what(answer)
+
+        method = package_models.Method.from_pcode("Mark: A\nWait: 10 min\nReset")
+        assert await ask(am.MethodMsg(method=method)) == "SuccessMessage"
+        assert await ask(am.ExecuteControlCommandMsg(name="Start")) == "SuccessMessage"
+        unit.tick(5)
+        assert await ask(am.InjectCodeMsg(pcode="Mark: by hand")) == "SuccessMessage"
+        lines = unit.inside.tracking.get_runlog().items
+        (wait,) = [line for line in lines if line.name == "Wait: 10 min"]
+        assert await ask(am.ForceMsg(exec_id=wait.id)) == "SuccessMessage"
+        unit.tick(5)
+        lines = unit.inside.tracking.get_runlog().items
+        (reset,) = [line for line in lines if line.name == "Reset"]
+        assert await ask(am.CancelMsg(exec_id=reset.id)) == "SuccessMessage"
+        assert {"Mark: A", "Mark: by hand"} <= {line.name for line in lines}
+
+
+async def test_a_refused_command_is_answered_with_the_packages_words() -> None:
+    """The person's own error stays one."""
+    with ticked_demo() as unit:
+        dispatcher = UodDispatcher(engine=unit.engine)
+        answer = await dispatcher.dispatch(serialize(am.ExecuteControlCommandMsg(name="Stop")))
+        told = encode(answer)
+        assert (told["_type"], told["caller_error"]) == ("ErrorMessage", True)
+        assert told["message"] == "The command 'Stop' was invalid"
+
+
+@pytest.mark.parametrize("nonsense", [None, {}, {"_type": "X", "_ns": "y"}])
+async def test_nonsense_is_answered(nonsense: object) -> None:
+    """What is no message is answered as such, whatever it is."""
+    with demo_engine() as engine:
+        answer = await UodDispatcher(engine=engine).dispatch(nonsense)
+    assert isinstance(answer, ProtocolErrorMessage)
+
+
+async def test_a_handler_that_raises_is_answered() -> None:
+    """The person is told; the link stays."""
+
+    async def fail(message: Any) -> Any:
+        raise ZeroDivisionError("division by zero")
+
+    with demo_engine() as engine:
+        engine.handlers[am.CancelMsg] = fail
+        answer = await UodDispatcher(engine=engine).dispatch(serialize(am.CancelMsg(exec_id="1")))
+    assert isinstance(answer, ErrorMessage)
+    assert answer.exception_message == "division by zero"
+
+
+async def test_a_blocked_handler_blocks_nobody_and_does_not_pile_up() -> None:
+    """Those behind a blocked one are given up at their deadline and never carried out late."""
+    blocked, release, carried_out = threading.Event(), threading.Event(), list[str]()
+
+    async def block(message: Any) -> Any:
+        carried_out.append(message.exec_id)
+        blocked.set()
+        release.wait()
+        return am.SuccessMessage()
+
+    with demo_engine() as engine:
+        engine.handlers[am.CancelMsg] = block
+        dispatcher = UodDispatcher(engine=engine)
+
+        async def give_up(exec_id: str) -> bool:
+            with trio.move_on_after(0.05) as patience:
+                await dispatcher.dispatch(serialize(am.CancelMsg(exec_id=exec_id)))
+            return patience.cancelled_caught
+
+        before = threading.active_count()
+        assert [await give_up(str(number)) for number in range(20)] == [True] * 20
+        assert blocked.is_set()
+        assert threading.active_count() <= before + 1
+        release.set()
+        answer = await dispatcher.dispatch(serialize(am.CancelMsg(exec_id="last")))
+        assert what(answer) == "SuccessMessage"
+    assert carried_out == ["0", "last"]

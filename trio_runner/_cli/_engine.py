@@ -1,0 +1,241 @@
+"""`trio-runner engine`: real Open Pectus engines, each with its runner, in one process."""
+
+import logging
+import os
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import trio
+from attrs import define, field
+
+from trio_runner import DurableOutbox, EngineRunner, MemoryOutbox, OutboxError, Timing
+from trio_runner._cli._signals import stop_on_signal
+
+if TYPE_CHECKING:
+    from trio_runner import bridge
+
+logger = logging.getLogger(__name__)
+
+FLUSH_S = 8
+"""For what waits when the command is stopped: with it, all is over within 15 s."""
+
+STOP_S = 5
+"""For stopping an engine and disconnecting its hardware (s)."""
+
+ALL_FAILED, WRONG_ARGUMENTS, SOME_FAILED = 1, 2, 3
+"""The exit codes when not all is well."""
+
+HOW_TO_INSTALL = (
+    "trio-runner engine: error: Open Pectus is not installed here. It needs Python 3.12 or newer:"
+    " pip install 'trio-runner[openpectus]'"
+)
+
+
+class UnitFailed(Exception):
+    """A unit cannot run; the message says why."""
+
+
+def run(argv: list[str]) -> int:
+    """Carry out the command; return the exit code.
+
+    Raises SystemExit on wrong arguments and after `--help`.
+    """
+    try:
+        from trio_runner import bridge
+    except ModuleNotFoundError as error:
+        if error.name != "openpectus":
+            raise
+        print(HOW_TO_INSTALL, file=sys.stderr)
+        return WRONG_ARGUMENTS
+    arguments = bridge.parse(argv, "trio-runner engine")
+    print(bridge.banner(), flush=True)
+    bridge.start_sentry(arguments.sentry_event_level)
+    if arguments.validate:
+        return bridge.validate(arguments.uods)
+    if arguments.show_register_details:
+        return bridge.show_register_details(arguments.uods)
+    if len(arguments.uods) > 1:
+        bridge.name_units_in_log()
+    return trio.run(_run_units, arguments)
+
+
+async def _run_units(arguments: "bridge.Arguments") -> int:
+    """Run all units until SIGINT or SIGTERM, or until all have failed."""
+    logger.info("Engine starting")
+    stopping, names = trio.Event(), set[str]()
+    units = [Unit(path, arguments, stopping, names) for path in arguments.uods]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stop_on_signal, stopping.set)
+        async with trio.open_nursery() as running:
+            for unit in units:
+                running.start_soon(unit.run)
+        nursery.cancel_scope.cancel()
+    logger.info("Engine stopped")
+    return _exit_code([unit.has_failed for unit in units])
+
+
+def _exit_code(failed: list[bool]) -> int:
+    if all(failed):
+        return ALL_FAILED
+    return SOME_FAILED if any(failed) else 0
+
+
+@define(eq=False)
+class Unit:
+    """One UOD with its engine, its runner and its outbox; what fails in it fails it alone."""
+
+    _path: str
+    _arguments: "bridge.Arguments"
+    _stopping: trio.Event
+    _names: set[str]
+    """The names of the units of this process."""
+    has_failed: bool = field(default=False, init=False)
+
+    async def run(self) -> None:
+        """Run until the command is stopped; return when it has ended in order or has failed."""
+        from trio_runner.bridge import current_unit
+
+        current_unit.set(os.path.basename(self._path))
+        try:
+            engine = await self._set_up()
+            if engine is not None:
+                current_unit.set(engine.name)
+                try:
+                    await self._run(engine)
+                finally:
+                    await _stop(engine)  # noqa: ASYNC102 - shielded, its time is bounded
+        except* UnitFailed as group:
+            self._fail(str(_first(group)))
+        except* Exception as group:  # of this unit; the others go on
+            self._fail("it ended by an error", group)
+
+    def _fail(self, why: str, error: BaseException | None = None) -> None:
+        self.has_failed = True
+        logger.error("The unit of %s has failed: %s", self._path, why, exc_info=error)
+
+    async def _set_up(self) -> "bridge.UodEngine | None":
+        """Return the engine with its hardware connected, None if the command is stopped before."""
+        engine = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_stopping, nursery.cancel_scope)
+            engine = await trio.to_thread.run_sync(self._connect, abandon_on_cancel=True)
+            nursery.cancel_scope.cancel()
+        return engine
+
+    async def _cancel_when_stopping(self, scope: trio.CancelScope) -> None:
+        await self._stopping.wait()
+        scope.cancel()
+
+    def _connect(self) -> "bridge.UodEngine":
+        from trio_runner.bridge import UodEngine, current_unit, load_uod
+
+        try:
+            uod = load_uod(self._path)
+        except Exception as error:
+            raise UnitFailed(f"{error}. Start with -validate to see more.") from error
+        name = str(uod.instrument)
+        current_unit.set(name)
+        if name in self._names:
+            raise UnitFailed(f"another one of this command is named {name!r} too")
+        self._names.add(name)
+        engine = UodEngine(
+            uod,
+            secret=self._arguments.secret,
+            ignore_version_error=self._arguments.ignore_version_error,
+            archive_folder=_file_name(name) if len(self._arguments.uods) > 1 else None,
+        )
+        if not engine.connect():
+            engine.stop()  # it may be connected and yet be of no use
+            raise UnitFailed("its hardware cannot be used. Start with -validate to see more.")
+        return engine
+
+    async def _run(self, engine: "bridge.UodEngine") -> None:
+        try:
+            with closing(self._open_outbox(engine.name)) as outbox:
+                await self._keep_connected(engine, outbox)
+        except OutboxError as error:
+            raise UnitFailed(f"argument --outbox: {error}") from error
+
+    def _open_outbox(self, name: str) -> MemoryOutbox:
+        path = self._arguments.outbox
+        if path is None:
+            return MemoryOutbox()
+        if len(self._arguments.uods) > 1 or os.path.isdir(path):
+            try:
+                os.makedirs(path, exist_ok=True)
+            except OSError as error:
+                why = f"several UODs need a folder, and {path} is none: {error.strerror}"
+                raise UnitFailed(f"argument --outbox: {why}") from error
+            path = os.path.join(path, f"{_file_name(name)}.outbox")
+        return DurableOutbox(path)
+
+    async def _keep_connected(self, engine: "bridge.UodEngine", outbox: MemoryOutbox) -> None:
+        from trio_runner.bridge import UodDispatcher
+
+        dispatcher = UodDispatcher(
+            self._arguments.hostname,
+            self._arguments.port,
+            engine=engine,
+            secure=self._arguments.secure,
+            ca_file=self._arguments.ca_file,
+        )
+        timing = Timing(flush_s=FLUSH_S)
+        runner = EngineRunner(
+            dispatcher, engine.builder, engine.emitter, outbox=outbox, timing=timing
+        )
+
+        async def start() -> None:
+            await trio.to_thread.run_sync(engine.start)
+
+        if not self._arguments.start_at_once:
+            runner.first_steady_state_callback = start
+        async with trio.open_nursery() as nursery:
+            try:
+                await nursery.start(runner.run)
+                nursery.start_soon(self._warn_of_roles, engine, runner, dispatcher)
+                if self._arguments.start_at_once:
+                    logger.info("Starting engine at once")
+                    await start()
+                nursery.start_soon(engine.ended)
+                await self._stopping.wait()
+            finally:
+                await _stop(engine)  # noqa: ASYNC102 - so that the end of its run is flushed
+            await runner.shutdown()
+            nursery.cancel_scope.cancel()
+
+    async def _warn_of_roles(
+        self, engine: "bridge.UodEngine", runner: EngineRunner, dispatcher: "bridge.UodDispatcher"
+    ) -> None:
+        from trio_runner.bridge import warn_of_roles
+
+        with runner.state_changes() as changes:
+            async for change in changes:
+                if change.after in ("Connected", "Reconnected"):
+                    break
+        try:
+            await trio.to_thread.run_sync(
+                warn_of_roles, engine.uod, str(dispatcher), abandon_on_cancel=True
+            )
+        except Exception as error:
+            logger.debug("Whether the aggregator has authentication cannot be told: %r", error)
+
+
+async def _stop(engine: "bridge.UodEngine") -> None:
+    """Stop an engine in a thread: its hardware may hang."""
+    with trio.move_on_after(STOP_S, shield=True) as patience:
+        await trio.to_thread.run_sync(engine.stop, abandon_on_cancel=True)
+    if patience.cancelled_caught:
+        logger.error("The engine of %s did not stop within %d s, it is left behind", engine, STOP_S)
+
+
+def _file_name(unit: str) -> str:
+    return quote(unit, safe=" ")
+
+
+def _first(group: BaseExceptionGroup[UnitFailed]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,124 @@
+"""The arguments of `pectus-engine`, read by the package's own parser, and those of this runner."""
+
+import argparse
+import os
+import ssl
+from typing import Any
+
+from attrs import frozen
+from openpectus.engine import main as package
+from pydantic import TypeAdapter, ValidationError
+
+from trio_runner.bridge._package import uod_path
+
+AT_ONCE, FIRST_STEADY_STATE = "at-once", "first-steady-state"
+
+
+@frozen
+class Arguments:
+    """What the command is to do."""
+
+    hostname: str
+    port: int | None
+    """None for the default: 9800, or 443 if secure."""
+    secure: bool
+    uods: list[str]
+    validate: bool
+    show_register_details: bool
+    sentry_event_level: str
+    secret: str
+    ignore_version_error: bool
+    outbox: str | None
+    ca_file: str | None
+    start_at_once: bool
+
+
+def parse(argv: list[str], prog: str) -> Arguments:
+    """Return what the arguments say.
+
+    Raises SystemExit: after `--help` with code 0, on wrong arguments with code 2.
+    """
+    parser = _make_parser(prog)
+    given = parser.parse_args(argv)
+    return Arguments(
+        hostname=given.aggregator_hostname,
+        port=_port(parser, given.aggregator_port),
+        secure=bool(given.secure),
+        uods=[uod_path(uod) for uod in given.uod or [package.default_uod]],
+        validate=bool(given.validate),
+        show_register_details=bool(given.show_register_details),
+        sentry_event_level=given.sentry_event_level,
+        secret=given.secret,
+        ignore_version_error=_truth(parser, given.ignore_version_error),
+        outbox=given.outbox,
+        ca_file=_ca_file(parser, given.ca_file, given.secure),
+        start_at_once=given.start_engine == AT_ONCE,
+    )
+
+
+def _make_parser(prog: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = package.get_arg_parser()
+    parser.prog = prog
+    parser.description = "Run Open Pectus engines and keep them connected to their aggregator."
+    _allow_several_uods(parser)
+    own = parser.add_argument_group("of this runner")
+    own.add_argument(
+        "--outbox",
+        metavar="PATH",
+        help="keep in this file what is not delivered yet, so that it outlives the process; with"
+        " several UODs a folder, with a file for each unit (default: in memory)",
+    )
+    own.add_argument(
+        "--ca-file",
+        metavar="FILE",
+        help="with --secure: trust these authorities (PEM) instead of the system's",
+    )
+    own.add_argument(
+        "--start-engine",
+        choices=(AT_ONCE, FIRST_STEADY_STATE),
+        default=FIRST_STEADY_STATE,
+        help="when the engine begins to control its hardware: with the process, or when it first is"
+        " connected to the aggregator (default: %(default)s)",
+    )
+    return parser
+
+
+def _allow_several_uods(parser: Any) -> None:
+    """Let `--uod` be given several times, one unit each."""
+    old = next(action for action in parser._actions if action.dest == "uod")
+    parser._handle_conflict_resolve(None, [(name, old) for name in old.option_strings])
+    parser.add_argument(
+        *("-uod", "--uod"),
+        action="append",
+        metavar="UOD",
+        help="Filename of the UOD; several times for several units (default: the demo unit)",
+    )
+
+
+def _port(parser: argparse.ArgumentParser, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        parser.error(f"argument -ap/--aggregator_port: {text!r} is no port from 1 to 65535")
+    return int(text)
+
+
+def _truth(parser: argparse.ArgumentParser, value: object) -> bool:
+    try:
+        return bool(TypeAdapter(bool).validate_python(value))  # as the package's message takes it
+    except ValidationError:
+        parser.error(f"argument -ignore/--ignore_version_error: say True or False, not {value!r}")
+
+
+def _ca_file(parser: argparse.ArgumentParser, path: str | None, secure: object) -> str | None:
+    if path is None:
+        return None
+    if not secure:
+        parser.error("argument --ca-file: it is of use with --secure only")
+    try:
+        ssl.create_default_context(cafile=os.fspath(path))
+    except ssl.SSLError:  # before OSError, of which it is one
+        parser.error(f"argument --ca-file: there are no PEM certificates in {path}")
+    except OSError as error:
+        parser.error(f"argument --ca-file: cannot read {path}: {error.strerror}")
+    return path

@@ -1,0 +1,217 @@
+"""The package's message builder, as the runner asks it."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from openpectus.engine.engine import Engine
+from openpectus.engine.engine_message_builder import EngineMessageBuilder
+from openpectus.protocol import engine_messages as package
+
+from trio_runner.bridge._logging import with_own_error_log
+from trio_runner.bridge._wire import to_object, to_ours
+from trio_runner.protocol import MessageBase, foreign
+from trio_runner.protocol import engine_messages as em
+
+logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=MessageBase)
+
+TRIES = 3
+"""How often a message is asked for: the engine's thread may change what is just being read."""
+
+
+class _Builder(EngineMessageBuilder):  # type: ignore[misc]
+    """The package's builder, which has the last run log where it cannot make another.
+
+    That is so after some errors in a method; the end of the run is to be told all the same.
+    """
+
+    _last: Any = None
+    _has_complained = False
+
+    def create_runlog_msg(self, run_id: str) -> Any:
+        try:
+            self._last = super().create_runlog_msg(run_id)
+        except Exception as error:
+            # Once loudly: it will fail again until the run has ended.
+            level = logging.DEBUG if self._has_complained else logging.ERROR
+            self._has_complained = True
+            logger.log(level, "The engine cannot tell its run log: %r", error)
+            if self._last is None or self._last.run_id != run_id:
+                return package.RunLogMsg(id="", run_id=run_id, runlog={"lines": []})
+        return self._last
+
+
+class UodMessageBuilder:
+    """Asks the package's builder; see `trio_runner.MessageBuilder` for what each method gives.
+
+    The engine controls a process, so what one message fails on is logged once and does not end the
+    runner: the message is left out, or is an empty one.
+    """
+
+    def __init__(self, engine: Engine, secret: str, ignore_version_error: bool) -> None:
+        self._engine: Any = engine
+        self._builder: Any = _Builder(engine, secret, ignore_version_error)
+        self._has_ticked = False
+        self._tags_told = False
+        self._complaints: set[str] = set()
+
+    # Who and what the engine is
+
+    def create_register_engine_msg(self) -> em.RegisterEngineMsg:
+        """Return who this engine is."""
+        message = self._builder.create_register_engine_msg(**self._engine.uod.options)
+        return to_ours(message, em.RegisterEngineMsg)
+
+    def create_uod_info(self) -> em.UodInfoMsg:
+        """Return the description of the unit."""
+        return to_ours(self._try(self._builder.create_uod_info), em.UodInfoMsg)
+
+    # Tags
+
+    def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
+        """Return the tags that changed, None if none did.
+
+        Before the engine's first tick tags have no time and are not told; behind it, all are.
+        """
+        if not self._ticks():
+            return None
+        if not self._tags_told:
+            return self.create_tag_updates_snapshot_msg()
+        try:
+            message = self._builder.create_tag_updates_msg(run_id)
+        except Exception as error:
+            self._complain("the tags that changed", error)
+            return self.create_tag_updates_snapshot_msg()  # what had changed is spent
+        return None if message is None else to_ours(message, em.TagsUpdatedMsg)
+
+    def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
+        """Return all tags, none before the engine's first tick."""
+        nothing = em.TagsUpdatedMsg(tags=[])
+        if not self._ticks():
+            return nothing
+        made = self._ask(em.TagsUpdatedMsg, self._builder.create_tag_updates_snapshot_msg)
+        self._tags_told = made is not None
+        return made or nothing
+
+    def _ticks(self) -> bool:
+        self._has_ticked = self._has_ticked or self._engine._tick_number >= 0
+        return self._has_ticked
+
+    # States
+
+    def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
+        """Return the run log of the run that is on."""
+        return to_ours(self._builder.create_runlog_msg(run_id), em.RunLogMsg)
+
+    def create_queued_runlog_msg(self) -> em.QueuedRunLogMsg | None:
+        """Return the commands that wait for a run to begin, None if none do."""
+        return self._ask(em.QueuedRunLogMsg, self._builder.create_queued_runlog_msg)
+
+    def create_error_log_msg(self) -> em.ErrorLogMsg | None:
+        """Return what this engine's unit logged for people since the last call, None if nothing."""
+        return self._ask(
+            em.ErrorLogMsg, lambda: with_own_error_log(self, self._builder.create_error_log_msg)
+        )
+
+    def create_control_state_msg(self) -> em.ControlStateMsg:
+        """Return whether a run is on, paused or held."""
+        return to_ours(self._try(self._builder.create_control_state_msg), em.ControlStateMsg)
+
+    def create_method_state_msg(self) -> em.MethodStateMsg:
+        """Return which lines of the method have run and run."""
+        return to_ours(self._try(self._builder.create_method_state_msg), em.MethodStateMsg)
+
+    def create_method_msg(self) -> em.MethodMsg:
+        """Return the method; an empty one has an empty line, as the aggregator takes none without.
+
+        Instead of an error in the log at every connection, the page shows that it is empty.
+        """
+        obj = to_object(self._try(self._builder.create_method_msg))
+        if obj["method"]["lines"] == []:
+            obj["method"]["lines"] = [{"id": "0", "content": ""}]
+        return foreign(obj, em.MethodMsg)
+
+    # Runs
+
+    def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
+        """Return the word that a run began at tick_time (seconds since the epoch)."""
+        message = self._builder.create_run_started_msg(run_id, tick_time)
+        return to_ours(message, em.RunStartedMsg)
+
+    def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
+        """Return the word that the run has ended; without its archive if that cannot be read."""
+        made = self._ask(em.RunStoppedMsg, self._builder.create_run_stopped_msg, run_id)
+        return made or to_ours(self._without_archive(run_id), em.RunStoppedMsg)
+
+    def _without_archive(self, run_id: str) -> Any:
+        return package.RunStoppedMsg(
+            run_id=run_id,
+            runlog=self._builder.create_runlog_msg(run_id).runlog,
+            method_state=self._try(self._builder.create_method_state_msg).method_state,
+            archive=None,
+            archive_filename=None,
+        )
+
+    # Notifications
+
+    def create_wpn_run_started_msg(self) -> em.WebPushNotificationMsg:
+        """Return the notification that a run began."""
+        return self._notification(self._builder.create_wpn_run_started_msg())
+
+    def create_wpn_run_stopped_msg(self) -> em.WebPushNotificationMsg:
+        """Return the notification that the run has ended."""
+        return self._notification(self._builder.create_wpn_run_stopped_msg())
+
+    def create_wpn_run_paused_msg(self) -> em.WebPushNotificationMsg:
+        """Return the notification that the run was paused."""
+        return self._notification(self._builder.create_wpn_run_paused_msg())
+
+    def create_wpn_block_started_msg(self, block_name: str) -> em.WebPushNotificationMsg:
+        """Return the notification that a block began."""
+        return self._notification(self._builder.create_wpn_block_started_msg(block_name))
+
+    def create_wpn_notify_command_msg(self, text: str) -> em.WebPushNotificationMsg:
+        """Return the notification that the method itself asked for."""
+        return self._notification(self._builder.create_wpn_notify_command_msg(text))
+
+    def create_wpn_watch_activated_msg(self, watch_argument: str) -> em.WebPushNotificationMsg:
+        """Return the notification that a watch's condition came true."""
+        return self._notification(self._builder.create_wpn_watch_activated_msg(watch_argument))
+
+    def create_wpn_method_error_msg(self) -> em.WebPushNotificationMsg:
+        """Return the notification that the method failed."""
+        return self._notification(self._builder.create_wpn_method_error_msg())
+
+    def create_wpn_network_error_msg(self) -> em.WebPushNotificationMsg:
+        """Return the notification that the equipment was lost."""
+        return self._notification(self._builder.create_wpn_network_error_msg())
+
+    def _notification(self, message: Any) -> em.WebPushNotificationMsg:
+        return to_ours(message, em.WebPushNotificationMsg)
+
+    # How it asks
+
+    def _try(self, create: Callable[..., Any], *arguments: object) -> Any:
+        for _ in range(TRIES - 1):
+            try:
+                return create(*arguments)
+            except Exception as error:
+                logger.debug("%s is asked again: %r", create, error)
+        return create(*arguments)
+
+    def _ask(self, kind: type[M], create: Callable[..., Any], *arguments: object) -> M | None:
+        """Return a message, None if there is none or it cannot be made."""
+        try:
+            message = self._try(create, *arguments)
+            return None if message is None else to_ours(message, kind)
+        except Exception as error:
+            self._complain(f"its {kind.__name__}", error)
+            return None
+
+    def _complain(self, what: str, error: Exception) -> None:
+        # Once loudly: what fails is asked for several times a second.
+        level = logging.DEBUG if what in self._complaints else logging.ERROR
+        self._complaints.add(what)
+        logger.log(level, "The engine cannot tell %s: %r", what, error, exc_info=error)

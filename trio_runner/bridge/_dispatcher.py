@@ -1,0 +1,93 @@
+"""The aggregator's calls, carried out by the package's own handlers off the reader's task."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from openpectus.protocol.exceptions import ProtocolDeserializationException
+from openpectus.protocol.serialization import deserialize
+
+from trio_runner import EngineDispatcher, PlainEngine, Session, Timing, VersionRefused
+from trio_runner.bridge._engine import UodEngine
+from trio_runner.bridge._wire import to_ours
+from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage
+from trio_runner.protocol import engine_messages as em
+
+logger = logging.getLogger(__name__)
+
+
+class UodDispatcher(EngineDispatcher):
+    """Dials the aggregator and hands its messages to the engine's handlers, as they came.
+
+    The handlers run in a worker thread, one after the other and in order. One that blocks holds up
+    neither the link nor Trio's thread: the aggregator is answered when its time is over
+    (`Timing.answer_s`), the handler is left to its thread, and those that come behind it are not
+    carried out until it has ended.
+
+    The other arguments and what it raises are those of `EngineDispatcher`.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        *,
+        engine: UodEngine,
+        secure: bool = False,
+        ca_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        # `dispatch` is overridden, so that these handlers are never asked.
+        super().__init__(host, port, handlers=PlainEngine(), secure=secure, ca_file=ca_file)
+        self._of_package = engine.handlers
+        self._one_at_a_time = trio.CapacityLimiter(1)
+
+    async def dial(
+        self,
+        registration: em.RegisterEngineMsg,
+        timing: Timing,
+        *,
+        task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `trio_runner.net.Dialer`; a refused version is told with the way out."""
+        try:
+            await super().dial(registration, timing, task_status=task_status)
+        except VersionRefused as refused:
+            raise VersionRefused(
+                f"{refused} That is: pip install openpectus=={refused.wanted}, or"
+                " --ignore_version_error True.",
+                wanted=refused.wanted,
+            ) from None
+
+    async def dispatch(self, message_json: object) -> MessageBase:
+        """Carry out a message of the aggregator's and return the answer."""
+        try:
+            message: Any = deserialize(message_json)
+        except ProtocolDeserializationException as error:
+            self._complain(str(error))
+            return ProtocolErrorMessage(protocol_msg=f"The message cannot be read: {error}")
+        handler = self._of_package.get(type(message))
+        if handler is None:
+            return ProtocolErrorMessage(
+                protocol_msg=f"An engine does not handle {type(message).__name__}"
+            )
+        try:
+            return await self._outcome(handler, message)
+        except Exception as error:
+            logger.exception("The handler of %s failed", type(message).__name__)
+            return ErrorMessage(
+                message=f"The engine failed to handle {type(message).__name__}",
+                exception_message=str(error),
+            )
+
+    async def _outcome(self, handler: Callable[[Any], Awaitable[Any]], message: Any) -> MessageBase:
+        async def handle() -> Any:
+            return await handler(message)
+
+        # The handlers are asyncio's; what they do blocks.
+        result = await trio.to_thread.run_sync(
+            lambda: asyncio.run(handle()), abandon_on_cancel=True, limiter=self._one_at_a_time
+        )
+        return to_ours(result, MessageBase)

@@ -1,0 +1,168 @@
+"""The package's engine with its hardware, ticking in a thread of its own."""
+
+import logging
+import os
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import trio
+from openpectus import sentry
+from openpectus.engine import main as package
+from openpectus.engine.engine import Engine, EngineTiming
+from openpectus.engine.engine_message_handlers import EngineMessageHandlers
+from openpectus.engine.hardware_recovery import ErrorRecoveryConfig, ErrorRecoveryDecorator
+from openpectus.lang.exec.clock import WallClock
+from openpectus.lang.exec.tags import SystemTagName
+from openpectus.lang.exec.timer import OneThreadTimer
+
+from trio_runner.bridge._builder import UodMessageBuilder
+from trio_runner.bridge._emitter import UodEventEmitter
+from trio_runner.bridge._logging import current_unit, take_error_log
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.1
+"""Between two ticks of an engine (s); the package's own."""
+
+LAST_TICK_S = 1.0
+"""What the tick under way may take (s) when an engine is stopped."""
+
+
+class EngineStopped(Exception):
+    """The engine's thread has ended by an error, its hardware is not controlled any more."""
+
+
+class UodEngine:
+    """An engine for a unit operation definition (`load_uod`).
+
+    `archive_folder` is the name of a folder in the package's own, where the files of runs go if
+    several engines run in one process: their names tell the second and nothing else.
+    """
+
+    def __init__(
+        self,
+        uod: Any,
+        *,
+        secret: str = "",
+        ignore_version_error: bool = False,
+        archive_folder: str | None = None,
+    ) -> None:
+        self.uod = uod
+        self.name = str(uod.instrument)
+        self._is_stopped = False
+        self._timer = _Timer(TICK_S)
+        # Not the default, which is one object for all engines of a process.
+        timing = EngineTiming(WallClock(), self._timer, TICK_S, 1.0)
+        self._engine: Any = Engine(uod, timing, enable_archiver=True)
+        if archive_folder is not None:
+            self._keep_archive_in(archive_folder)
+        self.builder = UodMessageBuilder(self._engine, secret, ignore_version_error)
+        self.emitter = UodEventEmitter(self._engine.emitter)
+        self.handlers: dict[type, Callable[[Any], Awaitable[Any]]] = {}
+        EngineMessageHandlers(self._engine, self)
+        take_error_log(self.builder)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def set_rpc_handler(self, message_type: type, handler: Callable[[Any], Awaitable[Any]]) -> None:
+        """Take a handler for a class of messages; the package calls it."""
+        self.handlers[message_type] = handler
+
+    def _keep_archive_in(self, folder: str) -> None:
+        archiver = self._engine._system_tags.get(SystemTagName.ARCHIVER)
+        archiver.data_path = os.path.join(archiver.data_path, folder)
+        os.makedirs(archiver.data_path, exist_ok=True)
+
+    # Life; these block
+
+    def connect(self) -> bool:
+        """Check the UOD, connect to the hardware, build the commands; return whether all is well.
+
+        What is not, the package logs.
+        """
+        if not package.run_validations(self.uod):
+            return False
+        sentry.set_engine_uod(self.uod)
+        status = self._engine._system_tags[SystemTagName.CONNECTION_STATUS]
+        self.uod.hwl = ErrorRecoveryDecorator(self.uod.hwl, ErrorRecoveryConfig(), status)
+        return True
+
+    def start(self) -> None:
+        """Let the engine tick, unless it does."""
+        if not self._timer.running:
+            self._timer.unit = current_unit.get()
+            self._engine.run()
+
+    def stop(self) -> None:
+        """Let the engine tick no more, end its run, and disconnect its hardware.
+
+        The outputs stay as they are. A second time does nothing.
+        """
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self._timer.stop()
+        self._timer.join(LAST_TICK_S)
+        if self._engine._runstate_started:
+            # Left open, the run would stay open at the aggregator.
+            self._engine.emitter.emit_on_stop()
+            self._engine._runstate_started = False
+        self._engine.stop()
+
+    async def ended(self) -> None:
+        """Wait until the engine's thread has ended by an error.
+
+        Raises EngineStopped then; returns never.
+        """
+        await self._timer.ended()
+
+
+class _Timer(OneThreadTimer):  # type: ignore[misc]
+    """The package's timer, which tells when its thread ends by an error."""
+
+    def __init__(self, interval_s: float) -> None:
+        super().__init__(interval_s)
+        self.unit: str | None = None
+        self._failure: BaseException | None = None
+        self._watchers: list[Callable[[], None]] = []
+
+    def ticker(self) -> None:
+        current_unit.set(self.unit)
+        try:
+            super().ticker()
+        except Exception as error:
+            if not self.running:  # the hardware was disconnected under the last tick
+                logger.debug("The last tick failed", exc_info=True)
+                return
+            logger.exception("The engine's thread has ended")
+            self._failure = error
+            for tell in self._watchers:
+                tell()
+
+    def join(self, timeout_s: float) -> None:
+        thread = getattr(self, "thread", None)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout_s)
+
+    async def ended(self) -> None:
+        token, event = trio.lowlevel.current_trio_token(), trio.Event()
+
+        def tell() -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(event.set, idempotent=True)
+
+        self._watchers.append(tell)
+        if self._failure is None:
+            await event.wait()
+        raise EngineStopped(f"The engine's thread has ended: {self._failure!r}")
+
+
+def load_uod(path: str) -> Any:
+    """Import a UOD file and return the unit operation definition that it creates.
+
+    Raises Exception, as the package does, telling what failed.
+    """
+    return package.create_uod(path)

@@ -1,0 +1,82 @@
+"""Which of several engines in one process a log record is of.
+
+The package keeps one queue of what people are to see in the page's error log, for the one engine of
+a process. Records are stamped with the unit in whose thread or task they were made, and each engine
+takes its own. What cannot be told (a thread that the hardware's driver started) goes to all.
+"""
+
+import logging
+from collections.abc import Callable
+from contextvars import ContextVar
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from openpectus.engine import engine_message_builder as package
+
+T = TypeVar("T")
+
+current_unit: ContextVar[str | None] = ContextVar("current_unit", default=None)
+"""The unit that the running thread or task works for."""
+
+
+class _Stamp(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.unit = current_unit.get()
+        return True
+
+
+package.frontend_logging_handler.addFilter(_Stamp())
+
+_waiting: WeakKeyDictionary[object, tuple[str | None, SimpleQueue[Any]]] = WeakKeyDictionary()
+
+
+def take_error_log(builder: object) -> None:
+    """Keep records of the current unit's for this builder from now on."""
+    _waiting[builder] = (current_unit.get(), SimpleQueue())
+
+
+def with_own_error_log(builder: object, create: Callable[[], T]) -> T:
+    """Call what empties the package's queue so that it finds the records of one unit in it.
+
+    To be called in one thread only.
+    """
+    _sort()
+    if builder not in _waiting:
+        take_error_log(builder)
+    shared: Any = package.frontend_logging_queue
+    package.frontend_logging_queue = _waiting[builder][1]
+    try:
+        return create()
+    finally:
+        package.frontend_logging_queue = shared
+
+
+def _sort() -> None:
+    while True:
+        try:
+            record = package.frontend_logging_queue.get_nowait()
+        except Empty:
+            return
+        unit = getattr(record, "unit", None)
+        for owner, queue in _waiting.values():
+            if unit is None or owner is None or owner == unit:
+                queue.put(record)
+
+
+def name_units_in_log() -> None:
+    """Put the unit's name before what the root logger's handlers write, where it is known."""
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_Stamp())
+        handler.setFormatter(_Naming(handler.formatter or logging.Formatter()))
+
+
+class _Naming(logging.Formatter):
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    def format(self, record: logging.LogRecord) -> str:
+        unit = getattr(record, "unit", None)
+        text = self._formatter.format(record)
+        return text if unit is None else f"[{unit}] {text}"

@@ -1,0 +1,68 @@
+"""What `pectus-engine` does besides running an engine, by the package's own code."""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import openpectus
+from openpectus import sentry
+from openpectus.engine import main as package
+
+logger = logging.getLogger(__name__)
+
+OPENPECTUS_VERSION: str = openpectus.__version__
+"""The version of the package that is installed."""
+
+
+def banner() -> str:
+    """Return the line with which the engine introduces itself."""
+    return f"OpenPectus Engine v. {OPENPECTUS_VERSION}, build: {openpectus.build_number}"
+
+
+def uod_path(given: str) -> str:
+    """Return the path of a UOD file; the default one stands for the package's demo unit."""
+    if given != package.default_uod:
+        return given
+    return os.path.join(os.path.dirname(package.__file__), "configuration", "demo_uod.py")
+
+
+def start_sentry(event_level: str) -> None:
+    """Set up the package's error reporting, which reports where the environment says so."""
+    sentry.init_engine(event_level)
+
+
+def validate(uods: list[str]) -> int:
+    """Carry out `-validate` for each UOD; return the exit code."""
+    return max(_exit_code(package.validate_and_exit, uod) for uod in uods)
+
+
+def show_register_details(uods: list[str]) -> int:
+    """Carry out `-rd` for each UOD; return the exit code."""
+    return max(_exit_code(package.show_register_details_and_exit, uod) for uod in uods)
+
+
+def _exit_code(act_and_exit: Callable[[str], None], uod: str) -> int:
+    try:
+        act_and_exit(uod)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
+
+
+def warn_of_roles(uod: Any, url: str) -> None:
+    """Tell if the UOD asks for roles and the aggregator at `url` knows none; this blocks.
+
+    Raises what a failing HTTP request raises.
+    """
+    if not uod.required_roles:
+        return
+    scheme, _, where = url.partition("://")
+    secure = scheme == "https"
+    dispatcher = package.EngineDispatcher(None, where, secure, dict(uod.options))
+    if not dispatcher.is_aggregator_authentication_enabled():
+        logger.warning(
+            "%s asks for roles (with_required_roles), and the aggregator does not support"
+            " authentication: the unit will not be visible in its page",
+            uod.instrument,
+        )

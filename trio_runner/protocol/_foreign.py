@@ -1,0 +1,58 @@
+"""Messages that another implementation has made and serialised, which go out as they are.
+
+What a package of another version puts into its messages, fields and values that are not known here,
+is kept. The rest of the program sees a message of the class that it knows: by it a message is
+delivered, and the fields that decide on that can be read and changed.
+"""
+
+import functools
+from typing import Any, TypeVar
+
+import attrs
+
+from trio_runner.protocol.messages import MessageBase
+
+M = TypeVar("M", bound=MessageBase)
+
+
+def foreign(obj: dict[str, Any], kind: type[M]) -> M:
+    """Return a message that is taken for a `kind` and encodes to the JSON object `obj`.
+
+    Its attributes are the values in `obj` as they are, not the models that `kind` has there, None
+    where `obj` has none. One that is changed with `attrs.evolve` goes out changed.
+    """
+    known = {field.name: obj.get(field.name) for field in attrs.fields(kind)}
+    hashable: Any = kind
+    message: M = _foreign_class(hashable)(**known, source=obj)
+    return message
+
+
+def kind_of(message: M) -> type[M]:
+    """Return the class of this project's that a message is of, or is taken for."""
+    cls: Any = type(message)
+    kind: type[M] = cls.__bases__[0] if is_foreign(cls) else cls
+    return kind
+
+
+def is_foreign(cls: type) -> bool:
+    """Tell whether `foreign` made the class."""
+    return cls.__dict__.get("_is_foreign", False) is True
+
+
+def encode_foreign(message: Any) -> dict[str, Any]:
+    """Return the JSON object of a foreign message."""
+    source: dict[str, Any] = message.source
+    return {name: getattr(message, name, value) for name, value in source.items()}
+
+
+@functools.cache
+def _foreign_class(kind: type[MessageBase]) -> Any:
+    cls: Any = attrs.make_class(
+        f"Foreign{kind.__name__}",
+        {"source": attrs.field(repr=False)},
+        bases=(kind,),
+        class_body={"_is_foreign": True},
+        frozen=True,
+        kw_only=True,
+    )
+    return cls
