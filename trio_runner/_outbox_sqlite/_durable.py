@@ -59,6 +59,8 @@ class DurableOutbox(MemoryOutbox):
     path: Path = field(converter=Path)
     bytes_max: int = field(default=OUTBOX_BYTES_MAX, kw_only=True)
     clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
+    connect: Callable[..., sqlite3.Connection] = field(default=sqlite3.connect, kw_only=True)
+    """Opens the database, as `sqlite3.connect` does; a simulated disk gives its own."""
 
     unit: str | None = field(default=None, init=False)
     """Whose messages these are, None while nobody has claimed them."""
@@ -76,7 +78,7 @@ class DurableOutbox(MemoryOutbox):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        self._file = OutboxFile.open(self.path, create=True)
+        self._file = OutboxFile.open(self.path, create=True, connect=self.connect)
         try:
             self._restore(self._file.load())
         except BaseException:
@@ -199,7 +201,7 @@ class DurableOutbox(MemoryOutbox):
         """Open the file anew, whatever was wrong with it; a stranger's file is not touched."""
         known = self._file.identity
         self._file.close()
-        file = OutboxFile.open(self.path, create=True)
+        file = OutboxFile.open(self.path, create=True, connect=self.connect)
         if file.identity != known and not file.is_new and file.load().entries:
             file.close()
             raise OutboxError(f"Another outbox is at {self.path} now, with messages in it.")

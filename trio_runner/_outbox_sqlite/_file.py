@@ -8,7 +8,7 @@ with the process that holds it. `write` may be called from any thread, by one at
 import os
 import sqlite3
 import zlib
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -121,7 +121,14 @@ class OutboxFile:
     identity: tuple[int, int]
 
     @classmethod
-    def open(cls, path: Path, *, create: bool, check: bool = True) -> "OutboxFile":
+    def open(
+        cls,
+        path: Path,
+        *,
+        create: bool,
+        check: bool = True,
+        connect: Callable[..., sqlite3.Connection] = sqlite3.connect,
+    ) -> "OutboxFile":
         """Open and lock a file, and look whether it is whole if `check` is true.
 
         Raises an `OutboxError`. A file that is not an outbox is left as it is.
@@ -130,7 +137,7 @@ class OutboxFile:
             raise OutboxNotFound(f"There is no outbox {path}.")
         with explained(path):
             _create(path)
-            db = sqlite3.connect(
+            db = connect(
                 f"file:{quote(str(path.absolute()))}?mode=rw",
                 uri=True,
                 isolation_level=None,
