@@ -307,6 +307,8 @@ class MemoryOutbox:
         with self._lock:
             self._drop([self._in_flight.pop(entry.sequence_number)], "set_aside")
             self._journal.set_aside(entry, why)
+            if entry.kind is em.RunStoppedMsg:
+                self.open_run = None  # or every new link would begin it once more
 
     def rewind(self) -> None:
         """Put all that is in flight back to the head: the link is new, its outcome unknown."""

@@ -453,3 +453,21 @@ async def test_samples_flow_behind_an_event_though_states_are_always_under_way(
         await trio.sleep(10)
         # 28 messages are handled in 10 s, of which every other at the least is a sample.
         assert len(w.counts()) >= 10
+
+
+async def test_a_run_whose_end_is_set_aside_is_not_begun_again(autojump_clock: Clock) -> None:
+    """An aggregator that never takes RunStopped does not hear of that run on the next link."""
+
+    async def refuse(message: em.EngineMessage) -> m.MessageBase | None:
+        if isinstance(message, em.RunStoppedMsg):
+            return m.ProtocolErrorMessage(protocol_msg="Message deserialization failed")
+        return None
+
+    async with world(aggregator=Aggregator(on_message=refuse)) as w:
+        await w.until("Connected")
+        w.runner.on_start("run-1")
+        w.runner.on_stop()
+        await trio.sleep(1)
+        w.aggregator.kill()
+        await w.until("Reconnected")
+        assert [message.run_id for message in w.aggregator.messages(em.RunStartedMsg)] == ["run-1"]
