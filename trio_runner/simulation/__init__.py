@@ -11,13 +11,16 @@ from trio_runner.simulation._aggregator import (
     Unit,
 )
 from trio_runner.simulation._engine import SimulatedEngine
+from trio_runner.simulation._network import Flow, Network, Wire
 from trio_runner.simulation._server import Aggregator, HttpRequest, OnMessage
 
 __all__ = [
     "Aggregator",
     "Connection",
     "EngineRecord",
+    "Flow",
     "HttpRequest",
+    "Network",
     "OnMessage",
     "Received",
     "RecentRun",
@@ -26,4 +29,5 @@ __all__ = [
     "Sample",
     "SimulatedEngine",
     "Unit",
+    "Wire",
 ]

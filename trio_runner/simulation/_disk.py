@@ -1,0 +1,106 @@
+"""A disk under a durable outbox: it may be full, and loses what was not synced with the power.
+
+The files are real ones. What SQLite would have lost is worked out from when it commits and whether
+it syncs then: with `synchronous=FULL` a commit that has returned is safe, one that has not may be
+torn at any byte. Every death of the process moves what is left to a new folder, so that what the
+dead one still does has no effect.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from attrs import define, field
+
+Image = dict[str, bytes]
+"""The contents of the files, by name."""
+
+
+@define(eq=False)
+class SimulatedDisk:
+    """A disk in a folder; open the outbox at `path` with `connect`.
+
+    `on_power_loss` is called when the power fails in mid-commit, for which `tears` asks.
+    """
+
+    folder: Path
+    rng: Random
+    on_power_loss: Callable[[], None] = field(default=lambda: None)
+    is_full: bool = field(default=False, init=False)
+    tears: bool = field(default=False, init=False)
+    """Let the power fail in the middle of the next commit that writes something."""
+    _boots: int = field(default=0, init=False)
+    _synced: Image | None = field(default=None, init=False)
+    """What would be left without power; None if all that was written."""
+
+    def __attrs_post_init__(self) -> None:
+        self.path.parent.mkdir()
+
+    @property
+    def path(self) -> Path:
+        """Where the outbox of the process that lives now is."""
+        return self.folder / str(self._boots) / "unit.outbox"
+
+    def connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
+        """Open a database on this disk, as `sqlite3.connect` does."""
+        database = sqlite3.connect(*arguments, factory=_Database, **options)
+        assert isinstance(database, _Database)
+        database.commit_on = self._commit
+        database.boot = self._boots
+        return database
+
+    def die(self, *, power: bool) -> None:
+        """End the life of the process, or of the whole computer; `path` is the next one's."""
+        left = self._synced if power and self._synced is not None else self._read()
+        shutil.rmtree(self.path.parent)
+        self._boots += 1
+        self._synced, self.tears = None, False
+        self.path.parent.mkdir()
+        for name, data in left.items():
+            (self.path.parent / name).write_bytes(data)
+
+    def _read(self) -> Image:
+        return {file.name: file.read_bytes() for file in self.path.parent.iterdir()}
+
+    def _commit(self, database: "_Database", commit: Callable[[], sqlite3.Cursor]) -> Any:
+        if database.boot != self._boots:
+            return commit()  # of a dead process
+        if self.is_full:
+            raise sqlite3.OperationalError("database or disk is full")
+        before = self._read() if self.tears or not database.syncs else {}
+        result = commit()
+        if not database.syncs and self._synced is None:
+            self._synced = before
+        if self.tears and (after := self._read()) != before:
+            self.tears = False
+            self._synced = self._torn(self._synced or before, after)
+            self.on_power_loss()
+        return result
+
+    def _torn(self, before: Image, after: Image) -> Image:
+        """Return what there was, with the beginning of what was being written."""
+        log = f"{self.path.name}-wal"
+        old, new = before.get(log, b""), after.get(log, b"")
+        same = next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), len(old))
+        torn_at = self.rng.randint(min(same, len(new)), len(new))
+        return {**before, log: new[:torn_at] + old[torn_at:]}
+
+
+class _Database(sqlite3.Connection):
+    """A connection whose commits the disk looks after."""
+
+    commit_on: Callable[["_Database", Callable[[], sqlite3.Cursor]], Any]
+    boot: int
+    syncs = False
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if sql.startswith("PRAGMA synchronous"):
+            self.syncs = sql.endswith(("FULL", "EXTRA"))
+        if sql != "COMMIT":
+            return super().execute(sql, parameters)
+        cursor = self.commit_on(self, lambda: super(_Database, self).execute(sql))
+        assert isinstance(cursor, sqlite3.Cursor)
+        return cursor

@@ -1,0 +1,304 @@
+"""A network in memory, on Trio's clock: slow, broken or silent, as a test or a schedule wants it.
+
+It carries bytes between an engine's dialer and the aggregator stand-in as TCP does: in order, with
+a bounded buffer, with an end that the peer hears of, unless a fault keeps it from hearing.
+"""
+
+import errno
+import math
+import operator
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from random import Random
+
+import trio
+from attrs import define, field
+
+from trio_runner.simulation._server import Aggregator
+
+BUFFER_BYTES = 64 * 1024
+"""What may be under way in one direction before who sends has to wait (bytes)."""
+
+
+@define(eq=False)
+class Network:
+    """The network between one aggregator and its engines.
+
+    Give `open_stream` to an `EngineDispatcher`; the aggregator's side is served in `nursery`.
+    `latency_s` and `jitter_s` are for one way (s), the jitter drawn for every piece that is sent;
+    `bytes_per_s` is the bandwidth of one direction of one wire. All three may be changed at any
+    time, for what is sent from then on.
+    """
+
+    aggregator: Aggregator
+    nursery: trio.Nursery
+    rng: Random = field(factory=lambda: Random(0))  # noqa: S311 - nothing secret
+    latency_s: float = 0.0
+    jitter_s: float = 0.0
+    bytes_per_s: float = math.inf
+    wires: list["Wire"] = field(factory=list, init=False)
+    """The connections that at least one side still holds, the oldest first."""
+    cut_next_after: int | None = field(default=None, init=False)
+    """Reset the next connection after so many bytes from the engine."""
+    _refusing: int = field(default=0, init=False)
+    _losing: int = field(default=0, init=False)
+    _changed: trio.Event = field(factory=trio.Event, init=False)
+
+    async def open_stream(self, host: str, port: int) -> trio.abc.Stream:
+        """Open a connection, as `trio.open_tcp_stream` does.
+
+        Raises ConnectionRefusedError while connections are refused or the aggregator is down.
+        """
+        while self._losing:
+            await self._changed.wait()
+        await trio.sleep(2 * self.latency_s)
+        if self._refusing or not self.aggregator.is_up:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"{host}:{port} refused")
+        wire = Wire(self)
+        wire.up.cut_after, self.cut_next_after = self.cut_next_after, None
+        self.wires.append(wire)
+        self.nursery.start_soon(self.aggregator.serve, wire.there)
+        return wire.here
+
+    @contextmanager
+    def refusing(self) -> Generator[None, None, None]:
+        """Refuse new connections for as long as the block runs."""
+        self._refusing += 1
+        try:
+            yield
+        finally:
+            self._refusing -= 1
+
+    @contextmanager
+    def losing_dials(self) -> Generator[None, None, None]:
+        """Answer no new connection, neither yes nor no, for as long as the block runs."""
+        self._losing += 1
+        try:
+            yield
+        finally:
+            self._losing -= 1
+            self._changed.set()
+            self._changed = trio.Event()
+
+    def reset(self) -> None:
+        """Reset all connections, so that both sides hear of it at once."""
+        for wire in list(self.wires):
+            wire.reset()
+
+    def arrival(self, sent: float) -> float:
+        """Return when what leaves at a time is there (s on Trio's clock)."""
+        return sent + self.latency_s + self.rng.random() * self.jitter_s
+
+
+class Wire:
+    """A connection: `up` flows from the engine to the aggregator, `down` back."""
+
+    def __init__(self, network: Network) -> None:
+        self.up = Flow(network)
+        self.down = Flow(network)
+        self.here = _End(self, self.up, self.down)
+        self.there = _End(self, self.down, self.up)
+        self._network = network
+        self._ends = 2
+
+    def reset(self) -> None:
+        """Break the connection: both sides hear of it at once."""
+        self.up.reset()
+        self.down.reset()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the engine's side is open."""
+        return not self.here.is_closed
+
+    def let_go(self) -> None:
+        """Note that one side has closed it."""
+        self._ends -= 1
+        if not self._ends:
+            self._network.wires.remove(self)
+
+
+class Flow:
+    """One direction of a connection.
+
+    `is_lost`: what is sent vanishes, until the buffer is full. `is_stalled`: what is sent waits
+    until `release`. `cut_after`: the connection is reset behind so many bytes from now.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.is_lost = False
+        self.is_stalled = False
+        self.cut_after: int | None = None
+        self._is_broken = False
+        self._is_closed = False
+        self._network = network
+        self._line_free_at = -math.inf
+        self._under_way: deque[tuple[float, bytes]] = deque()
+        self._bytes = 0
+        self._changed = trio.Event()
+
+    # Faults
+
+    def reset(self) -> None:
+        """Break it for both sides; what has arrived can still be read."""
+        now = trio.current_time()
+        while self._under_way and (self.is_stalled or self._under_way[-1][0] > now):
+            self._under_way.pop()
+        self.break_behind()
+
+    def break_behind(self) -> None:
+        """Break it behind what is under way."""
+        self._is_broken = True
+        self._notify()
+
+    def release(self) -> None:
+        """Let what waits arrive now."""
+        self.is_stalled = False
+        now = trio.current_time()
+        self._under_way = deque((min(arrives, now), data) for arrives, data in self._under_way)
+        self._line_free_at = now
+        self._notify()
+
+    def put(self, data: bytes) -> None:
+        """Put bytes into the flow, whoever they are of; b"" is its end."""
+        self._bytes += len(data)
+        if self.is_lost or self._is_broken:
+            return
+        left = max(trio.current_time(), self._line_free_at)
+        left += len(data) / self._network.bytes_per_s
+        self._line_free_at = left
+        last = self._under_way[-1][0] if self._under_way else -math.inf
+        self._under_way.append((max(last, self._network.arrival(left)), data))
+        self._notify()
+
+    # Its two sides
+
+    async def wait_for_room(self) -> None:
+        """Wait while the buffer is full."""
+        while self._bytes >= BUFFER_BYTES and not (self._is_broken or self._is_closed):
+            await self._changed.wait()
+
+    async def send(self, data: bytes) -> None:
+        """Send a piece. Raises trio.BrokenResourceError."""
+        await self.wait_for_room()
+        if self._is_broken or self._is_closed:
+            raise trio.BrokenResourceError("the simulated connection is broken")
+        if self.cut_after is not None:
+            data = data[: self.cut_after]
+            self.cut_after -= len(data)
+        if data:
+            self.put(data)
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """Return what has arrived, b"" at the end.
+
+        Raises trio.BrokenResourceError, and trio.ClosedResourceError behind `close`.
+        """
+        has_waited = False
+        while not self._is_closed:
+            if self._under_way and not self.is_stalled:
+                arrives, data = self._under_way[0]
+                if arrives <= trio.current_time():
+                    if not has_waited:
+                        await trio.lowlevel.cancel_shielded_checkpoint()
+                    return self._take(data, max_bytes)
+                with trio.move_on_at(arrives):
+                    await self._changed.wait()
+            elif self._is_broken:
+                raise trio.BrokenResourceError("the simulated connection was reset")
+            else:
+                await self._changed.wait()
+            has_waited = True
+        raise trio.ClosedResourceError("this end of the simulated connection was closed")
+
+    def _take(self, data: bytes, max_bytes: int) -> bytes:
+        if not data:
+            return data  # the end stays, to be read again
+        arrived, _ = self._under_way.popleft()
+        if len(data) > max_bytes:
+            self._under_way.appendleft((arrived, data[max_bytes:]))
+        self._bytes -= len(data[:max_bytes])
+        self._notify()
+        return data[:max_bytes]
+
+    def close(self) -> None:
+        """Note that who receives wants no more."""
+        self._is_closed = True
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class _End(trio.abc.HalfCloseableStream):
+    """One side's end of a connection."""
+
+    def __init__(self, wire: Wire, out: Flow, back: Flow) -> None:
+        self._wire = wire
+        self._out = out
+        self._back = back
+        self.is_closed = False
+        self._at_its_end = False
+        self._busy: set[str] = set()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with self._alone("sending"):
+            await trio.lowlevel.checkpoint()
+            try:
+                await self._out.send(bytes(data))
+            except trio.BrokenResourceError:
+                self._check_open()  # it may have been closed meanwhile, here
+                raise
+            if self._out.cut_after == 0:
+                self._out.break_behind()
+                self._back.reset()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        with self._alone("sending"):
+            await trio.lowlevel.checkpoint()
+            await self._out.wait_for_room()
+            self._check_open()
+
+    async def send_eof(self) -> None:
+        with self._alone("sending", at_its_end=True):
+            await trio.lowlevel.checkpoint()
+            if not self._at_its_end:
+                self._at_its_end = True
+                self._out.put(b"")
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
+            raise ValueError("max_bytes must be 1 or more")
+        with self._alone("receiving", at_its_end=True):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return await self._back.receive(max_bytes or BUFFER_BYTES)
+
+    async def aclose(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            if not self._at_its_end:
+                self._out.put(b"")
+            self._out.break_behind()
+            self._back.close()
+            self._wire.let_go()
+        await trio.lowlevel.checkpoint()
+
+    @contextmanager
+    def _alone(self, what: str, *, at_its_end: bool = False) -> Generator[None, None, None]:
+        """Raise as every stream of Trio's does if it is closed, or two tasks do the same."""
+        self._check_open()
+        if self._at_its_end and not at_its_end:
+            raise trio.ClosedResourceError("the end was sent already")
+        if what in self._busy:
+            raise trio.BusyResourceError(f"another task is {what}")
+        self._busy.add(what)
+        try:
+            yield
+        finally:
+            self._busy.discard(what)
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise trio.ClosedResourceError("this end of the simulated connection is closed")

@@ -1,0 +1,428 @@
+"""Watches a simulated runner from outside and tells when it breaks a promise.
+
+It knows what the engine reported, what went over each link and was answered, what the aggregator
+received and what the state was, all from public interfaces, and it has the rules from the design,
+not from the code. It checks at every message and once a second; what can only be said when all has
+been delivered, `check_end` says.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Literal
+
+import trio
+from attrs import define, field
+
+from trio_runner._outbox import OutboxStatistics
+from trio_runner.protocol import MessageBase, SuccessMessage
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation._trace import Trace
+
+Key = tuple[str, str]
+"""Which event or sample it is: the kind, and what only this one has."""
+
+SAMPLE = "sample"
+
+EDGES = {
+    "Started": "Connected Failed Stopped",
+    "Connected": "Failed Stopped",
+    "Failed": "Disconnected Stopped",
+    "Disconnected": "Reconnecting Failed Stopped",
+    "Reconnecting": "CatchingUp Failed Stopped",
+    "CatchingUp": "Reconnected Failed Stopped",
+    "Reconnected": "Failed Stopped",
+    "Stopped": "ShutdownComplete",
+    "ShutdownComplete": "",
+}
+"""The legal changes of state, as the design has them."""
+
+CALL_S = 10.0
+"""After so long without an answer a link must have ended (s)."""
+
+SAMPLE_GAP_S = 5.0
+"""No two samples of a live engine may be further apart (s), but for rounding and the first."""
+
+COMMIT_S = 0.5
+"""What a durable outbox may lose of samples, and forget of answers, when the process dies (s)."""
+
+TRIES_MAX = 3
+"""After so many failures at the aggregator a message is set aside."""
+
+ROUNDING_S = 0.25
+
+Death = Literal["stopped", "raised", "killed", "torn"]
+"""How a process ended: in order, by a bug of its engine, at once, or at once in mid-commit."""
+
+
+class Violation(Exception):
+    """A promise was broken."""
+
+
+@define(eq=False)
+class Sent:
+    """A message on a link, until it is answered."""
+
+    key: Key | None
+    at: float
+    introduces: bool
+    """Whether it repeats the beginning of the open run on a new link."""
+
+
+@define(eq=False)
+class WatchedLink:
+    """A link as the oracle sees it."""
+
+    number: int
+    is_open: bool = True
+    kinds: int = 0
+    """How many messages were sent on it."""
+    last_number: int = 0
+    """The number of the last event or sample that was not tried again after a failure."""
+    unanswered: dict[int, Sent] = field(factory=dict)
+
+
+def key_of(message: em.EngineMessage) -> Key | None:
+    """Return which event or sample a message is, None for a state."""
+    match message:
+        case em.RunStartedMsg() | em.RunStoppedMsg():
+            return type(message).__name__, message.run_id
+        case em.WebPushNotificationMsg():
+            return "notification", str(message.notification.body)
+        case em.ErrorLogMsg():
+            return "errors", message.log.entries[0].message
+        case em.TagsUpdatedMsg():
+            return SAMPLE, str(message.tags[0].value)
+    return None
+
+
+def _key_of_body(kind: str, body: str) -> Key | None:
+    if kind == "TagsUpdatedMsg":
+        return SAMPLE, str(json.loads(body)["tags"][0]["value"])
+    if kind in ("RunStartedMsg", "RunStoppedMsg"):
+        return kind, json.loads(body)["run_id"]
+    if kind == "WebPushNotificationMsg":
+        return "notification", json.loads(body)["notification"]["body"]
+    if kind == "ErrorLogMsg":
+        return "errors", json.loads(body)["log"]["entries"][0]["message"]
+    return None
+
+
+@define(eq=False)
+class Oracle:
+    """The rules; `on_violation` is called with the first that is broken."""
+
+    trace: Trace
+    on_violation: Callable[[str], None]
+    violation: str | None = field(default=None, init=False)
+    made: list[Key] = field(factory=list, init=False)
+    """Every event and sample that the engine made, in order."""
+    received: dict[Key, int] = field(factory=dict, init=False)
+    """How often the aggregator has got each."""
+    handled: set[Key] = field(factory=set, init=False)
+    """What the aggregator has carried out."""
+    excused: set[Key] = field(factory=set, init=False)
+    """What was lost with a process that had it in memory only."""
+    thinned: int = field(default=0, init=False)
+    """By the statistics of the processes that have ended."""
+    deaths: int = field(default=0, init=False)
+    """Processes that ended otherwise than in order."""
+    taint: bool = field(default=False, init=False)
+    """Whether the aggregator may take the next samples for another run's, through no fault."""
+    resent: int = field(default=0, init=False)
+    _made_at: dict[Key, float] = field(factory=dict, init=False)
+    _place: dict[Key, int] = field(factory=dict, init=False)
+    _newest: int = field(default=-1, init=False)
+    """The place of the newest that was received."""
+    _newest_on: dict[int, int] = field(factory=dict, init=False)
+    """The same for each of the aggregator's connections."""
+    _newest_event: int = field(default=-1, init=False)
+    _answered: dict[Key, float] = field(factory=dict, init=False)
+    _set_aside: set[Key] = field(factory=set, init=False)
+    _set_aside_now: int = field(default=0, init=False)
+    """How many the process that lives has set aside."""
+    _inherited: int = field(default=0, init=False)
+    _failures: dict[Key, int] = field(factory=dict, init=False)
+    _numbers: dict[Key, int] = field(factory=dict, init=False)
+    _link: WatchedLink | None = field(default=None, init=False)
+    _links: int = field(default=0, init=False)
+    _state: str = field(default="Started", init=False)
+    _last_sample: float | None = field(default=None, init=False)
+    _healthy_disk_at: float = field(default=0.0, init=False)
+    _run: str | None = field(default=None, init=False)
+    _in_doubt: bool = field(default=False, init=False)
+    """Whether the disk of the last process may not know all that it did."""
+    _ended_runs: set[str] = field(factory=set, init=False)
+
+    def expect(self, holds: object, what: str) -> None:
+        """Note a violation unless something holds."""
+        if not holds and self.violation is None:
+            self.violation = what
+            self.trace.note(f"VIOLATION {what}")
+            self.on_violation(what)
+
+    # What the engine makes
+
+    def make(self, message: em.EngineMessage) -> None:
+        """Note an event or a sample that the engine hands over."""
+        key = key_of(message)
+        assert key is not None
+        self._add(key)
+        if key[0] == SAMPLE:
+            self._last_sample = trio.current_time()
+
+    def _add(self, key: Key) -> None:
+        if key[0] == "RunStoppedMsg" and self._in_doubt and key in self._place:
+            # The disk of the process before did not hear of it, so that this one ends it again.
+            del self._place[key]
+            self.excused.discard(key)
+            self._numbers.pop(key, None)
+            self._answered.pop(key, None)
+            self.received.pop(key, None)
+        assert key not in self._place, f"{key} was made twice"
+        self._place[key] = len(self.made)
+        self.made.append(key)
+        self._made_at[key] = trio.current_time()
+        self.trace.note(f"made {' '.join(key)}")
+
+    def make_end_of_run(self, run_id: str) -> None:
+        """Note that the outbox ends a run that was open when the process died."""
+        self._add(("RunStoppedMsg", run_id))
+
+    # Processes
+
+    def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:
+        """Note that a process has started, with what is in its outbox."""
+        self._inherited = outbox.waiting + outbox.thinned + outbox.set_aside
+        self._state, self._link = "Started", None
+        self._last_sample = None
+        self._failures.clear()
+        self._healthy_disk_at = trio.current_time()
+        self._set_aside_now = 0
+        if not durable:
+            self._numbers.clear()
+
+    def find_open_run(self, run_id: str | None, expected: str | None, *, in_doubt: bool) -> None:
+        """Check the run that the outbox of a new process knows."""
+        self._in_doubt = in_doubt
+        self.expect(
+            run_id == expected or in_doubt, f"the outbox knows run {run_id}, open was {expected}"
+        )
+
+    def end_life(self, how: Death, *, durable: bool, outbox: OutboxStatistics) -> None:
+        """Note that a process has ended, and what it may have taken with it."""
+        self.check_books(outbox)
+        self.thinned += outbox.thinned
+        in_order = how in ("stopped", "raised")
+        if not in_order:
+            self.deaths += 1
+        if self._link is not None:
+            self._link.is_open = False
+        now = trio.current_time()
+        since = -1.0
+        if durable:
+            since = now - COMMIT_S - ROUNDING_S if not in_order else now + 1
+            if outbox.degraded is not None:
+                since = self._healthy_disk_at - COMMIT_S - ROUNDING_S
+        if durable or outbox.waiting or self.deaths:
+            self._excuse(since, events=not durable or outbox.degraded is not None)
+        if how == "torn" and self.made:
+            self.excused.add(self.made[-1])
+        if not durable:
+            self.taint = True
+
+    def _excuse(self, since: float, *, events: bool) -> None:
+        for key in self.made:
+            may_be_lost = self._made_at[key] >= since and (events or key[0] == SAMPLE)
+            if may_be_lost and key not in self.received:
+                self.excused.add(key)
+        for key, at in list(self._answered.items()):
+            if at >= since:  # the answer may be forgotten
+                del self._answered[key]
+                self._set_aside.discard(key)
+
+    # Links
+
+    def open_link(self) -> WatchedLink:
+        """Note that a link is ready."""
+        self.expect(self._link is None or not self._link.is_open, "two links at once")
+        self._links += 1
+        self._link = WatchedLink(self._links)
+        self.trace.note(f"link {self._links}")
+        return self._link
+
+    def close_link(self, link: WatchedLink) -> None:
+        """Note that a link has ended."""
+        link.is_open = False
+        self.trace.note(f"link {link.number} ended")
+
+    def send(self, link: WatchedLink, number: int, body: str) -> None:
+        """Check a message that goes out."""
+        kind = body.rsplit('"_type":"', 1)[1].partition('"')[0]
+        key = _key_of_body(kind, body)
+        self.trace.note(f"send {number} {kind}")
+        self.expect(
+            link.is_open and link is self._link, f"{kind} {number} sent on a link that ended"
+        )
+        self._check_introduction(link, kind)
+        self._check_barrier(link, kind, number, key)
+        introduces = link.kinds == 3 and kind == "RunStartedMsg"
+        if key is not None:
+            self._check_order(link, number, key, introduces=introduces)
+        again = introduces and key in self._answered
+        link.unanswered[number] = Sent(key, trio.current_time(), again)
+
+    def _check_introduction(self, link: WatchedLink, kind: str) -> None:
+        link.kinds += 1
+        expected = {1: "UodInfoMsg", 2: "MethodMsg"}.get(link.kinds, kind)
+        self.expect(kind == expected, f"{kind} was sent as the {link.kinds}. message of a link")
+
+    def _check_barrier(self, link: WatchedLink, kind: str, number: int, key: Key | None) -> None:
+        waiting = link.unanswered.values()
+        event = key is not None and key[0] != SAMPLE
+        self.expect(not (event and waiting), f"{kind} {number} overtook {len(waiting)} unanswered")
+        for sent in waiting:
+            if sent.key is not None and sent.key[0] != SAMPLE:
+                self.expect(False, f"{kind} {number} was sent while {sent.key} was unanswered")
+
+    def _check_order(self, link: WatchedLink, number: int, key: Key, *, introduces: bool) -> None:
+        known = self._numbers.setdefault(key, number)
+        self.expect(known == number, f"{key} has the number {known} and was sent with {number}")
+        if key in self._place:
+            # What another process made, and the end of its run, are in the outbox's order.
+            again = key in self._failures
+            self.expect(
+                introduces or again or number > link.last_number,
+                f"{key} {number} was sent behind {link.last_number}",
+            )
+        if not introduces:
+            self.expect(key not in self._answered, f"{key} was sent again, and it was answered")
+            self.expect(key not in self._set_aside, f"{key} was sent again, and was set aside")
+            if key not in self._failures:
+                link.last_number = number
+
+    def answer(self, link: WatchedLink, number: int, answer: MessageBase) -> None:
+        """Note the answer to a message."""
+        sent = link.unanswered.pop(number, None)
+        self.trace.note(f"answer {number} {type(answer).__name__}")
+        self.expect(sent is not None, f"message {number} was answered twice to the sender")
+        if sent is None or sent.key is None:
+            return
+        said = str(answer)
+        if sent.introduces:
+            self.taint = self.taint or not isinstance(answer, SuccessMessage)
+        elif isinstance(answer, SuccessMessage):
+            self._answered[sent.key] = trio.current_time()
+        elif "No engine registered" not in said:
+            failures = self._failures[sent.key] = self._failures.get(sent.key, 0) + 1
+            if "Handler raised exception" not in said or failures >= TRIES_MAX:
+                self._set_aside.add(sent.key)
+                self._set_aside_now += 1
+                self.taint = self.taint or sent.key[0].startswith("Run")
+
+    # The aggregator's side
+
+    def receive(self, message: em.EngineMessage, connection: int, refused: str | None) -> None:
+        """Check a message that has come in, and what the aggregator made of it."""
+        key = key_of(message)
+        self.trace.note(f"receive {message.sequence_number} {type(message).__name__} {refused}")
+        tainted = self.taint
+        by_fault = refused is not None and refused.startswith(("answered", "sent before"))
+        if key is not None:
+            self._check_arrival(key, connection)
+            if not by_fault:
+                self.handled.add(key)
+                self._follow_run(key)
+        if refused is None or by_fault or tainted or self.taint:
+            return
+        harmless = isinstance(message, em.RunStartedMsg) and "active already" in refused
+        self.expect(harmless, f"the aggregator refused {type(message).__name__}: {refused}")
+
+    def _check_arrival(self, key: Key, connection: int) -> None:
+        again = self.received.get(key, 0)
+        self.received[key] = again + 1
+        self.resent += again > 0
+        place = self._place.get(key)
+        self.expect(place is not None, f"{key} was never made")
+        if not again and place is not None:
+            # Behind a kill samples may come back that were just given up, but no event. Between two
+            # links, it is the order of sending that tells.
+            newest = self._newest_on.get(connection, -1)
+            if key[0] != SAMPLE:
+                newest = max(newest, self._newest_event)
+            self.expect(place > newest, f"{key} arrived behind {self.made[newest]}")
+            self._newest = max(self._newest, place)
+            self._newest_on[connection] = place
+            if key[0] != SAMPLE:
+                self._newest_event = place
+
+    def _follow_run(self, key: Key) -> None:
+        kind, run_id = key
+        if kind == "RunStartedMsg":
+            self.taint = False
+            if self._run not in (None, run_id):
+                self._ended_runs.add(str(self._run))
+            self._run = run_id
+        elif kind == "RunStoppedMsg":
+            self.expect(
+                self._run in (None, run_id), f"RunStopped {run_id} came while {self._run} was on"
+            )
+            self.taint = False
+            self._run = None
+
+    # What is always true
+
+    def change_state(self, before: str, after: str) -> None:
+        """Check a change of state."""
+        self.trace.note(f"state {before} -> {after}")
+        self.expect(before == self._state, f"the state was {self._state}, and {before} is left")
+        legal = EDGES[before].split()
+        self.expect(after in legal, f"the state went from {before} to {after}")
+        self._state = after
+
+    def check_second(self, outbox: OutboxStatistics, bytes_max: int, largest: int) -> None:
+        """Check what holds at any time; called once a second while a process lives."""
+        now = trio.current_time()
+        self.check_books(outbox)
+        if outbox.degraded is None:
+            self._healthy_disk_at = now
+        if outbox.bytes_waiting > bytes_max:
+            # Events, the last samples, and what was sent and is unanswered, cannot be given up.
+            over = outbox.bytes_waiting - bytes_max
+            allowed = (self._not_to_be_thinned() + 2) * largest
+            self.expect(over <= allowed, f"the outbox is {over} bytes over its bound")
+        if self._last_sample is not None and self._state != "Stopped":
+            gap = now - self._last_sample
+            self.expect(gap <= SAMPLE_GAP_S + ROUNDING_S, f"no sample was taken for {gap:.1f} s")
+        if self._link is not None and self._link.is_open:
+            oldest = min((sent.at for sent in self._link.unanswered.values()), default=now)
+            waited = now - oldest
+            self.expect(waited <= CALL_S + ROUNDING_S, f"a link lived {waited:.1f} s unanswered")
+
+    def _not_to_be_thinned(self) -> int:
+        done = self._answered.keys() | self._set_aside
+        newest = self.made[self._newest + 1 :]
+        events = sum(1 for key in newest if key[0] != SAMPLE)
+        return events + sum(1 for key in self._numbers if key not in done)
+
+    def check_books(self, outbox: OutboxStatistics) -> None:
+        """Check that what was taken, or was left by an earlier process, is somewhere."""
+        gone = outbox.delivered + outbox.thinned + outbox.set_aside + outbox.waiting
+        taken = self._inherited + outbox.events_taken + outbox.samples_taken
+        self.expect(gone == taken, f"{taken} messages were taken, {gone} are accounted for")
+        self.expect(
+            outbox.set_aside == self._set_aside_now,
+            f"{outbox.set_aside} messages are said to be set aside, {self._set_aside_now} were",
+        )
+
+    # At the end
+
+    def check_end(self, outbox: OutboxStatistics) -> None:
+        """Check what holds when all has been delivered."""
+        self.expect(outbox.waiting == 0, f"{outbox.waiting} messages were left waiting")
+        given_up = self.excused | self._set_aside
+        missing = [key for key in self.made if key not in self.received and key not in given_up]
+        events = [key for key in missing if key[0] != SAMPLE]
+        self.expect(not events, f"{len(events)} events never arrived, the first: {events[:1]}")
+        holes, told = len(missing) - len(events), self.thinned
+        right = holes == told if not (self.deaths or self.excused) else holes <= told
+        self.expect(right, f"{holes} samples never arrived, and {told} are said to be given up")

@@ -1,0 +1,146 @@
+"""`simulate`: one seed, one simulated life of an engine, always the same."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import TextIO
+
+import trio
+import trio.testing
+from attrs import frozen
+
+from trio_runner.simulation._faults import FAULTS, plan
+from trio_runner.simulation._trace import Trace
+from trio_runner.simulation._world import World
+
+DURATION_S = 600.0
+"""How long faults happen, unless another time is given (s)."""
+
+MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - a folder for a folder of our own
+"""Where files are in memory, so that to sync them costs nothing; elsewhere the usual folder."""
+
+
+@frozen
+class Report:
+    """What one simulation did and found."""
+
+    seed: int
+    simulated_s: float
+    real_s: float
+    """Of processor time."""
+    faults: dict[str, int]
+    """How often each kind happened."""
+    events: int
+    """Events that the engine made; all arrived, or were excused by the death of their process."""
+    samples: int
+    resent: int
+    """Messages that arrived more than once."""
+    thinned: int
+    lost_with_process: int
+    """Events and samples of processes that died with them in memory."""
+    processes: int
+    calls: int
+    recovered_s: float
+    """From the last fault to steady state (s)."""
+    hash: str
+    """Of the trace."""
+    violation: str | None
+    """The promise that was broken, None if none was."""
+    last_lines: tuple[str, ...]
+    """Of the trace."""
+
+
+def simulate(
+    seed: int,
+    duration_s: float = DURATION_S,
+    *,
+    kinds: Sequence[str] | None = None,
+    keep: Sequence[int] | None = None,
+    trace_file: TextIO | None = None,
+) -> Report:
+    """Simulate an engine that meets faults for duration_s (s), and say what was found.
+
+    The same arguments give the same trace. `kinds` leaves only these kinds of faults in the seed's
+    schedule, `keep` only the faults with these numbers. To be called outside of Trio.
+
+    Raises ValueError for a kind of fault that there is not.
+    """
+    unknown = sorted(set(kinds or ()) - set(FAULTS))
+    if unknown:
+        raise ValueError(f"there is no fault {unknown[0]!r}; there are {', '.join(sorted(FAULTS))}")
+    planned = plan(seed, duration_s, kinds)
+    if keep is not None:
+        planned = [fault for fault in planned if fault.number in keep]
+    trace = Trace(trace_file)
+    began = time.process_time()
+    where = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=where) as folder, _repeatable(seed), _no_logging():
+        world = World(seed, trace, Path(folder))
+        clock = trio.testing.MockClock(autojump_threshold=0)
+
+        async def run() -> float:
+            try:
+                await world.run(duration_s, planned)
+            except Exception as error:
+                world.oracle.expect(False, f"the runner raised {_leaf(error)!r}")
+            return trio.current_time()
+
+        simulated_s = trio.run(run, clock=clock, strict_exception_groups=True)
+    oracle = world.oracle
+    samples = sum(1 for kind, _ in oracle.made if kind == "sample")
+    return Report(
+        seed=seed,
+        simulated_s=simulated_s,
+        real_s=time.process_time() - began,
+        faults=world.faults,
+        events=len(oracle.made) - samples,
+        samples=samples,
+        resent=oracle.resent,
+        thinned=oracle.thinned,
+        lost_with_process=len(oracle.excused - set(oracle.received)),
+        processes=world.processes,
+        calls=world.calls,
+        recovered_s=world.recovered_s,
+        hash=trace.hash,
+        violation=oracle.violation,
+        last_lines=tuple(trace.last),
+    )
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@contextmanager
+def _repeatable(seed: int) -> Generator[None, None, None]:
+    """Let Trio run its tasks in an order that follows from the seed.
+
+    A mock clock does not fix the order of tasks that are due at the same time. Trio has a switch
+    for it, which Hypothesis uses, and no public name for it.
+    """
+    runner = trio._core._run
+    allowed, chance = runner._ALLOW_DETERMINISTIC_SCHEDULING, runner._r
+    try:
+        runner._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+        runner._r = Random(f"{seed} trio")  # noqa: S311 - nothing secret
+        yield
+    finally:
+        runner._ALLOW_DETERMINISTIC_SCHEDULING = allowed  # type: ignore[misc]
+        runner._r = chance
+
+
+@contextmanager
+def _no_logging() -> Generator[None, None, None]:
+    """Keep the log out of it: years of outages would fill it, and the trace says it better."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,90 @@
+"""Stands between a runner and its dialer and tells the oracle what goes over each link."""
+
+import trio
+from attrs import define, frozen
+
+from trio_runner._timing import Timing
+from trio_runner.net import Answered, Dialer, Session
+from trio_runner.protocol import MessageBase
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation._oracle import Oracle, WatchedLink
+
+
+@define(eq=False)
+class Witness:
+    """A `Dialer` that watches another's links, for as long as its process counts as alive."""
+
+    dialer: Dialer
+    oracle: Oracle
+    is_on: bool = True
+
+    async def dial(
+        self,
+        registration: em.RegisterEngineMsg,
+        timing: Timing,
+        *,
+        task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `trio_runner.Dialer`."""
+        started = _Started(task_status, self)
+        self.note("dial")
+        try:
+            # Trio's TaskStatus has a second overload, for tasks that are started with nothing.
+            await self.dialer.dial(registration, timing, task_status=started)  # type: ignore[arg-type]
+        except Exception as error:
+            self.note(f"dial ended: {type(error).__name__}")
+            raise
+        finally:
+            for link in started.links:
+                if self.is_on:
+                    self.oracle.close_link(link)
+
+    def note(self, what: str) -> None:
+        """Add a line to the trace."""
+        if self.is_on:
+            self.oracle.trace.note(what)
+
+
+class _Started:
+    """A task status that puts a witness in front of the session it is started with."""
+
+    def __init__(self, task_status: trio.TaskStatus[Session], witness: Witness) -> None:
+        self._task_status = task_status
+        self._witness = witness
+        self.links: list[WatchedLink] = []
+
+    def started(self, value: Session) -> None:
+        if self._witness.is_on:
+            link = self._witness.oracle.open_link()
+            self.links.append(link)
+            value = _WatchedSession(value, link, self._witness)
+        self._task_status.started(value)
+
+
+@frozen
+class _WatchedSession:
+    """A session whose messages and answers the oracle sees."""
+
+    _session: Session
+    _link: WatchedLink
+    _witness: Witness
+
+    @property
+    def engine_id(self) -> str:
+        return self._session.engine_id
+
+    def send(self, sequence_number: int, body: str, answered: Answered) -> None:
+        def settle(answer: MessageBase) -> None:
+            if self._witness.is_on:
+                self._witness.oracle.answer(self._link, sequence_number, answer)
+            answered(answer)
+
+        if self._witness.is_on:
+            self._witness.oracle.send(self._link, sequence_number, body)
+        self._session.send(sequence_number, body, settle)
+
+    async def aclose(self) -> None:
+        await self._session.aclose()
+
+    def abort(self) -> None:
+        self._session.abort()
