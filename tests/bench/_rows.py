@@ -1,0 +1,72 @@
+"""The table: a row for each figure, with the other runner's, the goal, and whether it is met."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+from rich.table import Table
+
+
+@frozen
+class Row:
+    """A figure. `limit` is what the receiver can take, in the same unit."""
+
+    benchmark: str
+    what: str
+    unit: str
+    ours: float
+    theirs: float | None
+    goal: str
+    is_met: bool
+    limit: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours by theirs, None without theirs."""
+        return self.ours / self.theirs if self.theirs else None
+
+
+def at_least(times: float, ours: float, theirs: float) -> bool:
+    """Tell whether ours is at least so many times theirs."""
+    return ours >= times * theirs
+
+
+def at_most(share: float, ours: float, theirs: float) -> bool:
+    """Tell whether ours is at most this share of theirs."""
+    return ours <= share * theirs
+
+
+def median(values: Iterable[float]) -> float:
+    """Return the median, not a number if there is nothing."""
+    values = list(values)
+    return statistics.median(values) if values else float("nan")
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the least value that so many percent do not exceed."""
+    ordered = sorted(values)
+    if not ordered:
+        return float("nan")
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def table(rows: Iterable[Row], title: str) -> Table:
+    """Return the rows as a table for a terminal."""
+    columns = ("benchmark", "what", "unit", "this runner", "asyncio", "ratio", "receiver's limit")
+    made = Table(*columns, "goal", "met", title=title)
+    for row in rows:
+        made.add_row(
+            row.benchmark,
+            row.what,
+            row.unit,
+            *(_figure(value) for value in (row.ours, row.theirs, row.ratio, row.limit)),
+            row.goal,
+            "yes" if row.is_met else "NO",
+        )
+    return made
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
