@@ -172,6 +172,7 @@ class MemoryOutbox:
     _lock: threading.RLock = field(factory=threading.RLock, init=False)
     _numbers: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
+    _retries: int = field(default=0, init=False)
     _events: int = field(default=0, init=False)
     _counts: dict[str, int] = field(init=False)
 
@@ -264,8 +265,11 @@ class MemoryOutbox:
     def oldest_number(self) -> int | None:
         """Return the least sequence number of what is not delivered, None if there is nothing."""
         with self._lock:
-            waiting = [self._line[0].sequence_number] if self._line else []
-            return min([*self._in_flight, *waiting], default=None)
+            if not self._in_flight:
+                return self._line[0].sequence_number if self._line else None
+            # What is tried again is in flight behind what is newer, and rare.
+            oldest = next(iter(self._in_flight)) if not self._retries else min(self._in_flight)
+            return min(oldest, self._line[0].sequence_number) if self._line else oldest
 
     @property
     def has_events(self) -> bool:
@@ -300,6 +304,7 @@ class MemoryOutbox:
         """Put a message that is in flight back, in front of all that is newer."""
         with self._lock:
             self._put_back([self._in_flight.pop(entry.sequence_number)])
+            self._retries += 1
 
     def set_aside(self, entry: Entry, why: str) -> None:
         """Give up a message that the aggregator will never take, so that the line goes on."""
@@ -315,6 +320,7 @@ class MemoryOutbox:
         with self._lock:
             self._put_back(self._in_flight.values())
             self._in_flight.clear()
+            self._retries = 0
 
     def _put_back(self, entries: Iterable[Entry]) -> None:
         tried = list(entries)

@@ -22,6 +22,7 @@ from trio_runner.net._address import USER_AGENT, Address
 from trio_runner.net._interfaces import Session
 from trio_runner.net._registration import GATEWAY_STATUS, no_aggregator_behind, register
 from trio_runner.net._session import Dispatch, RpcSession
+from trio_runner.net._together import Gathering
 from trio_runner.protocol import engine_messages as em
 
 FRAME_BYTES_MAX = 16 * 1024 * 1024
@@ -91,12 +92,17 @@ class _Link:
         """Dial, and run the session until it ends."""
         with trio.CancelScope() as wire, trio.fail_after(self._timing.dial_s) as patience:
             engine_id = await register(self._address, registration)
-            stream = await self._address.open()
+            stream = Gathering(await self._address.open())
             try:
                 async with trio.open_nursery() as nursery:
                     websocket = await _upgrade(nursery, stream, self._address)
                     session = RpcSession(
-                        websocket, engine_id, self._timing, dispatch, nursery.cancel_scope.cancel
+                        websocket,
+                        engine_id,
+                        self._timing,
+                        dispatch,
+                        nursery.cancel_scope.cancel,
+                        stream,
                     )
                     nursery.start_soon(session.run)
                     await session.ready()

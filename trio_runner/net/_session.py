@@ -3,12 +3,15 @@
 Five kinds of task share a session. The reader never waits for any other: it settles answers on the
 spot and gives each of the aggregator's calls a task of its own, so that a slow command delays
 neither the answers to us nor the next command. The writer sends what is queued, answers first. The
-keepalive pings. The watch cancels the session when the oldest unanswered call is too old; it is no
-timer but the deadline of a scope that moves on with every answer.
+keepalive pings. The watch ends the session when the oldest unanswered call is too old; it looks
+when the oldest that it knew of is due, so that a call and its answer cost it nothing.
+
+What a message costs here is mostly what is below: so frames that are ready are written together, an
+answer that was the last one too is not parsed again, and no message has a task or scope of its own.
 """
 
+import functools
 import logging
-import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVarTuple
@@ -22,6 +25,7 @@ from trio_runner._errors import LinkLost, TrioRunnerError
 from trio_runner._publish import Doorbell
 from trio_runner._timing import Timing
 from trio_runner.net._interfaces import Answered
+from trio_runner.net._together import Gathering
 from trio_runner.protocol import messages as m
 
 logger = logging.getLogger(__name__)
@@ -61,13 +65,13 @@ class RpcSession:
     _timing: Timing
     _dispatch: Dispatch
     _cut: Callable[[], None]
+    _stream: Gathering
     _calls: OrderedDict[str, _Call] = field(factory=OrderedDict, init=False)
     _calls_made: int = field(default=0, init=False)
     _calls_received: int = field(default=0, init=False)
     _messages: deque[str] = field(factory=deque, init=False)
     _answers: deque[str] = field(factory=deque, init=False)
     _something_to_write: Doorbell = field(factory=Doorbell, init=False)
-    _watch: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _identified: trio.Event = field(factory=trio.Event, init=False)
     _complaints: set[str] = field(factory=set, init=False)
     is_ending: bool = field(default=False, init=False)
@@ -77,7 +81,7 @@ class RpcSession:
         """See `Session.send`."""
 
         def settle(result: object) -> None:
-            answered(_decode_answer(result))
+            answered(_decode_answer(result if isinstance(result, str) else repr(result)))
 
         call_id = self._note_call("a message", settle)
         frame = protocol.encode_dispatch(call_id, self.engine_id, sequence_number, body)
@@ -86,6 +90,7 @@ class RpcSession:
     async def aclose(self) -> None:
         """See `Session.aclose`."""
         self.is_ending = True
+        self._stream.holds = False
         try:
             with trio.move_on_after(CLOSE_S):
                 await self._websocket.aclose()
@@ -124,17 +129,27 @@ class RpcSession:
         It ends by being cancelled, which leaves nothing running, or by raising LinkLost, alone or
         in a group.
         """
-        with self._watch:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._while_open, self._writer)
-                nursery.start_soon(self._while_open, self._keepalive)
-                await self._while_open(self._reader, nursery)
-        if self._watch.cancelled_caught:
-            # None is left if the answer came in the same moment, too late.
-            what = next((call.what for call in self._calls.values()), "us")
-            raise LinkLost(
-                f"The aggregator did not answer {what} within {self._timing.call_s:g} s."
-            )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._while_open, self._writer)
+            nursery.start_soon(self._while_open, self._keepalive)
+            nursery.start_soon(self._watch)
+            await self._while_open(self._reader, nursery)
+
+    async def _watch(self) -> None:
+        """End the link when the oldest call is too old.
+
+        It looks once a deadline and not at every call: a call made meanwhile is due later.
+        """
+        while True:
+            oldest = next(iter(self._calls.values()), None)
+            if oldest is None:
+                await trio.sleep(self._timing.call_s)
+            elif oldest.deadline > trio.current_time():
+                await trio.sleep_until(oldest.deadline)
+            else:
+                raise LinkLost(
+                    f"The aggregator did not answer {oldest.what} within {self._timing.call_s:g} s."
+                )
 
     async def _while_open(self, task: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
         """Run a task; when it finds the websocket closed, the link is lost, or we close it."""
@@ -152,13 +167,7 @@ class RpcSession:
         call_id = f"{self._calls_made:032x}"  # unique within the link, and the same in every replay
         deadline = trio.current_time() + self._timing.call_s
         self._calls[call_id] = _Call(what, deadline, answered)
-        self._move_watch()
         return call_id
-
-    def _move_watch(self) -> None:
-        self._watch.deadline = (
-            next(iter(self._calls.values())).deadline if self._calls else math.inf
-        )
 
     def _write(self, line: deque[str], frame: str) -> None:
         line.append(frame)
@@ -167,7 +176,10 @@ class RpcSession:
     async def _writer(self) -> None:
         while True:
             while line := self._answers or self._messages:
-                await self._websocket.send_message(line.popleft())
+                frame = line.popleft()
+                # A close frame must not be kept.
+                self._stream.holds = bool(self._answers or self._messages) and not self.is_ending
+                await self._websocket.send_message(frame)
             await self._something_to_write.wait()
 
     async def _keepalive(self) -> None:
@@ -201,7 +213,6 @@ class RpcSession:
         if call is None:
             self._complain("Ignored an answer to a call that is not waiting", response.call_id)
             return
-        self._move_watch()
         call.answered(response.result)
 
     def _serve(self, request: protocol.Request, nursery: trio.Nursery) -> None:
@@ -241,6 +252,7 @@ class RpcSession:
         self._write(self._answers, protocol.encode_response(response))
 
 
+@functools.lru_cache(1)  # nearly all are one and the same Success
 def _decode_answer(result: object) -> m.MessageBase:
     """Return the message that an answer holds; one that holds none is the aggregator's failure."""
     try:
