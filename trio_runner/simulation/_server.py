@@ -7,7 +7,6 @@ included, as the real aggregator does: an answer waits behind the messages sent 
 import errno
 import json
 import ssl
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
@@ -86,8 +85,8 @@ class Aggregator(Ledger):
     requests: list[HttpRequest] = field(factory=list, init=False)
     bad_frames: list[str] = field(factory=list, init=False)
     _is_up: bool = field(default=True, init=False)
-    _links: set["_Link"] = field(factory=set, init=False)
-    _serving: set[trio.CancelScope] = field(factory=set, init=False)
+    _links: dict["_Link", None] = field(factory=dict, init=False)  # a set in a fixed order
+    _serving: dict[trio.CancelScope, None] = field(factory=dict, init=False)
     _connections: int = field(default=0, init=False)
     _changed: trio.Event = field(factory=trio.Event, init=False)
 
@@ -134,13 +133,13 @@ class Aggregator(Ledger):
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection, HTTP or websocket, until it ends; close the stream in any case."""
         with trio.CancelScope() as scope:
-            self._serving.add(scope)
+            self._serving[scope] = None
             try:
                 await self._serve(stream)
             except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
                 pass  # the peer has gone, or speaks no HTTP
             finally:
-                self._serving.discard(scope)
+                self._serving.pop(scope, None)
                 await trio.aclose_forcefully(stream)
 
     async def call(self, engine_id: str, message: MessageBase) -> MessageBase:
@@ -297,7 +296,7 @@ class Aggregator(Ledger):
     async def _run_link(self, websocket: trio_websocket.WebSocketConnection) -> None:
         self._connections += 1
         link = _Link(self, websocket, Connection(self._connections, trio.current_time()))
-        self._links.add(link)
+        self._links[link] = None
         try:
             await link.run()
         finally:
@@ -321,7 +320,7 @@ class Aggregator(Ledger):
 
     def _gone(self, link: "_Link") -> None:
         """Take note that a connection has ended; safe to call again."""
-        self._links.discard(link)
+        self._links.pop(link, None)
         self.disconnect(link.connection, trio.current_time())
         self._notify()
 
@@ -340,8 +339,16 @@ class _Link:
     ended: trio.Event = field(factory=trio.Event, init=False)
     _open: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _close_code: int = field(default=1000, init=False)
-    _identity_call: str = field(factory=lambda: uuid.uuid4().hex, init=False)
+    _calls_made: int = field(default=0, init=False)
+    _identity_call: str = field(init=False)
     _waiting: dict[str, trio.MemorySendChannel[Response]] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._identity_call = self._new_call_id()
+
+    def _new_call_id(self) -> str:
+        self._calls_made += 1
+        return f"{self._calls_made:032x}"  # the same in every replay
 
     async def run(self) -> None:
         """Serve the websocket until either side ends it, then close it."""
@@ -373,7 +380,7 @@ class _Link:
         self, method: str, arguments: dict[str, Any], call_id: str | None = None
     ) -> Response:
         """Call the engine; errors as for `Aggregator.call`."""
-        request = Request(method, arguments, call_id or uuid.uuid4().hex)
+        request = Request(method, arguments, call_id or self._new_call_id())
         answered, answer = trio.open_memory_channel[Response](1)
         self._waiting[request.call_id] = answered
         try:
