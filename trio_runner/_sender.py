@@ -81,9 +81,18 @@ class Sender:
             await self._all_answered()
         run_started = self._outbox.open_run
         if run_started is not None:
-            self._send(run_started.sequence_number, run_started.text, lambda _: None)
-            await self._all_answered()
+            await self._repeat(run_started)
         self._introduced = True
+
+    async def _repeat(self, run_started: Entry) -> None:
+        """Send RunStarted of the open run; without it all that follows would be refused."""
+        for _ in range(TRIES_MAX):
+            answers: list[m.MessageBase] = []
+            self._send(run_started.sequence_number, run_started.text, answers.append)
+            await self._all_answered()
+            if classify(answers[0]) is not Verdict.TRANSIENT:
+                return
+            await trio.sleep(RETRY_S)
 
     async def drain(self) -> None:
         """Send what waits now; return when the aggregator has said that it has all of it.

@@ -471,3 +471,23 @@ async def test_a_run_whose_end_is_set_aside_is_not_begun_again(autojump_clock: C
         w.aggregator.kill()
         await w.until("Reconnected")
         assert [message.run_id for message in w.aggregator.messages(em.RunStartedMsg)] == ["run-1"]
+
+
+async def test_the_open_run_is_told_again_until_it_is_taken(autojump_clock: Clock) -> None:
+    """A killed aggregator whose handler fails at first still hears of the run before its tags."""
+    failures = iter([None, True, True])  # the first time, and twice on the next link
+
+    async def fail(message: em.EngineMessage) -> m.MessageBase | None:
+        if isinstance(message, em.RunStartedMsg) and next(failures, None):
+            return m.ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
+        return None
+
+    async with world(aggregator=Aggregator(on_message=fail)) as w:
+        await w.until("Connected")
+        w.runner.on_start("run-1")
+        await trio.sleep(1)
+        w.aggregator.kill()
+        await w.until("Reconnected")
+        await trio.sleep(1)
+        refused = [item.refused for item in w.aggregator.engine().refused]
+        assert refused == ["answered by on_message"] * 2

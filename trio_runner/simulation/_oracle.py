@@ -265,7 +265,7 @@ class Oracle:
         )
         self._check_introduction(link, kind)
         self._check_barrier(link, kind, number, key)
-        introduces = link.kinds == 3 and kind == "RunStartedMsg"
+        introduces = kind == "RunStartedMsg" and link.kinds >= 3 and not link.last_number
         if key is not None:
             self._check_order(link, number, key, introduces=introduces)
         again = introduces and key in self._answered
