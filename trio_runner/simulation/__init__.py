@@ -1,4 +1,9 @@
-"""A simulated engine and an aggregator stand-in, to try a runner and to test an engine."""
+"""A simulated engine, an aggregator stand-in, a network and a disk: to try and to test with.
+
+`SimulatedEngine` is a filtration skid, `Aggregator` speaks the protocol as the real one does.
+Between them `Network` carries bytes as TCP does and breaks as you want it; `SimulatedDisk` lies
+under a `DurableOutbox`. `simulate` puts all of it under one seed, with faults and an oracle.
+"""
 
 from trio_runner.simulation._aggregator import (
     Connection,
@@ -10,11 +15,16 @@ from trio_runner.simulation._aggregator import (
     Sample,
     Unit,
 )
+from trio_runner.simulation._disk import SimulatedDisk
 from trio_runner.simulation._engine import SimulatedEngine
+from trio_runner.simulation._faults import FAULTS
 from trio_runner.simulation._network import Flow, Network, Wire
 from trio_runner.simulation._server import Aggregator, HttpRequest, OnMessage
+from trio_runner.simulation._simulate import DURATION_S, Report, simulate
 
 __all__ = [
+    "DURATION_S",
+    "FAULTS",
     "Aggregator",
     "Connection",
     "EngineRecord",
@@ -25,9 +35,12 @@ __all__ = [
     "Received",
     "RecentRun",
     "Registration",
+    "Report",
     "Run",
     "Sample",
+    "SimulatedDisk",
     "SimulatedEngine",
     "Unit",
     "Wire",
+    "simulate",
 ]
