@@ -90,8 +90,8 @@ class Sender:
             answers: list[m.MessageBase] = []
             self._send(run_started.sequence_number, run_started.text, answers.append)
             await self._all_answered()
-            if classify(answers[0]) is not Verdict.TRANSIENT:
-                return
+            if not answers or classify(answers[0]) is not Verdict.TRANSIENT:
+                return  # no answer is judged that ends the link
             await trio.sleep(RETRY_S)
 
     async def drain(self) -> None:

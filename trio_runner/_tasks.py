@@ -270,8 +270,7 @@ class Connector:
             if not link.cancel_scope.cancel_called:  # not the link: the root ends, or is to end
                 # Shielded from the root for the last flush, but not from the end of the link.
                 link.cancel_scope.shield = True
-                with trio.move_on_after(self._timing.flush_s):
-                    await self._flush(sender, session)  # noqa: ASYNC102
+                await self._flush(sender, session)  # noqa: ASYNC102
             raise
         finally:
             link.cancel_scope.shield = False  # or the root's cancellation would end here
@@ -279,9 +278,17 @@ class Connector:
             session.abort()
 
     async def _flush(self, sender: Sender, session: Session) -> None:
-        async with self._states.alive("Stopped"):
-            await sender.drain()
-            await session.aclose()
+        """Send what waits, for `flush_s` at most, or until the link is lost.
+
+        In either case it returns: what began the flush must not be lost for a Cancelled.
+        """
+        try:
+            with trio.move_on_after(self._timing.flush_s):
+                async with self._states.alive("Stopped"):
+                    await sender.drain()
+                    await session.aclose()
+        except* trio.Cancelled:
+            pass
 
     def _note_failure(self, failure: NetworkError) -> None:
         # Once loudly; an aggregator that is away for a night shall not fill the log.

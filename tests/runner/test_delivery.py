@@ -491,3 +491,24 @@ async def test_the_open_run_is_told_again_until_it_is_taken(autojump_clock: Cloc
         await trio.sleep(1)
         refused = [item.refused for item in w.aggregator.engine().refused]
         assert refused == ["answered by on_message"] * 2
+
+
+async def test_a_bug_is_told_though_the_link_is_lost_in_the_last_flush(
+    autojump_clock: Clock,
+) -> None:
+    """A callback raises, the flush waits for a mute aggregator, which goes: the bug comes out."""
+    aggregator = Aggregator(muted=False)
+
+    async def fail() -> None:
+        aggregator.muted = True
+        w.runner.on_notify_command("never answered")
+        raise ValueError("a bug")
+
+    with pytest.RaisesGroup(ValueError, flatten_subgroups=True):
+        async with world(aggregator=aggregator, run=False) as w:
+            w.runner.first_steady_state_callback = fail
+            w.nursery.start_soon(w.runner.run)
+            await w.until("Stopped")
+            await trio.sleep(1)
+            aggregator.drop()
+            await trio.sleep(1)

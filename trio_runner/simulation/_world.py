@@ -242,6 +242,8 @@ class World:
         self.oracle.begin_life(durable=self.disk is not None, outbox=outbox.statistics())
         if self.disk is not None:
             self.oracle.find_open_run(found, self._open_run, in_doubt=self._in_doubt)
+            if found != self._open_run:
+                self.oracle.taint = True  # nobody will end the run that the aggregator has
         resumed = found if self.rng.random() < 0.3 else None
         if found is not None and resumed is None:
             # The runner ends the run; nobody but the outbox makes this message.
