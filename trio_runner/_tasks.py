@@ -287,7 +287,7 @@ class Connector:
                 async with self._states.alive("Stopped"):
                     await sender.drain()
                     await session.aclose()
-        except* trio.Cancelled:
+        except* trio.Cancelled:  # noqa: ASYNC103 - its scope is the link's, which is cancelled
             pass
 
     def _note_failure(self, failure: NetworkError) -> None:

@@ -172,7 +172,7 @@ async def engines(
             await nursery.start(runner.run)
             runners.append(runner)
             await trio.sleep(spread_s / len(ports))
-        while any(runner.state not in ("Connected", "Reconnected") for runner in runners):
+        while any(runner.state not in ("Connected", "Reconnected") for runner in runners):  # noqa: ASYNC110 - of many, none to wait for alone
             await trio.sleep(0.01)
         tell(ready=True)
         await trio.to_thread.run_sync(obey, runners)

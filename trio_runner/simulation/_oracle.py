@@ -7,7 +7,9 @@ been delivered, `check_end` says.
 """
 
 import json
+import math
 from collections.abc import Callable
+from itertools import groupby
 from typing import Literal
 
 import trio
@@ -39,8 +41,29 @@ EDGES = {
 CALL_S = 10.0
 """After so long without an answer a link must have ended (s)."""
 
-SAMPLE_GAP_S = 5.0
-"""No two samples of a live engine may be further apart (s), but for rounding and the first."""
+STEADY_S = 0.3
+"""Between two samples while there is a link (s)."""
+
+OFFLINE_S = 5.0
+"""Between two samples while there is none, unless the unit logs oftener (s)."""
+
+TICKS_S = 0.3
+"""How much later than that a sample may come, the runner having ticks (s)."""
+
+DISCONNECTED_S = 10.0 + 10.0
+"""The longest wait before a dial, and the dial (s)."""
+
+RETRY_S = 0.2
+"""After a failure at the aggregator a message is not sent again sooner (s)."""
+
+CALM_S = 5
+"""When a link was in steady state for so long, with next to nothing waiting, all is told (s)."""
+
+WORK_S = 0.25
+"""The work of ours that may stand at the aggregator (s)."""
+
+CUT_MIN = 8
+"""So many samples missing in a row are cut off, unless many are missing beside them as well."""
 
 COMMIT_S = 0.5
 """What a durable outbox may lose of samples, and forget of answers, when the process dies (s)."""
@@ -66,6 +89,10 @@ class Sent:
     at: float
     introduces: bool
     """Whether it repeats the beginning of the open run on a new link."""
+    kind: str
+    body: str
+    beside: int
+    """How many messages were unanswered then, itself included."""
 
 
 @define(eq=False)
@@ -79,6 +106,18 @@ class WatchedLink:
     last_number: int = 0
     """The number of the last event or sample that was not tried again after a failure."""
     unanswered: dict[int, Sent] = field(factory=dict)
+    opened_at: float = field(factory=trio.current_time)
+    told: set[str] = field(factory=set)
+    """The types of states that were sent on it."""
+    heard: dict[str, str] = field(factory=dict)
+    """The state of each type that was answered last."""
+    samples_answered: int = 0
+    least_s: float = math.inf
+    """The shortest time that the answer to a sample took (s)."""
+    in_line_s: float = 0.0
+    """What the answer to the last sample took longer (s)."""
+    in_line: int = 1
+    """How many messages were unanswered when that sample was sent."""
 
 
 def key_of(message: em.EngineMessage) -> Key | None:
@@ -137,12 +176,28 @@ class Oracle:
     """The same for each of the aggregator's connections."""
     _newest_event: int = field(default=-1, init=False)
     _answered: dict[Key, float] = field(factory=dict, init=False)
-    _set_aside: set[Key] = field(factory=set, init=False)
+    _set_aside: dict[Key, float] = field(factory=dict, init=False)
     _set_aside_now: int = field(default=0, init=False)
     """How many the process that lives has set aside."""
     _inherited: int = field(default=0, init=False)
     _failures: dict[Key, int] = field(factory=dict, init=False)
+    _failed_at: dict[Key, float] = field(factory=dict, init=False)
     _numbers: dict[Key, int] = field(factory=dict, init=False)
+    _numbered: dict[int, Key | None] = field(factory=dict, init=False)
+    """What was sent with each number, None for a state."""
+    _bodies: dict[Key, int] = field(factory=dict, init=False)
+    """The hash of what was sent."""
+    _life_began: int = field(default=0, init=False)
+    """How much was made before the process that lives."""
+    _state_since: float = field(default=0.0, init=False)
+    _calm: int = field(default=0, init=False)
+    """For how long the link has been in steady state with next to nothing waiting (s)."""
+    _engine_run: str | None = field(default=None, init=False)
+    """The run that the engine has."""
+    _engine_run_since: float = field(default=0.0, init=False)
+    _shown: bool | None = field(default=None, init=False)
+    """Whether a run is on, by the last ControlState that was sent."""
+    _offline_s: float = field(default=OFFLINE_S, init=False)
     _link: WatchedLink | None = field(default=None, init=False)
     _links: int = field(default=0, init=False)
     _state: str = field(default="Started", init=False)
@@ -168,6 +223,7 @@ class Oracle:
         assert key is not None
         self._add(key)
         if key[0] == SAMPLE:
+            self._check_gap()
             self._last_sample = trio.current_time()
 
     def _add(self, key: Key) -> None:
@@ -182,7 +238,12 @@ class Oracle:
         self._place[key] = len(self.made)
         self.made.append(key)
         self._made_at[key] = trio.current_time()
+        if key[0] in ("RunStartedMsg", "RunStoppedMsg"):
+            self._set_engine_run(key[1] if key[0] == "RunStartedMsg" else None)
         self.trace.note(f"made {' '.join(key)}")
+
+    def _set_engine_run(self, run_id: str | None) -> None:
+        self._engine_run, self._engine_run_since = run_id, trio.current_time()
 
     def make_end_of_run(self, run_id: str) -> None:
         """Note that the outbox ends a run that was open when the process died."""
@@ -194,16 +255,22 @@ class Oracle:
         """Note that a process has started, with what is in its outbox."""
         self._inherited = outbox.waiting + outbox.thinned + outbox.set_aside
         self._state, self._link = "Started", None
-        self._last_sample = None
+        self._last_sample = self._state_since = trio.current_time()
+        self._offline_s, self._life_began = OFFLINE_S, len(self.made)
+        self._set_engine_run(None)
         self._failures.clear()
         self._healthy_disk_at = trio.current_time()
         self._set_aside_now = 0
         if not durable:
             self._numbers.clear()
+            self._numbered.clear()
 
     def find_open_run(self, run_id: str | None, expected: str | None, *, in_doubt: bool) -> None:
         """Check the run that the outbox of a new process knows."""
         self._in_doubt = in_doubt
+        self._set_engine_run(run_id)
+        if in_doubt:
+            self._numbered.clear()  # how far they had come may not have been written
         self.expect(
             run_id == expected or in_doubt, f"the outbox knows run {run_id}, open was {expected}"
         )
@@ -223,7 +290,9 @@ class Oracle:
             since = now - COMMIT_S - ROUNDING_S if not in_order else now + 1
             if outbox.degraded is not None:
                 since = self._healthy_disk_at - COMMIT_S - ROUNDING_S
-        if durable or outbox.waiting or self.deaths:
+        if not durable:
+            self._check_loss(outbox)
+        if durable or outbox.waiting:
             self._excuse(since, events=not durable or outbox.degraded is not None)
         if how == "torn" and self.made:
             self.excused.add(self.made[-1])
@@ -233,12 +302,26 @@ class Oracle:
     def _excuse(self, since: float, *, events: bool) -> None:
         for key in self.made:
             may_be_lost = self._made_at[key] >= since and (events or key[0] == SAMPLE)
-            if may_be_lost and key not in self.received:
+            if may_be_lost and key not in self.handled:
                 self.excused.add(key)
-        for key, at in list(self._answered.items()):
-            if at >= since:  # the answer may be forgotten
-                del self._answered[key]
-                self._set_aside.discard(key)
+        for answers in (self._answered, self._set_aside):
+            for key, at in list(answers.items()):
+                if at >= since:  # the answer may be forgotten
+                    del answers[key]
+                    if key not in self.handled:
+                        self.excused.add(key)
+
+    def _check_loss(self, outbox: OutboxStatistics) -> None:
+        """Check that a process takes with it what waited in its memory, and no more."""
+        here = self.made[self._life_began :]
+        lost = [key for key in here if key not in self.handled and key not in self._set_aside]
+        events = sum(1 for key in lost if key[0] != SAMPLE)
+        waiting, thinned = outbox.waiting, outbox.thinned
+        self.expect(events <= waiting, f"{events} events are lost, and {waiting} messages waited")
+        self.expect(
+            len(lost) <= waiting + thinned,
+            f"{len(lost)} messages are lost, {waiting} waited and {thinned} were given up",
+        )
 
     # Links
 
@@ -265,11 +348,48 @@ class Oracle:
         )
         self._check_introduction(link, kind)
         self._check_barrier(link, kind, number, key)
+        self._check_number(number, key)
         introduces = kind == "RunStartedMsg" and link.kinds >= 3 and not link.last_number
-        if key is not None:
+        if key is None:
+            self._check_state(link, kind, body)
+        else:
             self._check_order(link, number, key, introduces=introduces)
+            self._check_same(key, body)
+        if key is not None and key[0] == SAMPLE:
+            self._check_work(link)
         again = introduces and key in self._answered
-        link.unanswered[number] = Sent(key, trio.current_time(), again)
+        now, beside = trio.current_time(), len(link.unanswered) + 1
+        link.unanswered[number] = Sent(key, now, again, kind, body, beside)
+
+    def _check_number(self, number: int, key: Key | None) -> None:
+        is_new = number not in self._numbered
+        known = self._numbered.setdefault(number, key)
+        self.expect(
+            is_new or (known == key and key is not None),
+            f"{key or 'a state'} was sent with the number {number} of {known or 'a state'}",
+        )
+
+    def _check_same(self, key: Key, body: str) -> None:
+        known = self._bodies.setdefault(key, hash(body))
+        self.expect(known == hash(body), f"{key} was sent again, and it is not the same")
+
+    def _check_state(self, link: WatchedLink, kind: str, body: str) -> None:
+        self.expect(link.heard.get(kind) != body, f"{kind} was sent again, and it is the same")
+        link.told.add(kind)
+        if kind == "ControlStateMsg":
+            self._shown = bool(json.loads(body)["control_state"]["is_running"])
+        elif kind == "UodInfoMsg":
+            self._offline_s = min(OFFLINE_S, json.loads(body)["data_log_interval_seconds"])
+
+    def _check_work(self, link: WatchedLink) -> None:
+        """Check that what stands at the aggregator is little, by what its answers have shown."""
+        samples = 1 + sum(1 for sent in link.unanswered.values() if sent.key is not None)
+        # Who has seen few answers knows little of how long they take.
+        most = 4.0 + 2 * link.samples_answered
+        if link.in_line_s > WORK_S:
+            most = min(most, max(2, 2 * link.in_line * WORK_S / link.in_line_s))
+        self.expect(samples <= most, f"{samples} samples stand at the aggregator, not {most:.0f}")
+
 
     def _check_introduction(self, link: WatchedLink, kind: str) -> None:
         link.kinds += 1
@@ -287,12 +407,18 @@ class Oracle:
     def _check_order(self, link: WatchedLink, number: int, key: Key, *, introduces: bool) -> None:
         known = self._numbers.setdefault(key, number)
         self.expect(known == number, f"{key} has the number {known} and was sent with {number}")
+        since = trio.current_time() - self._failed_at.get(key, -math.inf)
+        self.expect(since >= RETRY_S, f"{key} had failed, and was sent again after {since:.2f} s")
         if key in self._place:
             # What another process made, and the end of its run, are in the outbox's order.
             again = key in self._failures
             self.expect(
                 introduces or again or number > link.last_number,
                 f"{key} {number} was sent behind {link.last_number}",
+            )
+            self.expect(
+                introduces or self._state != "Reconnected" or self._made_at[key] > link.opened_at,
+                f"{key} had waited, and was sent when all that had waited was said to be",
             )
         if not introduces:
             self.expect(key not in self._answered, f"{key} was sent again, and it was answered")
@@ -305,8 +431,13 @@ class Oracle:
         sent = link.unanswered.pop(number, None)
         self.trace.note(f"answer {number} {type(answer).__name__}")
         self.expect(sent is not None, f"message {number} was answered twice to the sender")
-        if sent is None or sent.key is None:
+        if sent is None:
             return
+        if sent.key is None:
+            link.heard[sent.kind] = sent.body
+            return
+        if sent.key[0] == SAMPLE:
+            self._note_answer_time(link, sent)
         said = str(answer)
         if sent.introduces:
             self.taint = self.taint or not isinstance(answer, SuccessMessage)
@@ -314,10 +445,17 @@ class Oracle:
             self._answered[sent.key] = trio.current_time()
         elif "No engine registered" not in said:
             failures = self._failures[sent.key] = self._failures.get(sent.key, 0) + 1
+            self._failed_at[sent.key] = trio.current_time()
             if "Handler raised exception" not in said or failures >= TRIES_MAX:
-                self._set_aside.add(sent.key)
+                self._set_aside[sent.key] = trio.current_time()
                 self._set_aside_now += 1
                 self.taint = self.taint or sent.key[0].startswith("Run")
+
+    def _note_answer_time(self, link: WatchedLink, sent: Sent) -> None:
+        took_s = trio.current_time() - sent.at
+        link.samples_answered += 1
+        link.least_s = min(link.least_s, took_s)
+        link.in_line_s, link.in_line = took_s - link.least_s, sent.beside
 
     # The aggregator's side
 
@@ -377,7 +515,7 @@ class Oracle:
         self.expect(before == self._state, f"the state was {self._state}, and {before} is left")
         legal = EDGES[before].split()
         self.expect(after in legal, f"the state went from {before} to {after}")
-        self._state = after
+        self._state, self._state_since = after, trio.current_time()
 
     def check_second(self, outbox: OutboxStatistics, bytes_max: int, largest: int) -> None:
         """Check what holds at any time; called once a second while a process lives."""
@@ -390,16 +528,44 @@ class Oracle:
             over = outbox.bytes_waiting - bytes_max
             allowed = (self._not_to_be_thinned() + 2) * largest
             self.expect(over <= allowed, f"the outbox is {over} bytes over its bound")
-        if self._last_sample is not None and self._state != "Stopped":
-            gap = now - self._last_sample
-            self.expect(gap <= SAMPLE_GAP_S + ROUNDING_S, f"no sample was taken for {gap:.1f} s")
+        self._check_gap()
+        if self._state == "Disconnected":
+            waited = now - self._state_since
+            self.expect(waited <= DISCONNECTED_S + ROUNDING_S, f"no dial ended for {waited:.1f} s")
+        self._check_told(outbox)
         if self._link is not None and self._link.is_open:
             oldest = min((sent.at for sent in self._link.unanswered.values()), default=now)
             waited = now - oldest
             self.expect(waited <= CALL_S + ROUNDING_S, f"a link lived {waited:.1f} s unanswered")
 
+    def _check_gap(self) -> None:
+        """Check that samples are taken as often as they shall be, link or not."""
+        if self._last_sample is None or self._state in ("Stopped", "ShutdownComplete"):
+            return
+        since, longest = self._last_sample, self._offline_s
+        if self._link is not None and self._link.is_open:
+            since, longest = max(since, self._link.opened_at), STEADY_S
+        gap = trio.current_time() - since
+        self.expect(gap <= longest + TICKS_S + ROUNDING_S, f"no sample was taken for {gap:.1f} s")
+
+    def _check_told(self, outbox: OutboxStatistics) -> None:
+        """Check that a link in steady state knows all states, and whether a run is on."""
+        link, steady = self._link, self._state in ("Connected", "Reconnected")
+        is_calm = link is not None and link.is_open and steady and outbox.waiting <= 3
+        self._calm = self._calm + 1 if is_calm else 0
+        run, since = self._engine_run, trio.current_time() - self._engine_run_since
+        if link is None or self._calm < CALM_S or since < CALM_S:
+            return
+        states = {"UodInfoMsg", "MethodMsg", "ControlStateMsg", "MethodStateMsg"}
+        states.add("QueuedRunLogMsg" if run is None else "RunLogMsg")
+        untold = sorted(states - link.told)
+        self.expect(not untold, f"{', '.join(untold)} was not sent on this link")
+        self.expect(
+            self._shown == (run is not None), f"the run is {run}, and shown was {self._shown}"
+        )
+
     def _not_to_be_thinned(self) -> int:
-        done = self._answered.keys() | self._set_aside
+        done = self._answered.keys() | self._set_aside.keys()
         newest = self.made[self._newest + 1 :]
         events = sum(1 for key in newest if key[0] != SAMPLE)
         return events + sum(1 for key in self._numbers if key not in done)
@@ -419,10 +585,23 @@ class Oracle:
     def check_end(self, outbox: OutboxStatistics) -> None:
         """Check what holds when all has been delivered."""
         self.expect(outbox.waiting == 0, f"{outbox.waiting} messages were left waiting")
-        given_up = self.excused | self._set_aside
-        missing = [key for key in self.made if key not in self.received and key not in given_up]
+        given_up = self.excused | self._set_aside.keys()
+        missing = [key for key in self.made if key not in self.handled and key not in given_up]
         events = [key for key in missing if key[0] != SAMPLE]
         self.expect(not events, f"{len(events)} events never arrived, the first: {events[:1]}")
         holes, told = len(missing) - len(events), self.thinned
         right = holes == told if not (self.deaths or self.excused) else holes <= told
         self.expect(right, f"{holes} samples never arrived, and {told} are said to be given up")
+        self._check_evenly_thin(set(missing))
+
+    def _check_evenly_thin(self, missing: set[Key]) -> None:
+        """Check that of a long outage no part is gone as a whole."""
+        gone = [key in missing for key in self.made if key[0] == SAMPLE]
+        place = 0
+        for is_gone, run in groupby(gone):
+            length, before = len(list(run)), place
+            place += length
+            if is_gone and length >= CUT_MIN:
+                beside = gone[max(0, before - 2 * length) : before], gone[place:][: 2 * length]
+                many = max(map(sum, beside)) * 4 >= length
+                self.expect(many, f"{length} samples in a row were given up, and few beside them")

@@ -98,6 +98,8 @@ class World:
     handling_s: float = field(init=False)
     bytes_max: int = field(init=False)
     _life: _Life | None = field(default=None, init=False)
+    _born: trio.Event = field(factory=trio.Event, init=False)
+    """Set while a process lives."""
     _lives: int = field(default=0, init=False)
     _open_run: str | None = field(default=None, init=False)
     """The run that was on when the last process died."""
@@ -187,16 +189,17 @@ class World:
         self.trace.note("faults ended")
         if self.disk is not None:
             self.disk.tears = False
-        while self._life is None:
-            await trio.sleep(0.1)
+        await self._born.wait()
         life = self._life
+        assert life is not None
         life.engine.notify(life.runner)
         fresh = self.oracle.made[-1]
         waiting = life.runner.statistics().outbox.waiting
         one_s = 2 * (self.latency_s + self.jitter_s) + 2 * self.handling_s + 0.05
         with trio.move_on_after(BACK_S + RESTART_S + 2 * waiting * one_s) as patience:
-            while fresh not in self.oracle.handled or not self._is_steady(life):
-                await trio.sleep(0.1)
+            await self.aggregator.wait_until(
+                lambda: fresh in self.oracle.handled and self._is_steady(life)
+            )
         self.recovered_s = trio.current_time() - began
         state, failure = life.runner.state, life.runner.statistics().last_failure
         self.oracle.expect(
@@ -273,6 +276,7 @@ class World:
             rng=self._chance(f"waits {self._lives}"),
             clock=self.wall_clock,
         )
+        self._born.set()
         self._life = life = _Life(runner, engine, outbox, witness)
         self.trace.note(f"process {self._lives} starts")
         self._lives_running.start_soon(self._live, life)
@@ -328,7 +332,7 @@ class World:
         self._open_run = life.engine.run_id
         self._in_doubt = how == "torn" or degraded
         life.is_over, life.witness.is_on = True, False
-        self._life = None
+        self._life, self._born = None, trio.Event()
         life.ended.set()
 
     async def stop_process(self) -> None:
