@@ -137,6 +137,8 @@ class Flow:
         self._under_way: deque[tuple[float, bytes]] = deque()
         self._bytes = 0
         self._changed = trio.Event()
+        self._patience = trio.CancelScope()
+        """Of who waits for something to arrive."""
 
     # Faults
 
@@ -170,7 +172,8 @@ class Flow:
         self._line_free_at = left
         last = self._under_way[-1][0] if self._under_way else -math.inf
         self._under_way.append((max(last, self._network.arrival(left)), data))
-        self._notify()
+        if len(self._under_way) == 1 and not self.is_stalled:
+            self._patience.deadline = self._under_way[0][0]  # wakes who receives once, not twice
 
     # Its two sides
 
@@ -203,11 +206,11 @@ class Flow:
                     if not has_waited:
                         await trio.lowlevel.cancel_shielded_checkpoint()
                     return self._take(data, max_bytes)
-                with trio.move_on_at(arrives):
-                    await self._changed.wait()
             elif self._is_broken:
                 raise trio.BrokenResourceError("the simulated connection was reset")
             else:
+                arrives = math.inf
+            with trio.CancelScope(deadline=arrives) as self._patience:
                 await self._changed.wait()
             has_waited = True
         raise trio.ClosedResourceError("this end of the simulated connection was closed")
