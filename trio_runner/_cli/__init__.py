@@ -7,6 +7,8 @@ from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, N
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NoReturn
 
+from trio_runner._cli import _simulate_arguments
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -70,16 +72,21 @@ def _parse(argv: list[str] | None) -> Namespace:
         description="Run a simulated filtration skid against a real aggregator, until Ctrl-C. Open"
         " the aggregator's web page to see it and to start a run.",
     )
+    simulate = _simulate_arguments.add(commands)
     commands.add_parser("engine", help="run real Open Pectus engines with their UODs")
     demo.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: 0)")
     _add_simulated_arguments(simulated)
     outbox = _add_outbox(commands)
     arguments, unknown = parser.parse_known_args(argv)
-    chosen = {"demo": demo, "simulated": simulated, "outbox": outbox}[arguments.command]
+    chosen = {"demo": demo, "simulated": simulated, "simulate": simulate, "outbox": outbox}[
+        arguments.command
+    ]
     if unknown:
         chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command == "simulated":
         _check_ca_file(arguments, chosen)
+    if arguments.command == "simulate":
+        _simulate_arguments.check(arguments, chosen)
     return arguments
 
 
@@ -209,6 +216,10 @@ def _run(arguments: Namespace) -> int:
         from trio_runner._cli import _outbox
 
         return _outbox.run(arguments)
+    if arguments.command == "simulate":
+        from trio_runner._cli import _simulate
+
+        return _simulate.run(arguments)
 
     import trio
 

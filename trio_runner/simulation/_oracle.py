@@ -336,6 +336,7 @@ class Oracle:
     def close_link(self, link: WatchedLink) -> None:
         """Note that a link has ended."""
         link.is_open = False
+        self._last_sample = trio.current_time()  # from here on at the offline rate
         self.trace.note(f"link {link.number} ended")
 
     def send(self, link: WatchedLink, number: int, body: str) -> None:
@@ -389,7 +390,6 @@ class Oracle:
         if link.in_line_s > WORK_S:
             most = min(most, max(2, 2 * link.in_line * WORK_S / link.in_line_s))
         self.expect(samples <= most, f"{samples} samples stand at the aggregator, not {most:.0f}")
-
 
     def _check_introduction(self, link: WatchedLink, kind: str) -> None:
         link.kinds += 1

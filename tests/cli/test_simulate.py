@@ -1,0 +1,275 @@
+"""`trio-runner simulate`: what it tells, what it refuses, and how it ends."""
+
+import hashlib
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+from attrs import define, evolve, field
+
+from trio_runner._cli import main
+from trio_runner._sender import Sender
+from trio_runner.simulation._faults import plan
+from trio_runner.simulation._shrink import Case, shrink
+from trio_runner.simulation._simulate import Report, simulate
+
+from .command import COMMAND, ENVIRONMENT
+
+SHORT = ["--hours", "1/360"]  # 10 s
+
+
+@pytest.fixture(autouse=True)
+def same_signals() -> Iterator[None]:
+    """Leave Ctrl-C as it was: here the command runs in the tests' own process."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def mutant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a bug into the runner: it sends without waiting for the answer to an event."""
+    monkeypatch.setattr(Sender, "_may_send", lambda self, head: True)
+
+
+def repeated(out: str) -> list[str]:
+    """Return the arguments of the last command that is told to repeat a violation."""
+    command = re.findall(r"^Repeat it with: (.*)$", out, re.MULTILINE)[-1]
+    program, *arguments = shlex.split(command)
+    assert program == "trio-runner"
+    return arguments
+
+
+def test_it_tells_what_was_injected_and_what_was_delivered(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Seeds, speed, the faults by kind, what arrived; nothing on stderr that is no terminal."""
+    assert main(["simulate", "--seeds", "3-4", "--hours", "1/60", "--faults", "reset,close"]) == 0
+    out, err = capsys.readouterr()
+    reports = [simulate(seed, 60, kinds=("reset", "close")) for seed in (3, 4)]
+    assert err == ""
+    assert re.match(r"2 seeds, 0\.03\d* simulated hours in [\d.]+ s: ", out)
+    faults = {kind: sum(r.faults.get(kind, 0) for r in reports) for kind in ("reset", "close")}
+    assert f"Faults injected: {sum(faults.values())}\n" in out
+    for kind, number in faults.items():
+        assert re.search(rf" {kind} +{number}\b", out) or not number
+    for what, number in {
+        "events": sum(r.events for r in reports),
+        "samples": sum(r.samples for r in reports),
+        "processes": 2,
+    }.items():
+        assert re.search(rf"^  {what} +{number}$", out, re.MULTILINE)
+    longest = max(reports, key=lambda report: report.recovered_s)
+    told = rf"^  longest recovery +{longest.recovered_s:.1f} s   \(seed {longest.seed}\)$"
+    assert re.search(told, out, re.MULTILINE)
+
+
+def test_the_trace_is_what_the_hash_is_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--trace` writes all lines, and anybody can compute their hash."""
+    file = tmp_path / "trace"
+    assert main(["simulate", "--seed", "5", *SHORT, "--trace", str(file)]) == 0
+    written = file.read_bytes()
+    assert f"traces   {hashlib.sha256(written).hexdigest()}\n" in capsys.readouterr().out
+    assert written.count(b"\n") > 20
+
+
+@pytest.mark.usefixtures("mutant")
+def test_a_broken_promise_is_told_with_what_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seed, moment, promise, last lines, the others in a line each; its command does it again."""
+    assert main(["simulate", "--seeds", "1-2", "--hours", "1/60", "--faults", "reset,burst"]) == 1
+    out = capsys.readouterr().out
+    report = simulate(1, 60, kinds=("reset", "burst"))
+    assert report.violation is not None
+    (moment,) = [line.split()[0] for line in report.last_lines if "VIOLATION" in line]
+    told = f"SEED 1 BROKE A PROMISE at {moment} s: {report.violation}"
+    assert told in out
+    assert "".join(f"  {line}\n" for line in report.last_lines) in out
+    assert re.search(r"^Seed 2 too, at \d+\.\d+ s: \w", out, re.MULTILINE)
+    arguments = repeated(out)
+    assert arguments == shlex.split("simulate --seed 1 --hours 1/60 --faults reset,burst")
+    assert main(arguments) == 1
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("mutant")
+def test_a_shrunk_violation_can_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--shrink` tells the command of a shorter run that still fails, and it does."""
+    assert main(["simulate", "--seed", "1", "--shrink"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^Tried \d+ runs?; the shortest that fails has \d+ s", out, re.MULTILINE)
+    arguments = repeated(out)
+    assert arguments[:4] == ["simulate", "--seed", "1", "--hours"]
+    assert arguments[4] != "1/6"
+    told = re.findall(r"SEED 1 BROKE A PROMISE .*", out)[-1]
+    assert main(arguments) == 1
+    assert told in capsys.readouterr().out
+
+
+@define
+class Needs:
+    """A simulation that fails if certain faults meet and the time is long enough."""
+
+    like: Report
+    numbers: set[int]
+    duration_s: float
+    tried: list[Case] = field(factory=list)
+
+    def __call__(self, case: Case) -> Report:
+        self.tried.append(case)
+        met = self.numbers <= {fault.number for fault in case.planned()}
+        fails = met and case.duration_s >= self.duration_s
+        return evolve(self.like, violation="it fails" if fails else None)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "needed_s", "shortest_s"),
+    [
+        ((), 0, 10),  # the shortest that is tried
+        ((), 301, 301),
+        ((3, 30), 0, None),  # as long as it takes for the later of them to begin
+        ((7,), 577, 577),
+    ],
+)
+def test_shrinking_leaves_what_is_needed_and_nothing_else(
+    numbers: tuple[int, ...], needed_s: int, shortest_s: int | None
+) -> None:
+    """Of 600 s with all faults there remain, to the second, the time and the faults it takes."""
+    planned = plan(11, 600)
+    assert len(planned) > 30
+    if shortest_s is None:
+        shortest_s = int(planned[max(numbers)].at_s) + 1
+    fails = Needs(simulate(11, 1), set(numbers), needed_s)
+    case = Case(11, 600.0)
+    shrunk = shrink(case, fails(case), fails)
+    assert shrunk.case.duration_s == shortest_s
+    assert tuple(fault.number for fault in shrunk.case.planned()) == numbers
+    assert shrunk.report.violation == "it fails"
+    assert shrunk.runs == len(fails.tried) - 1
+    assert shrunk.runs < 200
+
+
+def test_kept_faults_alone_happen(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--keep` leaves of a seed's faults those with the numbers, an empty list none."""
+    first = plan(3, 60)[0]
+    assert main(["simulate", "--seed", "3", "--hours", "1/60", "--keep", "0"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"Faults injected: 1\n  {first.kind} +1\n", out)
+    assert main(["simulate", "--seed", "3", "--hours", "1/60", "--keep", ""]) == 0
+    assert "Faults injected: 0\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--seed", "x"], "argument --seed: 'x' is no seed: give a number, 0 or more"),
+        (["--seeds", "5"], "argument --seeds: '' is no seed"),
+        (["--seeds", "5-4"], "'5-4' has no seeds: give the lower one first"),
+        (["--seed", "1", "--seeds", "0-9"], "not allowed with argument"),
+        (["--hours", "0"], "argument --hours: '0' is no time"),
+        (["--hours", "1/0"], "argument --hours: '1/0' is no time"),
+        (["--hours", "nan"], "argument --hours: 'nan' is no time"),
+        (["--jobs", "0"], "argument --jobs: '0' is no number from 1"),
+        (["--faults", "reset,fire"], "there is no 'fire'; there are black_hole, bug, burst, "),
+        (["--seed", "1", "--keep", "a"], "argument --keep: 'a' are no numbers"),
+        (["--keep", "1"], "argument --keep: it is of use with one seed only, give --seed"),
+        (["--trace", "x"], "argument --trace: it is of use with one seed only, give --seed"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_code_2(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be simulated is said before anything is; an unknown fault with those known."""
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", *arguments])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_a_trace_that_cannot_be_written_is_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told in one line."""
+    assert main(["simulate", "--seed", "1", "--trace", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    text = f"argument --trace: cannot write {tmp_path}: Is a directory"
+    assert (out, err) == ("", f"trio-runner simulate: error: {text}\n")
+
+
+@define(eq=False)
+class Terminal:
+    """The command with its stderr on a terminal, and what it shows there."""
+
+    process: trio.Process
+    fd: int
+    shown: str = field(default="", init=False)
+    changed: trio.Event = field(factory=trio.Event, init=False)
+
+    async def read(self) -> None:
+        with suppress(trio.BrokenResourceError):  # so ends a terminal that nobody writes to
+            async for data in trio.lowlevel.FdStream(self.fd):
+                self.shown += data.decode()
+                self.changed.set()
+                self.changed = trio.Event()
+
+    async def until(self, pattern: str) -> None:
+        while not re.search(pattern, self.shown):
+            await self.changed.wait()
+
+    async def rest(self) -> str:
+        """Return what is on stdout when the last process that has it has ended."""
+        assert self.process.stdout is not None
+        return b"".join([data async for data in self.process.stdout]).decode()
+
+
+async def started(nursery: trio.Nursery, jobs: int) -> Terminal:
+    """Start a thousand short simulations and wait until the bar has counted some."""
+    ours, theirs = pty.openpty()
+    arguments = ["simulate", "--seeds", "0-999", *SHORT, "--jobs", str(jobs)]
+    process = await trio.lowlevel.open_process(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        start_new_session=True,
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(theirs)
+    terminal = Terminal(process, ours)
+    nursery.start_soon(terminal.read)
+    await terminal.until(r"[1-9]\d*/1000")
+    return terminal
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+async def test_ctrl_c_ends_it_in_order(jobs: int) -> None:
+    """All processes end, what was done is told, and there is no traceback."""
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            terminal = await started(nursery, jobs)
+            os.killpg(terminal.process.pid, signal.SIGINT)  # as a terminal does
+            out = await terminal.rest()
+            assert await terminal.process.wait() == 0
+    assert re.match(r"Interrupted behind [1-9]\d* of 1000 seeds\.\n[1-9]\d* seeds?, ", out)
+    assert "simulated hours a second" in terminal.shown
+    assert "Traceback" not in terminal.shown + out
+
+
+async def test_no_process_is_left_when_the_command_is_killed() -> None:
+    """They end with the one that began them, though it could not tell them."""
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            terminal = await started(nursery, 2)
+            terminal.process.kill()
+            assert await terminal.rest() == ""  # at the end of the last process
+            await terminal.process.wait()

@@ -1,0 +1,158 @@
+"""The simulated disk under a durable outbox: full, killed, without power, torn in mid-write."""
+
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from trio_runner import DurableOutbox
+from trio_runner._outbox_sqlite._durable import DISK_RETRY_S
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation._disk import SimulatedDisk
+
+
+class Clock:
+    """A clock that stands until it is put forward (s)."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> SimulatedDisk:
+    return SimulatedDisk(tmp_path, Random(1))
+
+
+def opened(disk: SimulatedDisk, clock: Clock | None = None) -> DurableOutbox:
+    return DurableOutbox(disk.path, connect=disk.connect, clock=clock or Clock())
+
+
+def event(number: int) -> em.RunStartedMsg:
+    return em.RunStartedMsg(run_id=f"run-{number}", started_tick=float(number))
+
+
+def found(disk: SimulatedDisk) -> list[str]:
+    """Return the runs that the next process finds in its outbox, and end it in order."""
+    with opened(disk) as outbox:
+        count = outbox.statistics().waiting
+        return [outbox.take().text.split('"run_id":"')[1].partition('"')[0] for _ in range(count)]
+
+
+def test_an_event_outlives_the_process_a_sample_does_once_committed(disk: SimulatedDisk) -> None:
+    """Killed: what was put as an event, or was committed, is found; the last sample is not."""
+    with opened(disk) as outbox:
+        outbox.put(event(1))
+        outbox.put(em.TagsUpdatedMsg(tags=[], run_id="committed"))
+        outbox.commit()
+        outbox.put(em.TagsUpdatedMsg(tags=[], run_id="not committed"))
+        disk.die(power=False)
+    assert found(disk) == ["run-1", "committed"]
+
+
+def test_what_was_synced_outlives_a_power_cut(disk: SimulatedDisk) -> None:
+    """An outbox syncs each commit, so without power there is what there is without the process."""
+    with opened(disk) as outbox:
+        outbox.put(event(1))
+        outbox.put(event(2))
+        disk.die(power=True)
+    assert found(disk) == ["run-1", "run-2"]
+
+
+@pytest.mark.parametrize(
+    ("power", "left"), [(False, ["run-1", "run-2", "run-3"]), (True, ["run-1"])]
+)
+def test_what_was_not_synced_is_lost_with_the_power(
+    power: bool, left: list[str], disk: SimulatedDisk
+) -> None:
+    """Without syncing, all since the first such commit; a kill alone loses nothing."""
+    with opened(disk) as outbox:
+        outbox.put(event(1))
+        outbox._file.db.execute("PRAGMA synchronous = NORMAL")
+        outbox.put(event(2))
+        outbox.put(event(3))
+        disk.die(power=power)
+    assert found(disk) == left
+
+
+def test_the_dead_write_nothing(disk: SimulatedDisk) -> None:
+    """What a dead process still does has no effect on what the next one finds."""
+    with opened(disk) as outbox:
+        outbox.put(event(1))
+        disk.die(power=False)
+        outbox.put(event(2))
+    assert found(disk) == ["run-1"]
+
+
+def test_a_full_disk_is_told_of_and_tried_again(disk: SimulatedDisk) -> None:
+    """Meanwhile an event is in memory only; with room, it is on disk 30 s later."""
+    clock = Clock()
+    with opened(disk, clock) as outbox:
+        outbox.put(event(1))
+        disk.is_full = True
+        outbox.put(event(2))
+        assert "full" in str(outbox.statistics().degraded)
+        disk.is_full = False
+        outbox.commit()
+        assert outbox.statistics().degraded is not None
+        clock.now = DISK_RETRY_S
+        outbox.commit()
+        assert outbox.statistics().degraded is None
+        disk.die(power=True)
+    assert found(disk) == ["run-1", "run-2"]
+
+
+def test_what_a_full_disk_did_not_take_dies_with_the_process(disk: SimulatedDisk) -> None:
+    """What was there before is found."""
+    with opened(disk) as outbox:
+        outbox.put(event(1))
+        disk.is_full = True
+        outbox.put(event(2))
+        disk.die(power=False)
+        disk.is_full = False
+    assert found(disk) == ["run-1"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_torn_write_is_there_or_not_and_harms_nothing_else(seed: int, tmp_path: Path) -> None:
+    """Wherever it is torn: the events before it are found, it is found whole or not at all."""
+    deaths: list[int] = []
+    disk = SimulatedDisk(tmp_path, Random(seed))
+
+    def lose_power() -> None:
+        deaths.append(1)
+        disk.die(power=True)
+
+    disk.on_power_loss = lose_power
+    with opened(disk) as outbox:
+        for number in range(3):
+            outbox.put(event(number))
+        disk.tears = True
+        outbox.put(event(3))
+        assert (deaths, disk.tears) == ([1], False)
+        outbox.put(event(4))
+    before = ["run-0", "run-1", "run-2"]
+    left = found(disk)
+    assert left in (before, [*before, "run-3"])
+    with opened(disk) as outbox:  # and it goes on from there
+        outbox.put(event(9))
+        disk.die(power=True)
+    assert found(disk) == [*left, "run-9"]
+
+
+def test_tearing_is_not_always_at_the_same_byte(tmp_path: Path) -> None:
+    """Over some seeds what is left of the log has many lengths of what was being written."""
+    logs = set()
+    for seed in range(10):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        disk = SimulatedDisk(folder, Random(seed))
+        disk.on_power_loss = partial(disk.die, power=True)
+        with opened(disk) as outbox:
+            disk.tears = True
+            outbox.put(event(1))
+        logs.add(disk.path.with_name("unit.outbox-wal").stat().st_size)
+    assert len(logs) > 5

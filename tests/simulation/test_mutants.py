@@ -1,0 +1,677 @@
+"""The oracle is tested: each of these bugs, put into the runner, is found by the simulation.
+
+A bug is a small patch of behaviour. It has to be found within 200 seeds, by the rule that it
+breaks. So that the tests are quick, each begins at the seed that found its bug first when this was
+written, and goes on from there, round to the seed before it. A bug that shows under rare faults
+only has those named, and the others are left out of the seed's schedule.
+"""
+
+import math
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import pytest
+import trio
+from attrs import evolve, frozen
+
+from trio_runner import _backoff, _outbox, _runner, _sender, _states, _tasks, _window
+from trio_runner._outbox_sqlite import DurableOutbox, _file
+from trio_runner.net import Answered, Session, _session
+from trio_runner.protocol import MessageBase
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation._simulate import simulate
+
+SEEDS = 200
+"""Within so many a bug must be found."""
+
+DURATION_S = 120.0
+"""Of faults in each (s)."""
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+@frozen
+class Mutant:
+    """A bug: the patch, the words of the rule that it breaks (a regular expression), and where.
+
+    `seed` found it first, with these kinds of faults only, or with all.
+    """
+
+    patch: Patch
+    rule: str
+    seed: int
+    kinds: tuple[str, ...] | None
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(rule: str, *kinds: str, seed: int = 1) -> Callable[[Patch], Patch]:
+    """Add a bug by the name of its patch."""
+
+    def add(patch: Patch) -> Patch:
+        MUTANTS[getattr(patch, "__name__")] = Mutant(patch, rule, seed, kinds or None)  # noqa: B009
+        return patch
+
+    return add
+
+
+# What the sender does
+
+
+@mutant("overtook")
+def send_events_beside_samples(to: pytest.MonkeyPatch) -> None:
+    """Send an event before all that is in front of it is answered."""
+
+    def may_send(self: _sender.Sender, head: _outbox.Entry) -> bool:
+        samples = self._unanswered - len(self._states_under_way)
+        return not self._barrier and samples < self._window.limit
+
+    to.setattr(_sender.Sender, "_may_send", may_send)
+
+
+@mutant("was unanswered")
+def send_samples_beside_events(to: pytest.MonkeyPatch) -> None:
+    """Send what follows an event before that is answered."""
+
+    def may_send(self: _sender.Sender, head: _outbox.Entry) -> bool:
+        samples = self._unanswered - len(self._states_under_way)
+        return not self._unanswered or (not head.is_event and samples < self._window.limit)
+
+    to.setattr(_sender.Sender, "_may_send", may_send)
+
+
+@mutant("never arrived|was unanswered")
+def acknowledge_before_the_answer(to: pytest.MonkeyPatch) -> None:
+    """Let a message leave the outbox when it is sent."""
+    send = _sender.Sender._send_entry
+
+    def send_entry(self: _sender.Sender, entry: _outbox.Entry) -> None:
+        send(self, entry)
+        self._outbox.delivered(entry)
+
+    to.setattr(_sender.Sender, "_send_entry", send_entry)
+    to.setattr(_sender.Sender, "_judge", lambda self, *_: setattr(self, "_barrier", False))
+
+
+@mutant("has the number")
+def give_a_new_number_when_sent_again(to: pytest.MonkeyPatch) -> None:
+    """Give a message that is sent again another sequence number."""
+    take = _outbox.MemoryOutbox.take
+
+    def renumbered(self: _outbox.MemoryOutbox) -> _outbox.Entry:
+        entry = take(self)
+        if entry.tries > 1:
+            del self._in_flight[entry.sequence_number]
+            entry.sequence_number = self.next_number()
+            self._in_flight[entry.sequence_number] = entry
+        return entry
+
+    to.setattr(_outbox.MemoryOutbox, "take", renumbered)
+
+
+@mutant("set aside", seed=5)
+def take_every_answer_for_success(to: pytest.MonkeyPatch) -> None:
+    """Take any answer for a delivery."""
+    to.setattr(_sender, "classify", lambda _: _sender.Verdict.DELIVERED)
+
+
+def _classify_as(to: pytest.MonkeyPatch, verdict: _sender.Verdict, as_: _sender.Verdict) -> None:
+    classify = _sender.classify
+
+    def mixed_up(answer: MessageBase) -> _sender.Verdict:
+        right = classify(answer)
+        return as_ if right is verdict else right
+
+    to.setattr(_sender, "classify", mixed_up)
+
+
+@mutant("set aside", "forgotten", seed=5)
+def stay_where_nobody_knows_us(to: pytest.MonkeyPatch) -> None:
+    """Take "not registered" for a refusal of the message."""
+    _classify_as(to, _sender.Verdict.NOT_REGISTERED, _sender.Verdict.POISON)
+
+
+@mutant("never arrived|are lost", seed=9)
+def take_a_failure_for_success(to: pytest.MonkeyPatch) -> None:
+    """Count a message whose handling failed as delivered."""
+    _classify_as(to, _sender.Verdict.TRANSIENT, _sender.Verdict.DELIVERED)
+
+
+@mutant("set aside", seed=9)
+def give_up_at_the_first_failure(to: pytest.MonkeyPatch) -> None:
+    """Take a failure of the aggregator's for a refusal for good."""
+    _classify_as(to, _sender.Verdict.TRANSIENT, _sender.Verdict.POISON)
+
+
+@mutant("set aside", seed=5)
+def try_poison_again(to: pytest.MonkeyPatch) -> None:
+    """Take a refusal for good for a failure."""
+    _classify_as(to, _sender.Verdict.POISON, _sender.Verdict.TRANSIENT)
+
+
+@mutant("set aside", "handler_fails", seed=66)
+def try_for_ever(to: pytest.MonkeyPatch) -> None:
+    """Never set aside a message whose handling fails."""
+    to.setattr(_sender, "TRIES_MAX", math.inf)
+
+
+@mutant("had failed", seed=9)
+def try_again_at_once(to: pytest.MonkeyPatch) -> None:
+    """Send a message whose handling failed again with no delay."""
+    to.setattr(_sender, "RETRY_S", 0)
+
+
+@mutant("set aside", seed=5)
+def set_aside_without_counting(to: pytest.MonkeyPatch) -> None:
+    """Count what is set aside as delivered."""
+    drop = _outbox.MemoryOutbox._drop
+
+    def miscounted(self: _outbox.MemoryOutbox, entries: Any, counted_as: str) -> None:
+        drop(self, entries, "delivered" if counted_as == "set_aside" else counted_as)
+
+    to.setattr(_outbox.MemoryOutbox, "_drop", miscounted)
+
+
+@mutant("message of a link")
+def introduce_nobody(to: pytest.MonkeyPatch) -> None:
+    """Begin a new link with what waits."""
+
+    async def introduce(self: _sender.Sender) -> None:
+        self._outbox.rewind()
+        self._introduced = True
+
+    to.setattr(_sender.Sender, "introduce", introduce)
+
+
+@mutant("refused", seed=3)
+def do_not_repeat_run_started(to: pytest.MonkeyPatch) -> None:
+    """Do not tell a new link of the run that is on."""
+
+    async def introduce(self: _sender.Sender) -> None:
+        self._outbox.rewind()
+        for kind in (em.UodInfoMsg, em.MethodMsg):
+            self._send_state(kind)
+            await self._all_answered()
+        self._introduced = True
+
+    to.setattr(_sender.Sender, "introduce", introduce)
+
+
+@mutant("not the same")
+def repeat_run_started_with_the_time_of_the_link(to: pytest.MonkeyPatch) -> None:
+    """Repeat RunStarted with another start."""
+    send = _sender.Sender._send
+
+    def send_new(self: _sender.Sender, number: int, body: str, judge: Answered) -> None:
+        if not self._introduced and "started_tick" in body:
+            body = re.sub(r'"started_tick":[0-9.]+', f'"started_tick":{trio.current_time()}', body)
+        send(self, number, body, judge)
+
+    to.setattr(_sender.Sender, "_send", send_new)
+
+
+@mutant("refused|was unanswered")
+def let_states_overtake_events(to: pytest.MonkeyPatch) -> None:
+    """Send a run log before the beginning of its run."""
+    to.setattr(_outbox.MemoryOutbox, "has_events", property(lambda _: False))
+
+
+@mutant("the same")
+def send_states_again_and_again(to: pytest.MonkeyPatch) -> None:
+    """Send a state though it has not changed."""
+    send = _sender.Sender._send_state
+
+    def send_state(self: _sender.Sender, kind: type[em.EngineMessage]) -> None:
+        self._answered_states.pop(kind, None)
+        send(self, kind)
+
+    to.setattr(_sender.Sender, "_send_state", send_state)
+
+
+@mutant("was not sent")
+def keep_states_to_ourselves(to: pytest.MonkeyPatch) -> None:
+    """Tell a new link only the states that changed since the last."""
+    answered: dict[int, dict[type[em.EngineMessage], str]] = {}
+    init = _sender.Sender.__init__
+
+    def init_with(self: _sender.Sender, session: Session, outbox: Any, bell: Any) -> None:
+        init(self, session, outbox, bell)
+        self._answered_states = answered.setdefault(id(outbox), {})
+        self._answered_states.pop(em.UodInfoMsg, None)
+        self._answered_states.pop(em.MethodMsg, None)
+
+    to.setattr(_sender.Sender, "__init__", init_with)
+
+
+@mutant("shown")
+def never_show_a_change(to: pytest.MonkeyPatch) -> None:
+    """Send each state once a link."""
+    send = _sender.Sender._send_state
+
+    def send_state(self: _sender.Sender, kind: type[em.EngineMessage]) -> None:
+        if kind not in self._answered_states:
+            send(self, kind)
+
+    to.setattr(_sender.Sender, "_send_state", send_state)
+
+
+@mutant("overtook|unanswered|the same")
+def have_two_senders(to: pytest.MonkeyPatch) -> None:
+    """Empty one outbox over one link by two senders."""
+    steady = _sender.Sender.steady
+
+    async def twice(self: _sender.Sender) -> None:
+        other = _sender.Sender(self._session, self._outbox, self._bell)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(steady, other)
+            await steady(self)
+
+    to.setattr(_sender.Sender, "steady", twice)
+
+
+@mutant("at the aggregator")
+def have_no_window(to: pytest.MonkeyPatch) -> None:
+    """Let as many samples be unanswered as there are."""
+    to.setattr(_window.Window, "limit", property(lambda _: 10_000))
+
+
+# Where messages wait
+
+
+@mutant("behind the last fault|refused|are lost")
+def forget_what_was_in_flight(to: pytest.MonkeyPatch) -> None:
+    """Do not put back what was in flight when a link broke."""
+    to.setattr(_outbox.MemoryOutbox, "rewind", lambda _: None)
+
+
+@mutant("never arrived|are lost")
+def take_a_clean_close_for_delivery(to: pytest.MonkeyPatch) -> None:
+    """Drop what was in flight when the aggregator closed in order."""
+    note = _tasks.Connector._note_failure
+
+    def note_failure(self: _tasks.Connector, failure: Any) -> None:
+        note(self, failure)
+        if "closed the connection" in str(failure):
+            for entry in list(self._outbox._in_flight.values()):
+                self._outbox.delivered(entry)
+
+    to.setattr(_tasks.Connector, "_note_failure", note_failure)
+
+
+@mutant("behind")
+def put_back_at_the_tail(to: pytest.MonkeyPatch) -> None:
+    """Send what was in flight behind what is newer."""
+    to.setattr(_outbox.MemoryOutbox, "_put_back", lambda self, entries: self._line.extend(entries))
+
+
+def _at_the_bound(
+    to: pytest.MonkeyPatch, give_up: Callable[[list[_outbox.Entry]], list[_outbox.Entry]]
+) -> None:
+    def thin(self: _outbox.MemoryOutbox) -> bool:
+        given_up = give_up([entry for entry in self._line if not entry.tries])
+        for entry in given_up:
+            self._line.remove(entry)
+            self._journal.gone(entry)
+        self._drop(given_up, "thinned")
+        return bool(given_up)
+
+    to.setattr(_outbox.MemoryOutbox, "_thin", thin)
+
+
+@mutant("events never arrived|events are lost|refused")
+def drop_events_at_the_bound(to: pytest.MonkeyPatch) -> None:
+    """Thin events too at the bound."""
+    _at_the_bound(to, lambda line: line[: len(line) // 2 : 2])
+
+
+@mutant("in a row")
+def cut_off_the_oldest(to: pytest.MonkeyPatch) -> None:
+    """Give up the oldest half at the bound."""
+
+    def oldest_half(line: list[_outbox.Entry]) -> list[_outbox.Entry]:
+        samples = [entry for entry in line if not entry.is_event]
+        return samples[: len(samples) // 2]
+
+    _at_the_bound(to, oldest_half)
+
+
+@mutant("are lost|never arrived")
+def lose_an_event_now_and_then(to: pytest.MonkeyPatch) -> None:
+    """Lose every fifth notification on its way into an outbox in memory."""
+    put, events = _outbox.MemoryOutbox.put, [0]
+
+    def put_most(self: _outbox.MemoryOutbox, message: em.EngineMessage) -> None:
+        events[0] += isinstance(message, em.WebPushNotificationMsg)
+        lost = isinstance(message, em.WebPushNotificationMsg) and not events[0] % 5
+        if not lost or self.is_durable:
+            put(self, message)
+
+    to.setattr(_outbox.MemoryOutbox, "put", put_most)
+
+
+@mutant("over its bound", seed=7)
+def have_no_bound(to: pytest.MonkeyPatch) -> None:
+    """Let the outbox grow and grow."""
+    to.setattr(_outbox.MemoryOutbox, "_keep_bound", lambda _: None)
+
+
+def _count_thinned(to: pytest.MonkeyPatch, count: Callable[[dict[str, int]], None]) -> None:
+    drop = _outbox.MemoryOutbox._drop
+
+    def miscounted(self: _outbox.MemoryOutbox, entries: Any, counted_as: str) -> None:
+        drop(self, entries, counted_as)
+        if counted_as == "thinned":
+            count(self._counts)
+
+    to.setattr(_outbox.MemoryOutbox, "_drop", miscounted)
+
+
+@mutant("accounted")
+def count_one_too_many(to: pytest.MonkeyPatch) -> None:
+    """Count one sample too many with each thinning."""
+
+    def count(counts: dict[str, int]) -> None:
+        counts["thinned"] += 1
+
+    _count_thinned(to, count)
+
+
+@mutant("given up|are lost")
+def thin_without_counting(to: pytest.MonkeyPatch) -> None:
+    """Count what is thinned as delivered."""
+
+    def count(counts: dict[str, int]) -> None:
+        counts["delivered"] += counts["thinned"]
+        counts["thinned"] = 0
+
+    _count_thinned(to, count)
+
+
+@mutant("refused", seed=4)
+def leave_the_run_open_after_a_crash(to: pytest.MonkeyPatch) -> None:
+    """Do not end the run that was on when the process died."""
+    to.setattr(_outbox.MemoryOutbox, "close_run", lambda _: None)
+
+
+# The disk
+
+
+@mutant("outbox knows|was answered|never arrived", seed=4)
+def do_not_sync(to: pytest.MonkeyPatch) -> None:
+    """Let a commit be in the computer's memory only when it returns."""
+    prepare = _file._prepare
+
+    def prepare_unsafely(db: Any, *, is_new: bool) -> None:
+        prepare(db, is_new=is_new)
+        db.execute("PRAGMA synchronous = NORMAL")
+
+    to.setattr(_file, "_prepare", prepare_unsafely)
+
+
+@mutant(
+    "outbox knows|never arrived|was answered",
+    "burst",
+    "kill_process",
+    "power_cut",
+    "toggle_runs",
+    seed=118,
+)
+def say_queued_before_it_is_on_disk(to: pytest.MonkeyPatch) -> None:
+    """Write an event with the samples, half a second later."""
+    put, commit = DurableOutbox.put, DurableOutbox.commit
+    putting: list[bool] = []
+
+    def put_lightly(self: DurableOutbox, message: em.EngineMessage) -> None:
+        putting.append(True)
+        try:
+            put(self, message)
+        finally:
+            putting.pop()
+
+    to.setattr(DurableOutbox, "put", put_lightly)
+    to.setattr(DurableOutbox, "commit", lambda self: None if putting else commit(self))
+
+
+@mutant("was answered|never arrived|was not sent", seed=4)
+def commit_seldom(to: pytest.MonkeyPatch) -> None:
+    """Write samples to the disk once a minute."""
+    to.setattr(_runner, "COMMIT_S", 60)
+
+
+@mutant("was answered", seed=4)
+def forget_what_was_delivered(to: pytest.MonkeyPatch) -> None:
+    """Leave on disk what is delivered."""
+    to.setattr(_file.OutboxFile, "_delete", lambda *_: None)
+
+
+@mutant("with the number", seed=4)
+def use_numbers_twice(to: pytest.MonkeyPatch) -> None:
+    """Begin the sequence numbers anew after a crash."""
+    restore = DurableOutbox._restore_facts
+
+    def restore_facts(self: DurableOutbox, facts: Any) -> None:
+        restore(self, {**facts, "numbers": 0})
+
+    to.setattr(DurableOutbox, "_restore_facts", restore_facts)
+
+
+# Samples
+
+
+@mutant("refused")
+def forget_the_run(to: pytest.MonkeyPatch) -> None:
+    """Stamp no sample with its run."""
+    put = _outbox.MemoryOutbox.put
+
+    def without_run(self: _outbox.MemoryOutbox, message: em.EngineMessage) -> None:
+        put(
+            self,
+            evolve(message, run_id=None) if isinstance(message, em.TagsUpdatedMsg) else message,
+        )
+
+    to.setattr(_outbox.MemoryOutbox, "put", without_run)
+
+
+@mutant("no sample")
+def sample_only_when_connected(to: pytest.MonkeyPatch) -> None:
+    """Make an outage a hole in the data."""
+    sample = _tasks.Ticker._sample
+
+    def when_linked(self: _tasks.Ticker) -> None:
+        if self._interval_ticks == self._in_ticks(self._timing.steady_s):
+            sample(self)
+
+    to.setattr(_tasks.Ticker, "_sample", when_linked)
+
+
+@mutant("no sample")
+def sample_only_when_answered(to: pytest.MonkeyPatch) -> None:
+    """Make a silent link a hole in the data."""
+    sample = _tasks.Ticker._sample
+
+    def when_answered(self: _tasks.Ticker) -> None:
+        if not self._sampler._outbox._in_flight:
+            sample(self)
+
+    to.setattr(_tasks.Ticker, "_sample", when_answered)
+
+
+@mutant("no sample")
+def sample_slowly_when_connected(to: pytest.MonkeyPatch) -> None:
+    """Keep the rate of an outage when the link is back."""
+
+    @contextmanager
+    def linked(self: _tasks.Ticker) -> Generator[None, None, None]:
+        yield
+
+    to.setattr(_tasks.Ticker, "linked", linked)
+
+
+@mutant("no sample")
+def ignore_the_data_log_interval(to: pytest.MonkeyPatch) -> None:
+    """Sample an outage every 5 s though the unit logs every second."""
+    to.setattr(_tasks.Ticker, "set_data_log_interval", lambda *_: None)
+
+
+@mutant("never arrived|are lost")
+def lose_a_sample_now_and_then(to: pytest.MonkeyPatch) -> None:
+    """Lose every fiftieth sample on its way into the outbox."""
+    put, samples = _outbox.MemoryOutbox.put, [0]
+
+    def put_most(self: _outbox.MemoryOutbox, message: em.EngineMessage) -> None:
+        samples[0] += isinstance(message, em.TagsUpdatedMsg)
+        if samples[0] % 50 or not isinstance(message, em.TagsUpdatedMsg):
+            put(self, message)
+
+    to.setattr(_outbox.MemoryOutbox, "put", put_most)
+
+
+@mutant("was not sent|shown", seed=20)
+def swallow_what_a_builder_raises(to: pytest.MonkeyPatch) -> None:
+    """Hide the engine's bug."""
+    sample = _tasks.Ticker._sample
+
+    def carefully(self: _tasks.Ticker) -> None:
+        try:
+            sample(self)
+        except Exception:
+            self._bell.ring()
+
+    to.setattr(_tasks.Ticker, "_sample", carefully)
+
+
+# The task tree and its states
+
+
+@mutant("went from")
+def skip_a_state(to: pytest.MonkeyPatch) -> None:
+    """Go from Reconnecting to Reconnected."""
+
+    async def next_link(self: _tasks.Connector, sender: _sender.Sender) -> None:
+        async with self._states.alive("Reconnecting"):
+            await self._introduce(sender)
+            await sender.drain()
+        async with self._states.alive("Reconnected"):
+            await self._on_steady()
+            await sender.steady()
+
+    to.setattr(_tasks.Connector, "_next_link", next_link)
+    edges = {**_states.EDGES, "Reconnecting": ("Reconnected", "Failed", "Stopped")}
+    to.setattr(_states, "EDGES", edges)
+
+
+@mutant("the state was|went from")
+def keep_a_change_of_state_quiet(to: pytest.MonkeyPatch) -> None:
+    """Do not tell observers of Disconnected."""
+    enter = _states.StateMachine.enter
+
+    async def enter_quietly(self: _states.StateMachine, state: Any) -> None:
+        if state == "Disconnected":
+            self.current = state
+        else:
+            await enter(self, state)
+
+    to.setattr(_states.StateMachine, "enter", enter_quietly)
+
+
+@mutant("had waited")
+def say_reconnected_too_early(to: pytest.MonkeyPatch) -> None:
+    """Be Reconnected while the backlog waits."""
+
+    async def drain(self: _sender.Sender) -> None:
+        pass
+
+    to.setattr(_sender.Sender, "drain", drain)
+
+
+@mutant("left waiting")
+def do_not_flush(to: pytest.MonkeyPatch) -> None:
+    """Do not send what waits at the stop."""
+
+    async def flush(self: _tasks.Connector, sender: _sender.Sender, session: Session) -> None:
+        async with self._states.alive("Stopped"):
+            await session.aclose()
+
+    to.setattr(_tasks.Connector, "_flush", flush)
+
+
+@mutant("tasks were left")
+def leave_a_task_behind(to: pytest.MonkeyPatch) -> None:
+    """Leave with each link a task that outlives the runner."""
+    introduce = _sender.Sender.introduce
+
+    async def leave(self: _sender.Sender) -> None:
+        trio.lowlevel.spawn_system_task(trio.sleep_forever)
+        await introduce(self)
+
+    to.setattr(_sender.Sender, "introduce", leave)
+
+
+@mutant("streams were left|call was not answered")
+def leave_a_stream_open(to: pytest.MonkeyPatch) -> None:
+    """Do not close a link's stream."""
+
+    async def aclose_forcefully(stream: trio.abc.Stream) -> None:
+        await trio.lowlevel.checkpoint()
+
+    to.setattr(trio, "aclose_forcefully", aclose_forcefully)
+
+
+@mutant("no dial")
+def wait_far_too_long(to: pytest.MonkeyPatch) -> None:
+    """Wait up to 5 minutes before a dial."""
+    wait = _backoff.Backoff.wait_s
+    to.setattr(_backoff.Backoff, "wait_s", lambda self, failure: 30 * wait(self, failure))
+
+
+# The session
+
+
+@mutant("lived", seed=14)
+def wait_for_ever_for_an_answer(to: pytest.MonkeyPatch) -> None:
+    """Wait for ever for an answer."""
+    to.setattr(_session.RpcSession, "_watch", lambda _: trio.sleep_forever())
+
+
+@mutant("lived", seed=14)
+def hang(to: pytest.MonkeyPatch) -> None:
+    """Have no deadline of a call, and no pings."""
+    to.setattr(_session.RpcSession, "_watch", lambda _: trio.sleep_forever())  # noqa: ASYNC105 - handed over, not called
+    to.setattr(_session.RpcSession, "_keepalive", lambda _: trio.sleep_forever())  # noqa: ASYNC105
+
+
+@mutant("call was not answered")
+def answer_late(to: pytest.MonkeyPatch) -> None:
+    """Answer a command behind the 2 s that the aggregator gives it."""
+    carry_out = _session.RpcSession._carry_out
+
+    async def carry_out_late(self: _session.RpcSession, request: Any) -> None:
+        await trio.sleep(2.1)
+        await carry_out(self, request)
+
+    to.setattr(_session.RpcSession, "_carry_out", carry_out_late)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each bug is found within 200 seeds, by the rule that it breaks."""
+    mutant = MUTANTS[name]
+    mutant.patch(monkeypatch)
+    for seed in chain(range(mutant.seed, SEEDS + 1), range(1, mutant.seed)):
+        violation = simulate(seed, DURATION_S, kinds=mutant.kinds).violation
+        if violation is not None:
+            break
+    assert violation is not None
+    assert re.search(mutant.rule, violation)
+
+
+@pytest.mark.parametrize(
+    ("seed", "kinds"), sorted({(mutant.seed, mutant.kinds) for mutant in MUTANTS.values()}, key=str)
+)
+def test_without_a_bug_the_same_seeds_pass(seed: int, kinds: tuple[str, ...] | None) -> None:
+    """What finds the bugs finds nothing where there is none."""
+    assert simulate(seed, DURATION_S, kinds=kinds).violation is None

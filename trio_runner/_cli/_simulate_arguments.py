@@ -1,0 +1,118 @@
+"""The arguments of `trio-runner simulate`; they are read without loading the simulation."""
+
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from fractions import Fraction
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+ParserT = TypeVar("ParserT", bound=ArgumentParser)
+
+HOURS_MAX = 100_000
+
+JOBS_MAX = 256
+
+
+def add(commands: "_SubParsersAction[ParserT]") -> ParserT:
+    """Add the command that looks for what breaks a promise."""
+    simulate = commands.add_parser(
+        "simulate",
+        allow_abbrev=False,
+        help="simulate hours of outages in seconds, and check that every promise is kept",
+        description="Simulate an engine, its runner, the network, the disk and the aggregator in"
+        " one process on a mock clock, and let them meet faults. All chance follows from the seed:"
+        " what fails once fails again. Exit code 0 if every promise was kept, 1 if not.",
+    )
+    option = simulate.add_argument
+    seeds = simulate.add_mutually_exclusive_group()
+    seeds.add_argument(
+        "--seeds",
+        metavar="A-B",
+        type=_seeds,
+        default=range(20),
+        help="simulate these (default: 0-19)",
+    )
+    seeds.add_argument(
+        "--seed",
+        metavar="N",
+        type=_seed,
+        dest="seeds",
+        default=SUPPRESS,
+        help="simulate this one alone",
+    )
+    option(
+        "--hours",
+        metavar="H",
+        type=_hours,
+        default=Fraction(1, 6),
+        help="how long faults happen, with each seed; 0.5 or 1/6 (default: 1/6)",
+    )
+    option("--faults", metavar="NAME,...", type=_names, help="of the faults these kinds only")
+    option(
+        "--keep", metavar="N,...", type=_numbers, help="of the faults those with these numbers only"
+    )
+    option("--trace", metavar="FILE", help="write all that happens to this file")
+    option("--jobs", metavar="N", type=_jobs, default=1, help="processes at once (default: 1)")
+    option(
+        "--shrink",
+        action="store_true",
+        help="of the first seed that fails, look for a shorter run that still fails",
+    )
+    return simulate
+
+
+def _seed(text: str) -> range:
+    if not (text.isascii() and text.isdigit()):
+        raise ArgumentTypeError(f"{text!r} is no seed: give a number, 0 or more")
+    return range(int(text), int(text) + 1)
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition("-")
+    seeds = range(_seed(first).start, _seed(last).stop)
+    if not seeds:
+        raise ArgumentTypeError(f"{text!r} has no seeds: give the lower one first")
+    return seeds
+
+
+def _hours(text: str) -> Fraction:
+    try:
+        hours = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        hours = Fraction(0)
+    if not 0 < hours <= HOURS_MAX:
+        raise ArgumentTypeError(f"{text!r} is no time from 0 to {HOURS_MAX} hours")
+    return hours
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = _names(text)
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise ArgumentTypeError(f"{text!r} are no numbers with commas between them")
+    return tuple(map(int, numbers))
+
+
+def _jobs(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= JOBS_MAX):
+        raise ArgumentTypeError(f"{text!r} is no number from 1 to {JOBS_MAX}")
+    return int(text)
+
+
+def check(arguments: Namespace, parser: ArgumentParser) -> None:
+    """Refuse what goes with one seed only, and faults that there are not."""
+    for name in ("keep", "trace"):
+        if getattr(arguments, name) is not None and len(arguments.seeds) > 1:
+            parser.error(f"argument --{name}: it is of use with one seed only, give --seed")
+    if not arguments.faults:
+        return
+    from trio_runner.simulation._faults import FAULTS
+
+    for name in arguments.faults:
+        if name not in FAULTS:
+            known = ", ".join(sorted(FAULTS))
+            parser.error(f"argument --faults: there is no {name!r}; there are {known}")
