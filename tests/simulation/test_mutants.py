@@ -631,17 +631,22 @@ def wait_far_too_long(to: pytest.MonkeyPatch) -> None:
 # The session
 
 
+async def sleep_for_ever(_: _session.RpcSession) -> None:
+    """Stand in for a task of the session that is to do nothing."""
+    await trio.sleep_forever()
+
+
 @mutant("lived", seed=14)
 def wait_for_ever_for_an_answer(to: pytest.MonkeyPatch) -> None:
     """Wait for ever for an answer."""
-    to.setattr(_session.RpcSession, "_watch", lambda _: trio.sleep_forever())
+    to.setattr(_session.RpcSession, "_watch", sleep_for_ever)
 
 
 @mutant("lived", seed=14)
 def hang(to: pytest.MonkeyPatch) -> None:
     """Have no deadline of a call, and no pings."""
-    to.setattr(_session.RpcSession, "_watch", lambda _: trio.sleep_forever())  # noqa: ASYNC105 - handed over, not called
-    to.setattr(_session.RpcSession, "_keepalive", lambda _: trio.sleep_forever())  # noqa: ASYNC105
+    to.setattr(_session.RpcSession, "_watch", sleep_for_ever)
+    to.setattr(_session.RpcSession, "_keepalive", sleep_for_ever)
 
 
 @mutant("call was not answered")
