@@ -189,6 +189,25 @@ def test_the_open_run_is_known_after_a_crash(path: Path, tmp_path: Path) -> None
         )
 
 
+@pytest.mark.parametrize(
+    "event_of_run",
+    [em.RunStartedMsg(run_id="1", started_tick=0.0), UNIT.create_run_stopped_msg("1")],
+)
+def test_samples_are_not_repeated_behind_a_run_event_that_a_power_cut_follows(
+    path: Path, event_of_run: em.EngineMessage
+) -> None:
+    """What was answered before it went out is not on the disk any more when it goes out.
+
+    The aggregator would refuse it: tags without a run in a run, or those of a run that has ended.
+    """
+    with DurableOutbox(path) as outbox:
+        outbox.put(sample(1))
+        outbox.put(event_of_run)
+        outbox.delivered(outbox.take())
+        sent = outbox.take()
+        assert rows(path) == [sent.sequence_number]
+
+
 def test_the_end_of_a_run_is_not_repeated_behind_the_next_beginning(path: Path) -> None:
     """That RunStopped was delivered is on disk before anything behind it can be sent."""
     with DurableOutbox(path) as outbox:

@@ -68,6 +68,9 @@ DELIVERY: dict[type[em.EngineMessage], Delivery] = {
 }
 """The delivery class of every message that a runner sends; the states in the order of sending."""
 
+RUN_EVENTS = em.RunStartedMsg, em.RunStoppedMsg
+"""The events that change which tags the aggregator takes."""
+
 STATE_TYPES = [kind for kind, delivery in DELIVERY.items() if delivery is Delivery.STATE]
 
 
@@ -278,6 +281,10 @@ class MemoryOutbox:
 
     def take(self) -> Entry:
         """Take the head; it is in flight until `delivered`, `retry`, `set_aside` or `rewind`."""
+        if self._line[0].kind in RUN_EVENTS:
+            # All before it is answered. A crash must not repeat that behind it: tags without a run
+            # are refused once one is on, and those of a run once it has ended.
+            self.commit()
         with self._lock:
             entry = self._line.popleft()
             entry.tries += 1
@@ -295,7 +302,7 @@ class MemoryOutbox:
                 self.open_run = entry
             elif entry.kind is em.RunStoppedMsg:
                 self.open_run = None
-        if entry.kind in (em.RunStartedMsg, em.RunStoppedMsg):
+        if entry.kind in RUN_EVENTS:
             # A crash must not repeat the end of a run behind the beginning of the next, which
             # would end that one.
             self.commit()
