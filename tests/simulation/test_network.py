@@ -143,7 +143,6 @@ async def test_half_open_loses_one_direction_only(
     assert patience.cancelled_caught
 
 
-@pytest.mark.xfail(strict=True, reason="closing breaks the flow for the peer, lost or stalled")
 @pytest.mark.parametrize("fault", ["is_lost", "is_stalled"])
 async def test_half_open_hides_the_end(
     fault: str, nursery: trio.Nursery, autojump_clock: MockClock

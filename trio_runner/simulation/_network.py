@@ -132,6 +132,7 @@ class Flow:
         self.cut_after: int | None = None
         self._is_broken = False
         self._is_closed = False
+        self._is_left = False
         self._network = network
         self._line_free_at = -math.inf
         self._under_way: deque[tuple[float, bytes]] = deque()
@@ -177,15 +178,20 @@ class Flow:
 
     # Its two sides
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether who sends can know that nothing arrives any more."""
+        return self._is_broken or self._is_left or (self._is_closed and not self.is_lost)
+
     async def wait_for_room(self) -> None:
         """Wait while the buffer is full."""
-        while self._bytes >= BUFFER_BYTES and not (self._is_broken or self._is_closed):
+        while self._bytes >= BUFFER_BYTES and not self._is_over:
             await self._changed.wait()
 
     async def send(self, data: bytes) -> None:
         """Send a piece. Raises trio.BrokenResourceError."""
         await self.wait_for_room()
-        if self._is_broken or self._is_closed:
+        if self._is_over:
             raise trio.BrokenResourceError("the simulated connection is broken")
         if self.cut_after is not None:
             data = data[: self.cut_after]
@@ -225,9 +231,15 @@ class Flow:
         self._notify()
         return data[:max_bytes]
 
-    def close(self) -> None:
-        """Note that who receives wants no more."""
+    def close(self, *, heard: bool) -> None:
+        """Note that who receives wants no more, and whether who sends can hear of it."""
         self._is_closed = True
+        self.is_lost = self.is_lost or not heard
+        self._notify()
+
+    def leave(self) -> None:
+        """Note that who sends has gone; what is under way still arrives."""
+        self._is_left = True
         self._notify()
 
     def _notify(self) -> None:
@@ -283,8 +295,8 @@ class _End(trio.abc.HalfCloseableStream):
             self.is_closed = True
             if not self._at_its_end:
                 self._out.put(b"")
-            self._out.break_behind()
-            self._back.close()
+            self._out.leave()
+            self._back.close(heard=not (self._out.is_lost or self._out.is_stalled))
             self._wire.let_go()
         await trio.lowlevel.checkpoint()
 

@@ -232,6 +232,7 @@ class Oracle:
             del self._place[key]
             self.excused.discard(key)
             self._numbers.pop(key, None)
+            self._bodies.pop(key, None)
             self._answered.pop(key, None)
             self.received.pop(key, None)
         assert key not in self._place, f"{key} was made twice"
