@@ -2,12 +2,18 @@
 
 import shutil
 import signal
+import textwrap
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.cli.command import Command, ran, running
 from trio_runner.bridge import Arguments, parse
+from trio_runner.protocol import SuccessMessage
+from trio_runner.protocol import aggregator_messages as am
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation import Aggregator
 
 from .units import DEMO_UOD
 
@@ -15,6 +21,9 @@ pytestmark = pytest.mark.timeout(120)
 
 NOBODY = "-ap", "9"
 """A port on which nobody listens."""
+
+IGNORE = "-ignore", "True"
+"""The aggregator's version does not matter."""
 
 
 LONG = (
@@ -45,6 +54,49 @@ def without_hardware(folder: Path) -> str:
         + "\n    def connect(self):\n        raise OSError('nobody answers')\n"
     )
     return str(path)
+
+
+def unit_with(folder: Path, name: str, hardware: str, *, builder: str = "") -> str:
+    """Return the path of a UOD file like the demo unit's, with methods of its hardware's own.
+
+    `builder` stands in the chain that builds the definition.
+    """
+    path = folder / f"{name}.py"
+    text = DEMO_UOD.read_text().replace("DemoUod", name)
+    text = text.replace(".with_location(", f"{builder}.with_location(")
+    imports = "import threading\nfrom pathlib import Path\n"
+    imports += "from openpectus.engine.hardware import HardwareLayerException\n"
+    imports += "from openpectus.lang.exec.tags import Tag\n"
+    path.write_text(imports + text + textwrap.indent("\n" + hardware, "    "))
+    return str(path)
+
+
+def when_told(folder: Path, act: str) -> str:
+    """Return a hardware's method that acts when the file `now` is there."""
+    return f"""
+def read_batch(self, registers):
+    if Path({str(folder / "now")!r}).exists():
+        {act}
+    return super().read_batch(registers)
+"""
+
+
+HANG = "(print('hangs here', flush=True), threading.Event().wait())"
+
+HANGING = {
+    "connect": f"def connect(self):\n    {HANG}",
+    "disconnect": f"def disconnect(self):\n    {HANG}",
+    "read": f"def read_batch(self, registers):\n    {HANG}",
+    "thread": f"""
+def connect(self):
+    super().connect()
+    threading.Thread(target=lambda: {HANG}, daemon=False).start()
+""",
+}
+"""Methods of hardware that hang; a thread that does is one that an interpreter waits for."""
+
+HANGING_TAG = f"type('Hangs', (Tag,), {{'on_engine_configured': lambda self: {HANG}}})('Hangs')"
+"""A tag that hangs when its engine is started."""
 
 
 def test_the_defaults_are_those_of_the_package() -> None:
@@ -96,6 +148,7 @@ def test_several_uods_are_several_units() -> None:
         ("--ca-file x", "it is of use with --secure only"),
         ("-s --ca-file no/such", "cannot read no/such: No such file"),
         ("--start-engine never", "invalid choice: 'never'"),
+        ("--outbox=", "a file needs a name"),
     ],
 )
 def test_wrong_arguments_are_told(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,6 +216,122 @@ async def test_failing_units_do_not_take_down_the_others(tmp_path: Path) -> None
     assert "another one of this command is named 'Good one' too" in command.err
     assert [path.name for path in folder.glob("*.outbox")] == ["Good one.outbox"]
     assert _after_failures(command).count("Engine stopped") == 1
+
+
+async def test_a_uod_that_ends_the_process_ends_its_unit_alone(tmp_path: Path) -> None:
+    """`sys.exit()` in a UOD is a failure of its unit's; the other runs."""
+    path = tmp_path / "exits.py"
+    path.write_text("import sys\nsys.exit('no licence')\n")
+    good = uod_named(tmp_path, "Good one")
+    async with running("engine", *NOBODY, "-uod", str(path), "-uod", good) as command:
+        await command.until("has failed: no licence")
+        await command.until("Started -> Failed")
+        command.send(signal.SIGTERM)
+    assert command.code == 3
+
+
+async def test_units_fail_alone_while_they_run(tmp_path: Path) -> None:
+    """Two drivers end the thread of their engine, one loses its equipment, one unit is well.
+
+    Lost equipment is no failure of the unit: the package tries to find it again.
+    """
+    acts = {
+        "Raises": "raise OSError('of a driver')",
+        "Exits": "raise SystemExit('of a driver')",
+        "Loses": "raise HardwareLayerException('no answer')",
+        "Good": "pass",
+    }
+    uods = [unit_with(tmp_path, name, when_told(tmp_path, act)) for name, act in acts.items()]
+    named = [text for uod in uods for text in ("-uod", uod)]
+    async with running("engine", *NOBODY, *named, "--start-engine", "at-once") as command:
+        await command.until("Starting engine at once", times=4)
+        (tmp_path / "now").touch()
+        await command.until("has failed: The engine's thread has ended", times=2)
+        command.send(signal.SIGTERM)
+    assert command.code == 3
+    assert "The engine's thread has ended: OSError('of a driver')" in command.err
+    assert "The engine's thread has ended: SystemExit('of a driver')" in command.err
+    for name in ("Loses", "Good"):
+        assert f"[{name}] " in command.err
+    assert command.err.count("Stopped -> ShutdownComplete") == 4
+    assert command.err.count("has failed") == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "code"), [("connect", 0), ("disconnect", 1), ("read", 0), ("thread", 0), ("start", 0)]
+)
+async def test_what_hangs_does_not_keep_the_command(tmp_path: Path, where: str, code: int) -> None:
+    """It ends within 15 s of a signal; hardware that is not disconnected is told by the code."""
+    if where == "start":
+        uod = unit_with(tmp_path, "Hangs", "", builder=f".with_tag({HANGING_TAG})")
+    else:
+        uod = unit_with(tmp_path, "Hangs", HANGING[where])
+    arguments = (*NOBODY, "-uod", uod, "--start-engine", "at-once")
+    async with running("engine", *arguments) as command:
+        await command.until("Starting engine" if where == "disconnect" else "hangs here")
+        command.send(signal.SIGTERM)
+        with trio.fail_after(15):
+            await command.process.wait()
+    assert command.code == code
+    assert ("may still be connected" in command.err) == (code == 1)
+
+
+async def test_what_hangs_in_the_end_itself_is_left_behind(tmp_path: Path) -> None:
+    """The process ends also if Trio cannot: a disk that hangs under the outbox, say."""
+    hang = "import sqlite3, threading\nfrom trio_runner import DurableOutbox\n"
+    hang += "DurableOutbox.close = lambda self: threading.Event().wait()\n"
+    uod = Path(uod_named(tmp_path, "Good one"))
+    uod.write_text(hang + uod.read_text())
+    arguments = (*NOBODY, "-uod", str(uod), "--outbox", str(tmp_path / "it.outbox"))
+    async with running("engine", *arguments) as command:
+        await command.until("Started -> Failed")
+        command.send(signal.SIGTERM)
+        with trio.fail_after(15):
+            await command.process.wait()
+    assert command.code == 1
+    assert "something hangs, after 14 s it is left behind" in command.err
+
+
+async def test_the_run_of_an_engine_that_died_is_ended(tmp_path: Path) -> None:
+    """With the driver's error the run ends at the aggregator too, flushed before the exit."""
+    name = "Dies"
+    uod = unit_with(tmp_path, name, when_told(tmp_path, "raise OSError('of a driver')"))
+    aggregator = Aggregator()
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(aggregator.run)
+        async with running("engine", "-ap", str(port), "-uod", uod, *IGNORE) as command:
+            await command.until("Starting engine on first steady-state")
+            engine_id = aggregator.engine().engine_id
+            answer = await aggregator.call(engine_id, am.ExecuteControlCommandMsg(name="Start"))
+            assert isinstance(answer, SuccessMessage)
+            await aggregator.wait_until(lambda: aggregator.messages(em.RunStartedMsg))
+            (tmp_path / "now").touch()
+        nursery.cancel_scope.cancel()
+    assert command.code == 1
+    assert "Dies.py has failed: The engine's thread has ended: OSError('of" in command.err
+    (started,) = aggregator.messages(em.RunStartedMsg)
+    assert [m.run_id for m in aggregator.messages(em.RunStoppedMsg)] == [started.run_id]
+
+
+async def test_roles_that_the_aggregator_does_not_know_are_warned_of(tmp_path: Path) -> None:
+    """A unit for certain roles, an aggregator without authentication: nobody would see it."""
+    roles = ".with_required_roles({'Operator'})"
+    uods = [
+        unit_with(tmp_path, "Of roles", "", builder=roles),
+        unit_with(tmp_path, "Of all", ""),
+    ]
+    named = [text for uod in uods for text in ("-uod", uod)]
+    aggregator = Aggregator()
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(aggregator.run)
+        async with running("engine", "-ap", str(port), *named, *IGNORE) as command:
+            await command.until("Starting engine on first steady-state", times=2)
+            await command.until("will not be visible in its page")
+            command.send(signal.SIGINT)
+        nursery.cancel_scope.cancel()
+    assert command.code == 0
+    assert "Of roles asks for roles" in command.err
+    assert "Of all asks for roles" not in command.err
 
 
 def _after_failures(command: Command) -> str:

@@ -9,8 +9,18 @@ from openpectus.protocol import aggregator_messages as am
 from openpectus.protocol import models as package_models
 from openpectus.protocol.serialization import serialize
 
+from trio_runner import EngineRunner, Timing
 from trio_runner.bridge import UodDispatcher
-from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage, encode
+from trio_runner.protocol import (
+    ErrorMessage,
+    MessageBase,
+    ProtocolErrorMessage,
+    SuccessMessage,
+    encode,
+)
+from trio_runner.protocol import aggregator_messages as ours
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation import Aggregator
 
 from .units import demo_engine, ticked_demo
 
@@ -103,3 +113,49 @@ async def test_a_blocked_handler_blocks_nobody_and_does_not_pile_up() -> None:
         answer = await dispatcher.dispatch(serialize(am.CancelMsg(exec_id="last")))
         assert what(answer) == "SuccessMessage"
     assert carried_out == ["0", "last"]
+
+
+async def test_a_blocked_handler_is_answered_in_time_over_a_link_that_lives() -> None:
+    """The blocked command and the next are refused, the next never carried out; then all is well.
+
+    Samples go out all the while, over the same link.
+    """
+    release, carried_out = threading.Event(), list[str]()
+
+    async def block(message: Any) -> Any:
+        carried_out.append(message.exec_id)
+        release.wait()
+        return am.SuccessMessage()
+
+    aggregator = Aggregator()
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(aggregator.run)
+        with ticked_demo(ignore_version_error=True) as unit:
+            unit.tick()
+            engine = unit.engine
+            engine.handlers[am.CancelMsg] = block
+            dispatcher = UodDispatcher(port=port, engine=engine)
+            timing = Timing(answer_s=0.3, steady_s=0.1)
+            runner = EngineRunner(dispatcher, engine.builder, engine.emitter, timing=timing)
+            await nursery.start(runner.run)
+            await aggregator.wait_until(lambda: runner.state == "Connected")
+            engine_id = aggregator.engine().engine_id
+
+            async def ask(exec_id: str) -> MessageBase:
+                return await aggregator.call(engine_id, ours.CancelMsg(exec_id=exec_id))
+
+            for exec_id in ("blocked", "behind it"):
+                asked_at = trio.current_time()
+                answer = await ask(exec_id)
+                assert trio.current_time() - asked_at < 1.5
+                assert isinstance(answer, ErrorMessage)
+                assert "did not carry this out within 0.3 s" in str(answer.message)
+            told = len(aggregator.messages(em.TagsUpdatedMsg))
+            unit.tick()
+            await aggregator.wait_until(lambda: len(aggregator.messages(em.TagsUpdatedMsg)) > told)
+            release.set()
+            assert isinstance(await ask("free again"), SuccessMessage)
+            assert runner.statistics().links == 1
+            await runner.shutdown()
+        nursery.cancel_scope.cancel()
+    assert carried_out == ["blocked", "free again"]

@@ -5,6 +5,7 @@ from typing import Any
 
 from attrs import define, field
 from fastapi_websocket_rpc.schemas import RpcMessage, RpcRequest
+from openpectus.engine.hardware import HardwareLayerException
 from openpectus.protocol.serialization import deserialize, serialize
 
 from trio_runner import EngineRunner, MemoryOutbox, PlainEngine
@@ -14,7 +15,7 @@ from trio_runner.net import EngineDispatcher
 from trio_runner.protocol import MessageBase, encode_body, encode_dispatch
 from trio_runner.protocol import engine_messages as em
 
-from .units import ticked_demo
+from .units import Ticked, ticked_demo
 
 METHOD = [
     "Macro: Twice",
@@ -83,6 +84,18 @@ class Tap:
             assert deserialize(as_we_send_it(ours)) == theirs
 
 
+def lose_equipment(unit: Ticked) -> None:
+    """Let the hardware answer no more, and the package's patience with it be over at once."""
+
+    def fail(registers: object) -> None:
+        raise HardwareLayerException("no answer")
+
+    hardware = unit.inside.uod.hwl
+    hardware.decorated.read_batch = fail
+    hardware.config.reconnect_timeout_seconds = hardware.config.error_timeout_seconds = -1
+    unit.tick(3)  # an issue, reconnecting, an error
+
+
 def test_a_whole_session_goes_out_as_the_package_serialises_it() -> None:
     """Each message of a session with all that a method has is the package's own, to the field."""
     with ticked_demo(secret="s") as unit:  # noqa: S106
@@ -117,6 +130,8 @@ def test_a_whole_session_goes_out_as_the_package_serialises_it() -> None:
 
         unit.tick()
         tap.check(builder.create_tag_updates_snapshot_msg())
+        unit.inside.inject_code("Mark: waits for a run")
+        sample()
         for button in ("Start", "Pause", "Unpause", "Hold", "Unhold"):
             unit.press(button)
             sample()
@@ -132,6 +147,8 @@ def test_a_whole_session_goes_out_as_the_package_serialises_it() -> None:
         assert unit.inside.has_error_state()
         unit.press("Stop")
         sample()
+        lose_equipment(unit)
+        sample()
     topics = {m.topic for m in posted if isinstance(m, em.WebPushNotificationMsg)}
     assert topics == {
         "run_start",
@@ -141,8 +158,9 @@ def test_a_whole_session_goes_out_as_the_package_serialises_it() -> None:
         "notification_cmd",
         "method_error",
         "run_stop",
+        "network_errors",
     }
-    assert tap.kinds == {kind.__name__ for kind in DELIVERY} - {"QueuedRunLogMsg"}
+    assert tap.kinds == {kind.__name__ for kind in DELIVERY}
 
 
 class _Nobody:

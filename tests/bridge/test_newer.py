@@ -21,6 +21,8 @@ class TagsWithQualityMsg(package.TagsUpdatedMsg):  # type: ignore[misc]
     """Made up: a sample that tells how good its values are."""
 
     quality: dict[str, set[str]]
+    source: str = "FT01"
+    attr: int = 1
 
 
 class TareMsg(am.AggregatorMessage):  # type: ignore[misc]
@@ -57,6 +59,7 @@ def test_a_made_up_message_and_field_are_sent_as_they_are() -> None:
     sent = json.loads(entry.text)
     assert (sent["_type"], sent["_ns"]) == ("TagsWithQualityMsg", TagsWithQualityMsg.__module__)
     assert sent["quality"] == {"FT01": ["stale"]}
+    assert (sent["source"], sent["attr"]) == ("FT01", 1)
     assert sent["run_id"] == "R"
 
 

@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -18,11 +20,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FLUSH_S = 8
-"""For what waits when the command is stopped: with it, all is over within 15 s."""
+STOP_S = 4
+"""For connecting to the hardware under way, and for stopping an engine and disconnecting it (s)."""
 
-STOP_S = 5
-"""For stopping an engine and disconnecting its hardware (s)."""
+FLUSH_S = 7
+"""For what waits when the command is stopped (s), behind the stop of the engine."""
+
+END_S = 14
+"""For the end in order, whatever hangs: a disk, say (s)."""
+
+EXIT_S = 1
+"""For the threads of drivers, when all else has ended (s)."""
 
 ALL_FAILED, WRONG_ARGUMENTS, SOME_FAILED = 1, 2, 3
 """The exit codes when not all is well."""
@@ -58,16 +66,50 @@ def run(argv: list[str]) -> int:
         return bridge.show_register_details(arguments.uods)
     if len(arguments.uods) > 1:
         bridge.name_units_in_log()
-    return trio.run(_run_units, arguments)
+    before, patience = threading.enumerate(), _patience(END_S, ALL_FAILED)
+    try:
+        code = trio.run(_run_units, arguments, patience)
+    finally:
+        patience.cancel()
+    _leave_behind(before, code)
+    return code
 
 
-async def _run_units(arguments: "bridge.Arguments") -> int:
+def _patience(seconds: float, code: int) -> threading.Timer:
+    """Return what, once started, ends the process after so long."""
+    timer = threading.Timer(seconds, _exit, (seconds, code))
+    timer.daemon = True
+    return timer
+
+
+def _exit(after_s: float, code: int) -> None:
+    # No logging: what hangs may hold its lock.
+    os.write(2, b"trio-runner engine: something hangs, after %g s it is left behind\n" % after_s)
+    os._exit(code)
+
+
+def _leave_behind(before: Iterable[threading.Thread], code: int) -> None:
+    """See to it that the process ends, if there are threads that the interpreter would wait for.
+
+    A driver's thread pool is one, also if its threads are daemons. Trio's own do not hold it up.
+    """
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    if any(not thread.name.startswith("Trio thread") for thread in left):
+        _patience(EXIT_S, code).start()
+
+
+async def _run_units(arguments: "bridge.Arguments", patience: threading.Timer) -> int:
     """Run all units until SIGINT or SIGTERM, or until all have failed."""
     logger.info("Engine starting")
-    stopping, names = trio.Event(), set[str]()
+    stopping, names = trio.Event(), dict[str, Unit]()
     units = [Unit(path, arguments, stopping, names) for path in arguments.uods]
+
+    def stop() -> None:
+        patience.start()
+        stopping.set()
+
     async with trio.open_nursery() as nursery:
-        await nursery.start(stop_on_signal, stopping.set)
+        await nursery.start(stop_on_signal, stop)
         async with trio.open_nursery() as running:
             for unit in units:
                 running.start_soon(unit.run)
@@ -89,8 +131,8 @@ class Unit:
     _path: str
     _arguments: "bridge.Arguments"
     _stopping: trio.Event
-    _names: set[str]
-    """The names of the units of this process."""
+    _names: "dict[str, Unit]"
+    """Whose name is whose, of the units of this process."""
     has_failed: bool = field(default=False, init=False)
 
     async def run(self) -> None:
@@ -103,12 +145,13 @@ class Unit:
             if engine is not None:
                 current_unit.set(engine.name)
                 try:
-                    await self._run(engine)
+                    if not self._stopping.is_set():
+                        await self._run(engine)
                 finally:
-                    await _stop(engine)  # noqa: ASYNC102 - shielded, its time is bounded
+                    await self._stop(engine)  # noqa: ASYNC102 - shielded, its time is bounded
         except* UnitFailed as group:
             self._fail(str(_first(group)))
-        except* Exception as group:  # of this unit; the others go on
+        except* (Exception, SystemExit) as group:  # of this unit; the others go on
             self._fail("it ended by an error", group)
 
     def _fail(self, why: str, error: BaseException | None = None) -> None:
@@ -116,16 +159,20 @@ class Unit:
         logger.error("The unit of %s has failed: %s", self._path, why, exc_info=error)
 
     async def _set_up(self) -> "bridge.UodEngine | None":
-        """Return the engine with its hardware connected, None if the command is stopped before."""
+        """Return the engine with its hardware connected, None if the command is stopped before.
+
+        What is under way then has `STOP_S`, so that hardware is not left connected.
+        """
         engine = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cancel_when_stopping, nursery.cancel_scope)
+            nursery.start_soon(self._cancel_when_stopping, nursery.cancel_scope, STOP_S)
             engine = await trio.to_thread.run_sync(self._connect, abandon_on_cancel=True)
             nursery.cancel_scope.cancel()
         return engine
 
-    async def _cancel_when_stopping(self, scope: trio.CancelScope) -> None:
+    async def _cancel_when_stopping(self, scope: trio.CancelScope, patience_s: float = 0) -> None:
         await self._stopping.wait()
+        await trio.sleep(patience_s)
         scope.cancel()
 
     def _connect(self) -> "bridge.UodEngine":
@@ -133,13 +180,12 @@ class Unit:
 
         try:
             uod = load_uod(self._path)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UnitFailed(f"{error}. Start with -validate to see more.") from error
         name = str(uod.instrument)
         current_unit.set(name)
-        if name in self._names:
+        if self._names.setdefault(name, self) is not self:
             raise UnitFailed(f"another one of this command is named {name!r} too")
-        self._names.add(name)
         engine = UodEngine(
             uod,
             secret=self._arguments.secret,
@@ -187,7 +233,7 @@ class Unit:
         )
 
         async def start() -> None:
-            await trio.to_thread.run_sync(engine.start)
+            await trio.to_thread.run_sync(engine.start, abandon_on_cancel=True)
 
         if not self._arguments.start_at_once:
             runner.first_steady_state_callback = start
@@ -196,14 +242,39 @@ class Unit:
                 await nursery.start(runner.run)
                 nursery.start_soon(self._warn_of_roles, engine, runner, dispatcher)
                 if self._arguments.start_at_once:
-                    logger.info("Starting engine at once")
-                    await start()
-                nursery.start_soon(engine.ended)
-                await self._stopping.wait()
+                    nursery.start_soon(self._start_at_once, start)
+                why = await self._ended(engine)
             finally:
-                await _stop(engine)  # noqa: ASYNC102 - so that the end of its run is flushed
+                await self._stop(engine)  # noqa: ASYNC102 - so that the end of its run is flushed
             await runner.shutdown()
             nursery.cancel_scope.cancel()
+        if why is not None:
+            raise UnitFailed(why)
+
+    async def _start_at_once(self, start: Callable[[], Awaitable[None]]) -> None:
+        logger.info("Starting engine at once")
+        await start()
+
+    async def _ended(self, engine: "bridge.UodEngine") -> str | None:
+        """Return why the engine's thread has ended, None when the command is stopped."""
+        from trio_runner.bridge import EngineStopped
+
+        why = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_stopping, nursery.cancel_scope)
+            try:
+                await engine.ended()
+            except EngineStopped as stopped:
+                why = str(stopped)
+            nursery.cancel_scope.cancel()
+        return why
+
+    async def _stop(self, engine: "bridge.UodEngine") -> None:
+        """Stop an engine in a thread: its hardware may hang."""
+        with trio.move_on_after(STOP_S, shield=True) as patience:
+            await trio.to_thread.run_sync(engine.stop, abandon_on_cancel=True)
+        if patience.cancelled_caught:
+            self._fail(f"it did not stop within {STOP_S} s, its hardware may still be connected")
 
     async def _warn_of_roles(
         self, engine: "bridge.UodEngine", runner: EngineRunner, dispatcher: "bridge.UodDispatcher"
@@ -214,20 +285,14 @@ class Unit:
             async for change in changes:
                 if change.after in ("Connected", "Reconnected"):
                     break
+            else:
+                return  # it has ended without
         try:
             await trio.to_thread.run_sync(
                 warn_of_roles, engine.uod, str(dispatcher), abandon_on_cancel=True
             )
         except Exception as error:
             logger.debug("Whether the aggregator has authentication cannot be told: %r", error)
-
-
-async def _stop(engine: "bridge.UodEngine") -> None:
-    """Stop an engine in a thread: its hardware may hang."""
-    with trio.move_on_after(STOP_S, shield=True) as patience:
-        await trio.to_thread.run_sync(engine.stop, abandon_on_cancel=True)
-    if patience.cancelled_caught:
-        logger.error("The engine of %s did not stop within %d s, it is left behind", engine, STOP_S)
 
 
 def _file_name(unit: str) -> str:

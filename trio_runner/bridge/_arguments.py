@@ -50,7 +50,7 @@ def parse(argv: list[str], prog: str) -> Arguments:
         sentry_event_level=given.sentry_event_level,
         secret=given.secret,
         ignore_version_error=_truth(parser, given.ignore_version_error),
-        outbox=given.outbox,
+        outbox=_outbox(parser, given.outbox),
         ca_file=_ca_file(parser, given.ca_file, given.secure),
         start_at_once=given.start_engine == AT_ONCE,
     )
@@ -66,7 +66,7 @@ def _make_parser(prog: str) -> argparse.ArgumentParser:
         "--outbox",
         metavar="PATH",
         help="keep in this file what is not delivered yet, so that it outlives the process; with"
-        " several UODs a folder, with a file for each unit (default: in memory)",
+        " several UODs, or if it is one, a folder with a file for each unit (default: in memory)",
     )
     own.add_argument(
         "--ca-file",
@@ -101,6 +101,12 @@ def _port(parser: argparse.ArgumentParser, text: str | None) -> int | None:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         parser.error(f"argument -ap/--aggregator_port: {text!r} is no port from 1 to 65535")
     return int(text)
+
+
+def _outbox(parser: argparse.ArgumentParser, path: str | None) -> str | None:
+    if path == "":
+        parser.error("argument --outbox: a file needs a name")
+    return path
 
 
 def _truth(parser: argparse.ArgumentParser, value: object) -> bool:

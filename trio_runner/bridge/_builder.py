@@ -21,6 +21,16 @@ TRIES = 3
 """How often a message is asked for: the engine's thread may change what is just being read."""
 
 
+def again(create: Callable[..., Any], *arguments: object) -> Any:
+    """Return what `create` does, asked again if it raises; raises what it does the last time."""
+    for _ in range(TRIES - 1):
+        try:
+            return create(*arguments)
+        except Exception as error:
+            logger.debug("%s is asked again: %r", create, error)
+    return create(*arguments)
+
+
 class _Builder(EngineMessageBuilder):  # type: ignore[misc]
     """The package's builder, which has the last run log where it cannot make another.
 
@@ -32,15 +42,17 @@ class _Builder(EngineMessageBuilder):  # type: ignore[misc]
 
     def create_runlog_msg(self, run_id: str) -> Any:
         try:
-            self._last = super().create_runlog_msg(run_id)
+            made = again(super().create_runlog_msg, run_id)
         except Exception as error:
             # Once loudly: it will fail again until the run has ended.
             level = logging.DEBUG if self._has_complained else logging.ERROR
             self._has_complained = True
             logger.log(level, "The engine cannot tell its run log: %r", error)
-            if self._last is None or self._last.run_id != run_id:
+            made = self._last  # once: the engine's thread may be here too
+            if made is None or made.run_id != run_id:
                 return package.RunLogMsg(id="", run_id=run_id, runlog={"lines": []})
-        return self._last
+        self._last = made
+        return made
 
 
 class UodMessageBuilder:
@@ -66,7 +78,7 @@ class UodMessageBuilder:
 
     def create_uod_info(self) -> em.UodInfoMsg:
         """Return the description of the unit."""
-        return to_ours(self._try(self._builder.create_uod_info), em.UodInfoMsg)
+        return to_ours(again(self._builder.create_uod_info), em.UodInfoMsg)
 
     # Tags
 
@@ -117,18 +129,18 @@ class UodMessageBuilder:
 
     def create_control_state_msg(self) -> em.ControlStateMsg:
         """Return whether a run is on, paused or held."""
-        return to_ours(self._try(self._builder.create_control_state_msg), em.ControlStateMsg)
+        return to_ours(again(self._builder.create_control_state_msg), em.ControlStateMsg)
 
     def create_method_state_msg(self) -> em.MethodStateMsg:
         """Return which lines of the method have run and run."""
-        return to_ours(self._try(self._builder.create_method_state_msg), em.MethodStateMsg)
+        return to_ours(again(self._builder.create_method_state_msg), em.MethodStateMsg)
 
     def create_method_msg(self) -> em.MethodMsg:
         """Return the method; an empty one has an empty line, as the aggregator takes none without.
 
         Instead of an error in the log at every connection, the page shows that it is empty.
         """
-        obj = to_object(self._try(self._builder.create_method_msg))
+        obj = to_object(again(self._builder.create_method_msg))
         if obj["method"]["lines"] == []:
             obj["method"]["lines"] = [{"id": "0", "content": ""}]
         return foreign(obj, em.MethodMsg)
@@ -149,7 +161,7 @@ class UodMessageBuilder:
         return package.RunStoppedMsg(
             run_id=run_id,
             runlog=self._builder.create_runlog_msg(run_id).runlog,
-            method_state=self._try(self._builder.create_method_state_msg).method_state,
+            method_state=again(self._builder.create_method_state_msg).method_state,
             archive=None,
             archive_filename=None,
         )
@@ -193,18 +205,10 @@ class UodMessageBuilder:
 
     # How it asks
 
-    def _try(self, create: Callable[..., Any], *arguments: object) -> Any:
-        for _ in range(TRIES - 1):
-            try:
-                return create(*arguments)
-            except Exception as error:
-                logger.debug("%s is asked again: %r", create, error)
-        return create(*arguments)
-
     def _ask(self, kind: type[M], create: Callable[..., Any], *arguments: object) -> M | None:
         """Return a message, None if there is none or it cannot be made."""
         try:
-            message = self._try(create, *arguments)
+            message = again(create, *arguments)
             return None if message is None else to_ours(message, kind)
         except Exception as error:
             self._complain(f"its {kind.__name__}", error)

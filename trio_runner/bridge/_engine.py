@@ -92,7 +92,7 @@ class UodEngine:
 
     def start(self) -> None:
         """Let the engine tick, unless it does."""
-        if not self._timer.running:
+        if not self._timer.running and not self._is_stopped:
             self._timer.unit = current_unit.get()
             self._engine.run()
 
@@ -104,7 +104,7 @@ class UodEngine:
         if self._is_stopped:
             return
         self._is_stopped = True
-        self._timer.stop()
+        self._timer.end()
         self._timer.join(LAST_TICK_S)
         if self._engine._runstate_started:
             # Left open, the run would stay open at the aggregator.
@@ -126,14 +126,23 @@ class _Timer(OneThreadTimer):  # type: ignore[misc]
     def __init__(self, interval_s: float) -> None:
         super().__init__(interval_s)
         self.unit: str | None = None
+        self._is_over = False
         self._failure: BaseException | None = None
         self._watchers: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        if not self._is_over:  # stopped while the engine is just being started
+            super().start()
+
+    def end(self) -> None:
+        self._is_over = True
+        self.stop()
 
     def ticker(self) -> None:
         current_unit.set(self.unit)
         try:
             super().ticker()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a driver's sys.exit() ends the thread too
             if not self.running:  # the hardware was disconnected under the last tick
                 logger.debug("The last tick failed", exc_info=True)
                 return

@@ -21,9 +21,10 @@ def foreign(obj: dict[str, Any], kind: type[M]) -> M:
     Its attributes are the values in `obj` as they are, not the models that `kind` has there, None
     where `obj` has none. One that is changed with `attrs.evolve` goes out changed.
     """
-    known = {field.name: obj.get(field.name) for field in attrs.fields(kind)}
     hashable: Any = kind
-    message: M = _foreign_class(hashable)(**known, source=obj)
+    message: M = _foreign_class(hashable)(
+        **{name: obj.get(name) for name in _known(hashable)}, source=obj
+    )
     return message
 
 
@@ -41,15 +42,24 @@ def is_foreign(cls: type) -> bool:
 
 def encode_foreign(message: Any) -> dict[str, Any]:
     """Return the JSON object of a foreign message."""
-    source: dict[str, Any] = message.source
-    return {name: getattr(message, name, value) for name, value in source.items()}
+    source: dict[str, Any] = message._source
+    kind: Any = kind_of(message)
+    known = _known(kind)
+    return {
+        name: getattr(message, name) if name in known else value for name, value in source.items()
+    }
+
+
+@functools.cache
+def _known(kind: Any) -> frozenset[str]:
+    return frozenset(field.name for field in attrs.fields(kind))
 
 
 @functools.cache
 def _foreign_class(kind: type[MessageBase]) -> Any:
     cls: Any = attrs.make_class(
         f"Foreign{kind.__name__}",
-        {"source": attrs.field(repr=False)},
+        {"_source": attrs.field(repr=False)},
         bases=(kind,),
         class_body={"_is_foreign": True},
         frozen=True,
