@@ -12,8 +12,11 @@ import trio
 
 from tests.cli.command import running
 from tests.interop._aggregator import RealAggregator, eventually
+from tests.interop._browser import open_browser
 from tests.interop._unit import CONNECT_S, open_api
+from tests.interop._unit_page import open_unit_page, reading
 from tests.interop.conftest import aggregator as aggregator
+from tests.interop.conftest import browser_folder as browser_folder
 from tests.interop.conftest import shared_aggregator as shared_aggregator
 from trio_runner import EngineRunner
 from trio_runner.bridge import UodDispatcher
@@ -108,6 +111,28 @@ async def test_a_killed_engine_closes_its_run_when_it_is_back(
             command.send(signal.SIGTERM)
         assert command.code == 0
         await eventually(api.runs, lambda runs: len(runs) == 2)
+
+
+async def test_the_page_shows_the_real_engine(
+    aggregator: RealAggregator, tmp_path: Path, browser_folder: Path
+) -> None:
+    """The unit's page shows its values as they change, and the run log of its method."""
+    name = "Real unit on the page"
+    arguments = ("engine", "-ap", str(aggregator.port), "-uod", uod_named(tmp_path, name))
+    async with (
+        open_api(aggregator, name) as api,
+        running(*arguments) as command,
+        open_browser(browser_folder) as page,
+    ):
+        await eventually(api.state, lambda state: state == "ready", within_s=CONNECT_S)
+        await open_unit_page(page, aggregator.url, name)
+        await api.set_method(*METHOD)
+        await api.press("Start")
+        first = await reading(page, "Run Time", other_than="")
+        await reading(page, "Run Time", other_than=first)
+        await eventually(page.text, lambda text: "Mark: fed" in text)
+        command.send(signal.SIGTERM)
+    assert command.code == 0
 
 
 @asynccontextmanager

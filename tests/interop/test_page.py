@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from ._aggregator import RealAggregator, eventually
+from ._aggregator import RealAggregator
 from ._browser import Page, open_browser
 from ._unit import Unit, running_unit
+from ._unit_page import open_unit_page, reading
 
 pytestmark = [pytest.mark.page, pytest.mark.interop, pytest.mark.timeout(600)]
 
@@ -30,32 +31,17 @@ PICTURE_METHOD = (
 )
 PICTURE_AFTER_S = 25.0
 
-_CARD = (
-    "[...document.querySelectorAll('app-process-unit-card')].find(c => c.innerText.includes({!r}))"
-)
-_VALUE = """(() => {{
-    const tiles = [...document.querySelectorAll('app-process-value')].map(t => t.innerText);
-    const tile = tiles.map(t => t.split('\\n')).find(lines => lines[0].trim() === {!r});
-    return tile ? tile[1].trim() : null;
-}})()"""
-
 
 async def test_the_page_shows_live_values(aggregator: RealAggregator, browser_folder: Path) -> None:
     """The unit's card is on the page, opens, and its values change while one looks."""
     name = "Unit on the page"
     async with running_unit(aggregator, name) as unit, open_browser(browser_folder) as page:
-        await page.resize(1600, 1900)
-        await page.open(aggregator.url)
-        card = _CARD.format(name)
-        await eventually(lambda: page.evaluate(f"!!{card}"), bool, within_s=30)
-        await page.evaluate(f"{card}.firstElementChild.click()")
-        await eventually(page.text, lambda text: f"({name})" in text and "Method Editor" in text)
-
+        await open_unit_page(page, aggregator.url, name)
         await unit.api.press("Start")
         await unit.api.enter("Pump: 40 %")
         for tag, unit_shown in (("Conductivity", "mS/cm"), ("Flow", "L/h")):
-            first = await _reading(page, tag, other_than="")
-            second = await _reading(page, tag, other_than=first)
+            first = await reading(page, tag, other_than="")
+            second = await reading(page, tag, other_than=first)
             assert first.endswith(unit_shown)
             assert second.endswith(unit_shown)
         await unit.api.press("Stop")
@@ -63,15 +49,6 @@ async def test_the_page_shows_live_values(aggregator: RealAggregator, browser_fo
         picture = os.environ.get(PICTURE_VARIABLE)
         if picture:
             await take_picture(unit, page, Path(picture))
-
-
-async def _reading(page: Page, tag: str, *, other_than: str) -> str:
-    """Return what the page shows for a process value, once it shows something else."""
-    script = _VALUE.format(tag)
-    shown = await eventually(
-        lambda: page.evaluate(script), lambda text: text is not None and text != other_than
-    )
-    return str(shown)
 
 
 async def take_picture(unit: Unit, page: Page, png: Path) -> None:
