@@ -1,0 +1,42 @@
+"""When samples are taken."""
+
+import pytest
+import trio
+import trio.testing
+
+from tests.unit import Unit, wall_clock
+from trio_runner import MemoryOutbox, Timing
+from trio_runner._publish import Doorbell
+from trio_runner._tasks import Sampler, Ticker
+from trio_runner.protocol import engine_messages as em
+
+Clock = trio.testing.MockClock
+
+
+class Watched(Unit):
+    """A unit that knows when it was asked for its errors, which is once a sample."""
+
+    def __init__(self) -> None:
+        super().__init__(clock=wall_clock)
+        self.asked_at: list[float] = []
+
+    def create_error_log_msg(self) -> em.ErrorLogMsg | None:
+        self.asked_at.append(trio.current_time())
+        return super().create_error_log_msg()
+
+
+@pytest.mark.parametrize("attempt", range(10))  # which of two tasks runs first is chance
+async def test_a_link_that_ends_as_a_sample_is_due_delays_no_other(
+    attempt: int, autojump_clock: Clock
+) -> None:
+    """Every 0.3 s with a link; the one that is due when it ends is taken, the next 5 s later."""
+    unit, began = Watched(), trio.current_time()
+    ticker = Ticker(Sampler(unit, MemoryOutbox()), Timing(), Doorbell())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ticker.run)
+        with ticker.linked():
+            await trio.sleep_until(began + 7 * 0.1)
+        await trio.sleep_until(began + 12)
+        nursery.cancel_scope.cancel()
+    # 0.1 + 0.3 = 0.4, + 0.3 = 0.7, + 5 = 5.7, + 5 = 10.7
+    assert unit.asked_at == pytest.approx([began + at for at in (0.1, 0.4, 0.7, 5.7, 10.7)])
