@@ -1,6 +1,7 @@
 """The simulated engine at the real aggregator, seen through the aggregator's HTTP interface."""
 
 import csv
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -80,8 +81,7 @@ async def test_a_method_is_set_and_started_and_comes_back(aggregator: RealAggreg
         assert [line.content for line in in_engine.lines] == method
 
         await unit.api.press("Start")
-        state = (await eventually(_method_and_state(unit), _has_executed(pump, mark)))["state"]
-        assert state["started_line_ids"] == [wait]
+        await eventually(_method_and_state(unit), _is_at(wait, behind=[pump, mark]))
         lines = (await eventually(_run_log(unit), lambda log: len(log["lines"]) == 3))["lines"]
         assert [line["command"]["command"] for line in lines] == method
         await eventually(unit.api.process_values, lambda v: v["Pump"]["value"] == 40)
@@ -123,7 +123,7 @@ async def test_an_outage_in_a_run_leaves_no_hole(aggregator: RealAggregator, how
         method = ["Pump: 40 %", "Valve: Feed", "Wait: 10 min"]
         ids = await unit.api.set_method(*method)
         await unit.api.press("Start")
-        await eventually(_method_and_state(unit), _has_executed(*ids[:2]))
+        await eventually(_method_and_state(unit), _is_at(ids[2], behind=ids[:2]))
         await eventually(_ticks(unit), lambda ticks: len(ticks) >= 2)
         run_id = unit.runner.statistics().run_id
 
@@ -140,8 +140,7 @@ async def test_an_outage_in_a_run_leaves_no_hole(aggregator: RealAggregator, how
         _assert_no_hole(plot_log, down, up)
         _assert_holds_what_was_sampled(plot_log, unit.engine, down, up)
         assert [line["content"] for line in (await unit.api.of_unit("method"))["lines"]] == method
-        state = (await eventually(_method_and_state(unit), _has_executed(*ids[:2])))["state"]
-        assert state["started_line_ids"] == [ids[2]]
+        await eventually(_method_and_state(unit), _is_at(ids[2], behind=ids[:2]))
         assert unit.runner.statistics().links == 2
 
         await unit.api.press("Stop")
@@ -194,8 +193,13 @@ def _run_log(unit: Unit) -> Any:
     return lambda: unit.api.of_unit("run_log")
 
 
-def _has_executed(*line_ids: str) -> Any:
-    return lambda answer: set(answer["state"]["executed_line_ids"]) >= set(line_ids)
+def _is_at(line_id: str, *, behind: Sequence[str]) -> Any:
+    def is_at(answer: Any) -> bool:
+        state = answer["state"]
+        executed, started = state["executed_line_ids"], state["started_line_ids"]
+        return set(executed) >= set(behind) and started == [line_id]
+
+    return is_at
 
 
 def _ticks(unit: Unit) -> Any:

@@ -31,7 +31,11 @@ class Case:
     links: int = 2
     """How many links there are in all; 1: the link outlives the fault."""
     rate: float = field(default=6.0, kw_only=True)
-    """How much faster than the world's clock the runner's runs."""
+    """How much faster than the world's clock the runner's runs.
+
+    At 8, the shortest deadline, 2 s for the aggregator's calls, is a quarter of a second of the
+    world's: a loaded machine may well stop for a tenth.
+    """
 
 
 def moment(harm: Callable[[Scene], object]) -> Fault:

@@ -100,11 +100,11 @@ CASES = [
     ),
     Case("poison", poison, ("is set aside",), links=1),
     # registration refused (secret, version): the wait is then always 10 s
-    Case("wrong secret", refused_for_the_secret, (BROKE_OFF, "secret"), back_s=10, rate=20),
-    Case("wrong version", refused_for_the_version, (BROKE_OFF, "0.9"), back_s=10, rate=20),
+    Case("wrong secret", refused_for_the_secret, (BROKE_OFF, "secret"), back_s=10, rate=8),
+    Case("wrong version", refused_for_the_version, (BROKE_OFF, "0.9"), back_s=10, rate=8),
     # a dial that leads to nothing; the wait behind the first is at most 2 s, behind the second 4
     Case("connection refused", refused, (BROKE_OFF, "connection refused"), rate=8),
-    Case("black hole", black_holed, (BROKE_OFF, "did not let us in"), rate=20),
+    Case("black hole", black_holed, (BROKE_OFF, "did not let us in"), rate=8),
     Case(
         "SSH answers",
         another_server(b"SSH-2.0-OpenSSH_9.2\r\n"),

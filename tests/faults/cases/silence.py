@@ -92,17 +92,17 @@ async def slow_handler(scene: Scene) -> None:
 
 CASES = [
     # one answer never comes; the aggregator reads but never answers
-    Case("muted", muted, (NO_ANSWER,), noticed_s=10, rate=20),
-    Case("one answer missing", one_answer_missing, (NO_ANSWER,), noticed_s=10, rate=20),
+    Case("muted", muted, (NO_ANSWER,), noticed_s=10, rate=8),
+    Case("one answer missing", one_answer_missing, (NO_ANSWER,), noticed_s=10, rate=8),
     # what is unanswered is the next sample, taken up to 0.3 s later
-    Case("one sample unanswered", one_sample_unanswered, (NO_ANSWER,), noticed_s=10.3, rate=20),
+    Case("one sample unanswered", one_sample_unanswered, (NO_ANSWER,), noticed_s=10.3, rate=8),
     # half-open (either direction or both, or back pressure without end)
-    Case("half-open up", half_open(up=True), (NO_ANSWER,), noticed_s=10, rate=20),
-    Case("half-open down", half_open(down=True), (NO_ANSWER,), noticed_s=10, rate=20),
-    Case("half-open both", half_open(up=True, down=True), (NO_ANSWER,), noticed_s=10, rate=20),
-    Case("back pressure", back_pressure, (NO_ANSWER,), noticed_s=10, rate=20),
+    Case("half-open up", half_open(up=True), (NO_ANSWER,), noticed_s=10, rate=8),
+    Case("half-open down", half_open(down=True), (NO_ANSWER,), noticed_s=10, rate=8),
+    Case("half-open both", half_open(up=True, down=True), (NO_ANSWER,), noticed_s=10, rate=8),
+    Case("back pressure", back_pressure, (NO_ANSWER,), noticed_s=10, rate=8),
     # The longest wait by then, and its dial.
-    Case("forgotten", forgotten, (NO_ANSWER, STILL_HELD), noticed_s=10, back_s=10, rate=30),
+    Case("forgotten", forgotten, (NO_ANSWER, STILL_HELD), noticed_s=10, back_s=10, rate=8),
     # slow, and no reason to give the link up
     Case("slow link", slow_link, (), links=1, back_s=4, rate=8),
     Case("slow handler", slow_handler, (), links=1, rate=8),
