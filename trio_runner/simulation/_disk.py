@@ -8,6 +8,7 @@ dead one still does has no effect.
 
 import shutil
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -84,8 +85,9 @@ class SimulatedDisk:
         """Return what there was, with the beginning of what was being written."""
         log = f"{self.path.name}-wal"
         old, new = before.get(log, b""), after.get(log, b"")
-        same = next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), len(old))
-        torn_at = self.rng.randint(min(same, len(new)), len(new))
+        shorter = range(min(len(old), len(new)))
+        same = bisect_left(shorter, True, key=lambda n: old[: n + 1] != new[: n + 1])
+        torn_at = self.rng.randint(same, len(new))
         return {**before, log: new[:torn_at] + old[torn_at:]}
 
 

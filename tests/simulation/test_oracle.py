@@ -1,0 +1,123 @@
+"""What the oracle must not take for a broken promise: each of these it once did.
+
+That it sees what is broken, the mutants show.
+"""
+
+import trio
+from attrs import evolve
+
+from trio_runner import MemoryOutbox, OutboxStatistics
+from trio_runner.protocol import ErrorMessage, encode_body
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+from trio_runner.simulation._oracle import EVENT_BYTES, Oracle
+from trio_runner.simulation._trace import Trace
+
+BOUND = 20_000
+OTHER_RUN = "of run b, and run a is active"
+NOTHING: OutboxStatistics = MemoryOutbox().statistics()
+UNTOUCHED = mdl.MethodState(
+    started_line_ids=[],
+    executed_line_ids=[],
+    injected_line_ids=[],
+    content_locked_line_ids=[],
+    locked_line_ids=[],
+    failed_line_ids=[],
+)
+
+
+def the_oracle() -> Oracle:
+    """Return one that has seen a process start on a disk."""
+    oracle = Oracle(Trace(), lambda _: None)
+    oracle.begin_life(durable=True, outbox=NOTHING)
+    return oracle
+
+
+def sample(number: int) -> em.TagsUpdatedMsg:
+    """Return a sample that no other equals."""
+    tag = mdl.TagValue(name="Count", tick_time=float(number), value=number, value_unit="")
+    return em.TagsUpdatedMsg(run_id=None, tags=[tag])
+
+
+def started(run_id: str) -> em.RunStartedMsg:
+    """Return the beginning of a run."""
+    return em.RunStartedMsg(run_id=run_id, started_tick=0.0)
+
+
+def stopped(run_id: str) -> em.RunStoppedMsg:
+    """Return the end of a run."""
+    return em.RunStoppedMsg(
+        run_id=run_id,
+        runlog=mdl.RunLog(lines=[]),
+        method_state=UNTOUCHED,
+        archive=None,
+        archive_filename=None,
+    )
+
+
+async def test_a_run_that_was_lost_with_a_full_disk_leaves_the_one_before_it_on() -> None:
+    """Seed 1097: its power failed with the disk full, and what came next was refused, rightly."""
+    for degraded, violation in (
+        ("full", None),
+        (None, f"the aggregator refused TagsUpdatedMsg: {OTHER_RUN}"),
+    ):
+        oracle = the_oracle()
+        oracle.make(sample(1))
+        oracle.end_life(
+            "killed",
+            durable=True,
+            outbox=evolve(NOTHING, samples_taken=1, waiting=1, degraded=degraded),
+        )
+        oracle.receive(sample(1), 1, OTHER_RUN)
+        assert oracle.violation == violation
+
+
+async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another() -> None:
+    """Seed 1035: an aggregator that refused all for a while had not heard of the run that ended."""
+    for answer, violation in (
+        (ErrorMessage(message="never"), None),
+        (None, "RunStopped b came while a was on"),
+    ):
+        oracle = the_oracle()
+        oracle.make(started("a"))
+        oracle.make(started("b"))
+        oracle.make(stopped("b"))
+        oracle.receive(started("a"), 1, None)
+        link = oracle.open_link()
+        if answer is not None:
+            # Of a link's first two messages this is neither, but the rule is not asked here.
+            link.kinds = 2
+            oracle.send(link, 2, encode_body(started("b")))
+            oracle.answer(link, 2, answer)
+        oracle.receive(stopped("b"), 1, None)
+        assert oracle.violation == violation
+
+
+async def test_a_burst_of_events_may_take_the_place_of_all_samples(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Seed 1028: of 20 kB a burst of 43 events left nothing to the samples of half a minute."""
+    for events, violation in (
+        (BOUND // EVENT_BYTES, None),
+        (0, "8 samples in a row were given up, and few beside them"),
+    ):
+        oracle = the_oracle()
+        oracle.change_state("Started", "Failed")
+        for number in range(20):
+            await trio.sleep(1)
+            oracle.make(sample(number))
+        for number in range(events):
+            oracle.make(
+                em.WebPushNotificationMsg(
+                    notification=mdl.WebPushNotification(title="", body=f"event {number}"),
+                    topic=mdl.NotificationTopic.RUN_PAUSE,
+                )
+            )
+        here = NOTHING
+        oracle.check_second(evolve(here, samples_taken=20, waiting=20), BOUND, 1000)
+        for number in [*range(6), *range(14, 20)]:
+            oracle.receive(sample(number), 1, None)
+        oracle.thinned = 8
+        oracle.excused.update(key for key in oracle.made if key[0] == "notification")
+        oracle.check_end(NOTHING)
+        assert oracle.violation == violation
