@@ -423,7 +423,10 @@ async def torn_write(world: "World", rng: Random) -> None:
     """Cut the engine's power in the middle of a write."""
     if world.disk is not None:
         world.disk.tears = True
-        await trio.sleep(5)
+        try:
+            await trio.sleep(5)
+        finally:
+            world.forget_the_dead()
 
 
 @_fault

@@ -209,8 +209,6 @@ class Oracle:
     _run: str | None = field(default=None, init=False)
     _crowded: set[Key] = field(factory=set, init=False)
     """What waited while events alone took most of the outbox, so that no sample was sure of it."""
-    _in_doubt: bool = field(default=False, init=False)
-    """Whether the disk of the last process may not know all that it did."""
     _ended_runs: set[str] = field(factory=set, init=False)
 
     def expect(self, holds: object, what: str) -> None:
@@ -232,14 +230,6 @@ class Oracle:
             self._last_sample = trio.current_time()
 
     def _add(self, key: Key) -> None:
-        if key[0] == "RunStoppedMsg" and self._in_doubt and key in self._place:
-            # The disk of the process before did not hear of it, so that this one ends it again.
-            del self._place[key]
-            self.excused.discard(key)
-            self._numbers.pop(key, None)
-            self._bodies.pop(key, None)
-            self._answered.pop(key, None)
-            self.received.pop(key, None)
         assert key not in self._place, f"{key} was made twice"
         self._place[key] = len(self.made)
         self.made.append(key)
@@ -273,13 +263,22 @@ class Oracle:
 
     def find_open_run(self, run_id: str | None, expected: str | None, *, in_doubt: bool) -> None:
         """Check the run that the outbox of a new process knows."""
-        self._in_doubt = in_doubt
         self._set_engine_run(run_id)
         if in_doubt:
             self._numbered.clear()  # how far they had come may not have been written
+            # Nor may the end of a run have been: this process ends it again, or a later one.
+            self._forget(("RunStoppedMsg", str(run_id)))
         self.expect(
             run_id == expected or in_doubt, f"the outbox knows run {run_id}, open was {expected}"
         )
+
+    def _forget(self, key: Key) -> None:
+        self._place.pop(key, None)
+        self.excused.discard(key)
+        self._numbers.pop(key, None)
+        self._bodies.pop(key, None)
+        self._answered.pop(key, None)
+        self.received.pop(key, None)
 
     def end_life(self, how: Death, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has ended, and what it may have taken with it."""
