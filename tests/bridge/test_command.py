@@ -72,11 +72,17 @@ def unit_with(folder: Path, name: str, hardware: str, *, builder: str = "") -> s
 
 
 def when_told(folder: Path, act: str) -> str:
-    """Return a hardware's method that acts when the file `now` is there."""
+    """Return a hardware's method that acts when the file `now` is there.
+
+    It has been read once by then: a unit that never was has no last values to go on with.
+    """
     return f"""
+has_been_read = False
+
 def read_batch(self, registers):
-    if Path({str(folder / "now")!r}).exists():
+    if self.has_been_read and Path({str(folder / "now")!r}).exists():
         {act}
+    self.has_been_read = True
     return super().read_batch(registers)
 """
 
