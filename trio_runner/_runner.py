@@ -137,6 +137,7 @@ class EngineRunner:
         )
         self._timing = timing
         self._offload = offload
+        self._committing = trio.CancelScope(shield=True)
         self._scope = trio.CancelScope()
         self._thread: int | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -183,7 +184,7 @@ class EngineRunner:
             with self._scope:
                 async with trio.open_nursery() as root:
                     root.start_soon(self._ticker.run)
-                    root.start_soon(self._connector.run)
+                    root.start_soon(self._connect)
                     if self._outbox.is_durable:
                         root.start_soon(self._keep_committing)
                     task_status.started()
@@ -210,10 +211,18 @@ class EngineRunner:
                     self._changes.close()
                     self._ended.set()
 
+    async def _connect(self) -> None:
+        try:
+            await self._connector.run()
+        finally:
+            self._committing.cancel()
+
     async def _keep_committing(self) -> None:
-        while True:
-            await trio.sleep(COMMIT_S)
-            await self._offload(self._outbox.commit)
+        # Through the last flush too: the power may fail in it.
+        with self._committing:
+            while True:
+                await trio.sleep(COMMIT_S)
+                await self._offload(self._outbox.commit)
 
     async def shutdown(self) -> None:
         """Stop the runner and wait until it has ended; see `run` for what it still does.

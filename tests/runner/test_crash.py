@@ -4,6 +4,7 @@ import shutil
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,34 @@ async def test_what_is_not_delivered_at_the_end_is_on_disk(
         shutil.copy(f"{path}-wal", f"{tmp}-wal")
     with DurableOutbox(tmp) as left:
         assert [entry.kind for entry in left._line] == [em.TagsUpdatedMsg]
+
+
+async def test_the_disk_is_written_through_the_last_flush(
+    path: Path, autojump_clock: Clock
+) -> None:
+    """The power may fail in it: what it has had answered would come once more."""
+    aggregator, unit = Aggregator(), Unit()
+    written_s: list[float] = []
+
+    async def offload(work: Callable[[], None]) -> None:
+        written_s.append(trio.current_time())
+        await in_place(work)
+
+    with DurableOutbox(path) as outbox:
+        async with trio.open_nursery() as nursery:
+            opener = aggregator.in_memory(nursery)
+            dispatcher = EngineDispatcher("a.example", handlers=unit, open_stream=opener)
+            runner = EngineRunner(dispatcher, unit, unit, outbox=outbox, offload=offload)
+            nursery.start_soon(runner.run)
+            await trio.sleep(1.05)
+            aggregator.muted = True
+            runner.on_notify_command("that is never answered")
+            await runner.shutdown()  # flush_s: 10 s
+            assert trio.current_time() > 10
+            nursery.cancel_scope.cancel()
+    # Every 0.5 s to the end, which writes once more.
+    assert max(b - a for a, b in pairwise(written_s)) == pytest.approx(0.5)
+    assert trio.current_time() - written_s[-1] < 0.5
 
 
 async def test_a_disk_that_fails_stops_neither_samples_nor_delivery(
