@@ -156,3 +156,15 @@ def test_tearing_is_not_always_at_the_same_byte(tmp_path: Path) -> None:
             outbox.put(event(1))
         logs.add(disk.path.with_name("unit.outbox-wal").stat().st_size)
     assert len(logs) > 5
+
+
+def test_the_power_does_not_fail_while_a_process_is_being_born(disk: SimulatedDisk) -> None:
+    """Seed 2054: nobody died of it, and what the process wrote was lost at its own death."""
+    disk.on_power_loss = lambda: disk.die(power=True)
+    disk.tears = True
+    with disk.powered(), opened(disk) as outbox:
+        outbox.put(event(1))
+        assert disk.path.parent.name == "0"
+    assert disk.tears
+    disk.tears = False
+    assert found(disk) == ["run-1"]

@@ -16,14 +16,6 @@ from trio_runner.simulation._trace import Trace
 BOUND = 20_000
 OTHER_RUN = "of run b, and run a is active"
 NOTHING: OutboxStatistics = MemoryOutbox().statistics()
-UNTOUCHED = mdl.MethodState(
-    started_line_ids=[],
-    executed_line_ids=[],
-    injected_line_ids=[],
-    content_locked_line_ids=[],
-    locked_line_ids=[],
-    failed_line_ids=[],
-)
 
 
 def the_oracle() -> Oracle:
@@ -39,6 +31,14 @@ def sample(number: int) -> em.TagsUpdatedMsg:
     return em.TagsUpdatedMsg(run_id=None, tags=[tag])
 
 
+def event(number: int) -> em.WebPushNotificationMsg:
+    """Return a notification that no other equals."""
+    return em.WebPushNotificationMsg(
+        notification=mdl.WebPushNotification(title="", body=f"event {number}"),
+        topic=mdl.NotificationTopic.RUN_PAUSE,
+    )
+
+
 def started(run_id: str) -> em.RunStartedMsg:
     """Return the beginning of a run."""
     return em.RunStartedMsg(run_id=run_id, started_tick=0.0)
@@ -49,7 +49,7 @@ def stopped(run_id: str) -> em.RunStoppedMsg:
     return em.RunStoppedMsg(
         run_id=run_id,
         runlog=mdl.RunLog(lines=[]),
-        method_state=UNTOUCHED,
+        method_state=mdl.MethodState.untouched(),
         archive=None,
         archive_filename=None,
     )
@@ -107,17 +107,33 @@ async def test_a_burst_of_events_may_take_the_place_of_all_samples(
             await trio.sleep(1)
             oracle.make(sample(number))
         for number in range(events):
-            oracle.make(
-                em.WebPushNotificationMsg(
-                    notification=mdl.WebPushNotification(title="", body=f"event {number}"),
-                    topic=mdl.NotificationTopic.RUN_PAUSE,
-                )
-            )
-        here = NOTHING
-        oracle.check_second(evolve(here, samples_taken=20, waiting=20), BOUND, 1000)
+            oracle.make(event(number))
+        oracle.check_second(evolve(NOTHING, samples_taken=20, waiting=20), BOUND, 1000)
         for number in [*range(6), *range(14, 20)]:
             oracle.receive(sample(number), 1, None)
         oracle.thinned = 8
         oracle.excused.update(key for key in oracle.made if key[0] == "notification")
         oracle.check_end(NOTHING)
         assert oracle.violation == violation
+
+
+async def test_samples_thinned_behind_a_hole_show_that_it_is_not_cut_out(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Seed 118: a burst of events fell on what is behind it, and hid that it is thin as well."""
+    oracle = the_oracle()
+    oracle.change_state("Started", "Failed")
+    for number in range(20):
+        await trio.sleep(1)
+        oracle.make(sample(number))
+    for number in (0, 1, 10):  # 8 in a row are gone
+        oracle.receive(sample(number), 1, None)
+    for number in range(BOUND // EVENT_BYTES):
+        oracle.make(event(number))
+    oracle.check_second(evolve(NOTHING, samples_taken=20, waiting=20), BOUND, 1000)
+    for number in range(11, 20, 2):
+        oracle.receive(sample(number), 1, None)
+    oracle.thinned = 8 + 4
+    oracle.excused.update(key for key in oracle.made if key[0] == "notification")
+    oracle.check_end(NOTHING)
+    assert oracle.violation is None

@@ -9,7 +9,8 @@ dead one still does has no effect.
 import shutil
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -52,6 +53,15 @@ class SimulatedDisk:
         database.commit_on = self._commit
         database.boot = self._boots
         return database
+
+    @contextmanager
+    def powered(self) -> Generator[None, None, None]:
+        """Let the power not fail while this is held, though `tears` may ask for it."""
+        tears, self.tears = self.tears, False
+        try:
+            yield
+        finally:
+            self.tears = tears
 
     def die(self, *, power: bool) -> None:
         """End the life of the process, or of the whole computer; `path` is the next one's."""

@@ -209,7 +209,6 @@ class Oracle:
     _run: str | None = field(default=None, init=False)
     _crowded: set[Key] = field(factory=set, init=False)
     """What waited while events alone took most of the outbox, so that no sample was sure of it."""
-    _ended_runs: set[str] = field(factory=set, init=False)
 
     def expect(self, holds: object, what: str) -> None:
         """Note a violation unless something holds."""
@@ -503,8 +502,6 @@ class Oracle:
         kind, run_id = key
         if kind == "RunStartedMsg":
             self.taint = False
-            if self._run not in (None, run_id):
-                self._ended_runs.add(str(self._run))
             self._run = run_id
         elif kind == "RunStoppedMsg":
             # A run whose beginning was set aside cannot be the one that is on.
@@ -604,13 +601,15 @@ class Oracle:
         holes, told = len(missing) - len(events), self.thinned
         right = holes == told if not (self.deaths or self.excused) else holes <= told
         self.expect(right, f"{holes} samples never arrived, and {told} are said to be given up")
-        self._check_evenly_thin(set(missing) - self._crowded)
+        self._check_evenly_thin(set(missing))
 
     def _check_evenly_thin(self, missing: set[Key]) -> None:
         """Check that of a long outage no part is gone as a whole."""
-        gone = [key in missing for key in self.made if key[0] == SAMPLE]
+        samples = [key for key in self.made if key[0] == SAMPLE]
+        gone = [key in missing for key in samples]
         place = 0
-        for is_gone, run in groupby(gone):
+        cut_off = missing - self._crowded
+        for is_gone, run in groupby(samples, cut_off.__contains__):
             length, before = len(list(run)), place
             place += length
             if is_gone and length >= CUT_MIN:

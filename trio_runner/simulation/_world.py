@@ -235,12 +235,14 @@ class World:
 
     async def _keep_a_process(self) -> None:
         while not self._is_ending:
-            life = await self._start()
+            # It is a process that loses its power in mid-write, and this one is not born yet.
+            with self.disk.powered() if self.disk is not None else nullcontext():
+                life = self._start()
             await life.ended.wait()
             if not self._is_ending:
                 await trio.sleep(RESTART_S)
 
-    async def _start(self) -> _Life:
+    def _start(self) -> _Life:
         self._lives += 1
         outbox = self._open_outbox()
         found = outbox.run_id
@@ -287,16 +289,12 @@ class World:
     def _open_outbox(self) -> MemoryOutbox:
         if self.disk is None:
             return MemoryOutbox(self.bytes_max)
-        # It is a process that loses its power in mid-write, and this one is not born yet.
-        tears, self.disk.tears = self.disk.tears, False
-        outbox = DurableOutbox(
+        return DurableOutbox(
             path=self.disk.path,
             bytes_max=self.bytes_max,
             clock=trio.current_time,
             connect=self.disk.connect,
         )
-        self.disk.tears = tears
-        return outbox
 
     async def _live(self, life: _Life) -> None:
         how: Death = "stopped"
