@@ -238,7 +238,7 @@ class MemoryOutbox:
                 em.RunStoppedMsg(
                     run_id=run_id,
                     runlog=mdl.RunLog(lines=[]),
-                    method_state=_UNTOUCHED,
+                    method_state=mdl.MethodState.untouched(),
                     archive=None,
                     archive_filename=None,
                 )
@@ -449,13 +449,3 @@ def compress(text: str) -> bytes:
 def decompress(body: bytes) -> str:
     """Return the text that `compress` was given."""
     return zlib.decompress(body).decode()
-
-
-_UNTOUCHED = mdl.MethodState(
-    started_line_ids=[],
-    executed_line_ids=[],
-    injected_line_ids=[],
-    content_locked_line_ids=[],
-    locked_line_ids=[],
-    failed_line_ids=[],
-)

@@ -114,16 +114,7 @@ class PlainEngine:
 
     def create_method_state_msg(self) -> em.MethodStateMsg:
         """Return that no line of the method has run."""
-        return em.MethodStateMsg(
-            method_state=mdl.MethodState(
-                started_line_ids=[],
-                executed_line_ids=[],
-                injected_line_ids=[],
-                content_locked_line_ids=[],
-                locked_line_ids=[],
-                failed_line_ids=[],
-            )
-        )
+        return em.MethodStateMsg(method_state=mdl.MethodState.untouched())
 
     def create_method_msg(self) -> em.MethodMsg:
         """Return a method of one empty line; the aggregator takes none without lines."""

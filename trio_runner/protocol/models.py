@@ -197,6 +197,18 @@ class MethodState(ProtocolModel):
     locked_line_ids: list[str]
     failed_line_ids: list[str]
 
+    @classmethod
+    def untouched(cls) -> "MethodState":
+        """Return the state of a method of which no line has run."""
+        return cls(
+            started_line_ids=[],
+            executed_line_ids=[],
+            injected_line_ids=[],
+            content_locked_line_ids=[],
+            locked_line_ids=[],
+            failed_line_ids=[],
+        )
+
 
 @frozen(kw_only=True)
 class ControlState(ProtocolModel):

@@ -50,17 +50,6 @@ HANDLED: tuple[type[em.EngineMessage], ...] = (
 )
 
 
-def _untouched() -> mdl.MethodState:
-    return mdl.MethodState(
-        started_line_ids=[],
-        executed_line_ids=[],
-        injected_line_ids=[],
-        content_locked_line_ids=[],
-        locked_line_ids=[],
-        failed_line_ids=[],
-    )
-
-
 @frozen
 class Received:
     """A message as it came in; `time_s` is trio's clock, `refused` is why it had no effect."""
@@ -136,7 +125,7 @@ class Unit:
     uod_info: em.UodInfoMsg | None = None
     method: mdl.Method = field(factory=lambda: mdl.Method(version=0, lines=[]))
     control_state: mdl.ControlState = NOT_RUNNING
-    method_state: mdl.MethodState = field(factory=_untouched)
+    method_state: mdl.MethodState = field(factory=mdl.MethodState.untouched)
     queued_run_log: mdl.RunLog = NO_LINES
     error_log: list[mdl.ErrorLogEntry] = field(factory=list)
     tags: dict[str, mdl.TagValue] = field(factory=dict)
@@ -150,7 +139,7 @@ class Unit:
         """Forget what belongs to the run."""
         self.run = None
         self.control_state = NOT_RUNNING
-        self.method_state = _untouched()
+        self.method_state = mdl.MethodState.untouched()
         self.error_log = []
 
 
