@@ -344,6 +344,12 @@ class Oracle:
         self._last_sample = trio.current_time()  # from here on at the offline rate
         self.trace.note(f"link {link.number} ended")
 
+    def is_unanswered(self, key: Key) -> bool:
+        """Tell whether a message is under way on the link, or its answer is."""
+        link = self._link
+        waiting = link.unanswered.values() if link is not None and link.is_open else ()
+        return any(sent.key == key for sent in waiting)
+
     def send(self, link: WatchedLink, number: int, body: str) -> None:
         """Check a message that goes out."""
         kind = body.rsplit('"_type":"', 1)[1].partition('"')[0]

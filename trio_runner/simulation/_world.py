@@ -198,7 +198,12 @@ class World:
         one_s = 2 * (self.latency_s + self.jitter_s) + 2 * self.handling_s + 0.05
         with trio.move_on_after(BACK_S + RESTART_S + 2 * waiting * one_s) as patience:
             await self.aggregator.wait_until(
-                lambda: fresh in self.oracle.handled | self.oracle.excused and self._is_steady()
+                lambda: (
+                    fresh in self.oracle.handled | self.oracle.excused
+                    # What a fault has left on the way comes before the answer.
+                    and not self.oracle.is_unanswered(fresh)
+                    and self._is_steady()
+                )
             )
         self.recovered_s = trio.current_time() - began
         state, failure = life.runner.state, life.runner.statistics().last_failure
