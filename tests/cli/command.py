@@ -15,6 +15,10 @@ COMMAND = [sys.executable, "-m", "trio_runner"]
 DEADLINE_S = 40
 ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error", "PYTHONUTF8": "1"}
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it puts in the background so, and a command would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @define(eq=False)
 class Command:
