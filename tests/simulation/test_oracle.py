@@ -86,7 +86,7 @@ async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another() -> 
         link = oracle.open_link()
         if answer is not None:
             # Of a link's first two messages this is neither, but the rule is not asked here.
-            link.kinds = 2
+            link.messages = 2
             oracle.send(link, 2, encode_body(started("b")))
             oracle.answer(link, 2, answer)
         oracle.receive(stopped("b"), 1, None)

@@ -19,11 +19,15 @@ from trio_runner._outbox import OutboxStatistics
 from trio_runner.protocol import MessageBase, SuccessMessage
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation._trace import Trace
-
-Key = tuple[str, str]
-"""Which event or sample it is: the kind, and what only this one has."""
-
-SAMPLE = "sample"
+from trio_runner.simulation._watched_link import (
+    ROUNDING_S,
+    SAMPLE,
+    Key,
+    Sent,
+    WatchedLink,
+    key_of,
+    key_of_body,
+)
 
 EDGES = {
     "Started": "Connected Failed Stopped",
@@ -37,9 +41,6 @@ EDGES = {
     "ShutdownComplete": "",
 }
 """The legal changes of state, as the design has them."""
-
-CALL_S = 10.0
-"""After so long without an answer a link must have ended (s)."""
 
 STEADY_S = 0.3
 """Between two samples while there is a link (s)."""
@@ -59,9 +60,6 @@ RETRY_S = 0.2
 CALM_S = 5
 """When a link was in steady state for so long, with next to nothing waiting, all is told (s)."""
 
-WORK_S = 0.25
-"""The work of ours that may stand at the aggregator (s)."""
-
 CUT_MIN = 8
 """So many samples missing in a row are cut off, unless many are missing beside them as well."""
 
@@ -74,79 +72,8 @@ COMMIT_S = 0.5
 TRIES_MAX = 3
 """After so many failures at the aggregator a message is set aside."""
 
-ROUNDING_S = 0.25
-
 Death = Literal["stopped", "raised", "killed", "torn"]
 """How a process ended: in order, by a bug of its engine, at once, or at once in mid-commit."""
-
-
-class Violation(Exception):
-    """A promise was broken."""
-
-
-@define(eq=False)
-class Sent:
-    """A message on a link, until it is answered."""
-
-    key: Key | None
-    at: float
-    introduces: bool
-    """Whether it repeats the beginning of the open run on a new link."""
-    kind: str
-    body: str
-    beside: int
-    """How many messages were unanswered then, itself included."""
-
-
-@define(eq=False)
-class WatchedLink:
-    """A link as the oracle sees it."""
-
-    number: int
-    is_open: bool = True
-    kinds: int = 0
-    """How many messages were sent on it."""
-    last_number: int = 0
-    """The number of the last event or sample that was not tried again after a failure."""
-    unanswered: dict[int, Sent] = field(factory=dict)
-    opened_at: float = field(factory=trio.current_time)
-    told: set[str] = field(factory=set)
-    """The types of states that were sent on it."""
-    heard: dict[str, str] = field(factory=dict)
-    """The state of each type that was answered last."""
-    samples_answered: int = 0
-    least_s: float = math.inf
-    """The shortest time that the answer to a sample took (s)."""
-    in_line_s: float = 0.0
-    """What the answer to the last sample took longer (s)."""
-    in_line: int = 1
-    """How many messages were unanswered when that sample was sent."""
-
-
-def key_of(message: em.EngineMessage) -> Key | None:
-    """Return which event or sample a message is, None for a state."""
-    match message:
-        case em.RunStartedMsg() | em.RunStoppedMsg():
-            return type(message).__name__, message.run_id
-        case em.WebPushNotificationMsg():
-            return "notification", str(message.notification.body)
-        case em.ErrorLogMsg():
-            return "errors", message.log.entries[0].message
-        case em.TagsUpdatedMsg():
-            return SAMPLE, str(message.tags[0].value)
-    return None
-
-
-def _key_of_body(kind: str, body: str) -> Key | None:
-    if kind == "TagsUpdatedMsg":
-        return SAMPLE, str(json.loads(body)["tags"][0]["value"])
-    if kind in ("RunStartedMsg", "RunStoppedMsg"):
-        return kind, json.loads(body)["run_id"]
-    if kind == "WebPushNotificationMsg":
-        return "notification", json.loads(body)["notification"]["body"]
-    if kind == "ErrorLogMsg":
-        return "errors", json.loads(body)["log"]["entries"][0]["message"]
-    return None
 
 
 @define(eq=False)
@@ -334,7 +261,7 @@ class Oracle:
         """Note that a link is ready."""
         self.expect(self._link is None or not self._link.is_open, "two links at once")
         self._links += 1
-        self._link = WatchedLink(self._links)
+        self._link = WatchedLink(self._links, self.expect)
         self.trace.note(f"link {self._links}")
         return self._link
 
@@ -347,31 +274,24 @@ class Oracle:
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way on the link, or its answer is."""
         link = self._link
-        waiting = link.unanswered.values() if link is not None and link.is_open else ()
-        return any(sent.key == key for sent in waiting)
+        return link is not None and link.is_open and link.is_unanswered(key)
 
     def send(self, link: WatchedLink, number: int, body: str) -> None:
         """Check a message that goes out."""
         kind = body.rsplit('"_type":"', 1)[1].partition('"')[0]
-        key = _key_of_body(kind, body)
+        key = key_of_body(kind, body)
         self.trace.note(f"send {number} {kind}")
         self.expect(
             link.is_open and link is self._link, f"{kind} {number} sent on a link that ended"
         )
-        self._check_introduction(link, kind)
-        self._check_barrier(link, kind, number, key)
         self._check_number(number, key)
-        introduces = kind == "RunStartedMsg" and link.kinds >= 3 and not link.last_number
+        introduces = kind == "RunStartedMsg" and link.messages >= 2 and not link.last_number
         if key is None:
-            self._check_state(link, kind, body)
+            self._note_state(kind, body)
         else:
             self._check_order(link, number, key, introduces=introduces)
             self._check_same(key, body)
-        if key is not None and key[0] == SAMPLE:
-            self._check_work(link)
-        again = introduces and key in self._answered
-        now, beside = trio.current_time(), len(link.unanswered) + 1
-        link.unanswered[number] = Sent(key, now, again, kind, body, beside)
+        link.send(number, Sent(key, kind, body, repeats=introduces and key in self._answered))
 
     def _check_number(self, number: int, key: Key | None) -> None:
         is_new = number not in self._numbered
@@ -385,35 +305,11 @@ class Oracle:
         known = self._bodies.setdefault(key, hash(body))
         self.expect(known == hash(body), f"{key} was sent again, and it is not the same")
 
-    def _check_state(self, link: WatchedLink, kind: str, body: str) -> None:
-        self.expect(link.heard.get(kind) != body, f"{kind} was sent again, and it is the same")
-        link.told.add(kind)
+    def _note_state(self, kind: str, body: str) -> None:
         if kind == "ControlStateMsg":
             self._shown = bool(json.loads(body)["control_state"]["is_running"])
         elif kind == "UodInfoMsg":
             self._offline_s = min(OFFLINE_S, json.loads(body)["data_log_interval_seconds"])
-
-    def _check_work(self, link: WatchedLink) -> None:
-        """Check that what stands at the aggregator is little, by what its answers have shown."""
-        samples = 1 + sum(1 for sent in link.unanswered.values() if sent.key is not None)
-        # Who has seen few answers knows little of how long they take.
-        most = 4.0 + 2 * link.samples_answered
-        if link.in_line_s > WORK_S:
-            most = min(most, max(2, 2 * link.in_line * WORK_S / link.in_line_s))
-        self.expect(samples <= most, f"{samples} samples stand at the aggregator, not {most:.0f}")
-
-    def _check_introduction(self, link: WatchedLink, kind: str) -> None:
-        link.kinds += 1
-        expected = {1: "UodInfoMsg", 2: "MethodMsg"}.get(link.kinds, kind)
-        self.expect(kind == expected, f"{kind} was sent as the {link.kinds}. message of a link")
-
-    def _check_barrier(self, link: WatchedLink, kind: str, number: int, key: Key | None) -> None:
-        waiting = link.unanswered.values()
-        event = key is not None and key[0] != SAMPLE
-        self.expect(not (event and waiting), f"{kind} {number} overtook {len(waiting)} unanswered")
-        for sent in waiting:
-            if sent.key is not None and sent.key[0] != SAMPLE:
-                self.expect(False, f"{kind} {number} was sent while {sent.key} was unanswered")
 
     def _check_order(self, link: WatchedLink, number: int, key: Key, *, introduces: bool) -> None:
         known = self._numbers.setdefault(key, number)
@@ -439,18 +335,12 @@ class Oracle:
 
     def answer(self, link: WatchedLink, number: int, answer: MessageBase) -> None:
         """Note the answer to a message."""
-        sent = link.unanswered.pop(number, None)
         self.trace.note(f"answer {number} {type(answer).__name__}")
-        self.expect(sent is not None, f"message {number} was answered twice to the sender")
-        if sent is None:
+        sent = link.answer(number)
+        if sent is None or sent.key is None:
             return
-        if sent.key is None:
-            link.heard[sent.kind] = sent.body
-            return
-        if sent.key[0] == SAMPLE:
-            self._note_answer_time(link, sent)
         said = str(answer)
-        if sent.introduces:
+        if sent.repeats:
             self.taint = self.taint or not isinstance(answer, SuccessMessage)
         elif isinstance(answer, SuccessMessage):
             self._answered[sent.key] = trio.current_time()
@@ -461,12 +351,6 @@ class Oracle:
                 self._set_aside[sent.key] = trio.current_time()
                 self._set_aside_now += 1
                 self.taint = self.taint or sent.key[0].startswith("Run")
-
-    def _note_answer_time(self, link: WatchedLink, sent: Sent) -> None:
-        took_s = trio.current_time() - sent.at
-        link.samples_answered += 1
-        link.least_s = min(link.least_s, took_s)
-        link.in_line_s, link.in_line = took_s - link.least_s, sent.beside
 
     # The aggregator's side
 
@@ -549,9 +433,7 @@ class Oracle:
             self.expect(waited <= DISCONNECTED_S + ROUNDING_S, f"no dial ended for {waited:.1f} s")
         self._check_told(outbox)
         if self._link is not None and self._link.is_open:
-            oldest = min((sent.at for sent in self._link.unanswered.values()), default=now)
-            waited = now - oldest
-            self.expect(waited <= CALL_S + ROUNDING_S, f"a link lived {waited:.1f} s unanswered")
+            self._link.check_waiting()
 
     def _check_gap(self) -> None:
         """Check that samples are taken as often as they shall be, link or not."""
