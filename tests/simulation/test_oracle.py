@@ -3,6 +3,7 @@
 That it sees what is broken, the mutants show.
 """
 
+import pytest
 import trio
 from attrs import evolve
 
@@ -55,66 +56,73 @@ def stopped(run_id: str) -> em.RunStoppedMsg:
     )
 
 
-async def test_a_run_that_was_lost_with_a_full_disk_leaves_the_one_before_it_on() -> None:
-    """Seed 1097: its power failed with the disk full, and what came next was refused, rightly."""
-    for degraded, violation in (
-        ("full", None),
-        (None, f"the aggregator refused TagsUpdatedMsg: {OTHER_RUN}"),
-    ):
-        oracle = the_oracle()
-        oracle.make(sample(1))
-        oracle.end_life(
-            "killed",
-            durable=True,
-            outbox=evolve(NOTHING, samples_taken=1, waiting=1, degraded=degraded),
-        )
-        oracle.receive(sample(1), 1, OTHER_RUN)
-        assert oracle.violation == violation
-
-
-async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another() -> None:
-    """Seed 1035: an aggregator that refused all for a while had not heard of the run that ended."""
-    for answer, violation in (
-        (ErrorMessage(message="never"), None),
-        (None, "RunStopped b came while a was on"),
-    ):
-        oracle = the_oracle()
-        oracle.make(started("a"))
-        oracle.make(started("b"))
-        oracle.make(stopped("b"))
-        oracle.receive(started("a"), 1, None)
-        link = oracle.open_link()
-        if answer is not None:
-            # Of a link's first two messages this is neither, but the rule is not asked here.
-            link.messages = 2
-            oracle.send(link, 2, encode_body(started("b")))
-            oracle.answer(link, 2, answer)
-        oracle.receive(stopped("b"), 1, None)
-        assert oracle.violation == violation
-
-
-async def test_a_burst_of_events_may_take_the_place_of_all_samples(
-    autojump_clock: trio.abc.Clock,
+@pytest.mark.parametrize(
+    ("degraded", "violation"),
+    [("full", None), (None, f"the aggregator refused TagsUpdatedMsg: {OTHER_RUN}")],
+)
+async def test_a_run_that_was_lost_with_a_full_disk_leaves_the_one_before_it_on(
+    degraded: str | None, violation: str | None
 ) -> None:
-    """Seed 1028: of 20 kB a burst of 43 events left nothing to the samples of half a minute."""
-    for events, violation in (
+    """Seed 1097: its power failed with the disk full, and what came next was refused, rightly."""
+    oracle = the_oracle()
+    oracle.make(sample(1))
+    oracle.end_life(
+        "killed",
+        durable=True,
+        outbox=evolve(NOTHING, samples_taken=1, waiting=1, degraded=degraded),
+    )
+    oracle.receive(sample(1), 1, OTHER_RUN)
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("answer", "violation"),
+    [(ErrorMessage(message="never"), None), (None, "RunStopped b came while a was on")],
+)
+async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another(
+    answer: ErrorMessage | None, violation: str | None
+) -> None:
+    """Seed 1035: an aggregator that refused all for a while had not heard of the run that ended."""
+    oracle = the_oracle()
+    oracle.make(started("a"))
+    oracle.make(started("b"))
+    oracle.make(stopped("b"))
+    oracle.receive(started("a"), 1, None)
+    link = oracle.open_link()
+    if answer is not None:
+        # Of a link's first two messages this is neither, but the rule is not asked here.
+        link.messages = 2
+        oracle.send(link, 2, encode_body(started("b")))
+        oracle.answer(link, 2, answer)
+    oracle.receive(stopped("b"), 1, None)
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("events", "violation"),
+    [
         (BOUND // EVENT_BYTES, None),
         (0, "8 samples in a row were given up, and few beside them"),
-    ):
-        oracle = the_oracle()
-        oracle.change_state("Started", "Failed")
-        for number in range(20):
-            await trio.sleep(1)
-            oracle.make(sample(number))
-        for number in range(events):
-            oracle.make(event(number))
-        oracle.check_second(evolve(NOTHING, samples_taken=20, waiting=20), BOUND, 1000)
-        for number in [*range(6), *range(14, 20)]:
-            oracle.receive(sample(number), 1, None)
-        oracle.thinned = 8
-        oracle.excused.update(key for key in oracle.made if key[0] == "notification")
-        oracle.check_end(NOTHING)
-        assert oracle.violation == violation
+    ],
+)
+async def test_a_burst_of_events_may_take_the_place_of_all_samples(
+    events: int, violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """Seed 1028: of 20 kB a burst of 43 events left nothing to the samples of half a minute."""
+    oracle = the_oracle()
+    oracle.change_state("Started", "Failed")
+    for number in range(20):
+        await trio.sleep(1)
+        oracle.make(sample(number))
+    for number in range(events):
+        oracle.make(event(number))
+    oracle.check_second(evolve(NOTHING, samples_taken=20, waiting=20), BOUND, 1000)
+    for number in [*range(6), *range(14, 20)]:
+        oracle.receive(sample(number), 1, None)
+    oracle.thinned = 8
+    oracle.excused.update(key for key in oracle.made if key[0] == "notification")
+    oracle.check_end(NOTHING)
+    assert oracle.violation == violation
 
 
 async def test_samples_thinned_behind_a_hole_show_that_it_is_not_cut_out(

@@ -1,0 +1,40 @@
+"""The faults of a simulation: each is over when it ends, or is ended."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_runner.simulation._faults import FAULTS, Planned
+from trio_runner.simulation._trace import Trace
+from trio_runner.simulation._world import World
+
+BEGIN_S, END_S = 5.0, 5.2
+"""By then there is a link; most faults would last longer."""
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", FAULTS)
+async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
+    kind: str, seed: int, tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """Seeds 156, 529 and others: a link was cut, or silent, behind what was the last fault."""
+    world = World(seed, Trace(), tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run, END_S, [Planned(0, BEGIN_S, kind)])
+        await trio.sleep(END_S + 0.001)
+        assert world.faults == {kind: 1}
+        network, aggregator = world.network, world.aggregator
+        for wire in network.wires:
+            for flow in (wire.up, wire.down):
+                assert (flow.is_lost, flow.is_stalled, flow.cut_after) == (False, False, None)
+        assert network.cut_next_after is None
+        assert (network._refusing, network._losing) == (0, 0)
+        line = (network.latency_s, network.jitter_s, network.bytes_per_s)
+        assert line == (world.latency_s, world.jitter_s, world.bytes_per_s)
+        assert (aggregator.is_up, aggregator.muted, world.hangs) == (True, False, 0)
+        assert aggregator.handling_time_s == world.handling_s
+        assert (aggregator.secret, aggregator.version) == ("", world.version)
+        assert world.answer() is None
+        assert world.disk is None or not (world.disk.is_full or world.disk.tears)
+        nursery.cancel_scope.cancel()
