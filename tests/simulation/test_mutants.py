@@ -339,7 +339,7 @@ def cut_off_the_oldest(to: pytest.MonkeyPatch) -> None:
     _at_the_bound(to, oldest_half)
 
 
-@mutant("are lost|never arrived")
+@mutant("are lost|never arrived|with 0 messages waiting")
 def lose_an_event_now_and_then(to: pytest.MonkeyPatch) -> None:
     """Lose every fifth notification on its way into an outbox in memory."""
     put, events = _outbox.MemoryOutbox.put, [0]

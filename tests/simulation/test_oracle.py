@@ -21,7 +21,7 @@ NOTHING: OutboxStatistics = MemoryOutbox().statistics()
 
 def the_oracle() -> Oracle:
     """Return one that has seen a process start on a disk."""
-    oracle = Oracle(Trace(), lambda _: None)
+    oracle = Oracle(Trace(), lambda _: None, steady_s=0.3)
     oracle.begin_life(durable=True, outbox=NOTHING)
     return oracle
 

@@ -42,9 +42,6 @@ EDGES = {
 }
 """The legal changes of state, as the design has them."""
 
-STEADY_S = 0.3
-"""Between two samples while there is a link (s)."""
-
 OFFLINE_S = 5.0
 """Between two samples while there is none, unless the unit logs oftener (s)."""
 
@@ -82,6 +79,8 @@ class Oracle:
 
     trace: Trace
     on_violation: Callable[[str], None]
+    steady_s: float
+    """Between two samples while there is a link (s)."""
     violation: str | None = field(default=None, init=False)
     made: list[Key] = field(factory=list, init=False)
     """Every event and sample that the engine made, in order."""
@@ -441,7 +440,7 @@ class Oracle:
             return
         since, longest = self._last_sample, self._offline_s
         if self._link is not None and self._link.is_open:
-            since, longest = max(since, self._link.opened_at), STEADY_S
+            since, longest = max(since, self._link.opened_at), self.steady_s
         gap = trio.current_time() - since
         self.expect(gap <= longest + TICKS_S + ROUNDING_S, f"no sample was taken for {gap:.1f} s")
 

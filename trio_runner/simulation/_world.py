@@ -12,6 +12,7 @@ from attrs import define, field
 from trio_runner._outbox import MemoryOutbox
 from trio_runner._outbox_sqlite import DurableOutbox
 from trio_runner._runner import EngineRunner
+from trio_runner._timing import Timing
 from trio_runner.net import EngineDispatcher
 from trio_runner.protocol import OPENPECTUS_VERSION, MessageBase
 from trio_runner.protocol import aggregator_messages as am
@@ -98,6 +99,7 @@ class World:
     bytes_per_s: float = field(init=False)
     handling_s: float = field(init=False)
     bytes_max: int = field(init=False)
+    steady_s: float = field(init=False)
     _life: _Life | None = field(default=None, init=False)
     _born: trio.Event = field(factory=trio.Event, init=False)
     """Set while a process lives."""
@@ -120,7 +122,9 @@ class World:
         self.bytes_per_s = rng.choice((math.inf, 1e6, 1e5))
         self.handling_s = rng.choice((0.0, 0.001, 0.01))
         self.bytes_max = rng.choice((20_000, 60_000, 2**26))
-        self.oracle = Oracle(self.trace, lambda _: self._all.cancel())
+        # The usual rate is the fastest; at lower ones each exchange has more of the time alone.
+        self.steady_s = rng.choice((Timing().steady_s, 0.5, 1.0, 2.0))
+        self.oracle = Oracle(self.trace, lambda _: self._all.cancel(), self.steady_s)
         self.aggregator = _Recorder(
             handling_time_s=self.handling_s, on_message=self._on_message, oracle=self.oracle
         )
@@ -282,6 +286,7 @@ class World:
             engine,
             outbox=outbox,
             resume_run=resumed,
+            timing=Timing(steady_s=self.steady_s),
             offload=_at_once,
             rng=self._chance(f"waits {self._lives}"),
             clock=self.wall_clock,
