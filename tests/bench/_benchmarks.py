@@ -15,6 +15,9 @@ BACKLOGS = {1_000: 3, 10_000: 3, 50_000: 1}
 """How many messages wait, and in how many runs of either side."""
 
 LIMIT_COUNT = 20_000
+CAUGHT_UP_S = 100.0
+"""Who is not through by then has lost the connection on the way: at 500 messages/s the longest is.
+"""
 WAITING = {20: 5_000, 100: 3_000}
 DISTANCES = {0.05: 3.0, 0.2: 6.0}
 """Round trips (s), and the goals (s) for a backlog of 2 h."""
@@ -109,7 +112,7 @@ def _rate(where: Pythons, module: str, side: str, count: int) -> tuple[float, fl
         sink.tell("expect", count=count)
         with catching_up(where, side, port, count) as engine:
             try:
-                took = sink.hear("first")
+                took = sink.hear("first", CAUGHT_UP_S)
                 rate = (count - 1) / (took["last"] - took["first"])
             except queue.Empty:
                 rate = 0.0  # it loses the connection on the way, and what was under way with it

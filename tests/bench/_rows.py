@@ -1,5 +1,6 @@
 """The table: a row for each figure, with the other runner's, the goal, and whether it is met."""
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -69,4 +70,6 @@ def table(rows: Iterable[Row], title: str) -> Table:
 def _figure(value: float | None) -> str:
     if value is None:
         return ""
+    if math.isinf(value):
+        return "never"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -8,21 +8,22 @@ import trio
 from attrs import evolve
 
 from trio_runner import MemoryOutbox, OutboxStatistics
-from trio_runner.protocol import ErrorMessage, encode_body
+from trio_runner.protocol import ErrorMessage, SuccessMessage, encode_body
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
-from trio_runner.simulation._oracle import EVENT_BYTES, Oracle
+from trio_runner.simulation._oracle import Oracle
 from trio_runner.simulation._trace import Trace
 
 BOUND = 20_000
 OTHER_RUN = "of run b, and run a is active"
+ALL_STATES = "ControlStateMsg, MethodMsg, MethodStateMsg, QueuedRunLogMsg, UodInfoMsg"
 NOTHING: OutboxStatistics = MemoryOutbox().statistics()
 
 
-def the_oracle() -> Oracle:
-    """Return one that has seen a process start on a disk."""
-    oracle = Oracle(Trace(), lambda _: None, steady_s=0.3)
-    oracle.begin_life(durable=True, outbox=NOTHING)
+def the_oracle(*, durable: bool = True) -> Oracle:
+    """Return one that has seen a process start, on a disk or with its memory only."""
+    oracle = Oracle(Trace(), lambda _: None, steady_s=1)
+    oracle.begin_life(durable=durable, outbox=NOTHING)
     return oracle
 
 
@@ -32,12 +33,15 @@ def sample(number: int) -> em.TagsUpdatedMsg:
     return em.TagsUpdatedMsg(run_id=None, tags=[tag])
 
 
-def event(number: int) -> em.WebPushNotificationMsg:
-    """Return a notification that no other equals."""
-    return em.WebPushNotificationMsg(
-        notification=mdl.WebPushNotification(title="", body=f"event {number}"),
-        topic=mdl.NotificationTopic.RUN_PAUSE,
-    )
+def events(number: int, title: str = "") -> list[em.EngineMessage]:
+    """Return so many notifications, no two of them equal."""
+    topic = mdl.NotificationTopic.RUN_PAUSE
+    bodies = [mdl.WebPushNotification(title=title, body=f"event {i}") for i in range(number)]
+    return [em.WebPushNotificationMsg(notification=body, topic=topic) for body in bodies]
+
+
+BURST = events(BOUND // len(encode_body(events(1)[0])))
+"""What leaves nothing of the bound to samples."""
 
 
 def started(run_id: str) -> em.RunStartedMsg:
@@ -99,14 +103,16 @@ async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another(
 
 
 @pytest.mark.parametrize(
-    ("events", "violation"),
+    ("burst", "violation"),
     [
-        (BOUND // EVENT_BYTES, None),
-        (0, "8 samples in a row were given up, and few beside them"),
+        pytest.param(BURST, None, id="many"),
+        # Seed 4539: the ends of runs, with their run logs, are few and long.
+        pytest.param(events(6, "3 kB " * 600), None, id="long"),
+        pytest.param([], "8 samples in a row were given up, and few beside them", id="none"),
     ],
 )
 async def test_a_burst_of_events_may_take_the_place_of_all_samples(
-    events: int, violation: str | None, autojump_clock: trio.abc.Clock
+    burst: list[em.EngineMessage], violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
     """Seed 1028: of 20 kB a burst of 43 events left nothing to the samples of half a minute."""
     oracle = the_oracle()
@@ -114,8 +120,8 @@ async def test_a_burst_of_events_may_take_the_place_of_all_samples(
     for number in range(20):
         await trio.sleep(1)
         oracle.make(sample(number))
-    for number in range(events):
-        oracle.make(event(number))
+    for event in burst:
+        oracle.make(event)
     oracle.check_second(evolve(NOTHING, samples_taken=20, waiting=20), BOUND, 1000)
     for number in [*range(6), *range(14, 20)]:
         oracle.receive(sample(number), 1, None)
@@ -136,8 +142,8 @@ async def test_samples_thinned_behind_a_hole_show_that_it_is_not_cut_out(
         oracle.make(sample(number))
     for number in (0, 1, 10):  # 8 in a row are gone
         oracle.receive(sample(number), 1, None)
-    for number in range(BOUND // EVENT_BYTES):
-        oracle.make(event(number))
+    for event in BURST:
+        oracle.make(event)
     oracle.check_second(evolve(NOTHING, samples_taken=20, waiting=20), BOUND, 1000)
     for number in range(11, 20, 2):
         oracle.receive(sample(number), 1, None)
@@ -145,3 +151,48 @@ async def test_samples_thinned_behind_a_hole_show_that_it_is_not_cut_out(
     oracle.excused.update(key for key in oracle.made if key[0] == "notification")
     oracle.check_end(NOTHING)
     assert oracle.violation is None
+
+
+@pytest.mark.parametrize(
+    ("run_id", "violation"),
+    [("a", None), ("b", f"the aggregator refused TagsUpdatedMsg: {OTHER_RUN}")],
+)
+async def test_a_beginning_that_came_behind_its_process_has_no_end(
+    run_id: str, violation: str | None
+) -> None:
+    """Seed 3829: the run was begun on the wire, and its end lost with the power."""
+    oracle = the_oracle(durable=False)
+    oracle.make(started("a"))
+    oracle.end_life("killed", durable=False, outbox=evolve(NOTHING, events_taken=1, waiting=1))
+    oracle.begin_life(durable=False, outbox=NOTHING)
+    oracle.make(started("b"))
+    oracle.receive(started(run_id), 1, None)
+    oracle.make(sample(1))
+    oracle.receive(sample(1), 1, OTHER_RUN)
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("answer_s", "violation"),
+    [
+        (1.0, None),
+        (0.1, f"{ALL_STATES} was not sent on this link"),
+    ],
+)
+async def test_behind_a_slow_aggregator_a_state_may_have_to_wait(
+    answer_s: float, violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """Seed 90: it took as long to handle an event as the engine took to make the next."""
+    oracle = the_oracle()
+    oracle.change_state("Started", "Connected")
+    link = oracle.open_link()
+    link.messages = 2
+    oracle.make(sample(0))
+    oracle.send(link, 1, encode_body(sample(0)))
+    await trio.sleep(answer_s)
+    oracle.answer(link, 1, SuccessMessage())
+    for number in range(1, 9):
+        oracle.make(sample(number))
+        await trio.sleep(1)
+        oracle.check_second(NOTHING, BOUND, 1000)
+    assert oracle.violation == violation

@@ -16,7 +16,7 @@ import trio
 from attrs import define, field
 
 from trio_runner._outbox import OutboxStatistics
-from trio_runner.protocol import MessageBase, SuccessMessage
+from trio_runner.protocol import MessageBase, SuccessMessage, encode_body
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation._trace import Trace
 from trio_runner.simulation._watched_link import (
@@ -55,13 +55,11 @@ RETRY_S = 0.2
 """After a failure at the aggregator a message is not sent again sooner (s)."""
 
 CALM_S = 5
-"""When a link was in steady state for so long, with next to nothing waiting, all is told (s)."""
+"""When a link was in steady state for so long, with next to nothing waiting and quick answers, all
+is told (s)."""
 
 CUT_MIN = 8
 """So many samples missing in a row are cut off, unless many are missing beside them as well."""
-
-EVENT_BYTES = 400
-"""What an event takes of the outbox's bound at the least."""
 
 COMMIT_S = 0.5
 """What a durable outbox may lose of samples, and forget of answers, when the process dies (s)."""
@@ -99,6 +97,8 @@ class Oracle:
     resent: int = field(default=0, init=False)
     _made_at: dict[Key, float] = field(factory=dict, init=False)
     _place: dict[Key, int] = field(factory=dict, init=False)
+    _event_bytes: dict[Key, int] = field(factory=dict, init=False)
+    """What each event takes of the outbox's bound at the least."""
     _newest: int = field(default=-1, init=False)
     """The place of the newest that was received."""
     _newest_on: dict[int, int] = field(factory=dict, init=False)
@@ -153,6 +153,8 @@ class Oracle:
         if key[0] == SAMPLE:
             self._check_gap()
             self._last_sample = trio.current_time()
+        else:
+            self._event_bytes[key] = len(encode_body(message))
 
     def _add(self, key: Key) -> None:
         assert key not in self._place, f"{key} was made twice"
@@ -390,7 +392,8 @@ class Oracle:
     def _follow_run(self, key: Key) -> None:
         kind, run_id = key
         if kind == "RunStartedMsg":
-            self.taint = False
+            # If its process has died with what it had in memory, so may the end of the run have.
+            self.taint = key in self.excused
             self._run = run_id
         elif kind == "RunStoppedMsg":
             # A run whose beginning was set aside cannot be the one that is on.
@@ -419,7 +422,7 @@ class Oracle:
         if outbox.degraded is None:
             self._healthy_disk_at = now
         waiting = self.made[self._newest + 1 :]
-        if sum(EVENT_BYTES for key in waiting if key[0] != SAMPLE) > bytes_max / 2:
+        if sum(self._event_bytes.get(key, 0) for key in waiting) > bytes_max / 2:
             self._crowded.update(waiting)
         if outbox.bytes_waiting > bytes_max:
             # Events, the last samples, and what was sent and is unanswered, cannot be given up.
@@ -447,7 +450,7 @@ class Oracle:
     def _check_told(self, outbox: OutboxStatistics) -> None:
         """Check that a link in steady state knows all states, and whether a run is on."""
         link, steady = self._link, self._state in ("Connected", "Reconnected")
-        is_calm = link is not None and link.is_open and steady and outbox.waiting <= 3
+        is_calm = link is not None and link.is_quick and steady and outbox.waiting <= 3
         self._calm = self._calm + 1 if is_calm else 0
         run, since = self._engine_run, trio.current_time() - self._engine_run_since
         if link is None or self._calm < CALM_S or since < CALM_S:

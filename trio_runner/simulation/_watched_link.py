@@ -20,6 +20,9 @@ CALL_S = 10.0
 WORK_S = 0.25
 """The work of ours that may stand at the aggregator (s)."""
 
+QUICK_S = 0.5
+"""An answer that takes longer is slow: a state may have to wait for one event after another (s)."""
+
 ROUNDING_S = 0.25
 
 
@@ -88,6 +91,11 @@ class WatchedLink:
     """What the answer to the last sample took longer (s)."""
     _in_line: int = field(default=1, init=False)
     """How many messages were unanswered when that sample was sent."""
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it is open and the last sample was answered soon."""
+        return self.is_open and self._least_s + self._in_line_s <= QUICK_S
 
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way, or its answer is."""
