@@ -122,8 +122,9 @@ class Unit(PlainEngine):
 class Middle(Random):
     """Draws the middle of every range, so that waits are figures that a comment can give.
 
-    The waits of a backoff: n = 0: (0.25 + 1) / 2 = 0.625 s; n = 1: (0.25 + 2) / 2 = 1.125 s, which
-    is also the longest while dials are refused; n = 2: 2.125 s; n = 3: 4.125 s; then 5.125 s.
+    The waits of a backoff: n = 0: (0.25 + 1) / 2 = 0.625 s; n = 1: (0.25 + 2) / 2 = 1.125 s;
+    n = 2: 2.125 s; n = 3: 4.125 s; then 5.125 s. While dials are refused: n = 0: 0.625 s; n = 1:
+    0.25 + 1.375 / 2 = 0.9375 s; then (0.75 + 2) / 2 = 1.375 s.
     """
 
     def uniform(self, a: float, b: float) -> float:

@@ -12,16 +12,20 @@ MAX_RECONNECT_WAIT_SECONDS = 10
 MIN_WAIT_S = 0.25
 """No dial sooner than this after a failure (s), so that a glitch is no reason for a storm."""
 
-REFUSED_WAIT_S_MAX = 2
-"""The longest wait (s) while the host refuses at once: it is up, so a try costs nothing."""
+REFUSED_WAITS_S = 0.75, 2
+"""The range of waits (s) while the host refuses at once: it is up, so a try costs nothing.
+
+500 engines that dial every 1.375 s on average are 36 dials in 100 ms when the host lets them in.
+"""
 
 
 @define
 class Backoff:
-    """Waits drawn from `uniform(0.25, min(cap, 2**n))`, n the tries since the last success.
+    """Waits drawn from `uniform(0.25, min(10, 2**n))`, n the tries since the last success.
 
     The first try after a failure waits as well (n = 0: up to 1 s), so that many engines do not
-    return to a restarted aggregator in one moment.
+    return in one moment. Those that then find their aggregator down, since it is being restarted,
+    are spread out further: the wait after a first refused dial is a random part of one.
     """
 
     _rng: Random
@@ -34,11 +38,14 @@ class Backoff:
         """
         if isinstance(failure, RegistrationRefused):
             return MAX_RECONNECT_WAIT_SECONDS
-        cap_s = REFUSED_WAIT_S_MAX if failure.refused else MAX_RECONNECT_WAIT_SECONDS
-        longest_s = min(cap_s, 2**self._tries)
+        tries = self._tries
         # Past 2**4 the cap rules; an engine that waits for months shall not compute 2**1000000.
-        self._tries = min(self._tries + 1, 4)
-        return self._rng.uniform(MIN_WAIT_S, longest_s)
+        self._tries = min(tries + 1, 4)
+        if not failure.refused or not tries:
+            return self._rng.uniform(MIN_WAIT_S, min(MAX_RECONNECT_WAIT_SECONDS, 2**tries))
+        wait_s = self._rng.uniform(*REFUSED_WAITS_S)
+        # As if each had been dialling in this rhythm all along: at no time do many of them dial.
+        return wait_s if tries > 1 else MIN_WAIT_S + wait_s * self._rng.uniform(0, 1)
 
     def reset(self) -> None:
         """Begin anew: the aggregator has answered a message."""

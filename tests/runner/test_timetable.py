@@ -1,8 +1,8 @@
 """When the runner does what, to the hundredth of a second of virtual time.
 
 The waits before a dial are the middles of their ranges (`tests.unit.Middle`): 0.625 s for the first
-try after a success, 1.125 s for the second, and then, while dials are refused at once, 1.125 s for
-every further one; while they fail otherwise 2.125, 4.125 and then 5.125 s.
+try after a success, and then 1.125, 2.125, 4.125 and 5.125 s; while dials are refused at once it is
+0.9375 s for the second and 1.375 s for every further one.
 """
 
 from collections.abc import Sequence
@@ -43,23 +43,23 @@ async def test_refused_dials_are_repeated_soon(autojump_clock: trio.testing.Mock
     """A host that refuses at once is tried again after 2 s at most."""
     async with world(up=False) as w:
         await trio.sleep(4.5)
-        # dials at 0; 0.625; 0.625 + 1.125 = 1.75; 2.875; 4; the next at 5.125
+        # dials at 0; 0.625; 0.625 + 0.9375 = 1.5625; 2.9375; 4.3125; the next at 5.6875
         assert w.changes[:8] == [
             (0, "Failed"),
             (0, "Disconnected"),
             (0.625, "Failed"),
             (0.625, "Disconnected"),
-            (1.75, "Failed"),
-            (1.75, "Disconnected"),
-            (2.875, "Failed"),
-            (2.875, "Disconnected"),
+            (1.5625, "Failed"),
+            (1.5625, "Disconnected"),
+            (2.9375, "Failed"),
+            (2.9375, "Disconnected"),
         ]
         w.aggregator.up()
         await w.until("Reconnected")
         assert w.changes[-3:] == [
-            (5.125, "Reconnecting"),
-            (5.125, "CatchingUp"),
-            (5.125, "Reconnected"),
+            (5.6875, "Reconnecting"),
+            (5.6875, "CatchingUp"),
+            (5.6875, "Reconnected"),
         ]
 
 
@@ -94,9 +94,9 @@ async def test_two_outages_in_a_row_lose_nothing(autojump_clock: trio.testing.Mo
         await trio.sleep(1)
         async with w.aggregator.outage():
             await trio.sleep(1)
-        # lost at 1; dials at 1.625 (refused) and 2.75
+        # lost at 1; dials at 1.625 (refused) and 1.625 + 0.9375 = 2.5625
         await w.until("Reconnected")
-        assert trio.current_time() == 2.75
+        assert trio.current_time() == 2.5625
         await trio.sleep_until(5)
         async with w.aggregator.outage(kill=True):
             await trio.sleep(0.5)
@@ -109,9 +109,9 @@ async def test_two_outages_in_a_row_lose_nothing(autojump_clock: trio.testing.Mo
         (1, "Disconnected"),
         (1.625, "Failed"),
         (1.625, "Disconnected"),
-        (2.75, "Reconnecting"),
-        (2.75, "CatchingUp"),
-        (2.75, "Reconnected"),
+        (2.5625, "Reconnecting"),
+        (2.5625, "CatchingUp"),
+        (2.5625, "Reconnected"),
         (5, "Failed"),
         (5, "Disconnected"),
         (5.625, "Reconnecting"),
@@ -290,7 +290,7 @@ async def test_a_link_lost_while_reconnecting_or_catching_up_is_begun_anew(
             w.runner.on_notify_command("while away")
             await trio.sleep(3)
         w.aggregator.on_message = cut
-        # lost at 0.5; dials at 1.125 and 2.25 are refused, that at 3.375 ... 3.375 + 1.125 is cut
+        # lost at 0.5; dials at 1.125, 2.0625 and 3.4375 are refused, that at 4.8125 is cut
         await w.until("Reconnected")
         await trio.sleep(1)
         states = [state for _, state in w.changes]
