@@ -1,7 +1,6 @@
 """The contract of every outbox: order, what is in flight, the bound, and its use from threads."""
 
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +12,7 @@ from attrs import evolve
 from tests.unit import Unit
 from trio_runner import DurableOutbox, MemoryOutbox
 from trio_runner._outbox import DELIVERY, ENTRY_BYTES, OUTBOX_BYTES_MAX, Delivery
-from trio_runner.protocol import decode_json, encode_body
+from trio_runner.protocol import decode_json, encode_body, pack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
@@ -58,7 +57,7 @@ def event(text: str) -> em.WebPushNotificationMsg:
     return UNIT.create_wpn_notify_command_msg(text)
 
 
-SAMPLE_BYTES = len(zlib.compress(encode_body(sample(0)).encode(), 1)) + ENTRY_BYTES + 9
+SAMPLE_BYTES = len(pack(encode_body(sample(0)))) + ENTRY_BYTES + 9
 """The room for a sample; their digits compress to within 9 bytes of each other."""
 
 

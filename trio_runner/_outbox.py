@@ -1,6 +1,7 @@
 """The only place where messages wait, and the three rules by which they do.
 
-A message is encoded and compressed when it is put in and from then on is bytes. Events and samples
+A message is encoded and packed when it is put in and from then on is bytes, which go out as they
+are. Events and samples
 stand in one line, in the order in which they were taken. The sender takes from its head; what it
 has taken stays here, as in flight, until the aggregator's answer says that it has it. When a link
 is lost, what was in flight goes back to the head: its outcome is unknown, so it is sent again, with
@@ -17,7 +18,6 @@ The outbox may be filled from any thread.
 import logging
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Iterable
 from enum import Enum
@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 from attrs import define, evolve, field, frozen
 
-from trio_runner.protocol import encode, encode_body, foreign, kind_of, loads
+from trio_runner.protocol import encode, encode_body, foreign, kind_of, loads, pack, unpack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
@@ -40,9 +40,12 @@ COMMIT_S = 0.5
 ENTRY_BYTES = 400
 """What a waiting message costs in memory besides its body, rounded up from what was measured."""
 
-
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024 - 1024
 """The aggregator's server takes frames of 16 MiB; what is around a message in one is under 1 kB."""
+
+
+SHRINKS_MAX = 1032
+"""To how small a part zlib can pack a text at best (zlib's technical details)."""
 
 
 class Delivery(Enum):
@@ -76,7 +79,7 @@ STATE_TYPES = [kind for kind, delivery in DELIVERY.items() if delivery is Delive
 
 @define(eq=False)
 class Entry:
-    """A message in the line: its number, its type, its body, encoded and compressed.
+    """A message in the line: its number, its type, its body as `protocol.pack` gave it.
 
     `taken_at` is when it was put in (seconds since the epoch), `tries` how often it was sent,
     `is_queued` false for as long as the `put` of an event has not returned, `thinnings` how often
@@ -96,7 +99,12 @@ class Entry:
     @property
     def text(self) -> str:
         """The body as `protocol.encode_body` gave it."""
-        return decompress(self.body)
+        return unpack(self.body)
+
+    @property
+    def is_too_big(self) -> bool:
+        """Whether the aggregator would refuse it for its size."""
+        return len(self.body) * SHRINKS_MAX > MESSAGE_BYTES_MAX and is_too_big(self.text)
 
     @property
     def is_event(self) -> bool:
@@ -201,7 +209,7 @@ class MemoryOutbox:
             with self._lock:
                 self._states[kind] = body
             return
-        entry = self._put_in_line(message, compress(body))
+        entry = self._put_in_line(message, pack(body))
         if delivery is Delivery.EVENT:
             try:
                 self.commit()
@@ -437,15 +445,3 @@ def _densest(samples: list[Entry]) -> list[Entry]:
 def is_too_big(body: str) -> bool:
     """Tell whether the aggregator would refuse an encoded message for its size."""
     return len(body) * 4 > MESSAGE_BYTES_MAX and len(body.encode()) > MESSAGE_BYTES_MAX
-
-
-def compress(text: str) -> bytes:
-    """Return a text as it waits."""
-    # Level 1: of a sample of 20 tags it leaves 460 of 3,100 bytes; level 6 takes 14 more, in
-    # nearly twice the time.
-    return zlib.compress(text.encode(), 1)
-
-
-def decompress(body: bytes) -> str:
-    """Return the text that `compress` was given."""
-    return zlib.decompress(body).decode()

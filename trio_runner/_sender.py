@@ -18,6 +18,7 @@ from trio_runner._window import Window
 from trio_runner.net import Answered, Session
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
+from trio_runner.protocol import pack
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Sender:
         """Send RunStarted of the open run; without it all that follows would be refused."""
         for _ in range(TRIES_MAX):
             answers: list[m.MessageBase] = []
-            self._send(run_started.sequence_number, run_started.text, answers.append)
+            self._send(run_started.sequence_number, run_started.body, answers.append)
             await self._all_answered()
             if not answers or classify(answers[0]) is not Verdict.TRANSIENT:
                 return  # no answer is judged that ends the link
@@ -140,8 +141,7 @@ class Sender:
     # Messages out, answers in
 
     def _send_entry(self, entry: Entry) -> None:
-        text = entry.text
-        if is_too_big(text):
+        if entry.is_too_big:
             self._outbox.set_aside(entry, "it is over the aggregator's limit of 16 MiB")
             return
         self._barrier = entry.is_event
@@ -152,7 +152,7 @@ class Sender:
                 self._window.answered(trio.current_time() - sent, unanswered)
             self._judge(entry, answer)
 
-        self._send(entry.sequence_number, text, judge)
+        self._send(entry.sequence_number, entry.body, judge)
 
     def _judge(self, entry: Entry, answer: m.MessageBase) -> None:
         self._barrier = False  # an event stands alone, so this is its answer, or there was none
@@ -188,9 +188,9 @@ class Sender:
             self._states_under_way.discard(kind)
 
         self._states_under_way.add(kind)
-        self._send(self._outbox.next_number(), body, note)
+        self._send(self._outbox.next_number(), pack(body), note)
 
-    def _send(self, sequence_number: int, body: str, judge: Answered) -> None:
+    def _send(self, sequence_number: int, packed: bytes, judge: Answered) -> None:
         self._unanswered += 1
 
         def answered(answer: m.MessageBase) -> None:
@@ -200,4 +200,4 @@ class Sender:
                 raise LinkLost("The aggregator does not know this engine: registering anew.")
             judge(answer)
 
-        self._session.send(sequence_number, body, answered)
+        self._session.send(sequence_number, packed, answered)

@@ -230,7 +230,7 @@ async def catch_up(name: str, port: int, count: int, tags: int) -> None:
 
 def wire() -> None:
     """Replay the recording, on a clock that jumps whenever there is nothing to do."""
-    book = Book()
+    book = Book(deflate=True)
 
     async def serve(stream: trio.abc.Stream) -> None:
         connection = Connection(book)

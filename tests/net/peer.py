@@ -1,6 +1,6 @@
 """A peer that does what its script says, right or wrong, at the other end of a stream in memory."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -8,6 +8,7 @@ import wsproto
 import wsproto.events as ws
 from attrs import define, field
 from trio.testing import memory_stream_pair
+from wsproto.extensions import Extension
 
 from tests.unit import Unit
 from trio_runner import EngineDispatcher, Timing
@@ -25,12 +26,13 @@ from trio_runner.protocol import (
     encode_json,
     encode_request,
     encode_response,
+    pack,
 )
 from trio_runner.protocol import aggregator_messages as am
 
 ENGINE_ID = "host_Unit"
 IDENTITY_CALL = "1d" * 16
-BODY = '{"_type":"PingMsg","_ns":"openpectus.protocol.engine_messages","version":0}'
+BODY = pack('{"_type":"PingMsg","_ns":"openpectus.protocol.engine_messages","version":0}')
 SUCCESS = encode_json(SuccessMessage())
 
 
@@ -84,16 +86,16 @@ class Peer:
         reply = am.RegisterEngineReplyMsg(success=True, engine_id=ENGINE_ID)
         await self.reply(200, encode_json(reply))
 
-    async def upgrade(self) -> None:
-        """Accept the websocket."""
+    async def upgrade(self, extensions: Sequence[Extension] = ()) -> None:
+        """Accept the websocket, and those of these extensions that are offered."""
         self._websocket.receive_data(await self.http_request())
         for event in self._websocket.events():
             assert isinstance(event, ws.Request)
-        await self.send_event(ws.AcceptConnection())
+        await self.send_event(ws.AcceptConnection(extensions=list(extensions)))
 
-    async def open(self) -> None:
+    async def open(self, extensions: Sequence[Extension] = ()) -> None:
         """Accept the websocket, answer the ping and ask for the engine id."""
-        await self.upgrade()
+        await self.upgrade(extensions)
         ping = await self.request()
         assert ping.method == PING
         await self.answer(ping, "pong")

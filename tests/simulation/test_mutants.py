@@ -20,7 +20,7 @@ from attrs import evolve, frozen
 from trio_runner import _backoff, _outbox, _runner, _sender, _states, _tasks, _window
 from trio_runner._outbox_sqlite import DurableOutbox, _file
 from trio_runner.net import Answered, Session, _session
-from trio_runner.protocol import MessageBase
+from trio_runner.protocol import MessageBase, pack, unpack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation._simulate import simulate
 
@@ -206,10 +206,11 @@ def repeat_run_started_with_the_time_of_the_link(to: pytest.MonkeyPatch) -> None
     """Repeat RunStarted with another start."""
     send = _sender.Sender._send
 
-    def send_new(self: _sender.Sender, number: int, body: str, judge: Answered) -> None:
+    def send_new(self: _sender.Sender, number: int, packed: bytes, judge: Answered) -> None:
+        body = unpack(packed)
         if not self._introduced and "started_tick" in body:
             body = re.sub(r'"started_tick":[0-9.]+', f'"started_tick":{trio.current_time()}', body)
-        send(self, number, body, judge)
+        send(self, number, pack(body), judge)
 
     to.setattr(_sender.Sender, "_send", send_new)
 

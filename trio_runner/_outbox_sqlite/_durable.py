@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from attrs import define, field
 
-from trio_runner._outbox import OUTBOX_BYTES_MAX, Entry, MemoryOutbox, compress, decompress
+from trio_runner._outbox import OUTBOX_BYTES_MAX, Entry, MemoryOutbox
 from trio_runner._outbox_sqlite._errors import (
     OutboxClosed,
     OutboxError,
@@ -21,7 +21,7 @@ from trio_runner._outbox_sqlite._errors import (
     damaged,
 )
 from trio_runner._outbox_sqlite._file import SET_ASIDE_MAX, Changes, Contents, Fact, OutboxFile
-from trio_runner.protocol import DecodeError, decode_json
+from trio_runner.protocol import DecodeError, decode_json, pack, unpack
 from trio_runner.protocol import engine_messages as em
 
 logger = logging.getLogger(__name__)
@@ -277,13 +277,13 @@ class DurableOutbox(MemoryOutbox):
         for name, kind in KEPT_STATES.items():
             state = facts.get(name)
             if isinstance(state, bytes):
-                self._states[kind] = decompress(state)
+                self._states[kind] = unpack(state)
 
 
 def _stored(facts: dict[str, Fact]) -> dict[str, Fact]:
-    """Return facts as the file has them, the long ones compressed."""
+    """Return facts as the file has them, the long ones packed."""
     return {
-        name: compress(fact) if name in KEPT_STATES and isinstance(fact, str) else fact
+        name: pack(fact) if name in KEPT_STATES and isinstance(fact, str) else fact
         for name, fact in facts.items()
     }
 

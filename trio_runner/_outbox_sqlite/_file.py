@@ -48,7 +48,7 @@ SCHEMA = f"""
 CREATE TABLE messages (
     sequence_number INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
-    body BLOB NOT NULL,       -- the JSON text, compressed by zlib
+    body BLOB NOT NULL,       -- the JSON text, as `protocol.pack` gives it: a zlib stream
     crc INTEGER NOT NULL,     -- of the body as it stands here
     tried INTEGER NOT NULL,   -- 1 if it was sent and may have arrived
     taken_at REAL NOT NULL    -- seconds since the epoch

@@ -9,10 +9,9 @@ from typing import TextIO
 
 from attrs import frozen
 
-from trio_runner._outbox import decompress
 from trio_runner._outbox_sqlite._errors import OutboxDamaged, explained
 from trio_runner._outbox_sqlite._file import APPLICATION_ID, SCHEMA_VERSION, Fact, OutboxFile
-from trio_runner.protocol import decode_json
+from trio_runner.protocol import decode_json, unpack
 from trio_runner.protocol import engine_messages as em
 
 
@@ -137,7 +136,7 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
 
 def _text(body: bytes) -> str | None:
     try:
-        return decompress(body)
+        return unpack(body)
     except (zlib.error, ValueError):
         return None
 

@@ -19,14 +19,12 @@ from trio_runner._errors import (
 )
 from trio_runner._timing import Timing
 from trio_runner.net._address import USER_AGENT, Address
+from trio_runner.net._deflating import OFFER, Deflating
 from trio_runner.net._interfaces import Session
 from trio_runner.net._registration import GATEWAY_STATUS, no_aggregator_behind, register
-from trio_runner.net._session import Dispatch, RpcSession
+from trio_runner.net._session import FRAME_BYTES_MAX, Dispatch, RpcSession
 from trio_runner.net._together import Gathering
 from trio_runner.protocol import engine_messages as em
-
-FRAME_BYTES_MAX = 16 * 1024 * 1024
-"""The largest message taken from the aggregator (bytes); its own server takes as much from us."""
 
 QUEUE_MAX = 64
 """Messages that trio-websocket holds for our reader; with few, a burst would starve its pings."""
@@ -93,9 +91,10 @@ class _Link:
         with trio.CancelScope() as wire, trio.fail_after(self._timing.dial_s) as patience:
             engine_id = await register(self._address, registration)
             stream = Gathering(await self._address.open())
+            deflating = Deflating(stream)
             try:
                 async with trio.open_nursery() as nursery:
-                    websocket = await _upgrade(nursery, stream, self._address)
+                    websocket = await _upgrade(nursery, deflating, self._address)
                     session = RpcSession(
                         websocket,
                         engine_id,
@@ -103,6 +102,7 @@ class _Link:
                         dispatch,
                         nursery.cancel_scope.cancel,
                         stream,
+                        deflating.is_on,
                     )
                     nursery.start_soon(session.run)
                     await session.ready()
@@ -145,7 +145,7 @@ async def _upgrade(
         stream,  # type: ignore[arg-type]
         address.authority,
         "/engine-rpc",
-        extra_headers=[(b"User-Agent", USER_AGENT.encode())],
+        extra_headers=[(b"User-Agent", USER_AGENT.encode()), OFFER],
         message_queue_size=QUEUE_MAX,
         max_message_size=FRAME_BYTES_MAX,
     )

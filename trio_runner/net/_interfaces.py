@@ -23,8 +23,8 @@ class Session(Protocol):
     def engine_id(self) -> str:
         """The id that the aggregator gave this engine."""
 
-    def send(self, sequence_number: int, body: str, answered: Answered) -> None:
-        """Hand over a message, encoded by `protocol.encode_body`, for sending.
+    def send(self, sequence_number: int, packed: bytes, answered: Answered) -> None:
+        """Hand over a message, as `protocol.pack` gave it, for sending.
 
         Return at once; messages go out in the order of the calls. If the link ends before the
         answer, `answered` is never called and the outcome is unknown.

@@ -6,8 +6,9 @@ neither the answers to us nor the next command. The writer sends what is queued,
 keepalive pings. The watch ends the session when the oldest unanswered call is too old; it looks
 when the oldest that it knew of is due, so that a call and its answer cost it nothing.
 
-What a message costs here is mostly what is below: so frames that are ready are written together, an
-answer that was the last one too is not parsed again, and no message has a task or scope of its own.
+What a message costs here is mostly what is below: so frames that are ready are written together, a
+message goes out compressed as it has waited, an answer that was the last one too is not parsed
+again, and no message has a task or scope of its own.
 """
 
 import functools
@@ -24,6 +25,7 @@ from trio_runner import protocol
 from trio_runner._errors import LinkLost, TrioRunnerError
 from trio_runner._publish import Doorbell
 from trio_runner._timing import Timing
+from trio_runner.net._deflating import Inflater
 from trio_runner.net._interfaces import Answered
 from trio_runner.net._together import Gathering
 from trio_runner.protocol import messages as m
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 CLOSE_S = 1
 """How long a close in order may take (s)."""
+
+FRAME_BYTES_MAX = 16 * 1024 * 1024
+"""The largest message taken from the aggregator (bytes); its own server takes as much from us."""
 
 CALLS_MAX = 64
 """Calls of the aggregator's that are open or whose answers are not written, at the most.
@@ -66,26 +71,34 @@ class RpcSession:
     _dispatch: Dispatch
     _cut: Callable[[], None]
     _stream: Gathering
+    _deflates: bool
+    """Whether messages of bytes are compressed texts."""
     _calls: OrderedDict[str, _Call] = field(factory=OrderedDict, init=False)
     _calls_made: int = field(default=0, init=False)
     _calls_received: int = field(default=0, init=False)
-    _messages: deque[str] = field(factory=deque, init=False)
-    _answers: deque[str] = field(factory=deque, init=False)
+    _messages: deque[str | bytes] = field(factory=deque, init=False)
+    _answers: deque[str | bytes] = field(factory=deque, init=False)
+    _inflater: Inflater = field(factory=lambda: Inflater(FRAME_BYTES_MAX), init=False)
     _something_to_write: Doorbell = field(factory=Doorbell, init=False)
     _identified: trio.Event = field(factory=trio.Event, init=False)
     _complaints: set[str] = field(factory=set, init=False)
     is_ending: bool = field(default=False, init=False)
     """Whether we have begun to close it or have cut it."""
 
-    def send(self, sequence_number: int, body: str, answered: Answered) -> None:
+    def send(self, sequence_number: int, packed: bytes, answered: Answered) -> None:
         """See `Session.send`."""
 
         def settle(result: object) -> None:
             answered(_decode_answer(result if isinstance(result, str) else repr(result)))
 
         call_id = self._note_call("a message", settle)
-        frame = protocol.encode_dispatch(call_id, self.engine_id, sequence_number, body)
-        self._write(self._messages, frame)
+        self._write(self._messages, self._frame(call_id, sequence_number, packed))
+
+    def _frame(self, call_id: str, sequence_number: int, packed: bytes) -> str | bytes:
+        if self._deflates:
+            return protocol.splice_dispatch(call_id, self.engine_id, sequence_number, packed)
+        body = protocol.unpack(packed)
+        return protocol.encode_dispatch(call_id, self.engine_id, sequence_number, body)
 
     async def aclose(self) -> None:
         """See `Session.aclose`."""
@@ -169,7 +182,7 @@ class RpcSession:
         self._calls[call_id] = _Call(what, deadline, answered)
         return call_id
 
-    def _write(self, line: deque[str], frame: str) -> None:
+    def _write(self, line: deque[str | bytes], frame: str | bytes) -> None:
         line.append(frame)
         self._something_to_write.ring()
 
@@ -198,8 +211,10 @@ class RpcSession:
         while True:
             text = await self._websocket.get_message()
             try:
+                if self._deflates and isinstance(text, bytes):
+                    text = self._inflater.text(text)
                 frame = protocol.decode_frame(text)
-            except protocol.DecodeError as error:
+            except (protocol.DecodeError, ValueError) as error:
                 raise LinkLost(
                     f"The aggregator sent a frame that is no remote call: {error}"
                 ) from None

@@ -2,6 +2,7 @@
 
     message objects <-> JSON objects (`encode`, `decode`) <-> text (`encode_json`, `decode_json`)
     calls and answers <-> text frames (`encode_request`, `encode_response`, `decode_frame`)
+    an engine message -> what waits (`encode_body`, `pack`) -> a frame (`splice_dispatch`)
 
 Whatever the other side sends, the decoders either return what they promise or raise `DecodeError`.
 """
@@ -18,6 +19,7 @@ from trio_runner.protocol._codec import (
 from trio_runner.protocol._errors import DecodeError
 from trio_runner.protocol._foreign import foreign, kind_of
 from trio_runner.protocol._json import loads
+from trio_runner.protocol._packed import pack, splice_dispatch, unpack
 from trio_runner.protocol._rpc import (
     DISPATCH,
     GET_ENGINE_ID,
@@ -63,4 +65,7 @@ __all__ = [
     "kind_of",
     "loads",
     "make_converter",
+    "pack",
+    "splice_dispatch",
+    "unpack",
 ]

@@ -65,11 +65,17 @@ def encode_dispatch(call_id: str, engine_id: str, sequence_number: int, body: st
     """
     if not body.startswith('{"'):
         raise ValueError(f"expected the text of a JSON object, found {found(body)}")
-    return (
+    head, tail = frame_around(call_id, engine_id, sequence_number)
+    return f"{head}{body[1:]}{tail}"
+
+
+def frame_around(call_id: str, engine_id: str, sequence_number: int) -> tuple[str, str]:
+    """Return what a frame of a dispatch has before and behind the message's own fields."""
+    head = (
         f'{{"request":{{"method":"{DISPATCH}","arguments":{{"message_json":{{'
-        f'"sequence_number":{sequence_number},"engine_id":{dumps(engine_id)},{body[1:]}}},'
-        f'"call_id":{dumps(call_id)}}},"response":null}}'
+        f'"sequence_number":{sequence_number},"engine_id":{dumps(engine_id)},'
     )
+    return head, f'}},"call_id":{dumps(call_id)}}},"response":null}}'
 
 
 def decode_frame(text: str | bytes) -> Request | Response:

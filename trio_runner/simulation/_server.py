@@ -19,6 +19,7 @@ import trio_websocket
 import wsproto.utilities
 from attrs import define, evolve, field, frozen
 
+from trio_runner.net._deflating import OFFER, Deflater, Deflating, Inflater
 from trio_runner.protocol import (
     DISPATCH,
     GET_ENGINE_ID,
@@ -251,8 +252,10 @@ class Aggregator(Ledger):
         request, raw = received
         self.requests.append(request)
         if request.path == RPC_PATH and request.headers.get("upgrade", "").lower() == "websocket":
-            replayed = trio.StapledStream(stream, _Replay(raw, stream))
-            await self._serve_websocket(replayed)
+            deflates = OFFER[1].decode() in request.headers.get(OFFER[0].decode().lower(), "")
+            wire = Deflating(stream, is_on=True) if deflates else stream
+            replayed = trio.StapledStream(wire, _Replay(raw, wire))
+            await self._serve_websocket(replayed, deflates=deflates)
         else:
             await stream.send_all(_encode_http(*self._answer(request)))
         self._notify()
@@ -282,20 +285,23 @@ class Aggregator(Ledger):
         reply = self.register(message, trio.current_time())
         return 200, "application/json", encode_json(reply)
 
-    async def _serve_websocket(self, stream: trio.abc.Stream) -> None:
+    async def _serve_websocket(self, stream: trio.abc.Stream, *, deflates: bool) -> None:
         # trio-websocket's reader fails on a ping, or a second close, that follows our close frame.
         try:
             async with trio.open_nursery() as nursery:
-                websocket = await _accept(nursery, stream)
+                websocket = await _accept(nursery, stream, [OFFER] if deflates else [])
                 if websocket is not None:
-                    await self._run_link(websocket)
+                    await self._run_link(websocket, deflates=deflates)
                 nursery.cancel_scope.cancel()
         except* (wsproto.utilities.LocalProtocolError, trio_websocket.ConnectionClosed):
             pass
 
-    async def _run_link(self, websocket: trio_websocket.WebSocketConnection) -> None:
+    async def _run_link(
+        self, websocket: trio_websocket.WebSocketConnection, *, deflates: bool
+    ) -> None:
         self._connections += 1
-        link = _Link(self, websocket, Connection(self._connections, trio.current_time()))
+        connection = Connection(self._connections, trio.current_time())
+        link = _Link(self, websocket, connection, Deflater() if deflates else None)
         self._links[link] = None
         try:
             await link.run()
@@ -336,6 +342,9 @@ class _Link:
     aggregator: Aggregator
     websocket: trio_websocket.WebSocketConnection
     connection: Connection
+    _deflater: Deflater | None
+    """None if messages are not compressed."""
+    _inflater: Inflater = field(factory=lambda: Inflater(MAX_MESSAGE_BYTES), init=False)
     ended: trio.Event = field(factory=trio.Event, init=False)
     _open: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _close_code: int = field(default=1000, init=False)
@@ -385,7 +394,7 @@ class _Link:
         self._waiting[request.call_id] = answered
         try:
             with trio.fail_after(CALL_DEADLINE_S):
-                await self.websocket.send_message(encode_request(request))
+                await self._send(encode_request(request))
                 return await answer.receive()
         except trio.TooSlowError:
             self.close(1000)
@@ -413,8 +422,10 @@ class _Link:
             while True:
                 text = await self.websocket.get_message()
                 try:
+                    if self._deflater is not None and isinstance(text, bytes):
+                        text = self._inflater.text(text)
                     frame = decode_frame(text)
-                except DecodeError as error:
+                except (DecodeError, ValueError) as error:
                     self.aggregator.bad_frames.append(str(error))
                     continue
                 if isinstance(frame, Request):
@@ -452,18 +463,22 @@ class _Link:
 
     async def _answer(self, request: Request, result: str) -> None:
         response = Response(result, "str", request.call_id)
-        await self.websocket.send_message(encode_response(response))
+        await self._send(encode_response(response))
+
+    async def _send(self, text: str) -> None:
+        deflater = self._deflater
+        await self.websocket.send_message(text if deflater is None else deflater.message(text))
 
 
 async def _accept(
-    nursery: trio.Nursery, stream: trio.abc.Stream
+    nursery: trio.Nursery, stream: trio.abc.Stream, headers: list[tuple[bytes, bytes]]
 ) -> trio_websocket.WebSocketConnection | None:
     """Answer the upgrade; None if it is none after all, which trio-websocket would wait on."""
     with trio.move_on_after(HANDSHAKE_DEADLINE_S):
         proposal = await trio_websocket.wrap_server_stream(
             nursery, stream, MESSAGE_QUEUE_SIZE, MAX_MESSAGE_BYTES
         )
-        return await proposal.accept()
+        return await proposal.accept(extra_headers=headers)
     return None
 
 

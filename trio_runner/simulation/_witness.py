@@ -5,7 +5,7 @@ from attrs import define, frozen
 
 from trio_runner._timing import Timing
 from trio_runner.net import Answered, Dialer, Session
-from trio_runner.protocol import MessageBase
+from trio_runner.protocol import MessageBase, unpack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation._oracle import Oracle
 from trio_runner.simulation._watched_link import WatchedLink
@@ -74,15 +74,15 @@ class _WatchedSession:
     def engine_id(self) -> str:
         return self._session.engine_id
 
-    def send(self, sequence_number: int, body: str, answered: Answered) -> None:
+    def send(self, sequence_number: int, packed: bytes, answered: Answered) -> None:
         def settle(answer: MessageBase) -> None:
             if self._witness.is_on:
                 self._witness.oracle.answer(self._link, sequence_number, answer)
             answered(answer)
 
         if self._witness.is_on:
-            self._witness.oracle.send(self._link, sequence_number, body)
-        self._session.send(sequence_number, body, settle)
+            self._witness.oracle.send(self._link, sequence_number, unpack(packed))
+        self._session.send(sequence_number, packed, settle)
 
     async def aclose(self) -> None:
         await self._session.aclose()

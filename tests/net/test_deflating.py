@@ -1,0 +1,232 @@
+"""Compressed messages over a websocket library that has none: at every byte, and end to end.
+
+The other end is wsproto's own permessage-deflate, which is not this project's.
+"""
+
+import zlib
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock, memory_stream_pair
+from wsproto.extensions import PerMessageDeflate
+
+from tests.net.peer import BODY, SUCCESS, Peer, linked
+from trio_runner import LinkLost
+from trio_runner.net._deflating import HEAD_MAX, Deflater, Deflating, Inflater
+from trio_runner.protocol import DISPATCH, MessageBase, Request, SuccessMessage, decode_json
+from trio_runner.protocol import aggregator_messages as am
+
+ANSWER = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+ACCEPTED = b"Sec-WebSocket-Extensions: permessage-deflate"
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """Return a server's frame."""
+    size = len(payload)
+    if size < 126:
+        return bytes([first, size]) + payload
+    head = b"\x7e" + size.to_bytes(2, "big") if size < 2**16 else b"\x7f" + size.to_bytes(8, "big")
+    return bytes([first]) + head + payload
+
+
+# Compressed texts, one of them in two pieces with a ping between, and one that is not compressed;
+# payloads that look like heads; sizes on either side of those at which a head grows.
+SENT = [
+    (0xC1, b"\xc1\x7e\xc1"),
+    (0x41, b"\x41" * 125),
+    (0x89, b"ping"),
+    (0x80, b"\xc1" * 126),
+    (0x81, b"not compressed"),
+    (0xC1, b"\xc1" * (2**16 - 1)),
+    (0xC1, b"\xc1" * 2**16),
+    (0xC1, b""),
+    (0x88, b"\x03\xe8"),
+]
+PASSED = {0xC1: 0x82, 0x41: 0x02}
+
+
+async def passed(pieces: list[bytes]) -> tuple[bytes, bool]:
+    """Return what comes of pieces of a server's bytes, and whether it is compressed."""
+    stream = Deflating(_Pieces(pieces))
+    received = b""
+    while data := await stream.receive_some():
+        received += data
+    return received, stream.is_on
+
+
+class _Pieces(trio.abc.Stream):
+    """A stream that yields these pieces, one at a time, and then ends."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = [piece for piece in pieces if piece]
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self._pieces.pop(0) if self._pieces else b""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise NotImplementedError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@given(st.lists(st.integers(0, 700), max_size=6), st.integers(1, 400))
+def test_frames_are_the_same_wherever_the_bytes_are_cut(cuts: list[int], every: int) -> None:
+    """The acceptance is taken out, compressed texts become messages of bytes, all else stays."""
+    sent = ANSWER + ACCEPTED + b"\r\n\r\n" + b"".join(frame(*each) for each in SENT)
+    expected = (
+        ANSWER
+        + b"\r\n"
+        + b"".join(frame(PASSED.get(first, first), payload) for first, payload in SENT)
+    )
+    places = sorted({0, *cuts, *range(0, 1000, every), len(sent)})
+    pieces = [sent[a:b] for a, b in pairwise(places)]
+    assert trio.run(passed, pieces) == (expected, True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ACCEPTED + b"; server_no_context_takeover; client_no_context_takeover",
+        ACCEPTED + b"; server_max_window_bits=12",
+        ACCEPTED.lower() + b" ",
+    ],
+)
+async def test_every_acceptance_that_can_be_kept_is(line: bytes) -> None:
+    head = ANSWER + line + b"\r\nServer: it\r\n\r\n"
+    assert await passed([head]) == (ANSWER + b"Server: it\r\n\r\n", True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # It would have to be offered, and kept: what waits is packed with a window of 32 kB.
+        ACCEPTED + b"; client_max_window_bits=9",
+        b"Sec-WebSocket-Extensions: x-webkit-deflate-frame",
+        b"X-Server: it",
+    ],
+)
+async def test_another_answer_is_handed_on_as_it_is(line: bytes) -> None:
+    """Also what follows it."""
+    sent = ANSWER + line + b"\r\n\r\n" + frame(0xC1, b"x")
+    assert await passed([sent]) == (sent, False)
+
+
+async def test_an_answer_without_an_end_is_not_kept_for_ever() -> None:
+    """From 16 kB on it is handed on, and what is above refuses it."""
+    sent = [b"HTTP/1.1 101 " + b"x" * HEAD_MAX, ACCEPTED + b"\r\n\r\n"]
+    assert await passed(sent) == (b"".join(sent), False)
+
+
+# End to end
+
+
+def deflated(behave: Callable[[Peer], Awaitable[None]]) -> Callable[[Peer], Awaitable[None]]:
+    """Return a script that accepts compression, opens the link and then behaves so."""
+
+    async def script(peer: Peer) -> None:
+        await peer.open([PerMessageDeflate()])
+        await behave(peer)
+
+    return script
+
+
+async def test_messages_answers_and_calls_go_compressed(autojump_clock: MockClock) -> None:
+    """What waits is sent as it is; calls and answers of the other side are understood."""
+    told: list[MessageBase] = []
+    requests: list[Request] = []
+
+    async def behave(peer: Peer) -> None:
+        for _ in range(3):
+            requests.append(await peer.request())
+            await peer.answer(requests[-1])
+        await peer.dispatch(am.ExecuteControlCommandMsg(name="Pause"), "1")
+        response = await peer.response()
+        assert decode_json(str(response.result)) == SuccessMessage()
+        await peer.listen()
+
+    async with linked(deflated(behave)) as link:
+        for number in range(3):
+            link.session.send(number, BODY, told.append)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not link.ended.is_set()
+        assert link.unit.commands == [("control", "Pause")]
+    assert told == [SuccessMessage()] * 3
+    assert [request.method for request in requests] == [DISPATCH] * 3
+    numbers = [request.arguments["message_json"]["sequence_number"] for request in requests]
+    assert numbers == [0, 1, 2]
+
+
+async def test_a_text_that_is_not_compressed_is_understood_too(autojump_clock: MockClock) -> None:
+    """The extension leaves it to the sender, message by message."""
+    told: list[MessageBase] = []
+
+    async def behave(peer: Peer) -> None:
+        request = await peer.request()
+        text = b'{"request":null,"response":{"result":%s,"result_type":"str","call_id":"%s"}}'
+        result = SUCCESS.replace('"', '\\"').encode()
+        await peer.send_raw(frame(0x81, text % (b'"' + result + b'"', request.call_id.encode())))
+        await peer.listen()
+
+    async with linked(deflated(behave)) as link:
+        link.session.send(1, BODY, told.append)
+        await trio.testing.wait_all_tasks_blocked()
+    assert told == [SuccessMessage()]
+
+
+BOMB = zlib.compressobj(9, wbits=-15)
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (b"\xff\xff\xff", "invalid"),
+        (
+            (BOMB.compress(b"0" * (16 * 2**20 + 1)) + BOMB.flush(zlib.Z_SYNC_FLUSH))[:-4],
+            "more than 16777216 bytes came of 163",
+        ),
+    ],
+)
+async def test_what_cannot_be_inflated_ends_the_link(
+    payload: bytes, why: str, autojump_clock: MockClock
+) -> None:
+    """Nonsense, and 16 MiB of zeros in 16 kB: the memory that it takes is bounded."""
+
+    async def behave(peer: Peer) -> None:
+        await peer.send_raw(frame(0xC1, payload))
+        await peer.listen()
+
+    async with linked(deflated(behave)) as link:
+        failure = await link.lost()
+    assert isinstance(failure, LinkLost)
+    assert why in str(failure)
+
+
+async def test_both_halves_are_each_others_opposite() -> None:
+    """What the server's half compresses the client's inflates, and there is a bound."""
+    deflater, inflater = Deflater(), Inflater(100)
+    texts = ["a" * 100, "", "ä" * 50, "a" * 100]
+    assert [inflater.text(deflater.message(text)) for text in texts] == texts
+    with pytest.raises(ValueError, match="more than 100 bytes"):
+        inflater.text(deflater.message("b" * 101))
+
+
+async def test_the_server_gets_what_the_client_sends(autojump_clock: MockClock) -> None:
+    """A message of bytes leaves as a compressed text; a text and a ping leave as they are."""
+    ours, theirs = memory_stream_pair()
+    client, server = Deflating(ours, is_on=True), Deflating(theirs, is_on=True)
+    for first, arrives in ((0x82, 0x82), (0x81, 0x81), (0x89, 0x89)):
+        masked = bytes([first, 0x83]) + b"mask" + b"abc"
+        await client.send_all(masked)
+        assert await server.receive_some() == bytes([arrives]) + masked[1:]
+    await client.send_all(b"\x82\x80mask")
+    assert await theirs.receive_some() == b"\xc1\x80mask"

@@ -1,0 +1,167 @@
+"""Compressed websocket messages (permessage-deflate, RFC 7692) below a library that has none.
+
+trio-websocket speaks no extension, but it carries any message of bytes as it is. So the payload is
+compressed above it, and here, below it, a frame's first byte is changed and no other: what leaves
+it as a message of bytes goes out as a compressed text, and what comes in as a compressed text
+reaches it as a message of bytes. Three rules make that right:
+
+1. The client offers the extension in a header of its own. If the server's answer accepts it, the
+   acceptance is taken out of the answer, since trio-websocket did not offer anything. An acceptance
+   of more than we can keep is left in, and refused there.
+2. Neither side sends messages of bytes of its own; a server that does breaks the link.
+3. Only the frame that begins a message says that it is compressed; those that continue it, and the
+   frames between them that are pings, pass through.
+
+A frame costs a look at its head. The payload is neither copied for it nor unmasked.
+"""
+
+import re
+import zlib
+
+import trio
+from attrs import define, field
+
+OFFER = (b"Sec-WebSocket-Extensions", b"permessage-deflate")
+"""The header with which a client offers it, and a server accepts it."""
+
+HEAD_MAX = 16 * 1024
+"""A longer answer to the upgrade (bytes) is handed on as it is: it is none of an aggregator's."""
+
+TEXT, BYTES, COMPRESSED_TEXT = 0x1, 0x2, 0x41
+"""The first byte of a frame without its highest bit, which tells the last frame of a message."""
+
+LAST = 0x80
+MASKED = 0x80
+
+_END = b"\x00\x00\xff\xff"
+"""The end of a flushed block, which every message leaves out."""
+
+# What it may say: the window that it asks of us would have to be kept, and is not on offer.
+_ACCEPTED = re.compile(
+    rb"\r\nSec-WebSocket-Extensions:[ \t]*permessage-deflate"
+    rb"(?:[ \t]*;[ \t]*(?:(?:server|client)_no_context_takeover|server_max_window_bits=\d+))*"
+    rb"[ \t]*(?=\r\n)",
+    re.IGNORECASE,
+)
+
+
+@define(eq=False)
+class Deflating(trio.abc.Stream):
+    """A stream beneath a websocket whose messages of bytes are compressed texts on the wire.
+
+    `is_on` is whether both sides have agreed on it: for a client it follows from the answer to its
+    upgrade, and is known when that is through; a server that has agreed gives it.
+    """
+
+    _stream: trio.abc.Stream
+    is_on: bool = False
+    _held: bytes = field(default=b"", init=False)
+    """Of an answer or of the head of a frame, which is not whole yet."""
+    _is_open: bool = field(init=False)
+    """Whether the answer to the upgrade has passed."""
+    _to_come: int = field(default=0, init=False)
+    """How much of the payload of a frame is still to come (bytes)."""
+
+    def __attrs_post_init__(self) -> None:
+        self._is_open = self.is_on
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        # trio-websocket hands over a frame at a time.
+        if self.is_on and data and data[0] == LAST | BYTES:
+            data = bytearray(data)
+            data[0] = LAST | COMPRESSED_TEXT
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        while True:
+            data = await self._stream.receive_some(max_bytes)
+            if not data:
+                return data
+            passing = self._pass(self._held + data if self._held else data)
+            if passing:
+                return passing
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def _pass(self, data: bytes | bytearray) -> bytes | bytearray:
+        """Return what can be handed on of what has come."""
+        self._held = b""
+        if self._is_open:
+            return self._frames(bytearray(data)) if self.is_on else data
+        head, end, rest = bytes(data).partition(b"\r\n\r\n")
+        if not end and len(head) < HEAD_MAX:
+            self._held = head
+            return b""
+        self._is_open = True
+        stripped, acceptances = _ACCEPTED.subn(b"", head + end[:2])
+        self.is_on = acceptances == 1
+        if not self.is_on:
+            return data
+        return stripped + end[2:] + (self._frames(bytearray(rest)) if rest else b"")
+
+    def _frames(self, data: bytearray) -> bytearray:
+        """Return the frames with their first bytes changed; keep a head that is not whole."""
+        at = self._to_come
+        while at < len(data):
+            size = _size(data, at)
+            if size is None:
+                self._held = bytes(data[at:])
+                del data[at:]
+                break
+            if data[at] & ~LAST == COMPRESSED_TEXT:
+                data[at] = data[at] & LAST | BYTES
+            at += size
+        self._to_come = max(0, at - len(data))
+        return data
+
+
+def _size(data: bytearray, at: int) -> int | None:
+    """Return the size of the frame that begins there, in bytes, None if its head is not whole."""
+    if len(data) < at + 2:
+        return None
+    size = data[at + 1] & ~MASKED
+    head = 6 if data[at + 1] & MASKED else 2
+    if size < 126:
+        return head + size
+    more = 2 if size == 126 else 8
+    if len(data) < at + 2 + more:
+        return None
+    return head + more + int.from_bytes(data[at + 2 : at + 2 + more], "big")
+
+
+@define(eq=False)
+class Inflater:
+    """Makes texts again of the compressed messages of one link, which build on each other.
+
+    Raises ValueError for one that is no compressed text, or of which more than `bytes_max` would
+    come.
+    """
+
+    bytes_max: int
+    _inflate: "zlib._Decompress" = field(factory=lambda: zlib.decompressobj(-15), init=False)
+
+    def text(self, message: bytes) -> str:
+        """Return the text that a message holds."""
+        try:
+            data = self._inflate.decompress(message + _END, self.bytes_max)
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+        if self._inflate.unconsumed_tail:
+            raise ValueError(f"more than {self.bytes_max} bytes came of {len(message)}")
+        return data.decode()
+
+
+@define(eq=False)
+class Deflater:
+    """Compresses the texts of one link, each building on those before; what a server does."""
+
+    _deflate: "zlib._Compress" = field(factory=lambda: zlib.compressobj(wbits=-15), init=False)
+
+    def message(self, text: str) -> bytes:
+        """Return the message that holds a text."""
+        data = self._deflate.compress(text.encode()) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+        return data.removesuffix(_END)
