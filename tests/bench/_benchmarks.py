@@ -107,13 +107,13 @@ def _limit(where: Pythons, module: str) -> float:
 
 
 def _rate(where: Pythons, module: str, side: str, count: int) -> tuple[float, float]:
-    """Return messages/s from the first to the last that arrives, and the engine's peak (bytes)."""
+    """Return messages/s from CatchingUp to the last that arrives, and the engine's peak (bytes)."""
     with receiver(where, module) as (sink, port):
         sink.tell("expect", count=count)
         with catching_up(where, side, port, count) as engine:
+            began = _began(engine)
             try:
-                took = sink.hear("first", CAUGHT_UP_S)
-                rate = (count - 1) / (took["last"] - took["first"])
+                rate = count / (sink.hear("first", CAUGHT_UP_S)["last"] - began)
             except queue.Empty:
                 rate = 0.0  # it loses the connection on the way, and what was under way with it
             peak = engine.ask("cost", "peak")["peak"]
@@ -149,10 +149,16 @@ def _over_distance(where: Pythons, side: str, round_trip_s: float) -> float:
         _, port = stack.enter_context(receiver(where, "distance", **far))
         sink.tell("expect", count=BACKLOG_2H)
         engine = stack.enter_context(catching_up(where, side, port, BACKLOG_2H))
+        began = _began(engine)
+        return float(sink.hear("first")["last"] - began)
+
+
+def _began(engine: Child) -> float:
+    """Wait until an engine begins to send its backlog; return when that was (s, monotonic)."""
+    state = engine.hear("state")
+    while state["state"] != "CatchingUp":
         state = engine.hear("state")
-        while state["state"] != "CatchingUp":
-            state = engine.hear("state")
-        return float(sink.hear("first")["last"] - state["at"])
+    return float(state["at"])
 
 
 def memory_per_message(where: Pythons, step: Step) -> list[Row]:

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import evolve
+from attrs import define, evolve, field
 
 from trio_runner import (
     AlreadyConnected,
     EngineDispatcher,
+    EngineRunner,
     SecretRefused,
     Timing,
     VersionRefused,
 )
+from trio_runner.net._together import Gathering
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import SimulatedEngine
 
@@ -46,6 +48,41 @@ async def test_a_unit_is_listed_as_ready_then_as_in_progress(aggregator: RealAgg
         await eventually(unit.api.state, lambda state: state == "ready")
     async with open_api(aggregator, "Listed unit") as api:
         await eventually(api.state, lambda state: state == "not_online")
+
+
+@define(eq=False)
+class _Overheard(Gathering):
+    """A stream whose incoming bytes are kept."""
+
+    heard: bytearray = field(factory=bytearray)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await super().receive_some(max_bytes)
+        self.heard += data
+        return data
+
+
+async def test_messages_go_compressed(aggregator: RealAggregator) -> None:
+    """The aggregator agrees to permessage-deflate, compresses, and takes what we send."""
+    streams: list[_Overheard] = []
+
+    async def open_stream(host: str, port: int) -> trio.abc.Stream:
+        streams.append(_Overheard(await trio.open_tcp_stream(host, port)))
+        return streams[-1]
+
+    engine = SimulatedEngine(name="Compressed unit")
+    dispatcher = EngineDispatcher(port=aggregator.port, handlers=engine, open_stream=open_stream)
+    runner = EngineRunner(dispatcher, engine, engine)
+    async with open_api(aggregator, "Compressed unit") as api, trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        await nursery.start(runner.run)
+        await eventually(api.process_values, bool)
+        nursery.cancel_scope.cancel()
+    head, _, frames = bytes(streams[-1].heard).partition(b"\r\n\r\n")
+    assert b"permessage-deflate" in head
+    assert frames[0] == 0xC1  # the last frame of a text, compressed
+    assert runner.statistics().outbox.set_aside == 0
+    assert runner.statistics().outbox.waiting == 0
 
 
 async def test_process_values_have_units_and_commands(aggregator: RealAggregator) -> None:
