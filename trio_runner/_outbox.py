@@ -12,6 +12,9 @@ An event counts as queued when `put` returns; until then the sender does not see
 behind it. In memory that is at once. An outbox with a journal on disk (`DurableOutbox`) is told of
 every change of the line, and has written the event by then.
 
+What a sample costs here is its encoding and packing, once: it is sent, and sent again, as it lies
+here. Only thinning looks at the whole line.
+
 The outbox may be filled from any thread.
 """
 

@@ -3,6 +3,9 @@
 The converter is keyed on (`_ns`, `_type`), as there are two classes `MethodMsg`. What is not finite
 is `null` on the wire. `null` decodes only where None is allowed: a tag's value that was infinite
 comes back as None, a message with a `tick_time` that was infinite is refused.
+
+`encode_body` is on the path of every sample: cattrs' generated code makes dicts, C makes text of
+them. Of what a sample costs in steady state it is an eighth; a body is made once and never again.
 """
 
 import functools

@@ -1,4 +1,8 @@
-"""Calls and answers of either side, as text frames of JSON; nothing here does I/O."""
+"""Calls and answers of either side, as text frames of JSON; nothing here does I/O.
+
+A frame is put around a message's text without a look at it; an answer's result is left as text, of
+which the session has nearly always seen the same before.
+"""
 
 from typing import Any
 
