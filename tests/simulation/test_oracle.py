@@ -8,7 +8,7 @@ import trio
 from attrs import evolve
 
 from trio_runner import MemoryOutbox, OutboxStatistics
-from trio_runner.protocol import ErrorMessage, SuccessMessage, encode_body
+from trio_runner.protocol import ErrorMessage, MessageBase, SuccessMessage, encode_body
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.simulation._oracle import Oracle
@@ -195,4 +195,33 @@ async def test_behind_a_slow_aggregator_a_state_may_have_to_wait(
         oracle.make(sample(number))
         await trio.sleep(1)
         oracle.check_second(NOTHING, BOUND, 1000)
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("answer", "found", "violation"),
+    [
+        (ErrorMessage(message="never"), None, None),
+        (ErrorMessage(message="never"), "a", "the outbox knows run a, open was None"),
+        (SuccessMessage(), "a", None),
+        (SuccessMessage(), None, "the outbox knows run None, open was a"),
+    ],
+)
+async def test_a_run_whose_beginning_was_set_aside_is_not_known_behind_a_crash(
+    answer: MessageBase, found: str | None, violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """Seed 441: an aggregator that refused all for a while had refused the beginning of a run."""
+    oracle = the_oracle()
+    link = oracle.open_link()
+    link.messages = 2
+    oracle.make(started("a"))
+    oracle.send(link, 1, encode_body(started("a")))
+    oracle.answer(link, 1, answer)
+    await trio.sleep(1)  # it is on disk now
+    gone = evolve(NOTHING, events_taken=1, delivered=1)
+    if isinstance(answer, ErrorMessage):
+        gone = evolve(NOTHING, events_taken=1, set_aside=1)
+    oracle.end_life("killed", durable=True, outbox=gone)
+    oracle.begin_life(durable=True, outbox=NOTHING)
+    oracle.find_open_run(found, "a", in_doubt=False)
     assert oracle.violation == violation
