@@ -225,3 +225,23 @@ async def test_a_run_whose_beginning_was_set_aside_is_not_known_behind_a_crash(
     oracle.begin_life(durable=True, outbox=NOTHING)
     oracle.find_open_run(found, "a", in_doubt=False)
     assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("durable", "violation"),
+    [(False, None), (True, f"the aggregator refused TagsUpdatedMsg: {OTHER_RUN}")],
+)
+async def test_a_beginning_told_once_more_behind_its_process_has_no_end(
+    durable: bool, violation: str | None
+) -> None:
+    """Seed 1568: an aggregator that hung had it in line, and the end was lost with the memory."""
+    oracle = the_oracle(durable=durable)
+    oracle.make(started("a"))
+    oracle.receive(started("a"), 1, None)
+    oracle.make(stopped("a"))
+    oracle.end_life("stopped", durable=durable, outbox=evolve(NOTHING, events_taken=2, waiting=2))
+    oracle.begin_life(durable=durable, outbox=evolve(NOTHING, waiting=2 * durable))
+    oracle.receive(started("a"), 2, "run a is active already")
+    oracle.make(sample(1))
+    oracle.receive(sample(1), 3, OTHER_RUN)
+    assert oracle.violation == violation

@@ -116,6 +116,8 @@ class Oracle:
     """What was sent with each number, None for a state."""
     _bodies: dict[Key, int] = field(factory=dict, init=False)
     """The hash of what was sent."""
+    _durable: bool = field(default=True, init=False)
+    """Whether the process that lives has its outbox on a disk."""
     _life_began: int = field(default=0, init=False)
     """How much was made before the process that lives."""
     _state_since: float = field(default=0.0, init=False)
@@ -177,7 +179,7 @@ class Oracle:
     def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has started, with what is in its outbox."""
         self._inherited = outbox.waiting + outbox.thinned + outbox.set_aside
-        self._state, self._link = "Started", None
+        self._state, self._link, self._durable = "Started", None, durable
         self._last_sample = self._state_since = trio.current_time()
         self._offline_s, self._life_began = OFFLINE_S, len(self.made)
         self._set_engine_run(None)
@@ -396,8 +398,7 @@ class Oracle:
     def _follow_run(self, key: Key) -> None:
         kind, run_id = key
         if kind == "RunStartedMsg":
-            # If its process has died with what it had in memory, so may the end of the run have.
-            self.taint = key in self.excused
+            self.taint = self._has_no_end(run_id)
             self._run = run_id
         elif kind == "RunStoppedMsg":
             # A run whose beginning was set aside cannot be the one that is on.
@@ -408,6 +409,18 @@ class Oracle:
             )
             self.taint = False
             self._run = None
+
+    def _has_no_end(self, run_id: str) -> bool:
+        """Tell whether a run that begins on the wire may be one that nobody will end.
+
+        Its end was lost, or may be, with a process that had it, or its beginning, in memory only.
+        """
+        beginning, end = ("RunStartedMsg", run_id), ("RunStoppedMsg", run_id)
+        if beginning in self.excused:
+            return True
+        if not self._durable and self._place.get(beginning, 0) < self._life_began:
+            return True  # who would have made its end is dead
+        return end in self.excused and run_id != self._engine_run
 
     # What is always true
 
