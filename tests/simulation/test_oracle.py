@@ -245,3 +245,28 @@ async def test_a_beginning_told_once_more_behind_its_process_has_no_end(
     oracle.make(sample(1))
     oracle.receive(sample(1), 3, OTHER_RUN)
     assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("ends_again", "violation"),
+    [(False, None), (True, "1 events never arrived, the first: [('RunStoppedMsg', 'a')]")],
+)
+async def test_an_end_that_a_torn_disk_forgot_need_not_come_while_its_run_goes_on(
+    ends_again: bool, violation: str | None
+) -> None:
+    """Seed 279: the process that found the run resumed it, and so did the next."""
+    oracle = the_oracle()
+    oracle.make(started("a"))
+    oracle.receive(started("a"), 1, None)
+    oracle.make(stopped("a"))
+    oracle.end_life("torn", durable=True, outbox=evolve(NOTHING, events_taken=2, waiting=2))
+    for _ in range(2):
+        oracle.begin_life(durable=True, outbox=NOTHING)
+        oracle.find_open_run("a", "a", in_doubt=True)
+        oracle.end_life("torn", durable=True, outbox=NOTHING)
+    oracle.begin_life(durable=True, outbox=NOTHING)
+    oracle.find_open_run("a", "a", in_doubt=True)
+    if ends_again:
+        oracle.make_end_of_run("a")
+    oracle.check_end(NOTHING)
+    assert oracle.violation == violation
