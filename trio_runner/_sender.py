@@ -197,10 +197,11 @@ class Sender:
         self._unanswered += 1
 
         def answered(answer: m.MessageBase) -> None:
+            if classify(answer) is Verdict.NOT_REGISTERED:
+                # It stays unanswered, and the bell still: nothing shall follow on this link.
+                raise LinkLost("The aggregator does not know this engine: registering anew.")
             self._unanswered -= 1
             self._bell.ring()
-            if classify(answer) is Verdict.NOT_REGISTERED:
-                raise LinkLost("The aggregator does not know this engine: registering anew.")
             judge(answer)
 
         self._session.send(sequence_number, packed, answered)

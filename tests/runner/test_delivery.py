@@ -6,10 +6,14 @@ from collections.abc import Iterator
 import pytest
 import trio
 import trio.testing
-from attrs import evolve
+from attrs import evolve, field, frozen
 
 from tests.unit import EPOCH, Named, Unit, World, world
-from trio_runner import RunStateChange
+from trio_runner import MemoryOutbox, RunStateChange
+from trio_runner._errors import LinkLost
+from trio_runner._publish import Doorbell
+from trio_runner._sender import Sender
+from trio_runner.net import Answered
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
@@ -245,6 +249,45 @@ async def test_an_engine_that_the_aggregator_does_not_know_registers_anew(
         assert trio.current_time() == 0.625
         assert len(w.aggregator.engine().registrations) == 2
         assert w.aggregator.engine().unit.run is not None
+
+
+@frozen
+class Paper:
+    """A session that keeps what is sent on it, for the test to answer."""
+
+    engine_id: str = "host_Unit"
+    sent: list[str] = field(factory=list)
+    answers: list[Answered] = field(factory=list)
+
+    def send(self, sequence_number: int, body: str, answered: Answered) -> None:
+        self.sent.append(body)
+        self.answers.append(answered)
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+    def abort(self) -> None:
+        """Do nothing."""
+
+
+async def test_nothing_follows_the_answer_that_ends_a_link(autojump_clock: Clock) -> None:
+    """Seed 248: a sample went out in the moment between that answer and the end of the link."""
+    outbox, unit, paper = MemoryOutbox(), Unit(), Paper()
+    outbox.put(unit.create_uod_info())
+    sender = Sender(paper, outbox, Doorbell())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.drain)
+        await trio.testing.wait_all_tasks_blocked()
+        paper.answers[0](m.SuccessMessage())
+        for _ in range(2):
+            outbox.put(unit.create_tag_updates_snapshot_msg())
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(paper.sent) == 2  # UodInfo and the first sample: the window begins at one
+        with pytest.raises(LinkLost):
+            paper.answers[1](m.ErrorMessage(message="No engine registered under id host_Unit"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(paper.sent) == 2
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_message_that_the_aggregator_fails_to_handle_is_tried_again(
