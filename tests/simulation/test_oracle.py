@@ -3,6 +3,10 @@
 That it sees what is broken, the mutants show.
 """
 
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
 import pytest
 import trio
 from attrs import evolve
@@ -13,6 +17,7 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.simulation._oracle import Oracle
 from trio_runner.simulation._trace import Trace
+from trio_runner.simulation._watched_link import SAMPLE
 
 BOUND = 20_000
 OTHER_RUN = "of run b, and run a is active"
@@ -173,29 +178,66 @@ async def test_a_beginning_that_came_behind_its_process_has_no_end(
 
 
 @pytest.mark.parametrize(
-    ("answer_s", "violation"),
+    ("event_at_s", "answer_s", "violation"),
     [
-        (1.0, None),
-        (0.1, f"{ALL_STATES} was not sent on this link"),
+        # Seed 90: it took as long to handle an event as the engine took to make the next.
+        pytest.param(range(8), 1.0, None, id="slow"),
+        # Seeds 484 and 871: the answer to the last of quick ones was lost.
+        pytest.param([1], math.inf, None, id="lost"),
+        pytest.param([1], 0.1, f"{ALL_STATES} was not sent on this link", id="quick"),
+        pytest.param([], 0.1, f"{ALL_STATES} was not sent on this link", id="none"),
     ],
 )
-async def test_behind_a_slow_aggregator_a_state_may_have_to_wait(
-    answer_s: float, violation: str | None, autojump_clock: trio.abc.Clock
+async def test_a_state_may_have_to_wait_for_the_answer_to_an_event(
+    event_at_s: Sequence[int],
+    answer_s: float,
+    violation: str | None,
+    autojump_clock: trio.abc.Clock,
 ) -> None:
-    """Seed 90: it took as long to handle an event as the engine took to make the next."""
+    """No state overtakes what may be the beginning or the end of the run that it tells of."""
     oracle = the_oracle()
     oracle.change_state("Started", "Connected")
     link = oracle.open_link()
     link.messages = 2
-    oracle.make(sample(0))
-    oracle.send(link, 1, encode_body(sample(0)))
-    await trio.sleep(answer_s)
-    oracle.answer(link, 1, SuccessMessage())
-    for number in range(1, 9):
-        oracle.make(sample(number))
+    bodies = iter(events(8))
+    answered_at = math.inf
+    for second in range(8):
+        if trio.current_time() >= answered_at:
+            oracle.answer(link, second, SuccessMessage())
+            answered_at = math.inf
+        if second in event_at_s:
+            event = next(bodies)
+            oracle.make(event)
+            oracle.send(link, second + 1, encode_body(event))
+            answered_at = trio.current_time() + answer_s
+        waiting = sum(1 for key in oracle.made if key[0] != SAMPLE and key not in oracle._answered)
+        oracle.make(sample(second))
+        oracle.check_second(evolve(NOTHING, events_taken=waiting, waiting=waiting), BOUND, 1000)
         await trio.sleep(1)
-        oracle.check_second(NOTHING, BOUND, 1000)
     assert oracle.violation == violation
+
+
+async def test_steady_state_is_counted_from_its_beginning_on_this_link(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Seed 3423: a link that came and was in steady state within a second was taken for the old."""
+    oracle = the_oracle()
+    oracle.change_state("Started", "Connected")
+    link = oracle.open_link()
+    link.told.update(ALL_STATES.split(", "))
+    oracle._shown = False
+    for second in range(8):
+        oracle.make(sample(second))
+        oracle.check_second(NOTHING, BOUND, 1000)
+        await trio.sleep(1)
+    oracle.close_link(link)
+    path = "Connected Failed Disconnected Reconnecting CatchingUp Reconnected"
+    oracle.open_link()
+    for before, after in pairwise(path.split()):
+        oracle.change_state(before, after)
+    oracle.make(sample(8))
+    oracle.check_second(NOTHING, BOUND, 1000)
+    assert oracle.violation is None
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,6 @@ CALL_S = 10.0
 WORK_S = 0.25
 """The work of ours that may stand at the aggregator (s)."""
 
-QUICK_S = 0.5
-"""An answer that takes longer is slow: a state may have to wait for one event after another (s)."""
-
 ROUNDING_S = 0.25
 
 
@@ -92,14 +89,13 @@ class WatchedLink:
     _in_line: int = field(default=1, init=False)
     """How many messages were unanswered when that sample was sent."""
 
-    @property
-    def is_quick(self) -> bool:
-        """Whether it is open and the last sample was answered soon."""
-        return self.is_open and self._least_s + self._in_line_s <= QUICK_S
-
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way, or its answer is."""
         return any(sent.key == key for sent in self._unanswered.values())
+
+    def is_state_unanswered(self, kind: str) -> bool:
+        """Tell whether a state is under way: the next of its type waits for its answer."""
+        return any(sent.kind == kind for sent in self._unanswered.values())
 
     def send(self, number: int, sent: Sent) -> None:
         """Check a message that goes out beside those that are unanswered."""
@@ -135,10 +131,12 @@ class WatchedLink:
     def _check_work(self) -> None:
         """Check that what stands at the aggregator is little, by what its answers have shown."""
         samples = 1 + sum(1 for sent in self._unanswered.values() if sent.key is not None)
-        # Who has seen few answers knows little of how long they take.
-        most = 4.0 + 2 * self._samples_answered
+        # Each answer lets one more be tried: who has seen few knows little of how long they take.
+        most = 1.0 + self._samples_answered
         if self._in_line_s > WORK_S:
-            most = min(most, max(2, 2 * self._in_line * WORK_S / self._in_line_s))
+            # So many stood there when the last one was sent, and this is what it then waited: as
+            # many as would have been done in time may stand there now; one always may.
+            most = min(most, max(1.0, self._in_line * WORK_S / self._in_line_s))
         self.expect(samples <= most, f"{samples} samples stand at the aggregator, not {most:.0f}")
 
     def answer(self, number: int) -> Sent | None:
