@@ -11,7 +11,7 @@ from attrs import evolve
 
 from tests.unit import Unit
 from trio_runner import DurableOutbox, MemoryOutbox
-from trio_runner._outbox import DELIVERY, ENTRY_BYTES, OUTBOX_BYTES_MAX, Delivery
+from trio_runner._outbox import DELIVERY, ENTRY_BYTES, OUTBOX_BYTES_MAX, Delivery, Entry
 from trio_runner.protocol import decode_json, encode_body, pack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
@@ -61,12 +61,17 @@ SAMPLE_BYTES = len(pack(encode_body(sample(0)))) + ENTRY_BYTES + 9
 """The room for a sample; their digits compress to within 9 bytes of each other."""
 
 
+def taken(outbox: MemoryOutbox) -> list[Entry]:
+    """Take all that waits."""
+    entries = []
+    while outbox.head() is not None:
+        entries.append(outbox.take())
+    return entries
+
+
 def waiting(outbox: MemoryOutbox) -> list[int]:
     """Take all that waits and return its sequence numbers."""
-    numbers = []
-    while outbox.head() is not None:
-        numbers.append(outbox.take().sequence_number)
-    return numbers
+    return [entry.sequence_number for entry in taken(outbox)]
 
 
 def test_every_message_of_an_engine_has_a_delivery_class() -> None:
@@ -163,6 +168,26 @@ def test_of_three_days_an_even_picture_stays_and_the_last_hour_whole(
     assert max(b - a for a, b in pairwise(kept)) <= 8 * 110
     assert outbox.statistics().thinned == len(times) - len(kept)
     assert sum("has reached its bound" in r.message for r in caplog.records) == 1
+
+
+@pytest.mark.parametrize("count", [40, 70, 100, 150])
+def test_where_events_leave_room_for_few_samples_these_are_still_spread_out(
+    make: Make, count: int
+) -> None:
+    """Seed 524: of 60 samples all but the first and the last ten were given up."""
+    events = [event(str(number)) for number in range(20)]
+    room = MemoryOutbox()
+    for message in events:
+        room.put(message)
+    outbox = make(bytes_max=room.statistics().bytes_waiting + 12 * SAMPLE_BYTES)
+    for number in range(count):
+        outbox.put(sample(number))
+        if number % 2 and events:
+            outbox.put(events.pop())
+    kept = [entry.sequence_number for entry in taken(outbox) if not entry.is_event]
+    # Five gaps at the least lie between the older half of them. None is above 8 thirds of the mean
+    # of its time.
+    assert max(b - a for a, b in pairwise(kept)) <= 8 / 3 * (count + 20) / 5
 
 
 def test_thinning_again_and_again_keeps_the_first_the_last_and_every_event(make: Make) -> None:
