@@ -38,15 +38,11 @@ def sample(number: int) -> em.TagsUpdatedMsg:
     return em.TagsUpdatedMsg(run_id=None, tags=[tag])
 
 
-def events(number: int, title: str = "") -> list[em.EngineMessage]:
+def events(number: int) -> list[em.EngineMessage]:
     """Return so many notifications, no two of them equal."""
     topic = mdl.NotificationTopic.RUN_PAUSE
-    bodies = [mdl.WebPushNotification(title=title, body=f"event {i}") for i in range(number)]
+    bodies = [mdl.WebPushNotification(title="", body=f"event {i}") for i in range(number)]
     return [em.WebPushNotificationMsg(notification=body, topic=topic) for body in bodies]
-
-
-BURST = events(BOUND // len(encode_body(events(1)[0])))
-"""What leaves nothing of the bound to samples."""
 
 
 def started(run_id: str) -> em.RunStartedMsg:
@@ -108,27 +104,30 @@ async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another(
 
 
 @pytest.mark.parametrize(
-    ("burst", "violation"),
+    ("events_waiting", "waiting", "violation"),
     [
-        pytest.param(BURST, None, id="many"),
-        # Seed 4539: the ends of runs, with their run logs, are few and long.
-        pytest.param(events(6, "3 kB " * 600), None, id="long"),
-        pytest.param([], "8 samples in a row were given up, and few beside them", id="none"),
+        # Seeds 524, 1028 and 4539: bursts of events, or long ones, left room for few samples.
+        pytest.param(43, 12 + 43, None, id="few"),
+        pytest.param(3, 12 + 3, None, id="few beside long events"),
+        pytest.param(0, 13, "8 samples in a row were given up, and few beside them", id="more"),
+        pytest.param(5, 18, "8 samples in a row were given up, and few beside them", id="beside"),
     ],
 )
-async def test_a_burst_of_events_may_take_the_place_of_all_samples(
-    burst: list[em.EngineMessage], violation: str | None, autojump_clock: trio.abc.Clock
+async def test_where_few_samples_have_room_they_may_lie_far_apart(
+    events_waiting: int, waiting: int, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Seed 1028: of 20 kB a burst of 43 events left nothing to the samples of half a minute."""
+    """An even picture by six of half a minute may have a hole of eight."""
     oracle = the_oracle()
     oracle.change_state("Started", "Failed")
-    for number in range(20):
+    samples = waiting - events_waiting + 8
+    for number in range(samples):
         await trio.sleep(1)
         oracle.make(sample(number))
-    for event in burst:
+    for event in events(events_waiting):
         oracle.make(event)
-    oracle.check_second(evolve(NOTHING, samples_taken=20, waiting=20), BOUND, 1000)
-    for number in [*range(6), *range(14, 20)]:
+    taken = evolve(NOTHING, samples_taken=samples, events_taken=events_waiting)
+    oracle.check_second(evolve(taken, thinned=8, waiting=waiting), BOUND, 1000)
+    for number in [*range(6), *range(14, samples)]:
         oracle.receive(sample(number), 1, None)
     oracle.thinned = 8
     oracle.excused.update(key for key in oracle.made if key[0] == "notification")
@@ -147,13 +146,11 @@ async def test_samples_thinned_behind_a_hole_show_that_it_is_not_cut_out(
         oracle.make(sample(number))
     for number in (0, 1, 10):  # 8 in a row are gone
         oracle.receive(sample(number), 1, None)
-    for event in BURST:
-        oracle.make(event)
-    oracle.check_second(evolve(NOTHING, samples_taken=20, waiting=20), BOUND, 1000)
+    taken = evolve(NOTHING, samples_taken=20)
+    oracle.check_second(evolve(taken, thinned=12, waiting=5, delivered=3), BOUND, 1000)
     for number in range(11, 20, 2):
         oracle.receive(sample(number), 1, None)
     oracle.thinned = 8 + 4
-    oracle.excused.update(key for key in oracle.made if key[0] == "notification")
     oracle.check_end(NOTHING)
     assert oracle.violation is None
 

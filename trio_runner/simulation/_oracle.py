@@ -16,7 +16,7 @@ import trio
 from attrs import define, field
 
 from trio_runner._outbox import OutboxStatistics
-from trio_runner.protocol import MessageBase, SuccessMessage, encode_body
+from trio_runner.protocol import MessageBase, SuccessMessage
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation._trace import Trace
 from trio_runner.simulation._watched_link import (
@@ -60,6 +60,9 @@ RETRY_WAIT_S = 1.0
 CUT_MIN = 8
 """So many samples missing in a row are cut off, unless many are missing beside them as well."""
 
+FEW = 12
+"""Who has room for no more samples gives up of the 6 oldest: what then stays may lie far apart."""
+
 COMMIT_S = 0.5
 """What a durable outbox may lose of samples, and forget of answers, when the process dies (s)."""
 
@@ -96,8 +99,6 @@ class Oracle:
     resent: int = field(default=0, init=False)
     _made_at: dict[Key, float] = field(factory=dict, init=False)
     _place: dict[Key, int] = field(factory=dict, init=False)
-    _event_bytes: dict[Key, int] = field(factory=dict, init=False)
-    """What each event takes of the outbox's bound at the least."""
     _newest: int = field(default=-1, init=False)
     """The place of the newest that was received."""
     _newest_on: dict[int, int] = field(factory=dict, init=False)
@@ -134,8 +135,10 @@ class Oracle:
     _last_sample: float | None = field(default=None, init=False)
     _healthy_disk_at: float = field(default=0.0, init=False)
     _run: str | None = field(default=None, init=False)
+    _thinned_before: int = field(default=0, init=False)
+    """What the process that lives had given up at the last check."""
     _crowded: set[Key] = field(factory=set, init=False)
-    """What waited while events alone took most of the outbox, so that no sample was sure of it."""
+    """What waited while the outbox had room for few samples, so that none was sure of it."""
 
     def expect(self, holds: object, what: str) -> None:
         """Note a violation unless something holds."""
@@ -154,8 +157,6 @@ class Oracle:
         if key[0] == SAMPLE:
             self._check_gap()
             self._last_sample = trio.current_time()
-        else:
-            self._event_bytes[key] = len(encode_body(message))
 
     def _add(self, key: Key) -> None:
         assert key not in self._place, f"{key} was made twice"
@@ -185,7 +186,7 @@ class Oracle:
         self._set_engine_run(None)
         self._failures.clear()
         self._healthy_disk_at = trio.current_time()
-        self._set_aside_now = 0
+        self._set_aside_now = self._thinned_before = 0
         if not durable:
             self._numbers.clear()
             self._numbered.clear()
@@ -438,9 +439,7 @@ class Oracle:
         self.check_books(outbox)
         if outbox.degraded is None:
             self._healthy_disk_at = now
-        waiting = self.made[self._newest + 1 :]
-        if sum(self._event_bytes.get(key, 0) for key in waiting) > bytes_max / 2:
-            self._crowded.update(waiting)
+        self._note_room(outbox)
         if outbox.bytes_waiting > bytes_max:
             # Events, the last samples, and what was sent and is unanswered, cannot be given up.
             over = outbox.bytes_waiting - bytes_max
@@ -453,6 +452,13 @@ class Oracle:
         self._check_told(outbox)
         if self._link is not None and self._link.is_open:
             self._link.check_waiting()
+
+    def _note_room(self, outbox: OutboxStatistics) -> None:
+        """Note what waits, if samples were given up and few are left that could be."""
+        if outbox.thinned > self._thinned_before:
+            self._thinned_before = outbox.thinned
+            if outbox.waiting - self._not_to_be_thinned() <= FEW:
+                self._crowded.update(self.made[self._newest + 1 :])
 
     def _check_gap(self) -> None:
         """Check that samples are taken as often as they shall be, link or not."""
