@@ -12,6 +12,9 @@ from trio_runner.simulation._world import World
 BEGIN_S, END_S = 5.0, 5.2
 """By then there is a link; most faults would last longer."""
 
+SEED_WITH_DISK = 1
+"""A world whose outbox is on a disk."""
+
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", FAULTS)
@@ -37,4 +40,21 @@ async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
         assert (aggregator.secret, aggregator.version) == ("", world.version)
         assert world.answer() is None
         assert world.disk is None or not (world.disk.is_full or world.disk.tears)
+        nursery.cancel_scope.cancel()
+
+
+async def test_power_that_found_no_write_to_fail_in_stays(
+    tmp_path: Path, autojump_clock: trio.abc.Clock
+) -> None:
+    """Seed 1026: it failed behind its fault, and nobody told the aggregator of the end."""
+    world = World(SEED_WITH_DISK, Trace(), tmp_path)
+    disk = world.disk
+    assert disk is not None
+    disk.is_full = True  # nothing is written
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run, 60.0, [Planned(0, BEGIN_S, "torn_write")])
+        await trio.sleep(BEGIN_S + 4.9)
+        assert disk.tears
+        await trio.sleep(0.2)
+        assert not disk.tears
         nursery.cancel_scope.cancel()

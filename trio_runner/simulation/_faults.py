@@ -432,6 +432,7 @@ async def torn_write(world: "World", rng: Random) -> None:
         try:
             await trio.sleep(5)
         finally:
+            world.disk.tears = False  # nothing was written
             world.forget_the_dead()
 
 

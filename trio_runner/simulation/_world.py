@@ -192,8 +192,6 @@ class World:
         """Behind the last fault a fresh event must arrive, and the state be steady, in time."""
         began = trio.current_time()
         self.trace.note("faults ended")
-        if self.disk is not None:
-            self.disk.tears = False
         await self._born.wait()
         life = self._life
         assert life is not None
