@@ -256,11 +256,11 @@ class Paper:
     """A session that keeps what is sent on it, for the test to answer."""
 
     engine_id: str = "host_Unit"
-    sent: list[str] = field(factory=list)
+    sent: list[bytes] = field(factory=list)
     answers: list[Answered] = field(factory=list)
 
-    def send(self, sequence_number: int, body: str, answered: Answered) -> None:
-        self.sent.append(body)
+    def send(self, sequence_number: int, packed: bytes, answered: Answered) -> None:
+        self.sent.append(packed)
         self.answers.append(answered)
 
     async def aclose(self) -> None:
