@@ -86,9 +86,12 @@ def _observe(
     event_s: list[float],
     ready_s: float = 120.0,
 ) -> tuple[float, float]:
-    """Return what an engine costs (CPU s/min) and the samples/s of all; note how late they are."""
+    """Return what an engine costs (CPU s/min) and the samples/s of all; note how late they are.
+
+    The receiver agrees to compression, as the aggregator does.
+    """
     with (
-        receiver(where, "sink", look=True) as (sink, port),
+        receiver(where, "sink", look=True, deflate=True) as (sink, port),
         running(
             where, side, [port] * count, 0.012 * count, changes=True, ready_s=ready_s
         ) as engines,
