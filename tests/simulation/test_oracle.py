@@ -135,6 +135,29 @@ async def test_where_few_samples_have_room_they_may_lie_far_apart(
     assert oracle.violation == violation
 
 
+async def test_what_arrives_behind_samples_that_a_burst_drove_out_does_not_hide_it(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Seed 12: a second later, when the oracle looked, the burst was on its way already."""
+    oracle = the_oracle()
+    oracle.change_state("Started", "Failed")
+    for number in range(20):
+        await trio.sleep(1)
+        oracle.make(sample(number))
+    oracle.check_second(evolve(NOTHING, samples_taken=20, waiting=20), BOUND, 1000)
+    burst = events(43)
+    for event in burst:
+        oracle.make(event)
+    oracle.receive(sample(0), 1, None)
+    oracle.receive(burst[0], 1, None)
+    taken = evolve(NOTHING, samples_taken=20, events_taken=43)
+    oracle.check_second(evolve(taken, thinned=19, waiting=42, delivered=2), BOUND, 1000)
+    oracle.thinned = 19
+    oracle.excused.update(key for key in oracle.made if key[0] == "notification")
+    oracle.check_end(NOTHING)
+    assert oracle.violation is None
+
+
 async def test_samples_thinned_behind_a_hole_show_that_it_is_not_cut_out(
     autojump_clock: trio.abc.Clock,
 ) -> None:

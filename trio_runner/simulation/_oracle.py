@@ -137,6 +137,8 @@ class Oracle:
     _run: str | None = field(default=None, init=False)
     _thinned_before: int = field(default=0, init=False)
     """What the process that lives had given up at the last check."""
+    _newest_before: int = field(default=-1, init=False)
+    """The place of the newest that was received by then."""
     _crowded: set[Key] = field(factory=set, init=False)
     """What waited while the outbox had room for few samples, so that none was sure of it."""
 
@@ -458,7 +460,9 @@ class Oracle:
         if outbox.thinned > self._thinned_before:
             self._thinned_before = outbox.thinned
             if outbox.waiting - self._not_to_be_thinned() <= FEW:
-                self._crowded.update(self.made[self._newest + 1 :])
+                # What is behind them may have arrived since.
+                self._crowded.update(self.made[self._newest_before + 1 :])
+        self._newest_before = self._newest
 
     def _check_gap(self) -> None:
         """Check that samples are taken as often as they shall be, link or not."""
