@@ -21,8 +21,9 @@ from trio_runner.simulation._aggregator import Connection
 from trio_runner.simulation._busy import BusyEngine, EngineBug
 from trio_runner.simulation._disk import SimulatedDisk
 from trio_runner.simulation._faults import FAULTS, Planned
+from trio_runner.simulation._ledger import Death
 from trio_runner.simulation._network import Network, Wire
-from trio_runner.simulation._oracle import Death, Oracle
+from trio_runner.simulation._oracle import Oracle
 from trio_runner.simulation._server import Aggregator
 from trio_runner.simulation._trace import Trace
 from trio_runner.simulation._watched_link import key_of

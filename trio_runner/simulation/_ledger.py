@@ -1,0 +1,284 @@
+"""Where everything is that a simulated engine made, and what may be missing of it at the end.
+
+A message is received and answered, or it waits, was thinned, was set aside, or was lost with what a
+process had in memory. The ledger checks that nothing else becomes of it, and that what is given up
+leaves an even picture.
+"""
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Literal
+
+import trio
+from attrs import define, field
+
+from trio_runner._outbox import OutboxStatistics
+from trio_runner.simulation._trace import Trace
+from trio_runner.simulation._watched_link import ROUNDING_S, SAMPLE, Key
+
+CUT_MIN = 8
+"""So many samples missing in a row are cut off, unless many are missing beside them as well."""
+
+FEW = 12
+"""Who has room for no more samples gives up of the 6 oldest: what then stays may lie far apart."""
+
+COMMIT_S = 0.5
+"""What a durable outbox may lose of samples, and forget of answers, when the process dies (s)."""
+
+Death = Literal["stopped", "raised", "killed", "torn"]
+"""How a process ended: in order, by a bug of its engine, at once, or at once in mid-commit."""
+
+
+@define(eq=False)
+class Ledger:
+    """The books; `on_violation` is called with the first rule that is broken."""
+
+    trace: Trace
+    on_violation: Callable[[str], None]
+    violation: str | None = field(default=None, init=False)
+    made: list[Key] = field(factory=list, init=False)
+    """Every event and sample that the engine made, in order."""
+    received: dict[Key, int] = field(factory=dict, init=False)
+    """How often the aggregator has got each."""
+    handled: set[Key] = field(factory=set, init=False)
+    """What the aggregator has carried out."""
+    excused: set[Key] = field(factory=set, init=False)
+    """What was lost with a process that had it in memory only."""
+    thinned: int = field(default=0, init=False)
+    """By the statistics of the processes that have ended."""
+    deaths: int = field(default=0, init=False)
+    """Processes that ended otherwise than in order."""
+    taint: bool = field(default=False, init=False)
+    """Whether the aggregator may take the next samples for another run's, through no fault."""
+    _made_at: dict[Key, float] = field(factory=dict, init=False)
+    _place: dict[Key, int] = field(factory=dict, init=False)
+    _newest: int = field(default=-1, init=False)
+    """The place of the newest that was received."""
+    _answered: dict[Key, float] = field(factory=dict, init=False)
+    _set_aside: dict[Key, float] = field(factory=dict, init=False)
+    _set_aside_now: int = field(default=0, init=False)
+    """How many the process that lives has set aside."""
+    _inherited: int = field(default=0, init=False)
+    _numbers: dict[Key, int] = field(factory=dict, init=False)
+    _numbered: dict[int, Key | None] = field(factory=dict, init=False)
+    """What was sent with each number, None for a state."""
+    _bodies: dict[Key, int] = field(factory=dict, init=False)
+    """The hash of what was sent."""
+    _durable: bool = field(default=True, init=False)
+    """Whether the process that lives has its outbox on a disk."""
+    _life_began: int = field(default=0, init=False)
+    """How much was made before the process that lives."""
+    _settled: int = field(default=0, init=False)
+    """How much was made before the outbox last was empty: nothing of that can wait any more."""
+    _engine_run: str | None = field(default=None, init=False)
+    """The run that the engine has."""
+    _engine_run_since: float = field(default=0.0, init=False)
+    _run: str | None = field(default=None, init=False)
+    """The run that the aggregator has."""
+    _healthy_disk_at: float = field(default=0.0, init=False)
+    _thinned_before: int = field(default=0, init=False)
+    """What the process that lives had given up at the last check."""
+    _newest_before: int = field(default=-1, init=False)
+    """The place of the newest that was received by then."""
+    _crowded: set[Key] = field(factory=set, init=False)
+    """What waited while the outbox had room for few samples, so that none was sure of it."""
+
+    def expect(self, holds: object, what: str) -> None:
+        """Note a violation unless something holds."""
+        if not holds and self.violation is None:
+            self.violation = what
+            self.trace.note(f"VIOLATION {what}")
+            self.on_violation(what)
+
+    # What was made
+
+    def _add(self, key: Key) -> None:
+        assert key not in self._place, f"{key} was made twice"
+        self.excused.discard(key)
+        self._place[key] = len(self.made)
+        self.made.append(key)
+        self._made_at[key] = trio.current_time()
+        if key[0] in ("RunStartedMsg", "RunStoppedMsg"):
+            self._set_engine_run(key[1] if key[0] == "RunStartedMsg" else None)
+        self.trace.note(f"made {' '.join(key)}")
+
+    def _set_engine_run(self, run_id: str | None) -> None:
+        self._engine_run, self._engine_run_since = run_id, trio.current_time()
+
+    def make_end_of_run(self, run_id: str) -> None:
+        """Note that the outbox ends a run that was open when the process died."""
+        self._add(("RunStoppedMsg", run_id))
+
+    # Processes
+
+    def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:
+        """Note that a process has started, with what is in its outbox."""
+        self._inherited = outbox.waiting + outbox.thinned + outbox.set_aside
+        self._durable, self._life_began = durable, len(self.made)
+        self._set_engine_run(None)
+        self._healthy_disk_at = trio.current_time()
+        self._set_aside_now = self._thinned_before = 0
+        if not durable:
+            self._numbers.clear()
+            self._numbered.clear()
+
+    def find_open_run(self, run_id: str | None, expected: str | None, *, in_doubt: bool) -> None:
+        """Check the run that the outbox of a new process knows."""
+        self._set_engine_run(run_id)
+        beginning = ("RunStartedMsg", str(expected))
+        if beginning in self._set_aside:
+            expected = None  # a run is known by its beginning, and that was given up
+        may_differ = in_doubt or beginning in self.excused
+        if in_doubt:
+            self._numbered.clear()  # how far they had come may not have been written
+            # Nor may the end of a run have been: this process ends it again, or a later one.
+            self._forget(("RunStoppedMsg", str(run_id)))
+        self.expect(
+            run_id == expected or may_differ, f"the outbox knows run {run_id}, open was {expected}"
+        )
+
+    def _forget(self, key: Key) -> None:
+        if self._place.pop(key, None) is not None:
+            self.excused.add(key)  # until it is made anew, which it is not while the run goes on
+        self._numbers.pop(key, None)
+        self._bodies.pop(key, None)
+        self._answered.pop(key, None)
+        self.received.pop(key, None)
+
+    def end_life(self, how: Death, *, durable: bool, outbox: OutboxStatistics) -> None:
+        """Note that a process has ended, and what it may have taken with it."""
+        self.check_books(outbox)
+        self.thinned += outbox.thinned
+        in_order = how in ("stopped", "raised")
+        if not in_order:
+            self.deaths += 1
+        now = trio.current_time()
+        since = -1.0
+        if durable:
+            since = now - COMMIT_S - ROUNDING_S if not in_order else now + 1
+            if outbox.degraded is not None:
+                since = self._healthy_disk_at - COMMIT_S - ROUNDING_S
+        if not durable:
+            self._check_loss(outbox)
+        if durable or outbox.waiting:
+            self._excuse(since, events=not durable or outbox.degraded is not None)
+        if how == "torn" and self.made:
+            self.excused.add(self.made[-1])
+        if not durable or outbox.degraded is not None:
+            # The beginning or the end of a run may be lost with it, or come once more.
+            self.taint = True
+
+    def _excuse(self, since: float, *, events: bool) -> None:
+        for key in self.made:
+            may_be_lost = self._made_at[key] >= since and (events or key[0] == SAMPLE)
+            if may_be_lost and key not in self.handled:
+                self.excused.add(key)
+        for answers in (self._answered, self._set_aside):
+            for key, at in list(answers.items()):
+                if at >= since:  # the answer may be forgotten
+                    del answers[key]
+                    if key not in self.handled:
+                        self.excused.add(key)
+
+    def _check_loss(self, outbox: OutboxStatistics) -> None:
+        """Check that a process takes with it what waited in its memory, and no more."""
+        here = self.made[self._life_began :]
+        lost = [key for key in here if key not in self.handled and key not in self._set_aside]
+        events = sum(1 for key in lost if key[0] != SAMPLE)
+        waiting, thinned = outbox.waiting, outbox.thinned
+        self.expect(events <= waiting, f"{events} events are lost, and {waiting} messages waited")
+        self.expect(
+            len(lost) <= waiting + thinned,
+            f"{len(lost)} messages are lost, {waiting} waited and {thinned} were given up",
+        )
+
+    # The run that the aggregator has
+
+    def _follow_run(self, key: Key) -> None:
+        kind, run_id = key
+        if kind == "RunStartedMsg":
+            self.taint = self._has_no_end(run_id)
+            self._run = run_id
+        elif kind == "RunStoppedMsg":
+            # A run whose beginning was set aside cannot be the one that is on.
+            known = ("RunStartedMsg", run_id) not in self._set_aside
+            self.expect(
+                self._run in (None, run_id) or not known,
+                f"RunStopped {run_id} came while {self._run} was on",
+            )
+            self.taint = False
+            self._run = None
+
+    def _has_no_end(self, run_id: str) -> bool:
+        """Tell whether a run that begins on the wire may be one that nobody will end.
+
+        Its end was lost, or may be, with a process that had it, or its beginning, in memory only.
+        """
+        beginning, end = ("RunStartedMsg", run_id), ("RunStoppedMsg", run_id)
+        if beginning in self.excused:
+            return True
+        if not self._durable and self._place.get(beginning, 0) < self._life_began:
+            return True  # who would have made its end is dead
+        return end in self.excused and run_id != self._engine_run
+
+    # At any time
+
+    def check_books(self, outbox: OutboxStatistics) -> None:
+        """Check that what was taken, or was left by an earlier process, is somewhere."""
+        gone = outbox.delivered + outbox.thinned + outbox.set_aside + outbox.waiting
+        taken = self._inherited + outbox.events_taken + outbox.samples_taken
+        self.expect(gone == taken, f"{taken} messages were taken, {gone} are accounted for")
+        self.expect(
+            outbox.set_aside == self._set_aside_now,
+            f"{outbox.set_aside} messages are said to be set aside, {self._set_aside_now} were",
+        )
+
+    def _note_room(self, outbox: OutboxStatistics) -> None:
+        """Note what waits, if samples were given up and few are left that could be."""
+        if outbox.thinned > self._thinned_before:
+            self._thinned_before = outbox.thinned
+            if outbox.waiting - self._not_to_be_thinned() <= FEW:
+                # What is behind them may have arrived since.
+                self._crowded.update(self.made[self._newest_before + 1 :])
+        self._newest_before = self._newest
+
+    def _may_an_event_wait(self) -> bool:
+        """Tell whether an event may be in the outbox, or under way, so that states wait for it."""
+        done = self._answered.keys() | self._set_aside.keys()
+        young = self.made[self._settled :]
+        return any(key[0] != SAMPLE and key not in done for key in young)
+
+    def _not_to_be_thinned(self) -> int:
+        done = self._answered.keys() | self._set_aside.keys()
+        newest = self.made[self._newest + 1 :]
+        events = sum(1 for key in newest if key[0] != SAMPLE)
+        return events + sum(1 for key in self._numbers if key not in done)
+
+    # At the end
+
+    def check_end(self, outbox: OutboxStatistics) -> None:
+        """Check what holds when all has been delivered."""
+        self.expect(outbox.waiting == 0, f"{outbox.waiting} messages were left waiting")
+        given_up = self.excused | self._set_aside.keys()
+        made = dict.fromkeys(self.made)  # once each: the end of a run may be made anew
+        missing = [key for key in made if key not in self.handled and key not in given_up]
+        events = [key for key in missing if key[0] != SAMPLE]
+        self.expect(not events, f"{len(events)} events never arrived, the first: {events[:1]}")
+        holes, told = len(missing) - len(events), self.thinned
+        right = holes == told if not (self.deaths or self.excused) else holes <= told
+        self.expect(right, f"{holes} samples never arrived, and {told} are said to be given up")
+        self._check_evenly_thin(set(missing))
+
+    def _check_evenly_thin(self, missing: set[Key]) -> None:
+        """Check that of a long outage no part is gone as a whole."""
+        samples = [key for key in self.made if key[0] == SAMPLE]
+        gone = [key in missing for key in samples]
+        place = 0
+        cut_off = missing - self._crowded
+        for is_gone, run in groupby(samples, cut_off.__contains__):
+            length, before = len(list(run)), place
+            place += length
+            if is_gone and length >= CUT_MIN:
+                beside = gone[max(0, before - 2 * length) : before], gone[place:][: 2 * length]
+                many = max(map(sum, beside)) * 4 >= length
+                self.expect(many, f"{length} samples in a row were given up, and few beside them")
