@@ -91,7 +91,7 @@ class Sampler:
                 return False
             self._snapshot_is_due = False
             if tags is not None:
-                self._outbox.put(evolve(tags, run_id=run_id))
+                self._outbox.put(tags if tags.run_id == run_id else evolve(tags, run_id=run_id))
             return True
 
     def take_states(self) -> None:
