@@ -329,7 +329,7 @@ def drop_events_at_the_bound(to: pytest.MonkeyPatch) -> None:
     _at_the_bound(to, lambda line: line[: len(line) // 2 : 2])
 
 
-@mutant("in a row")
+@mutant("in a row", seed=40)
 def cut_off_the_oldest(to: pytest.MonkeyPatch) -> None:
     """Give up the oldest half at the bound."""
 
