@@ -121,6 +121,12 @@ async def test_another_answer_is_handed_on_as_it_is(line: bytes) -> None:
     assert await passed([sent]) == (sent, False)
 
 
+async def test_a_refusal_is_handed_on_as_it_is() -> None:
+    """What a page says is not looked at for frames."""
+    sent = b"HTTP/1.1 404 Not Found\r\n" + ACCEPTED + b"\r\n\r\n\xc1\x7e"
+    assert await passed([sent]) == (sent, False)
+
+
 async def test_an_answer_without_an_end_is_not_kept_for_ever() -> None:
     """From 16 kB on it is handed on, and what is above refuses it."""
     sent = [b"HTTP/1.1 101 " + b"x" * HEAD_MAX, ACCEPTED + b"\r\n\r\n"]
@@ -218,6 +224,9 @@ async def test_both_halves_are_each_others_opposite() -> None:
     assert [inflater.text(deflater.message(text)) for text in texts] == texts
     with pytest.raises(ValueError, match="more than 100 bytes"):
         inflater.text(deflater.message("b" * 101))
+    # So small that all of the message has been read when its bound is reached.
+    with pytest.raises(ValueError, match="more than 100 bytes"):
+        Inflater(100).text(Deflater().message("c" * 101))
 
 
 async def test_the_server_gets_what_the_client_sends(autojump_clock: MockClock) -> None:

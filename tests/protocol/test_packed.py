@@ -59,6 +59,16 @@ def test_a_frame_is_its_packed_body_and_200_bytes(tags: int) -> None:
     )
 
 
+def test_an_engine_id_of_any_length_is_sent() -> None:
+    """The aggregator gives it; over 64 kB it is several blocks."""
+    body = sample(1)
+    for engine_id in ("e" * 70_000, "ü" * 40_000, "e" * 200_000):
+        frame = splice_dispatch("0" * 32, engine_id, 7, pack(body))
+        assert zlib.decompressobj(-15).decompress(frame + END).decode() == encode_dispatch(
+            "0" * 32, engine_id, 7, body
+        )
+
+
 def test_a_body_that_an_earlier_version_has_compressed_is_sent_too() -> None:
     """Those of version 0.1 were compressed in one piece."""
     body = sample(20)

@@ -98,7 +98,7 @@ class Deflating(trio.abc.Stream):
             return b""
         self._is_open = True
         stripped, acceptances = _ACCEPTED.subn(b"", head + end[:2])
-        self.is_on = acceptances == 1
+        self.is_on = acceptances == 1 and head.startswith(b"HTTP/1.1 101")
         if not self.is_on:
             return data
         return stripped + end[2:] + (self._frames(bytearray(rest)) if rest else b"")
@@ -147,10 +147,10 @@ class Inflater:
     def text(self, message: bytes) -> str:
         """Return the text that a message holds."""
         try:
-            data = self._inflate.decompress(message + _END, self.bytes_max)
+            data = self._inflate.decompress(message + _END, self.bytes_max + 1)
         except zlib.error as error:
             raise ValueError(str(error)) from None
-        if self._inflate.unconsumed_tail:
+        if len(data) > self.bytes_max:
             raise ValueError(f"more than {self.bytes_max} bytes came of {len(message)}")
         return data.decode()
 
