@@ -15,6 +15,9 @@ BACKLOGS = {1_000: 3, 10_000: 3, 50_000: 1}
 """How many messages wait, and in how many runs of either side."""
 
 LIMIT_COUNT = 20_000
+READY_S = 60.0
+"""What engines may take to be in steady state, once they are started (s)."""
+
 CAUGHT_UP_S = 100.0
 """Who is not through by then has lost the connection on the way: at 500 messages/s the longest is.
 """
@@ -48,16 +51,15 @@ def running(
     spread_s: float,
     *,
     changes: bool = False,
-    ready_s: float = 120.0,
 ) -> Generator[Child, None, None]:
     """Run an engine at each of these ports, all in steady state.
 
-    Raises queue.Empty if they are not all there within `ready_s` of the time they are spread over.
+    Raises queue.Empty if they are not all there soon behind the time they are spread over.
     """
     name = f"{side}{next(_names)}-"
     job: dict[str, Any] = {"job": "engines", "name": name, "ports": ports, "tags": 20}
     with child(where, side, **job, changes=changes, spread_s=spread_s) as engines:
-        engines.hear("ready", spread_s + ready_s)
+        engines.hear("ready", spread_s + READY_S)
         yield engines
 
 
