@@ -553,6 +553,25 @@ def test_the_rights_of_what_is_something_else_are_left_alone(path: Path) -> None
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
 
 
+def test_a_damaged_beginning_of_the_open_run_is_found_behind_its_end(
+    path: Path, tmp_path: Path
+) -> None:
+    """It is sent as it lies on the disk with every new link, also while the run's end waits."""
+    with DurableOutbox(path) as outbox:
+        outbox.put(UNIT.create_run_started_msg("a", 1.0))
+        outbox.delivered(outbox.take())
+        outbox.put(UNIT.create_run_stopped_msg("a"))
+        copy = crash(path, tmp_path / "copy")
+    db = sqlite3.connect(copy)
+    with db:
+        (body,) = db.execute("SELECT value FROM facts WHERE name = 'open_run_body'").fetchone()
+        damaged = body[:30] + bytes([body[30] ^ 1]) + body[31:]
+        db.execute("UPDATE facts SET value = ? WHERE name = 'open_run_body'", (damaged,))
+    db.close()
+    with pytest.raises(OutboxDamaged):
+        DurableOutbox(copy)
+
+
 def test_a_damaged_file_says_so_and_can_be_discarded(path: Path) -> None:
     """Pages full of rubbish are found when it is opened; what can be read can be exported."""
     with DurableOutbox(path) as outbox:

@@ -4,8 +4,8 @@ What may go out now is decided at once and without I/O (`_may_send`), then hande
 The sender waits in one place only, for the doorbell, which rings when something was put into the
 outbox and when an answer came.
 
-Every message passes here: none is encoded, copied or given a task, and as many as may go out go in
-one step of this task. When they catch up, a sixth of the engine's time is spent here.
+Every message passes here: no event or sample is encoded or given a task, and as many as may go out
+go in one step of this task. When they catch up, a sixth of the engine's time is spent here.
 """
 
 import logging

@@ -88,7 +88,9 @@ def test_frames_are_the_same_wherever_the_bytes_are_cut(cuts: list[int], every: 
         + b"\r\n"
         + b"".join(frame(PASSED.get(first, first), payload) for first, payload in SENT)
     )
-    places = sorted({0, *cuts, *range(0, 1000, every), len(sent)})
+    # In the answer and the small frames, and in the heads of the large ones behind them.
+    heads = [len(sent) - 2**16 - offset for offset in range(-4, 24)]
+    places = sorted({0, *cuts, *range(0, 1000, every), *heads[:: every % 5 + 1], len(sent)})
     pieces = [sent[a:b] for a, b in pairwise(places)]
     assert trio.run(passed, pieces) == (expected, True)
 
@@ -111,6 +113,9 @@ async def test_every_acceptance_that_can_be_kept_is(line: bytes) -> None:
     [
         # It would have to be offered, and kept: what waits is packed with a window of 32 kB.
         ACCEPTED + b"; client_max_window_bits=9",
+        ACCEPTED + b"\r\n ; client_max_window_bits=9",  # the same, folded
+        ACCEPTED + b"; server_max_window_bits=99",
+        ACCEPTED + b"\r\n" + ACCEPTED,
         b"Sec-WebSocket-Extensions: x-webkit-deflate-frame",
         b"X-Server: it",
     ],
@@ -121,16 +126,39 @@ async def test_another_answer_is_handed_on_as_it_is(line: bytes) -> None:
     assert await passed([sent]) == (sent, False)
 
 
-async def test_a_refusal_is_handed_on_as_it_is() -> None:
-    """What a page says is not looked at for frames."""
-    sent = b"HTTP/1.1 404 Not Found\r\n" + ACCEPTED + b"\r\n\r\n\xc1\x7e"
-    assert await passed([sent]) == (sent, False)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"HTTP/1.1 403 Forbidden\r\n" + ACCEPTED + b"\r\n\r\nA",
+        b"HTTP/1.1 404 Not Found\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 101 " + b"x" * HEAD_MAX,
+        b"HTTP/1.1 101 It\r\n" + ACCEPTED + b"\r\nX: " + b"x" * HEAD_MAX,
+    ],
+)
+async def test_what_is_no_acceptance_is_handed_on_at_once(sent: bytes) -> None:
+    """What is above has something to say of it, and shall not have to wait for its end."""
+    stream = Deflating(_Pieces([sent]))
+    assert await stream.receive_some() == sent
+    assert not stream.is_on
 
 
-async def test_an_answer_without_an_end_is_not_kept_for_ever() -> None:
-    """From 16 kB on it is handed on, and what is above refuses it."""
-    sent = [b"HTTP/1.1 101 " + b"x" * HEAD_MAX, ACCEPTED + b"\r\n\r\n"]
-    assert await passed(sent) == (b"".join(sent), False)
+async def test_a_long_answer_and_one_with_bare_line_ends_are_understood() -> None:
+    """h11 takes both."""
+    cookie = b"Set-Cookie: " + b"x" * 20_000 + b"\r\n"
+    sent = ANSWER + cookie + ACCEPTED + b"\r\n\r\n" + frame(0xC1, b"x")
+    assert await passed([sent[:16_384], sent[16_384:]]) == (
+        ANSWER + cookie + b"\r\n" + frame(0x82, b"x"),
+        True,
+    )
+    bare = (ANSWER + ACCEPTED + b"\r\n\r\n").replace(b"\r", b"")
+    assert await passed([bare]) == ((ANSWER + b"\r\n").replace(b"\r", b""), True)
+
+
+async def test_what_is_held_at_the_end_is_handed_on() -> None:
+    for sent in (ANSWER, ANSWER + ACCEPTED + b"\r\n\r\n\xc1"):
+        received, _ = await passed([sent])
+        assert received == sent.replace(ACCEPTED + b"\r\n", b"")
 
 
 # End to end
@@ -239,3 +267,14 @@ async def test_the_server_gets_what_the_client_sends(autojump_clock: MockClock) 
         assert await server.receive_some() == bytes([arrives]) + masked[1:]
     await client.send_all(b"\x82\x80mask")
     assert await theirs.receive_some() == b"\xc1\x80mask"
+    # Two at once: where the second begins depends on the mask of the first.
+    await ours.send_all(b"\xc1\x81maskc" + b"\xc1\x80mask")
+    assert await server.receive_some() == b"\x82\x81maskc" + b"\x82\x80mask"
+
+
+async def test_a_sender_may_end_its_stream_with_a_message() -> None:
+    """RFC 7692, 7.2.3.4: a block that is marked as the last is allowed."""
+    inflater = Inflater(100)
+    for text in ("one", "two"):
+        last = zlib.compressobj(wbits=-15)
+        assert inflater.text(last.compress(text.encode()) + last.flush() + b"\x00") == text

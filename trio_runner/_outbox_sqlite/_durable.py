@@ -274,6 +274,7 @@ class DurableOutbox(MemoryOutbox):
         self._numbers = numbers if isinstance(numbers, int) else 0
         if isinstance(number, int) and isinstance(body, bytes) and isinstance(taken_at, float):
             self.open_run = Entry(number, em.RunStartedMsg, body, taken_at, tries=1)
+            decode_json(self.open_run.text)  # it is sent as it lies here: is it whole?
         for name, kind in KEPT_STATES.items():
             state = facts.get(name)
             if isinstance(state, bytes):

@@ -8,11 +8,12 @@ reaches it as a message of bytes. Three rules make that right:
 1. The client offers the extension in a header of its own. If the server's answer accepts it, the
    acceptance is taken out of the answer, since trio-websocket did not offer anything. An acceptance
    of more than we can keep is left in, and refused there.
-2. Neither side sends messages of bytes of its own; a server that does breaks the link.
+2. Neither side sends messages of bytes of its own; what a server sends so is taken for compressed,
+   and breaks the link if it is not.
 3. Only the frame that begins a message says that it is compressed; those that continue it, and the
    frames between them that are pings, pass through.
 
-A frame costs a look at its head. The payload is neither copied for it nor unmasked.
+A frame costs a look at its head and a copy of its bytes; nothing is unmasked.
 """
 
 import re
@@ -24,10 +25,13 @@ from attrs import define, field
 OFFER = (b"Sec-WebSocket-Extensions", b"permessage-deflate")
 """The header with which a client offers it, and a server accepts it."""
 
-HEAD_MAX = 16 * 1024
-"""A longer answer to the upgrade (bytes) is handed on as it is: it is none of an aggregator's."""
+SWITCHES = b"HTTP/1.1 101"
+"""How an answer begins that may accept it."""
 
-TEXT, BYTES, COMPRESSED_TEXT = 0x1, 0x2, 0x41
+HEAD_MAX = 32 * 1024
+"""A longer answer (bytes) is handed on as it is, and refused above."""
+
+BYTES, COMPRESSED_TEXT = 0x2, 0x41
 """The first byte of a frame without its highest bit, which tells the last frame of a message."""
 
 LAST = 0x80
@@ -38,11 +42,14 @@ _END = b"\x00\x00\xff\xff"
 
 # What it may say: the window that it asks of us would have to be kept, and is not on offer.
 _ACCEPTED = re.compile(
-    rb"\r\nSec-WebSocket-Extensions:[ \t]*permessage-deflate"
-    rb"(?:[ \t]*;[ \t]*(?:(?:server|client)_no_context_takeover|server_max_window_bits=\d+))*"
-    rb"[ \t]*(?=\r\n)",
+    rb"(?<=\n)Sec-WebSocket-Extensions:[ \t]*permessage-deflate"
+    rb"(?:[ \t]*;[ \t]*"
+    rb"(?:(?:server|client)_no_context_takeover|server_max_window_bits=(?:[89]|1[0-5])))*"
+    rb"[ \t]*\r?\n(?![ \t])",
     re.IGNORECASE,
 )
+
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 
 @define(eq=False)
@@ -78,9 +85,10 @@ class Deflating(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         while True:
             data = await self._stream.receive_some(max_bytes)
+            held, self._held = self._held, b""
             if not data:
-                return data
-            passing = self._pass(self._held + data if self._held else data)
+                return held
+            passing = self._pass(held + data if held else data)
             if passing:
                 return passing
 
@@ -88,20 +96,27 @@ class Deflating(trio.abc.Stream):
         await self._stream.aclose()
 
     def _pass(self, data: bytes | bytearray) -> bytes | bytearray:
-        """Return what can be handed on of what has come."""
-        self._held = b""
-        if self._is_open:
-            return self._frames(bytearray(data)) if self.is_on else data
-        head, end, rest = bytes(data).partition(b"\r\n\r\n")
-        if not end and len(head) < HEAD_MAX:
-            self._held = head
+        """Return what can be handed on of what has come, and hold the rest."""
+        if not self._is_open:
+            return self._answer(bytes(data))
+        return self._frames(bytearray(data)) if self.is_on else data
+
+    def _answer(self, data: bytes) -> bytes | bytearray:
+        """Take the acceptance out of the answer to the upgrade, as soon as that is whole."""
+        end = _END_OF_HEAD.search(data)
+        may_accept = data[: len(SWITCHES)] == SWITCHES[: len(data)]
+        if end is None and may_accept and len(data) < HEAD_MAX:
+            self._held = data
             return b""
         self._is_open = True
-        stripped, acceptances = _ACCEPTED.subn(b"", head + end[:2])
-        self.is_on = acceptances == 1 and head.startswith(b"HTTP/1.1 101")
-        if not self.is_on:
+        if end is None or not may_accept:
             return data
-        return stripped + end[2:] + (self._frames(bytearray(rest)) if rest else b"")
+        head, rest = data[: end.end()], data[end.end() :]
+        stripped, acceptances = _ACCEPTED.subn(b"", head)
+        if acceptances != 1:
+            return data
+        self.is_on = True
+        return stripped + self._frames(bytearray(rest))
 
     def _frames(self, data: bytearray) -> bytearray:
         """Return the frames with their first bytes changed; keep a head that is not whole."""
@@ -152,6 +167,8 @@ class Inflater:
             raise ValueError(str(error)) from None
         if len(data) > self.bytes_max:
             raise ValueError(f"more than {self.bytes_max} bytes came of {len(message)}")
+        if self._inflate.eof:  # a sender may end its stream with a message and begin another
+            self._inflate = zlib.decompressobj(-15)
         return data.decode()
 
 

@@ -6,9 +6,9 @@ end, both at whole bytes. So what belongs in front of the first field and behind
 there, as blocks that are not compressed, and all of it is the payload of a websocket frame under
 permessage-deflate (RFC 7692), without a byte of the body being touched.
 
-What it costs: 13 bytes more for a body that waits and some 200 that are not compressed in each
-frame; it saves unpacking, encoding, compressing and masking the rest, and nine tenths of a body on
-the wire.
+What it costs: 13 bytes more for a body that waits and some 180 that are not compressed in each
+frame; it saves unpacking, encoding and compressing, and of a sample of 20 tags four fifths of what
+would be masked and go over the wire.
 """
 
 import zlib

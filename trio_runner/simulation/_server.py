@@ -421,11 +421,15 @@ class _Link:
         with suppress(trio_websocket.ConnectionClosed):
             while True:
                 text = await self.websocket.get_message()
-                try:
-                    if self._deflater is not None and isinstance(text, bytes):
+                if self._deflater is not None and isinstance(text, bytes):
+                    try:
                         text = self._inflater.text(text)
+                    except ValueError:
+                        self.close(1009)
+                        return
+                try:
                     frame = decode_frame(text)
-                except (DecodeError, ValueError) as error:
+                except DecodeError as error:
                     self.aggregator.bad_frames.append(str(error))
                     continue
                 if isinstance(frame, Request):
