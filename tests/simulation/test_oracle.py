@@ -237,6 +237,36 @@ async def test_a_state_may_have_to_wait_for_the_answer_to_an_event(
     assert oracle.violation == violation
 
 
+async def test_an_event_that_a_failed_disk_brings_back_may_wait_again(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Seed 535: its answer was known in memory alone, and states had to wait for it once more."""
+    oracle = the_oracle()
+    (event,) = events(1)
+    lives = (
+        evolve(NOTHING, events_taken=1, delivered=1, degraded="full"),
+        evolve(NOTHING, waiting=1),
+    )
+    for life, outbox in enumerate(lives):
+        if life:
+            oracle.end_life("killed", durable=True, outbox=lives[0])
+            oracle.begin_life(durable=True, outbox=outbox)
+        else:
+            oracle.make(event)
+        oracle.change_state("Started", "Connected")
+        link = oracle.open_link()
+        link.messages = 2
+        oracle.send(link, 1, encode_body(event))
+        if not life:
+            oracle.answer(link, 1, SuccessMessage())
+            oracle.check_second(outbox, BOUND, 1000)
+    for second in range(8):
+        oracle.make(sample(second))
+        oracle.check_second(lives[1], BOUND, 1000)
+        await trio.sleep(1)
+    assert oracle.violation is None
+
+
 async def test_steady_state_is_counted_from_its_beginning_on_this_link(
     autojump_clock: trio.abc.Clock,
 ) -> None:

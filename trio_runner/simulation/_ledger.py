@@ -118,6 +118,7 @@ class Ledger:
         self._set_engine_run(None)
         self._healthy_disk_at = trio.current_time()
         self._set_aside_now = self._thinned_before = 0
+        self._settled = 0  # what had gone may be back, if the disk was not told
         if not durable:
             self._numbers.clear()
             self._numbered.clear()
