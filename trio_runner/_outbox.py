@@ -1,12 +1,11 @@
 """The only place where messages wait, and the three rules by which they do.
 
 A message is encoded and packed when it is put in and from then on is bytes, which go out as they
-are. Events and samples
-stand in one line, in the order in which they were taken. The sender takes from its head; what it
-has taken stays here, as in flight, until the aggregator's answer says that it has it. When a link
-is lost, what was in flight goes back to the head: its outcome is unknown, so it is sent again, with
-its old sequence number, before anything newer. Of a state message only the latest is kept, outside
-the line.
+are. Events and samples stand in one line, in the order in which they were taken. The sender takes
+from its head; what it has taken stays here, as in flight, until the aggregator's answer says that
+it has it. When a link is lost, what was in flight goes back to the head: its outcome is unknown, so
+it is sent again, with its old sequence number, before anything newer. Of a state message only the
+latest is kept, outside the line.
 
 An event counts as queued when `put` returns; until then the sender does not see it, nor what stands
 behind it. In memory that is at once. An outbox with a journal on disk (`DurableOutbox`) is told of

@@ -38,6 +38,16 @@ def sample(number: int) -> em.TagsUpdatedMsg:
     return em.TagsUpdatedMsg(run_id=None, tags=[tag])
 
 
+async def twenty_samples_offline() -> Oracle:
+    """Return an oracle that has seen 20 samples made, a second apart, and no link."""
+    oracle = the_oracle()
+    oracle.change_state("Started", "Failed")
+    for number in range(20):
+        await trio.sleep(1)
+        oracle.make(sample(number))
+    return oracle
+
+
 def events(number: int) -> list[em.EngineMessage]:
     """Return so many notifications, no two of them equal."""
     topic = mdl.NotificationTopic.RUN_PAUSE
@@ -139,11 +149,7 @@ async def test_what_arrives_behind_samples_that_a_burst_drove_out_does_not_hide_
     autojump_clock: trio.abc.Clock,
 ) -> None:
     """Seed 12: a second later, when the oracle looked, the burst was on its way already."""
-    oracle = the_oracle()
-    oracle.change_state("Started", "Failed")
-    for number in range(20):
-        await trio.sleep(1)
-        oracle.make(sample(number))
+    oracle = await twenty_samples_offline()
     oracle.check_second(evolve(NOTHING, samples_taken=20, waiting=20), BOUND, 1000)
     burst = events(43)
     for event in burst:
@@ -162,11 +168,7 @@ async def test_samples_thinned_behind_a_hole_show_that_it_is_not_cut_out(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     """Seed 118: a burst of events fell on what is behind it, and hid that it is thin as well."""
-    oracle = the_oracle()
-    oracle.change_state("Started", "Failed")
-    for number in range(20):
-        await trio.sleep(1)
-        oracle.make(sample(number))
+    oracle = await twenty_samples_offline()
     for number in (0, 1, 10):  # 8 in a row are gone
         oracle.receive(sample(number), 1, None)
     taken = evolve(NOTHING, samples_taken=20)

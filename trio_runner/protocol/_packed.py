@@ -22,12 +22,11 @@ _LEVEL = 1
 _BRACE = "{"
 
 
-def _packed_brace() -> bytes:
-    packer = zlib.compressobj(_LEVEL)
+def _packed_brace(packer: "zlib._Compress") -> bytes:
     return packer.compress(_BRACE.encode()) + packer.flush(zlib.Z_FULL_FLUSH)
 
 
-_HEAD = _packed_brace()
+_HEAD = _packed_brace(zlib.compressobj(_LEVEL))
 """How every packed body begins: zlib's header, the brace, and an end that is a whole byte."""
 
 _TAIL = 6
@@ -48,7 +47,7 @@ def pack(text: str) -> bytes:
     if not text.startswith('{"'):
         raise ValueError(f"expected the text of a JSON object, found {found(text)}")
     packer = zlib.compressobj(_LEVEL)
-    head = packer.compress(_BRACE.encode()) + packer.flush(zlib.Z_FULL_FLUSH)
+    head = _packed_brace(packer)
     body = packer.compress(text[1:].encode()) + packer.flush(zlib.Z_SYNC_FLUSH)
     return head + body + packer.flush()
 
