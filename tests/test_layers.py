@@ -13,6 +13,8 @@ ROOT = Path(trio_runner.__file__).parent
 LAYERS = {
     "_errors": 0,
     "_backoff": 0,
+    "_groups": 0,
+    "_say_once": 0,
     "_states": 0,
     "_timing": 0,
     "protocol": 1,

@@ -1,0 +1,43 @@
+"""Log a thing loudly the first time and quietly from then on."""
+
+import logging
+
+from attrs import define, field
+
+THINGS_MAX = 100
+"""More different things than this are not told apart: all that is new is quiet."""
+
+
+@define(eq=False)
+class SayOnce:
+    """Remembers what it has logged, so that what happens again and again does not fill the log.
+
+    The memory is bounded: a peer may come up with a new text each time. Once `THINGS_MAX` things
+    are known, whatever is new is logged at DEBUG like what was logged before.
+    """
+
+    _logger: logging.Logger
+    _said: set[str] = field(factory=set, init=False)
+
+    def __call__(
+        self,
+        level: int,
+        text: str,
+        *values: object,
+        about: str | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Log `text % values` at `level` the first time, at DEBUG from then on.
+
+        Two messages are about the same thing if their `about` is equal; it is the whole message
+        unless given. `error` adds its traceback.
+        """
+        thing = text % values if about is None else about
+        is_news = thing not in self._said and len(self._said) < THINGS_MAX
+        if is_news:
+            self._said.add(thing)
+        self._logger.log(level if is_news else logging.DEBUG, text, *values, exc_info=error)
+
+    def forget(self) -> None:
+        """Let everything be news again."""
+        self._said.clear()
