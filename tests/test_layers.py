@@ -25,8 +25,10 @@ LAYERS = {
     "_plain_engine": 2,
     "_window": 2,
     "net": 3,
+    "_intake": 4,
     "_sender": 4,
     "_tasks": 4,
+    "_ticker": 4,
     "_runner": 4,
     "__init__": 4,  # the public face of what is below it
     "simulation": 5,

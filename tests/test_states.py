@@ -60,8 +60,20 @@ async def test_a_change_is_told_before_and_behind() -> None:
         assert told == [("Started", "Started", "Connected"), ("Connected", "Connected")]
 
 
-async def test_a_lifetime_within_its_own_is_no_change() -> None:
+async def test_a_lifetime_may_have_several_steps() -> None:
     """The last flush and the end of the runner are both Stopped, which is told once."""
     machine = machine_in("Stopped")
-    async with machine.alive("Stopped"):
-        assert machine.current == "Stopped"
+    for _ in range(2):
+        async with machine.alive("Stopped"):
+            assert machine.current == machine.body == "Stopped"
+        assert machine.body is None
+
+
+async def test_no_lifetime_begins_within_another() -> None:
+    """Two blocks that are open at once are a bug, and the state stays the one that is alive."""
+    machine = machine_in("Disconnected")
+    async with machine.alive("Disconnected"):
+        with pytest.raises(AssertionError, match="Disconnected is alive still, Reconnecting"):
+            async with machine.alive("Reconnecting"):
+                pass
+        assert machine.current == machine.body == "Disconnected"

@@ -12,28 +12,23 @@ T = TypeVar("T")
 
 
 class Doorbell:
-    """Wakes the one task that waits; rung twice before it looks, it wakes it once."""
+    """A memory channel of capacity 1, which wakes the one task that waits at its other end.
+
+    What it says is always the same, "look again", so a ring that nobody has heard yet says it all:
+    any number of rings before the task looks wake it once.
+    """
 
     def __init__(self) -> None:
-        # Rung with every message and every answer: a channel would cost three times as much.
-        self._has_rung = False
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._rings, self._heard = trio.open_memory_channel[None](1)
 
     def ring(self) -> None:
-        """Wake the waiting task, or the next that waits. Call it in Trio's thread only."""
-        if self._waiting:
-            self._waiting.unpark()
-        else:
-            self._has_rung = True
+        """Wake the waiting task, or the next one that waits. Call it in Trio's thread only."""
+        with suppress(trio.WouldBlock):
+            self._rings.send_nowait(None)
 
     async def wait(self) -> None:
-        """Wait for a ring that nobody has heard; a cancelled wait hears none."""
-        if not self._has_rung:
-            await self._waiting.park()
-            return
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self._has_rung = False
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        """Wait for a ring that nobody has heard. If cancelled, it has heard none."""
+        await self._heard.receive()
 
 
 @define(eq=False)

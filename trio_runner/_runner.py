@@ -19,22 +19,18 @@ from trio_runner._engine import (
     RunStateChange,
     ScopeInfo,
 )
-from trio_runner._outbox import COMMIT_S, MemoryOutbox, OutboxStatistics
-from trio_runner._publish import Broadcast, Doorbell
+from trio_runner._outbox import MemoryOutbox, OutboxStatistics
+from trio_runner._publish import Broadcast
 from trio_runner._states import RecoverState, StateMachine
-from trio_runner._tasks import Connector, Sampler, Ticker
+from trio_runner._tasks import Offload, Tree
 from trio_runner._timing import Timing
 from trio_runner.net import Dialer
 from trio_runner.protocol import engine_messages as em
 
 logger = logging.getLogger(__name__)
 
-END_S = 1
-"""What the callbacks of the last two changes of state may take (s), besides the flush."""
-
 AsyncConnectionCallback = Callable[[], Awaitable[None]]
 StateChangingCallback = Callable[[RecoverState, RecoverState], Awaitable[None]]
-Offload = Callable[[Callable[[], None]], Awaitable[None]]
 
 
 @frozen
@@ -113,31 +109,22 @@ class EngineRunner:
         rng: Random | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        timing = timing or Timing()
         self._dispatcher = dispatcher
         self._builder = message_builder
         self._clock = clock
         self._outbox = outbox if outbox is not None else MemoryOutbox()
         self._changes = Broadcast[StateChange]()
         self._states = StateMachine(self._before_change, self._publish_change, self._after_change)
-        self._bell = Doorbell()
-        self._sampler = Sampler(message_builder, self._outbox)
-        self._ticker = Ticker(self._sampler, timing, self._bell)
-        self._connector = Connector(
+        self._tree = Tree(
             dialer=dispatcher,
             builder=message_builder,
             outbox=self._outbox,
-            sampler=self._sampler,
-            ticker=self._ticker,
             states=self._states,
             backoff=Backoff(rng or Random()),  # noqa: S311
-            bell=self._bell,
-            timing=timing,
+            timing=timing or Timing(),
+            offload=offload,
             on_steady=self._announce_first_steady_state,
         )
-        self._timing = timing
-        self._offload = offload
-        self._committing = trio.CancelScope(shield=True)
         self._scope = trio.CancelScope()
         self._thread: int | None = None
         self._token: trio.lowlevel.TrioToken | None = None
@@ -152,17 +139,17 @@ class EngineRunner:
             register = builder.create_register_engine_msg()
             outbox.claim(f"{register.computer_name}_{register.uod_name}")
         if resume_run is not None and resume_run == outbox.run_id:
-            self._sampler.run_id = resume_run
+            self._tree.intake.run_id = resume_run
             return
         outbox.close_run()
         if resume_run is not None:
             logger.warning("The outbox does not know run %s, which goes on", resume_run)
-            self._sampler.post(builder.create_run_started_msg(resume_run, self._clock()))
+            self._tree.intake.post(builder.create_run_started_msg(resume_run, self._clock()))
 
     def __str__(self) -> str:
         return (
-            f"EngineRunner({self._dispatcher}, state={self.state}, run_id={self._sampler.run_id},"
-            f" buffer_size={self.buffer_size})"
+            f"EngineRunner({self._dispatcher}, state={self.state},"
+            f" run_id={self._tree.intake.run_id}, buffer_size={self.buffer_size})"
         )
 
     # Life
@@ -182,47 +169,10 @@ class EngineRunner:
         self._thread = threading.get_ident()
         try:
             with self._scope:
-                async with trio.open_nursery() as root:
-                    root.start_soon(self._ticker.run)
-                    root.start_soon(self._connect)
-                    if self._outbox.is_durable:
-                        root.start_soon(self._keep_committing)
-                    task_status.started()
+                await self._tree.run(task_status.started)
         finally:
-            await self._end()  # noqa: ASYNC102 - each step is shielded in there
-
-    async def _end(self) -> None:
-        """Go to ShutdownComplete, whatever the callbacks do."""
-        try:
-            with trio.move_on_after(END_S, shield=True):
-                await self._states.enter("Stopped")  # without a link there was nothing to flush
-        finally:
-            try:
-                if self._outbox.is_durable:
-                    with trio.move_on_after(self._timing.flush_s, shield=True):
-                        await self._offload(self._outbox.commit)
-                if len(self._outbox):
-                    logger.warning("Stopped; messages not delivered: %d", len(self._outbox))
-            finally:
-                try:
-                    with trio.move_on_after(END_S, shield=True):
-                        await self._states.enter("ShutdownComplete")
-                finally:
-                    self._changes.close()
-                    self._ended.set()
-
-    async def _connect(self) -> None:
-        try:
-            await self._connector.run()
-        finally:
-            self._committing.cancel()
-
-    async def _keep_committing(self) -> None:
-        # Through the last flush too: the power may fail in it.
-        with self._committing:
-            while True:
-                await trio.sleep(COMMIT_S)
-                await self._offload(self._outbox.commit)
+            self._changes.close()
+            self._ended.set()
 
     async def shutdown(self) -> None:
         """Stop the runner and wait until it has ended; see `run` for what it still does.
@@ -248,12 +198,12 @@ class EngineRunner:
 
     def statistics(self) -> Statistics:
         """Return a snapshot of what the runner does and has done."""
-        connector = self._connector
+        connector = self._tree.connector
         sender, failure = connector.sender, connector.last_failure
         return Statistics(
             state=self.state,
             engine_id=connector.engine_id,
-            run_id=self._sampler.run_id,
+            run_id=self._tree.intake.run_id,
             dials=connector.dials,
             links=connector.links,
             unanswered=sender.unanswered if sender is not None else 0,
@@ -278,7 +228,7 @@ class EngineRunner:
         without a run id are taken for the run's that is on. Any thread may call it, before, during
         and after `run()`. Raises TypeError on a type that a runner does not send.
         """
-        self._sampler.post(message)
+        self._tree.intake.post(message)
         self._wake_sender()
 
     def on_start(self, run_id: str) -> None:
@@ -291,7 +241,7 @@ class EngineRunner:
 
         Raises RuntimeError if no run is on.
         """
-        run_id = self._sampler.run_id
+        run_id = self._tree.intake.run_id
         if run_id is None:
             raise RuntimeError("on_stop() was called while no run is on")
         self.post(self._builder.create_run_stopped_msg(run_id))
@@ -328,11 +278,11 @@ class EngineRunner:
         if self._token is None:
             return  # the sender looks into the outbox when it begins
         if threading.get_ident() == self._thread:
-            self._bell.ring()
+            self._tree.bell.ring()
             return
         # An engine's thread may outlive the runner; the outbox keeps the message.
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._bell.ring, idempotent=True)
+            self._token.run_sync_soon(self._tree.bell.ring, idempotent=True)
 
     # Callbacks
 

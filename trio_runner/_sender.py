@@ -62,11 +62,14 @@ class Sender:
     _bell: Doorbell
     _window: Window = field(factory=Window, init=False)
     _unanswered: int = field(default=0, init=False)
-    _introduced: bool = field(default=False, init=False)
-    _barrier: bool = field(default=False, init=False)
+    _untold: list[type[em.EngineMessage]] = field(init=False)
+    """What this link is told before anything else, as far as it has not been told yet."""
     _pause_until: float = field(default=0.0, init=False)
     _answered_states: dict[type[em.EngineMessage], str] = field(factory=dict, init=False)
     _states_under_way: set[type[em.EngineMessage]] = field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._untold = [em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg]
 
     @property
     def unanswered(self) -> int:
@@ -79,14 +82,14 @@ class Sender:
         An aggregator that was killed remembers no run and would refuse what follows; to one that
         does remember, the repetition changes nothing.
         """
-        self._outbox.rewind()
-        for kind in (em.UodInfoMsg, em.MethodMsg):
-            self._send_state(kind)
-            await self._all_answered()
-        run_started = self._outbox.open_run
-        if run_started is not None:
-            await self._repeat(run_started)
-        self._introduced = True
+        while self._untold:
+            kind = self._untold[0]
+            if kind is not em.RunStartedMsg:
+                self._send_state(kind)
+                await self._all_answered()
+            elif self._outbox.open_run is not None:
+                await self._repeat(self._outbox.open_run)
+            del self._untold[0]
 
     async def _repeat(self, run_started: Entry) -> None:
         """Send RunStarted of the open run; without it all that follows would be refused."""
@@ -102,11 +105,13 @@ class Sender:
         """Send what waits now; return when the aggregator has said that it has all of it.
 
         What is put in meanwhile is sent too, and not waited for: over a distance of more than the
-        time between two samples something always is under way. If the introduction was cut short by
-        a stop, it is made first.
+        time between two samples something always is under way. If a stop has cut short the
+        introduction, the rest of it is made first; if it has cut short the wait for an event's
+        answer, that goes on.
         """
-        if not self._introduced:
-            await self.introduce()
+        await self.introduce()
+        if self._outbox.has_events:
+            await self._all_answered()
         newest = self._outbox.next_number()
         while (oldest := self._outbox.oldest_number()) is not None and oldest < newest:
             await self._step()
@@ -129,13 +134,15 @@ class Sender:
             await trio.sleep_until(self._pause_until)
         else:
             self._send_entry(self._outbox.take())
+            if head.is_event:
+                await self._all_answered()  # the barrier: nothing follows before that
 
     def _may_send(self, head: Entry) -> bool:
         """Tell whether the next message may go out beside those that are unanswered."""
         if not self._unanswered:
             return True
         samples = self._unanswered - len(self._states_under_way)  # states never crowd them out
-        return not head.is_event and not self._barrier and samples < self._window.limit
+        return not head.is_event and samples < self._window.limit
 
     async def _all_answered(self) -> None:
         while self._unanswered:
@@ -147,7 +154,6 @@ class Sender:
         if entry.is_too_big:
             self._outbox.set_aside(entry, "it is over the aggregator's limit of 16 MiB")
             return
-        self._barrier = entry.is_event
         sent, unanswered = trio.current_time(), self._unanswered + 1
 
         def judge(answer: m.MessageBase) -> None:
@@ -158,7 +164,6 @@ class Sender:
         self._send(entry.sequence_number, entry.body, judge)
 
     def _judge(self, entry: Entry, answer: m.MessageBase) -> None:
-        self._barrier = False  # an event stands alone, so this is its answer, or there was none
         verdict = classify(answer)
         if verdict is Verdict.DELIVERED:
             self._outbox.delivered(entry)

@@ -53,15 +53,24 @@ class StateMachine:
     _publish: Callable[[RecoverState, RecoverState], None]
     _changed: Callable[[RecoverState], Awaitable[None]]
     current: RecoverState = field(default="Started", init=False)
+    body: RecoverState | None = field(default=None, init=False)
+    """The state whose block is open, None between one block and the next."""
 
     @asynccontextmanager
     async def alive(self, state: RecoverState) -> AsyncGenerator[None, None]:
-        """Publish the state whose lifetime begins with this block.
+        """Publish the state that the block is the lifetime of.
 
-        A lifetime within its own (the last flush within the stop) is no change.
+        Entering the current state again does nothing: a lifetime may have several steps, such as
+        the wait before a dial and the dial. Raises AssertionError if the block of another state is
+        still open, or on an edge that is not legal: both are bugs of this package.
         """
-        await self.enter(state)
-        yield
+        assert self.body is None, f"{self.body} is alive still, {state} cannot begin"
+        self.body = state
+        try:
+            await self.enter(state)
+            yield
+        finally:
+            self.body = None
 
     async def enter(self, state: RecoverState) -> None:
         """Go to a state.

@@ -1,211 +1,168 @@
-"""The task tree of a runner, on one page.
+"""The task tree of a runner: every nursery above the network is opened on this page.
 
-    root
-    ├ ticker      absolute deadlines; fills the outbox through the sampler
-    └ connector   wait -> dial -> link -> again; empties the outbox over one link after another
-        └ link    the session's task, and in the connector itself: introduce, drain, steady
+    root nursery
+    ├ ticker                        samples the engine into the outbox, link or no link
+    ├ committer                     with a durable outbox
+    └ connector                     wait, dial, link, again
+        └ link nursery              lives exactly as long as one dial and its connection
+            ├ session               dials; then frames in and out, pings, deadlines
+            └ senders' nursery
+                ├ buffer sender         introduces the engine, drains the outbox; ends by starting
+                └ steady-state sender   the next one
 
-Taking samples and sending them never wait for each other. A NetworkError ends a link and nothing
-else; anything else ends the root.
+Taking samples and sending them never wait for each other: the ticker puts into the outbox, a sender
+takes out of it, and all that they say to each other is a ring of the doorbell, a memory channel.
+
+Who may cancel whom, in this order, and what a cancellation leaves behind:
+
+1. A NetworkError of the session cancels the link nursery, and nothing else: its senders, or the
+   last flush, end where they wait. What they sent and was not answered is in flight in the outbox,
+   which the next link puts back. The connector reports the error and goes on.
+2. `shutdown()`, the caller, or a bug in any task cancels the root. That reaches the ticker, which
+   leaves a sample taken whole or not at all; the connector where it waits or dials, which leaves no
+   stream open; and the senders, as above. It does not reach a session that is ready, which shields
+   itself: one would otherwise have no link to flush over.
+3. When the senders have ended by that, the connector flushes over their link. The flush is shielded
+   from the root, not from its link, and has `flush_s`. Then it cuts the session, and the
+   cancellation goes on to the root.
+4. The connector's end cancels the committer, which is shielded until then: the power may fail in
+   the last flush. A commit that has begun is finished.
 """
 
 import logging
 import math
-import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field, frozen
 
 from trio_runner._backoff import Backoff
 from trio_runner._engine import MessageBuilder
 from trio_runner._errors import NetworkError
-from trio_runner._outbox import MemoryOutbox
+from trio_runner._groups import first
+from trio_runner._intake import Intake
+from trio_runner._outbox import COMMIT_S, MemoryOutbox
 from trio_runner._publish import Doorbell
+from trio_runner._say_once import SayOnce
 from trio_runner._sender import Sender
-from trio_runner._states import StateMachine
+from trio_runner._states import RecoverState, StateMachine
+from trio_runner._ticker import Ticker
 from trio_runner._timing import Timing
 from trio_runner.net import Dialer, Session
-from trio_runner.protocol import engine_messages as em
-from trio_runner.protocol import models as mdl
 
 logger = logging.getLogger(__name__)
 
 HEALTHY_S = 60
 """A link that was in steady state for so long (s) was healthy: what ends it is news again."""
 
+END_S = 1
+"""What the callbacks of the last two changes of state may take (s), besides the flush."""
 
-@define(eq=False)
-class Sampler:
-    """Asks the engine for messages and queues them, stamped with the run that they belong to.
-
-    The run begins and ends in the engine's thread, samples are taken in Trio's. "Is it still the
-    same run? Queue it" is one step under a lock, so that a sample stands on the right side of
-    RunStarted and RunStopped. The engine is never asked under the lock: it may hold one of its own
-    when it tells of a run.
-    """
-
-    _builder: MessageBuilder
-    _outbox: MemoryOutbox
-    run_id: str | None = field(default=None, init=False)
-    _runs: int = field(default=0, init=False)
-    """How often a run began or ended."""
-    _lock: threading.Lock = field(factory=threading.Lock, init=False)
-    _snapshot_is_due: bool = field(default=True, init=False)
-
-    def post(self, message: em.EngineMessage) -> None:
-        """Queue a message; the beginning and the end of a run move the samples to their side of it.
-
-        Tags without a run belong to the one that is on.
-        """
-        with self._lock:
-            if isinstance(message, em.TagsUpdatedMsg) and message.run_id is None:
-                message = evolve(message, run_id=self.run_id)
-            self._outbox.put(message)
-            if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
-                self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
-                self._runs += 1
-
-    def request_snapshot(self) -> None:
-        """Let the next sample hold all tags: the aggregator may know none."""
-        self._snapshot_is_due = True
-
-    def take_sample(self) -> None:
-        """Queue the tags that changed (all, if requested) and the errors logged."""
-        while not self._take_tags():
-            self._snapshot_is_due = True  # what changed is spent, so all of them this time
-        errors = self._builder.create_error_log_msg()
-        if errors is not None:
-            self._outbox.put(errors)
-
-    def _take_tags(self) -> bool:
-        """Queue the tags; return false if a run began or ended while the engine was asked."""
-        run_id, runs = self.run_id, self._runs
-        if self._snapshot_is_due:
-            tags: em.TagsUpdatedMsg | None = self._builder.create_tag_updates_snapshot_msg()
-        else:
-            tags = self._builder.create_tag_updates_msg(run_id)
-        with self._lock:
-            if runs != self._runs:
-                return False
-            self._snapshot_is_due = False
-            if tags is not None:
-                self._outbox.put(tags if tags.run_id == run_id else evolve(tags, run_id=run_id))
-            return True
-
-    def take_states(self) -> None:
-        """Queue the state messages that change while the engine works."""
-        self._outbox.put(self._builder.create_method_msg())
-        self._outbox.put(self._builder.create_control_state_msg())
-        self._outbox.put(self._builder.create_method_state_msg())
-        run_id, runs = self.run_id, self._runs
-        log: em.EngineMessage | None
-        if run_id is not None:
-            log = self._builder.create_runlog_msg(run_id)
-        else:
-            # No queue is an empty queue: the page shall not show commands that have gone.
-            log = self._builder.create_queued_runlog_msg()
-            log = log or em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
-        with self._lock:
-            if runs == self._runs:
-                self._outbox.put(log)
-
-    def introduce(self) -> em.UodInfoMsg:
-        """Queue what a new link must tell, and return the description of the unit."""
-        uod_info = self._builder.create_uod_info()
-        self._outbox.put(uod_info)
-        self.take_states()
-        return uod_info
+Offload = Callable[[Callable[[], None]], Awaitable[None]]
 
 
-@define(eq=False)
-class Ticker:
-    """Samples the engine: at the steady rate within `linked`, at the offline rate otherwise.
+@frozen
+class _Names:
+    """The states whose lifetimes are the steps of one attempt to have a link."""
 
-    Its deadlines lie at whole ticks from its start: it does not drift, and ticks that were missed
-    because something else took the thread are skipped, not made up for. It sleeps over the ticks at
-    which nothing is due, seven of ten with a link: many engines in one process would feel them.
-    """
-
-    _sampler: Sampler
-    _timing: Timing
-    _bell: Doorbell
-    _offline_s: float = field(init=False)
-    _interval_ticks: int = field(init=False)
-    _start: float = field(default=0.0, init=False)
-    _due: float = field(default=-math.inf, init=False)
-    """The tick of the next sample."""
-    _last: float = field(default=-math.inf, init=False)
-    _wait: trio.CancelScope = field(factory=trio.CancelScope, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._offline_s = self._timing.offline_s
-        self._interval_ticks = self._in_ticks(self._offline_s)
-
-    def _in_ticks(self, interval_s: float) -> int:
-        return max(1, round(interval_s / self._timing.tick_s))
-
-    def set_data_log_interval(self, interval_s: float) -> None:
-        """Sample as often as the unit's data log stores, if oftener, from the next outage on.
-
-        The aggregator stores what is more than the interval newer than the last stored: of samples
-        just one interval apart it would drop every other. So a whole number of samples is just
-        over an interval: by two ticks, since the engine has ticks of its own.
-        """
-        if math.isfinite(interval_s):
-            samples = max(1, math.ceil(interval_s / self._timing.offline_s))
-            self._offline_s = interval_s / samples + 2 * self._timing.tick_s
-
-    @contextmanager
-    def linked(self) -> Generator[None, None, None]:
-        """Sample at the steady rate for as long as there is a link."""
-        self._sample_every(self._timing.steady_s)
-        self._sampler.request_snapshot()
-        try:
-            yield
-        finally:
-            self._sample_every(self._offline_s)
-
-    def _sample_every(self, interval_s: float) -> None:
-        self._interval_ticks = self._in_ticks(interval_s)
-        self._wait.deadline = self._next_deadline()
-
-    def _passed(self) -> int:
-        """Return how many ticks have passed."""
-        return int((trio.current_time() - self._start) / self._timing.tick_s + 1e-6)
-
-    def _next_deadline(self) -> float:
-        self._due = max(self._passed() + 1, self._last + self._interval_ticks)
-        return self._start + self._due * self._timing.tick_s
-
-    async def run(self) -> None:
-        """Sample until cancelled."""
-        self._start = trio.current_time()
-        while True:
-            with trio.CancelScope(deadline=self._next_deadline()) as self._wait:
-                await trio.sleep_forever()
-            # It may be late, or have been due when a link changed what is due.
-            self._last = min(self._due, self._passed())
-            self._sample()
-
-    def _sample(self) -> None:
-        self._sampler.take_sample()
-        self._sampler.take_states()  # offline too: the outbox needs the last ones after a crash
-        self._bell.ring()
+    dial: RecoverState
+    introduction: RecoverState
+    backlog: RecoverState | None
+    """None where what waits goes out in steady state."""
+    steady: RecoverState
 
 
-@define(eq=False)
-class Connector:
-    """Keeps a link, and delivers over it.
+FIRST = _Names("Started", "Started", None, "Connected")
+LATER = _Names("Disconnected", "Reconnecting", "CatchingUp", "Reconnected")
 
-    The states' lifetimes are the blocks of `run`, `_first_link` and `_next_link`.
-    """
+
+@define(eq=False, kw_only=True)
+class Tree:
+    """The tasks of a runner, from the start to the end of `run`."""
 
     _dialer: Dialer
     _builder: MessageBuilder
     _outbox: MemoryOutbox
-    _sampler: Sampler
+    _states: StateMachine
+    _backoff: Backoff
+    _timing: Timing
+    _offload: Offload
+    _on_steady: Callable[[], Awaitable[None]]
+    intake: Intake = field(init=False)
+    bell: Doorbell = field(factory=Doorbell, init=False)
+    connector: "Connector" = field(init=False)
+    _ticker: Ticker = field(init=False)
+    _committing: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.intake = Intake(self._builder, self._outbox)
+        self._ticker = Ticker(self.intake, self._timing, self.bell.ring)
+        self.connector = Connector(
+            dialer=self._dialer,
+            builder=self._builder,
+            outbox=self._outbox,
+            intake=self.intake,
+            ticker=self._ticker,
+            states=self._states,
+            backoff=self._backoff,
+            bell=self.bell,
+            timing=self._timing,
+            on_steady=self._on_steady,
+        )
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Run until cancelled, flush, and go to ShutdownComplete.
+
+        `started` is called when the tasks have been started. Raises what ended a task, in a group.
+        """
+        try:
+            async with trio.open_nursery() as root:
+                root.start_soon(self._ticker.run, name="ticker")
+                root.start_soon(self._connect, name="connector")
+                if self._outbox.is_durable:
+                    root.start_soon(self._keep_committing, name="committer")
+                started()
+        finally:
+            await self._end()  # noqa: ASYNC102 - each step is shielded in there
+
+    async def _connect(self) -> None:
+        try:
+            await self.connector.run()
+        finally:
+            self._committing.cancel()
+
+    async def _keep_committing(self) -> None:
+        with self._committing:
+            while True:
+                await trio.sleep(COMMIT_S)
+                await self._offload(self._outbox.commit)
+
+    async def _end(self) -> None:
+        """Go to ShutdownComplete, whatever the callbacks do."""
+        try:
+            with trio.move_on_after(END_S, shield=True):
+                await self._states.enter("Stopped")  # without a link there was nothing to flush
+        finally:
+            try:
+                if self._outbox.is_durable:
+                    with trio.move_on_after(self._timing.flush_s, shield=True):
+                        await self._offload(self._outbox.commit)
+                if len(self._outbox):
+                    logger.warning("Stopped; messages not delivered: %d", len(self._outbox))
+            finally:
+                with trio.move_on_after(END_S, shield=True):
+                    await self._states.enter("ShutdownComplete")
+
+
+@define(eq=False, kw_only=True)
+class Connector:
+    """Keeps a link, and delivers over it."""
+
+    _dialer: Dialer
+    _builder: MessageBuilder
+    _outbox: MemoryOutbox
+    _intake: Intake
     _ticker: Ticker
     _states: StateMachine
     _backoff: Backoff
@@ -215,88 +172,84 @@ class Connector:
     engine_id: str | None = field(default=None, init=False)
     sender: Sender | None = field(default=None, init=False)
     last_failure: NetworkError | None = field(default=None, init=False)
-    _told: set[str] = field(factory=set, init=False)
-    """Failures since a link last was healthy, which are logged once each."""
+    _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
+    """Logs each failure once for as long as no link has been healthy."""
     _steady_since: float = field(default=math.inf, init=False)
     dials: int = field(default=0, init=False)
     links: int = field(default=0, init=False)
 
     async def run(self) -> None:
         """Connect, deliver and reconnect until cancelled; then flush over the link there is."""
-        failure = await self._until_lost(self._first_link)
+        failure = await self._until_lost(FIRST)
         while True:
             async with self._states.alive("Failed"):
                 self._note_failure(failure)
             async with self._states.alive("Disconnected"):
                 await trio.sleep(self._backoff.wait_s(failure))
-                failure = await self._until_lost(self._next_link)
+            failure = await self._until_lost(LATER)
 
-    async def _first_link(self, sender: Sender) -> None:
-        await self._introduce(sender)
-        async with self._states.alive("Connected"):
-            self._steady_since = trio.current_time()
-            await self._on_steady()
-            await sender.steady()
-
-    async def _next_link(self, sender: Sender) -> None:
-        async with self._states.alive("Reconnecting"):
-            await self._introduce(sender)
-        async with self._states.alive("CatchingUp"):
-            await sender.drain()
-        async with self._states.alive("Reconnected"):
-            self._steady_since = trio.current_time()
-            await self._on_steady()
-            await sender.steady()
-
-    async def _introduce(self, sender: Sender) -> None:
-        self._ticker.set_data_log_interval(self._sampler.introduce().data_log_interval_seconds)
-        await sender.introduce()
-        self._backoff.reset()
-
-    async def _until_lost(self, deliver: Callable[[Sender], Awaitable[None]]) -> NetworkError:
+    async def _until_lost(self, names: _Names) -> NetworkError:
         """Dial and deliver over the link; return why it was lost or did not come about."""
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as link:
-                self.dials += 1
-                session: Session = await link.start(
-                    self._dialer.dial, self._builder.create_register_engine_msg(), self._timing
-                )
-                await self._hold(link, session, deliver)
+                async with self._states.alive(names.dial):
+                    session = await self._dial(link)
+                await self._hold(link, session, names)
         except* NetworkError as group:
-            failure = group
-        while isinstance(failure, BaseExceptionGroup):
-            failure = failure.exceptions[0]
+            failure = first(group)
         assert isinstance(failure, NetworkError), "a link ends by an error or a cancellation"
         return failure
 
-    async def _hold(
-        self,
-        link: trio.Nursery,
-        session: Session,
-        deliver: Callable[[Sender], Awaitable[None]],
-    ) -> None:
+    async def _dial(self, link: trio.Nursery) -> Session:
+        self.dials += 1
+        registration = self._builder.create_register_engine_msg()
+        session: Session = await link.start(
+            self._dialer.dial, registration, self._timing, name="session"
+        )
         self.links += 1
         self.engine_id = session.engine_id
+        return session
+
+    async def _hold(self, link: trio.Nursery, session: Session, names: _Names) -> None:
+        """Deliver until the link or the root is cancelled; see the rules above."""
+        self._outbox.rewind()
         self.sender = sender = Sender(session, self._outbox, self._bell)
         try:
             with self._ticker.linked():
-                await deliver(sender)
+                async with trio.open_nursery() as senders:
+                    senders.start_soon(self._catch_up, sender, senders, names, name="buffer sender")
         except BaseException:
             if not link.cancel_scope.cancel_called:  # not the link: the root ends, or is to end
-                # Shielded from the root for the last flush, but not from the end of the link.
-                link.cancel_scope.shield = True
-                await self._flush(sender, session)  # noqa: ASYNC102
+                with _shielded_from_the_root(link):
+                    await self._flush(sender, session)  # noqa: ASYNC102
             raise
         finally:
-            link.cancel_scope.shield = False  # or the root's cancellation would end here
             self.sender = None
             session.abort()
+
+    async def _catch_up(self, sender: Sender, senders: trio.Nursery, names: _Names) -> None:
+        """Be the buffer sender: introduce the engine, send what has waited, hand over."""
+        async with self._states.alive(names.introduction):
+            self._ticker.set_data_log_interval(self._intake.introduce().data_log_interval_seconds)
+            await sender.introduce()
+            self._backoff.reset()
+        if names.backlog is not None:
+            async with self._states.alive(names.backlog):
+                await sender.drain()
+        senders.start_soon(self._stay, sender, names.steady, name="steady-state sender")
+
+    async def _stay(self, sender: Sender, state: RecoverState) -> None:
+        """Be the steady-state sender: send what comes, as it comes."""
+        async with self._states.alive(state):
+            self._steady_since = trio.current_time()
+            await self._on_steady()
+            await sender.steady()
 
     async def _flush(self, sender: Sender, session: Session) -> None:
         """Send what waits, for `flush_s` at most, or until the link is lost.
 
-        In either case it returns: what began the flush must not be lost for a Cancelled.
+        Always return, so that the exception which started the flush is the one that propagates.
         """
         try:
             with trio.move_on_after(self._timing.flush_s):
@@ -307,11 +260,23 @@ class Connector:
             pass
 
     def _note_failure(self, failure: NetworkError) -> None:
-        # Once loudly; an aggregator that is away for a night shall not fill the log.
+        # An aggregator that is away for a night must not fill the log.
         if trio.current_time() - self._steady_since > HEALTHY_S:
-            self._told.clear()
+            self._say.forget()
         self._steady_since = math.inf
-        level = logging.DEBUG if str(failure) in self._told else logging.WARNING
-        logger.log(level, "%s", failure)
-        self._told.add(str(failure))
+        self._say(logging.WARNING, "%s", failure)
         self.last_failure = failure
+
+
+@contextmanager
+def _shielded_from_the_root(link: trio.Nursery) -> Generator[None, None, None]:
+    """Let nothing cancel the block but the link's own end.
+
+    The shield goes down again with the block: a shielded scope keeps a cancellation from outside
+    that passes through it for its own, and the root would go on.
+    """
+    link.cancel_scope.shield = True
+    try:
+        yield
+    finally:
+        link.cancel_scope.shield = False

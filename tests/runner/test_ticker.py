@@ -6,8 +6,8 @@ import trio.testing
 
 from tests.unit import Unit, wall_clock
 from trio_runner import MemoryOutbox, Timing
-from trio_runner._publish import Doorbell
-from trio_runner._tasks import Sampler, Ticker
+from trio_runner._intake import Intake
+from trio_runner._ticker import Ticker
 from trio_runner.protocol import engine_messages as em
 
 Clock = trio.testing.MockClock
@@ -31,7 +31,7 @@ async def test_a_link_that_ends_as_a_sample_is_due_delays_no_other(
 ) -> None:
     """Every 0.3 s with a link; the one that is due when it ends is taken, the next 5 s later."""
     unit, began = Watched(), trio.current_time()
-    ticker = Ticker(Sampler(unit, MemoryOutbox()), Timing(), Doorbell())
+    ticker = Ticker(Intake(unit, MemoryOutbox()), Timing(), lambda: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ticker.run)
         with ticker.linked():

@@ -17,7 +17,7 @@ import pytest
 import trio
 from attrs import evolve, frozen
 
-from trio_runner import _backoff, _outbox, _runner, _sender, _states, _tasks, _window
+from trio_runner import _backoff, _outbox, _sender, _states, _tasks, _ticker, _window
 from trio_runner._outbox_sqlite import DurableOutbox, _file
 from trio_runner.net import Answered, Session, _session
 from trio_runner.protocol import MessageBase, pack, unpack
@@ -68,7 +68,7 @@ def send_events_beside_samples(to: pytest.MonkeyPatch) -> None:
 
     def may_send(self: _sender.Sender, head: _outbox.Entry) -> bool:
         samples = self._unanswered - len(self._states_under_way)
-        return not self._barrier and samples < self._window.limit
+        return samples < self._window.limit
 
     to.setattr(_sender.Sender, "_may_send", may_send)
 
@@ -77,11 +77,14 @@ def send_events_beside_samples(to: pytest.MonkeyPatch) -> None:
 def send_samples_beside_events(to: pytest.MonkeyPatch) -> None:
     """Send what follows an event before that is answered."""
 
-    def may_send(self: _sender.Sender, head: _outbox.Entry) -> bool:
-        samples = self._unanswered - len(self._states_under_way)
-        return not self._unanswered or (not head.is_event and samples < self._window.limit)
+    async def step(self: _sender.Sender) -> None:
+        head = self._outbox.head()
+        if head is None or not self._may_send(head):
+            await self._bell.wait()
+        else:
+            self._send_entry(self._outbox.take())
 
-    to.setattr(_sender.Sender, "_may_send", may_send)
+    to.setattr(_sender.Sender, "_step", step)
 
 
 @mutant("never arrived|was unanswered")
@@ -94,7 +97,7 @@ def acknowledge_before_the_answer(to: pytest.MonkeyPatch) -> None:
         self._outbox.delivered(entry)
 
     to.setattr(_sender.Sender, "_send_entry", send_entry)
-    to.setattr(_sender.Sender, "_judge", lambda self, *_: setattr(self, "_barrier", False))
+    to.setattr(_sender.Sender, "_judge", lambda *_: None)
 
 
 @mutant("has the number")
@@ -181,8 +184,7 @@ def introduce_nobody(to: pytest.MonkeyPatch) -> None:
     """Begin a new link with what waits."""
 
     async def introduce(self: _sender.Sender) -> None:
-        self._outbox.rewind()
-        self._introduced = True
+        self._untold.clear()
 
     to.setattr(_sender.Sender, "introduce", introduce)
 
@@ -190,13 +192,12 @@ def introduce_nobody(to: pytest.MonkeyPatch) -> None:
 @mutant("refused", seed=3)
 def do_not_repeat_run_started(to: pytest.MonkeyPatch) -> None:
     """Do not tell a new link of the run that is on."""
+    introduced = _sender.Sender.introduce
 
     async def introduce(self: _sender.Sender) -> None:
-        self._outbox.rewind()
-        for kind in (em.UodInfoMsg, em.MethodMsg):
-            self._send_state(kind)
-            await self._all_answered()
-        self._introduced = True
+        if em.RunStartedMsg in self._untold:
+            self._untold.remove(em.RunStartedMsg)
+        await introduced(self)
 
     to.setattr(_sender.Sender, "introduce", introduce)
 
@@ -208,7 +209,7 @@ def repeat_run_started_with_the_time_of_the_link(to: pytest.MonkeyPatch) -> None
 
     def send_new(self: _sender.Sender, number: int, packed: bytes, judge: Answered) -> None:
         body = unpack(packed)
-        if not self._introduced and "started_tick" in body:
+        if self._untold and "started_tick" in body:
             body = re.sub(r'"started_tick":[0-9.]+', f'"started_tick":{trio.current_time()}', body)
         send(self, number, pack(body), judge)
 
@@ -440,7 +441,7 @@ def say_queued_before_it_is_on_disk(to: pytest.MonkeyPatch) -> None:
 @mutant("was answered|never arrived|was not sent", seed=4)
 def commit_seldom(to: pytest.MonkeyPatch) -> None:
     """Write samples to the disk once a minute."""
-    to.setattr(_runner, "COMMIT_S", 60)
+    to.setattr(_tasks, "COMMIT_S", 60)
 
 
 @mutant("was answered", seed=4)
@@ -480,25 +481,25 @@ def forget_the_run(to: pytest.MonkeyPatch) -> None:
 @mutant("no sample")
 def sample_only_when_connected(to: pytest.MonkeyPatch) -> None:
     """Make an outage a hole in the data."""
-    sample = _tasks.Ticker._sample
+    sample = _ticker.Ticker._sample
 
-    def when_linked(self: _tasks.Ticker) -> None:
+    def when_linked(self: _ticker.Ticker) -> None:
         if self._interval_ticks == self._in_ticks(self._timing.steady_s):
             sample(self)
 
-    to.setattr(_tasks.Ticker, "_sample", when_linked)
+    to.setattr(_ticker.Ticker, "_sample", when_linked)
 
 
 @mutant("no sample")
 def sample_only_when_answered(to: pytest.MonkeyPatch) -> None:
     """Make a silent link a hole in the data."""
-    sample = _tasks.Ticker._sample
+    sample = _ticker.Ticker._sample
 
-    def when_answered(self: _tasks.Ticker) -> None:
-        if not self._sampler._outbox._in_flight:
+    def when_answered(self: _ticker.Ticker) -> None:
+        if not self._intake._outbox._in_flight:
             sample(self)
 
-    to.setattr(_tasks.Ticker, "_sample", when_answered)
+    to.setattr(_ticker.Ticker, "_sample", when_answered)
 
 
 @mutant("no sample")
@@ -506,16 +507,16 @@ def sample_slowly_when_connected(to: pytest.MonkeyPatch) -> None:
     """Keep the rate of an outage when the link is back."""
 
     @contextmanager
-    def linked(self: _tasks.Ticker) -> Generator[None, None, None]:
+    def linked(self: _ticker.Ticker) -> Generator[None, None, None]:
         yield
 
-    to.setattr(_tasks.Ticker, "linked", linked)
+    to.setattr(_ticker.Ticker, "linked", linked)
 
 
 @mutant("no sample")
 def ignore_the_data_log_interval(to: pytest.MonkeyPatch) -> None:
     """Sample an outage every 5 s though the unit logs every second."""
-    to.setattr(_tasks.Ticker, "set_data_log_interval", lambda *_: None)
+    to.setattr(_ticker.Ticker, "set_data_log_interval", lambda *_: None)
 
 
 @mutant("never arrived|are lost")
@@ -534,15 +535,15 @@ def lose_a_sample_now_and_then(to: pytest.MonkeyPatch) -> None:
 @mutant("was not sent|shown", seed=20)
 def swallow_what_a_builder_raises(to: pytest.MonkeyPatch) -> None:
     """Hide the engine's bug."""
-    sample = _tasks.Ticker._sample
+    sample = _ticker.Ticker._sample
 
-    def carefully(self: _tasks.Ticker) -> None:
+    def carefully(self: _ticker.Ticker) -> None:
         try:
             sample(self)
         except Exception:
-            self._bell.ring()
+            self._wake_sender()
 
-    to.setattr(_tasks.Ticker, "_sample", carefully)
+    to.setattr(_ticker.Ticker, "_sample", carefully)
 
 
 # The task tree and its states
@@ -551,16 +552,7 @@ def swallow_what_a_builder_raises(to: pytest.MonkeyPatch) -> None:
 @mutant("went from")
 def skip_a_state(to: pytest.MonkeyPatch) -> None:
     """Go from Reconnecting to Reconnected."""
-
-    async def next_link(self: _tasks.Connector, sender: _sender.Sender) -> None:
-        async with self._states.alive("Reconnecting"):
-            await self._introduce(sender)
-            await sender.drain()
-        async with self._states.alive("Reconnected"):
-            await self._on_steady()
-            await sender.steady()
-
-    to.setattr(_tasks.Connector, "_next_link", next_link)
+    to.setattr(_tasks, "LATER", evolve(_tasks.LATER, backlog=None))
     edges = {**_states.EDGES, "Reconnecting": ("Reconnected", "Failed", "Stopped")}
     to.setattr(_states, "EDGES", edges)
 

@@ -1,0 +1,87 @@
+"""The way into the outbox: events as they happen, samples and states when they are asked for."""
+
+import threading
+
+from attrs import define, evolve, field
+
+from trio_runner._engine import MessageBuilder
+from trio_runner._outbox import MemoryOutbox
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+
+
+@define(eq=False)
+class Intake:
+    """Asks the engine for messages and queues them, stamped with the run that they belong to.
+
+    The run begins and ends in the engine's thread, samples are taken in Trio's. "Is it still the
+    same run? Queue it" is one step under a lock, so that a sample stands on the right side of
+    RunStarted and RunStopped. The engine is never asked under the lock: it may hold one of its own
+    when it tells of a run.
+    """
+
+    _builder: MessageBuilder
+    _outbox: MemoryOutbox
+    run_id: str | None = field(default=None, init=False)
+    _runs: int = field(default=0, init=False)
+    """How often a run began or ended."""
+    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+
+    def post(self, message: em.EngineMessage) -> None:
+        """Queue a message; the beginning and the end of a run move the samples to their side of it.
+
+        Tags without a run belong to the one that is on.
+        """
+        with self._lock:
+            if isinstance(message, em.TagsUpdatedMsg) and message.run_id is None:
+                message = evolve(message, run_id=self.run_id)
+            self._outbox.put(message)
+            if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
+                self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
+                self._runs += 1
+
+    def take_sample(self, *, whole: bool) -> None:
+        """Queue the tags that changed, or all of them if `whole`, and the errors logged."""
+        while not self._take_tags(whole=whole):
+            whole = True  # the engine was asked in the run before: the changes it told are spent
+        errors = self._builder.create_error_log_msg()
+        if errors is not None:
+            self._outbox.put(errors)
+
+    def _take_tags(self, *, whole: bool) -> bool:
+        """Queue the tags; return false if a run began or ended while the engine was asked."""
+        run_id, runs = self.run_id, self._runs
+        if whole:
+            tags: em.TagsUpdatedMsg | None = self._builder.create_tag_updates_snapshot_msg()
+        else:
+            tags = self._builder.create_tag_updates_msg(run_id)
+        with self._lock:
+            if runs != self._runs:
+                return False
+            if tags is not None:
+                self._outbox.put(tags if tags.run_id == run_id else evolve(tags, run_id=run_id))
+            return True
+
+    def take_states(self) -> None:
+        """Queue the state messages that change while the engine works."""
+        self._outbox.put(self._builder.create_method_msg())
+        self._outbox.put(self._builder.create_control_state_msg())
+        self._outbox.put(self._builder.create_method_state_msg())
+        run_id, runs = self.run_id, self._runs
+        log: em.EngineMessage | None
+        if run_id is not None:
+            log = self._builder.create_runlog_msg(run_id)
+        else:
+            # No queue is an empty queue: the page must not show commands that have gone.
+            log = self._builder.create_queued_runlog_msg()
+            log = log or em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
+        with self._lock:
+            if runs == self._runs:
+                self._outbox.put(log)
+
+    def introduce(self) -> em.UodInfoMsg:
+        """Queue what a new link must tell, and return the description of the unit."""
+        uod_info = self._builder.create_uod_info()
+        self._outbox.put(uod_info)
+        self.take_states()
+        return uod_info

@@ -1,0 +1,92 @@
+"""The ticker: when samples are taken."""
+
+import math
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import trio
+from attrs import define, field
+
+from trio_runner._intake import Intake
+from trio_runner._timing import Timing
+
+
+@define(eq=False)
+class Ticker:
+    """Samples the engine: at the steady rate within `linked`, at the offline rate otherwise.
+
+    Its deadlines are whole ticks after its start: it does not drift, and ticks that were missed
+    because something else held the thread are skipped, not made up for. It sleeps through the ticks
+    at which nothing is due, seven of ten with a link: many engines in one process would feel them.
+    The first sample, and the first of each link, holds all tags: the aggregator may know none.
+    """
+
+    _intake: Intake
+    _timing: Timing
+    _wake_sender: Callable[[], None]
+    _offline_s: float = field(init=False)
+    _interval_ticks: int = field(init=False)
+    _start: float = field(default=0.0, init=False)
+    _due: float = field(default=-math.inf, init=False)
+    """The tick of the next sample."""
+    _last: float = field(default=-math.inf, init=False)
+    _links: int = field(default=0, init=False)
+    _links_told_all: int = field(default=-1, init=False)
+    """How many links there had been when all tags were last told."""
+    _wait: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._offline_s = self._timing.offline_s
+        self._interval_ticks = self._in_ticks(self._offline_s)
+
+    def _in_ticks(self, interval_s: float) -> int:
+        return max(1, round(interval_s / self._timing.tick_s))
+
+    def set_data_log_interval(self, interval_s: float) -> None:
+        """Sample offline at least as often as the unit's data log stores, from the next outage on.
+
+        The aggregator keeps a sample only if it is more than one interval newer. At exactly one
+        interval it would drop every second one, so a whole number of samples takes two ticks more
+        than an interval: two, since the engine has ticks of its own.
+        """
+        if math.isfinite(interval_s):
+            samples = max(1, math.ceil(interval_s / self._timing.offline_s))
+            self._offline_s = interval_s / samples + 2 * self._timing.tick_s
+
+    @contextmanager
+    def linked(self) -> Generator[None, None, None]:
+        """Sample at the steady rate for as long as there is a link."""
+        self._sample_every(self._timing.steady_s)
+        self._links += 1
+        try:
+            yield
+        finally:
+            self._sample_every(self._offline_s)
+
+    def _sample_every(self, interval_s: float) -> None:
+        self._interval_ticks = self._in_ticks(interval_s)
+        self._wait.deadline = self._next_deadline()
+
+    def _passed(self) -> int:
+        """Return how many ticks have passed."""
+        return int((trio.current_time() - self._start) / self._timing.tick_s + 1e-6)
+
+    def _next_deadline(self) -> float:
+        self._due = max(self._passed() + 1, self._last + self._interval_ticks)
+        return self._start + self._due * self._timing.tick_s
+
+    async def run(self) -> None:
+        """Sample until cancelled."""
+        self._start = trio.current_time()
+        while True:
+            with trio.CancelScope(deadline=self._next_deadline()) as self._wait:
+                await trio.sleep_forever()
+            # It may be late, or have been due when a link changed what is due.
+            self._last = min(self._due, self._passed())
+            self._sample()
+
+    def _sample(self) -> None:
+        self._intake.take_sample(whole=self._links_told_all < self._links)
+        self._links_told_all = self._links
+        self._intake.take_states()  # offline too: the outbox needs the last ones after a crash
+        self._wake_sender()
