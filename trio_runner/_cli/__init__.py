@@ -1,5 +1,6 @@
 """The command `trio-runner`: its arguments and its exit code."""
 
+import errno
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NoReturn
 
 from trio_runner._cli import _simulate_arguments
+from trio_runner._groups import leaves
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -17,8 +19,8 @@ __all__ = ["main"]
 WRONG_ARGUMENTS = 2
 """The exit code for arguments that cannot be used."""
 
-PIPE_CLOSED = 128 + signal.SIGPIPE
-"""The exit code of a program whose reader has gone, as a shell shows it."""
+PIPE_CLOSED = 128 + 13
+"""The exit code of a program whose reader has gone: as a shell shows SIGPIPE, also on Windows."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,10 +35,28 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except* BrokenPipeError:
+    except BaseException as error:
+        if not all(map(_is_closed_pipe, leaves(error))):
+            raise
         # What is still in the buffer goes nowhere when the interpreter flushes it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _is_closed_pipe(error: BaseException) -> bool:
+    """Tell whether the reader of stdout has gone.
+
+    Windows says that with EINVAL, which may mean anything; but then no flush succeeds any more.
+    """
+    if isinstance(error, BrokenPipeError):
+        return True
+    if not isinstance(error, OSError) or error.errno != errno.EINVAL or sys.stdout is None:
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError as again:
+        return again.errno == errno.EINVAL
+    return False
 
 
 class _Parser(ArgumentParser):

@@ -14,6 +14,7 @@ from attrs import define, field
 
 from trio_runner import DurableOutbox, EngineRunner, MemoryOutbox, OutboxError, Timing
 from trio_runner._cli._signals import stop_on_signal
+from trio_runner._groups import first
 
 if TYPE_CHECKING:
     from trio_runner import bridge
@@ -150,7 +151,7 @@ class Unit:
                 finally:
                     await self._stop(engine)  # noqa: ASYNC102 - shielded, its time is bounded
         except* UnitFailed as group:
-            self._fail(str(_first(group)))
+            self._fail(str(first(group)))
         except* (Exception, SystemExit) as group:  # of this unit; the others go on
             self._fail("it ended by an error", group)
 
@@ -297,10 +298,3 @@ class Unit:
 
 def _file_name(unit: str) -> str:
     return quote(unit, safe=" ")
-
-
-def _first(group: BaseExceptionGroup[UnitFailed]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
