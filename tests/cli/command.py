@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -56,13 +56,15 @@ class Command:
 
 
 @asynccontextmanager
-async def running(*arguments: str) -> AsyncGenerator[Command, None]:
+async def running(
+    *arguments: str, program: Sequence[str] = COMMAND
+) -> AsyncGenerator[Command, None]:
     """Run the command; wait for its end behind the block."""
     with trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
             start = partial(
                 trio.run_process,
-                [*COMMAND, *arguments],
+                [*program, *arguments],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 check=False,
@@ -77,8 +79,8 @@ async def running(*arguments: str) -> AsyncGenerator[Command, None]:
             yield command
 
 
-async def ran(*arguments: str) -> Command:
+async def ran(*arguments: str, program: Sequence[str] = COMMAND) -> Command:
     """Run the command to its end."""
-    async with running(*arguments) as command:
+    async with running(*arguments, program=program) as command:
         pass
     return command
