@@ -6,14 +6,15 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import trio
 from attrs import define, field
 
 from trio_runner import DurableOutbox, EngineRunner, MemoryOutbox, OutboxError, Timing
 from trio_runner._cli._signals import stop_on_signal
+from trio_runner._cli._unit_files import file_name, outbox_path
 from trio_runner._groups import first
 
 if TYPE_CHECKING:
@@ -84,9 +85,13 @@ def _patience(seconds: float, code: int) -> threading.Timer:
 
 
 def _exit(after_s: float, code: int) -> None:
-    # No logging: what hangs may hold its lock.
-    os.write(2, b"trio-runner engine: something hangs, after %g s it is left behind\n" % after_s)
-    os._exit(code)
+    try:
+        # No logging: what hangs may hold its lock. Without a stderr, 2 may be anything's number.
+        if sys.stderr is not None:
+            text = b"trio-runner engine: something hangs, after %g s it is left behind\n"
+            os.write(2, text % after_s)
+    finally:
+        os._exit(code)
 
 
 def _leave_behind(before: Iterable[threading.Thread], code: int) -> None:
@@ -191,7 +196,7 @@ class Unit:
             uod,
             secret=self._arguments.secret,
             ignore_version_error=self._arguments.ignore_version_error,
-            archive_folder=_file_name(name) if len(self._arguments.uods) > 1 else None,
+            archive_folder=file_name(name) if len(self._arguments.uods) > 1 else None,
         )
         if not engine.connect():
             engine.stop()  # it may be connected and yet be of no use
@@ -215,7 +220,7 @@ class Unit:
             except OSError as error:
                 why = f"several UODs need a folder, and {path} is none: {error.strerror}"
                 raise UnitFailed(f"argument --outbox: {why}") from error
-            path = os.path.join(path, f"{_file_name(name)}.outbox")
+            return DurableOutbox(outbox_path(Path(path), name))
         return DurableOutbox(path)
 
     async def _keep_connected(self, engine: "bridge.UodEngine", outbox: MemoryOutbox) -> None:
@@ -294,7 +299,3 @@ class Unit:
             )
         except Exception as error:
             logger.debug("Whether the aggregator has authentication cannot be told: %r", error)
-
-
-def _file_name(unit: str) -> str:
-    return quote(unit, safe=" ")
