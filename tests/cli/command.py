@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from types import MappingProxyType
 
 import trio
 from attrs import define, field
@@ -57,9 +58,11 @@ class Command:
 
 @asynccontextmanager
 async def running(
-    *arguments: str, program: Sequence[str] = COMMAND
+    *arguments: str,
+    program: Sequence[str] = COMMAND,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncGenerator[Command, None]:
-    """Run the command; wait for its end behind the block."""
+    """Run the command with more in its environment; wait for its end behind the block."""
     with trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
             start = partial(
@@ -68,7 +71,7 @@ async def running(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 check=False,
-                env=ENVIRONMENT,
+                env={**ENVIRONMENT, **environment},
             )
             process: trio.Process = await nursery.start(start)
             command = Command(process)
@@ -79,8 +82,12 @@ async def running(
             yield command
 
 
-async def ran(*arguments: str, program: Sequence[str] = COMMAND) -> Command:
+async def ran(
+    *arguments: str,
+    program: Sequence[str] = COMMAND,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Command:
     """Run the command to its end."""
-    async with running(*arguments, program=program) as command:
+    async with running(*arguments, program=program, environment=environment) as command:
         pass
     return command

@@ -53,6 +53,16 @@ async def test_show_tells_what_is_in_it(path: Path) -> None:
     assert lines[9].endswith(": no thanks")
 
 
+async def test_show_tells_of_names_that_the_console_cannot_show(tmp_path: Path) -> None:
+    """Old consoles have 256 letters: the others are told by their numbers."""
+    path = tmp_path / "skid.outbox"
+    with DurableOutbox(path) as outbox:
+        outbox.claim("lab_Фильтр")
+    command = await ran("outbox", "show", str(path), environment={"PYTHONIOENCODING": "cp850"})
+    assert (command.code, command.err) == (0, "")
+    assert r"lab_\u0424" in command.out
+
+
 async def test_export_writes_lines_of_json(path: Path, tmp_path: Path) -> None:
     """To stdout, or to a new file that its owner alone can read; one that is there stays."""
     command = await ran("outbox", "export", str(path))

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from io import TextIOWrapper
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Raises SystemExit on wrong arguments and after `--help`.
     """
+    _let_all_text_be_written()
     code = PIPE_CLOSED
     try:
         try:
@@ -41,6 +43,12 @@ def main(argv: list[str] | None = None) -> int:
         # What is still in the buffer goes nowhere when the interpreter flushes it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _let_all_text_be_written() -> None:
+    """Show what the encoding of stdout does not have by its number, as stderr does."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _is_closed_pipe(error: BaseException) -> bool:
