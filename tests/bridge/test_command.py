@@ -22,6 +22,9 @@ pytestmark = pytest.mark.timeout(120)
 NOBODY = "-ap", "9"
 """A port on which nobody listens."""
 
+SALT = "salt-and-pepper"
+"""What the aggregator asks for."""
+
 IGNORE = "-ignore", "True"
 """The aggregator's version does not matter."""
 
@@ -116,6 +119,7 @@ def test_the_defaults_are_those_of_the_package() -> None:
         show_register_details=False,
         sentry_event_level="WARNING",
         secret="",
+        secret_file=None,
         ignore_version_error=False,
         outbox=None,
         ca_file=None,
@@ -175,6 +179,24 @@ async def test_validate_and_register_details_are_the_packages_own(tmp_path: Path
     assert "this definition is wrong" in wrong.err
     details = await ran("engine", "-rd")
     assert "Engine started in register details mode" in details.err
+
+
+async def test_secret_can_come_from_a_file(tmp_path: Path) -> None:
+    """The engine registers with it; one that cannot be read is told of, exit code 2."""
+    file, aggregator = tmp_path / "secret", Aggregator(secret=SALT)
+    missing = await ran("engine", "--secret-file", str(file))
+    assert missing.code == 2
+    assert f"error: argument --secret-file: cannot read {file}: No such file" in missing.err
+    file.write_text(f"{SALT}\n")
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(aggregator.run)
+        for arguments in (("--secret-file", str(file)), ("-secret", SALT)):
+            async with running("engine", "-ap", str(port), *IGNORE, *arguments) as command:
+                await command.until("Started -> Connected")
+                command.send(signal.SIGTERM)
+            assert command.code == 0
+            assert ("The secret is on the command line" in command.err) == (SALT in arguments)
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

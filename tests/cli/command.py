@@ -14,7 +14,13 @@ from attrs import define, field
 
 COMMAND = [sys.executable, "-m", "trio_runner"]
 DEADLINE_S = 40
-ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error", "PYTHONUTF8": "1"}
+UNWANTED = {"TRIO_RUNNER_SECRET", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"}
+"""Of the environment of the tests, what would change what the command does."""
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in UNWANTED} | {
+    "PYTHONWARNINGS": "error",
+    "PYTHONUTF8": "1",
+}
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts in the background so, and a command would inherit it.

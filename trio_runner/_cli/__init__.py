@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NoReturn
 
-from trio_runner._cli import _simulate_arguments
+from trio_runner._cli import _secret, _simulate_arguments
 from trio_runner._groups import leaves
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def _parse(argv: list[str] | None) -> Namespace:
         chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command == "simulated":
         _check_ca_file(arguments, chosen)
+        _find_secret(arguments, chosen)
     if arguments.command == "simulate":
         _simulate_arguments.check(arguments, chosen)
     return arguments
@@ -138,7 +139,8 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
     )
     add("-s", "--secure", action=BooleanOptionalAction, default=False, help="use https and wss")
     add("--ca-file", metavar="FILE", help="trust these authorities (PEM) instead of the system's")
-    add("-secret", "--secret", default="", help="the secret that the aggregator asks for")
+    add("-secret", "--secret", default="", help="the secret that the aggregator asks for; better:")
+    add("--secret-file", metavar="FILE", help=_secret.HELP)
     add(
         "-ignore",
         "--ignore_version_error",
@@ -229,6 +231,14 @@ def _check_ca_file(arguments: Namespace, parser: ArgumentParser) -> None:
         parser.error(f"argument --ca-file: there are no PEM certificates in {arguments.ca_file}")
     except OSError as error:
         parser.error(f"argument --ca-file: cannot read {arguments.ca_file}: {error.strerror}")
+
+
+def _find_secret(arguments: Namespace, parser: ArgumentParser) -> None:
+    arguments.is_secret_visible = bool(arguments.secret)
+    try:
+        arguments.secret = _secret.find_secret(arguments.secret, arguments.secret_file)
+    except _secret.SecretUnusable as error:
+        parser.error(str(error))
 
 
 def _run(arguments: Namespace) -> int:

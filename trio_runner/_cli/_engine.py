@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from trio_runner import DurableOutbox, EngineRunner, MemoryOutbox, OutboxError, Timing
+from trio_runner._cli._secret import SecretUnusable, find_secret, warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner._cli._unit_files import file_name, outbox_path
 from trio_runner._groups import first
@@ -37,6 +38,8 @@ EXIT_S = 1
 ALL_FAILED, WRONG_ARGUMENTS, SOME_FAILED = 1, 2, 3
 """The exit codes when not all is well."""
 
+PROGRAM = "trio-runner engine"
+
 HOW_TO_INSTALL = (
     "trio-runner engine: error: Open Pectus is not installed here. It needs Python 3.12 or newer:"
     " pip install 'trio-runner[openpectus]'"
@@ -59,9 +62,17 @@ def run(argv: list[str]) -> int:
             raise
         print(HOW_TO_INSTALL, file=sys.stderr)
         return WRONG_ARGUMENTS
-    arguments = bridge.parse(argv, "trio-runner engine")
+    arguments = bridge.parse(argv, PROGRAM)
+    is_secret_visible = bool(arguments.secret)
+    try:
+        arguments = evolve(arguments, secret=find_secret(arguments.secret, arguments.secret_file))
+    except SecretUnusable as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return WRONG_ARGUMENTS
     print(bridge.banner(), flush=True)
     bridge.start_sentry(arguments.sentry_event_level)
+    if is_secret_visible:
+        warn_of_visible_secret()
     if arguments.validate:
         return bridge.validate(arguments.uods)
     if arguments.show_register_details:

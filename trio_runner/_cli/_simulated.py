@@ -16,6 +16,7 @@ from trio_runner import (
     OutboxError,
     Timing,
 )
+from trio_runner._cli._secret import warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner.simulation import SimulatedEngine
 
@@ -28,6 +29,8 @@ CANNOT_USE_OUTBOX = 2
 async def run(arguments: Namespace) -> int:
     """Run engine and runner until SIGINT or SIGTERM; return the exit code."""
     _log_to_stderr()
+    if arguments.is_secret_visible:
+        warn_of_visible_secret()
     try:
         outbox = DurableOutbox(arguments.outbox) if arguments.outbox else MemoryOutbox()
     except OutboxError as error:

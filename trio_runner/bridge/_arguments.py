@@ -27,6 +27,7 @@ class Arguments:
     show_register_details: bool
     sentry_event_level: str
     secret: str
+    secret_file: str | None
     ignore_version_error: bool
     outbox: str | None
     ca_file: str | None
@@ -49,6 +50,7 @@ def parse(argv: list[str], prog: str) -> Arguments:
         show_register_details=bool(given.show_register_details),
         sentry_event_level=given.sentry_event_level,
         secret=given.secret,
+        secret_file=given.secret_file,
         ignore_version_error=_truth(parser, given.ignore_version_error),
         outbox=_outbox(parser, given.outbox),
         ca_file=_ca_file(parser, given.ca_file, given.secure),
@@ -67,6 +69,12 @@ def _make_parser(prog: str) -> argparse.ArgumentParser:
         metavar="PATH",
         help="keep in this file what is not delivered yet, so that it outlives the process; with"
         " several UODs, or if it is one, a folder with a file for each unit (default: in memory)",
+    )
+    own.add_argument(
+        "--secret-file",
+        metavar="FILE",
+        help="read the secret from this file; without, it is TRIO_RUNNER_SECRET of the environment,"
+        " or the credential 'secret' of systemd",
     )
     own.add_argument(
         "--ca-file",
