@@ -122,6 +122,7 @@ def test_the_defaults_are_those_of_the_package() -> None:
         secret_file=None,
         ignore_version_error=False,
         outbox=None,
+        outbox_max=None,
         ca_file=None,
         start_at_once=False,
     )
@@ -244,6 +245,22 @@ async def test_failing_units_do_not_take_down_the_others(tmp_path: Path) -> None
     assert "another one of this command is named 'Good one' too" in command.err
     assert [path.name for path in folder.glob("*.outbox")] == ["Good one.outbox"]
     assert _after_failures(command).count("Engine stopped") == 1
+
+
+async def test_outboxes_are_on_disk_unless_told_otherwise(tmp_path: Path) -> None:
+    """In the user's state folder, a file for each unit; a size that is none is told of."""
+    wrong = await ran("engine", "--outbox-max", "64X")
+    assert wrong.code == 2
+    assert "error: argument --outbox-max: '64X' is no size" in wrong.err
+    uods = [text for name in ("One", "Two") for text in ("-uod", uod_named(tmp_path, name))]
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    async with running("engine", *NOBODY, *uods, environment=state) as command:
+        await command.until("Started -> Failed", times=2)
+        command.send(signal.SIGTERM)
+    assert command.code == 0
+    folder = tmp_path / "state" / "trio-runner" / "engine"
+    assert sorted(path.name for path in folder.glob("*.outbox")) == ["One.outbox", "Two.outbox"]
+    assert f"The outbox is {folder / 'One.outbox'}: nothing waits in it" in command.err
 
 
 async def test_a_uod_that_ends_the_process_ends_its_unit_alone(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 import trio
@@ -68,8 +69,11 @@ async def running(
     program: Sequence[str] = COMMAND,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncGenerator[Command, None]:
-    """Run the command with more in its environment; wait for its end behind the block."""
-    with trio.fail_after(DEADLINE_S):
+    """Run the command with more in its environment; wait for its end behind the block.
+
+    What it keeps without being told where ends with it, and is never the user's.
+    """
+    with TemporaryDirectory() as state, trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
             start = partial(
                 trio.run_process,
@@ -77,7 +81,7 @@ async def running(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 check=False,
-                env={**ENVIRONMENT, **environment},
+                env={**ENVIRONMENT, "XDG_STATE_HOME": state, **environment},
             )
             process: trio.Process = await nursery.start(start)
             command = Command(process)

@@ -46,6 +46,7 @@ def test_help_tells_commands_and_options(
         (["simulated", "-ap", "http"], "'http' is no port from 1 to 65535"),
         (["simulated", "-ahn", "http://localhost"], "'http://localhost' is no host name"),
         (["simulated", "--name", " "], "argument --name: a unit needs a name"),
+        (["simulated", "--outbox-max", "64X"], "argument --outbox-max: '64X' is no size"),
         (["simulated", "--ca-file", "x"], "argument --ca-file: it is of use with --secure only"),
         (["simulated", "-s", "--ca-file", "no/such"], "cannot read no/such: No such file"),
     ],

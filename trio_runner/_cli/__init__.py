@@ -9,8 +9,9 @@ from io import TextIOWrapper
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NoReturn
 
-from trio_runner._cli import _secret, _simulate_arguments
+from trio_runner._cli import _keeping, _secret, _simulate_arguments
 from trio_runner._groups import leaves
+from trio_runner._outbox import OUTBOX_BYTES_MAX
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -157,8 +158,15 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
         "--outbox",
         metavar="PATH",
         type=_path,
-        help="keep in this file what is not delivered yet, so that it outlives the process; one"
-        " file for one engine (default: in memory)",
+        help="keep in this file, or in the unit's in this folder, what is not delivered yet, so"
+        " that it outlives the process; 'memory': do not (default: in the user's state folder)",
+    )
+    add(
+        "--outbox-max",
+        metavar="SIZE",
+        type=_keeping.bytes_of,
+        default=OUTBOX_BYTES_MAX,
+        help="what it may hold, before samples are thinned (default: 64M)",
     )
 
 
