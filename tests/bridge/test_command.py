@@ -22,6 +22,9 @@ pytestmark = pytest.mark.timeout(120)
 NOBODY = "-ap", "9"
 """A port on which nobody listens."""
 
+SALT = "salt-and-pepper"
+"""What the aggregator asks for."""
+
 IGNORE = "-ignore", "True"
 """The aggregator's version does not matter."""
 
@@ -116,8 +119,10 @@ def test_the_defaults_are_those_of_the_package() -> None:
         show_register_details=False,
         sentry_event_level="WARNING",
         secret="",
+        secret_file=None,
         ignore_version_error=False,
         outbox=None,
+        outbox_max=None,
         ca_file=None,
         start_at_once=False,
     )
@@ -177,6 +182,24 @@ async def test_validate_and_register_details_are_the_packages_own(tmp_path: Path
     assert "Engine started in register details mode" in details.err
 
 
+async def test_secret_can_come_from_a_file(tmp_path: Path) -> None:
+    """The engine registers with it; one that cannot be read is told of, exit code 2."""
+    file, aggregator = tmp_path / "secret", Aggregator(secret=SALT)
+    missing = await ran("engine", "--secret-file", str(file))
+    assert missing.code == 2
+    assert f"error: argument --secret-file: cannot read {file}: No such file" in missing.err
+    file.write_text(f"{SALT}\n")
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(aggregator.run)
+        for arguments in (("--secret-file", str(file)), ("-secret", SALT)):
+            async with running("engine", "-ap", str(port), *IGNORE, *arguments) as command:
+                await command.until("Started -> Connected")
+                command.send(signal.SIGTERM)
+            assert command.code == 0
+            assert ("The secret is on the command line" in command.err) == (SALT in arguments)
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
     """Without an aggregator the engine runs if told to; a signal stops it, exit code 0."""
@@ -222,6 +245,22 @@ async def test_failing_units_do_not_take_down_the_others(tmp_path: Path) -> None
     assert "another one of this command is named 'Good one' too" in command.err
     assert [path.name for path in folder.glob("*.outbox")] == ["Good one.outbox"]
     assert _after_failures(command).count("Engine stopped") == 1
+
+
+async def test_outboxes_are_on_disk_unless_told_otherwise(tmp_path: Path) -> None:
+    """In the user's state folder, a file for each unit; a size that is none is told of."""
+    wrong = await ran("engine", "--outbox-max", "64X")
+    assert wrong.code == 2
+    assert "error: argument --outbox-max: '64X' is no size" in wrong.err
+    uods = [text for name in ("One", "Two") for text in ("-uod", uod_named(tmp_path, name))]
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    async with running("engine", *NOBODY, *uods, environment=state) as command:
+        await command.until("Started -> Failed", times=2)
+        command.send(signal.SIGTERM)
+    assert command.code == 0
+    folder = tmp_path / "state" / "trio-runner" / "engine"
+    assert sorted(path.name for path in folder.glob("*.outbox")) == ["One.outbox", "Two.outbox"]
+    assert f"The outbox is {folder / 'One.outbox'}: nothing waits in it" in command.err
 
 
 async def test_a_uod_that_ends_the_process_ends_its_unit_alone(tmp_path: Path) -> None:

@@ -4,16 +4,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import trio
 from attrs import define, field
 
 COMMAND = [sys.executable, "-m", "trio_runner"]
 DEADLINE_S = 40
-ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error", "PYTHONUTF8": "1"}
+UNWANTED = {"TRIO_RUNNER_SECRET", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"}
+"""Of the environment of the tests, what would change what the command does."""
+
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in UNWANTED} | {
+    "PYTHONWARNINGS": "error",
+    "PYTHONUTF8": "1",
+}
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what it puts in the background so, and a command would inherit it.
@@ -56,17 +64,24 @@ class Command:
 
 
 @asynccontextmanager
-async def running(*arguments: str) -> AsyncGenerator[Command, None]:
-    """Run the command; wait for its end behind the block."""
-    with trio.fail_after(DEADLINE_S):
+async def running(
+    *arguments: str,
+    program: Sequence[str] = COMMAND,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> AsyncGenerator[Command, None]:
+    """Run the command with more in its environment; wait for its end behind the block.
+
+    What it keeps without being told where ends with it, and is never the user's.
+    """
+    with TemporaryDirectory() as state, trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
             start = partial(
                 trio.run_process,
-                [*COMMAND, *arguments],
+                [*program, *arguments],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 check=False,
-                env=ENVIRONMENT,
+                env={**ENVIRONMENT, "XDG_STATE_HOME": state, **environment},
             )
             process: trio.Process = await nursery.start(start)
             command = Command(process)
@@ -77,8 +92,12 @@ async def running(*arguments: str) -> AsyncGenerator[Command, None]:
             yield command
 
 
-async def ran(*arguments: str) -> Command:
+async def ran(
+    *arguments: str,
+    program: Sequence[str] = COMMAND,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Command:
     """Run the command to its end."""
-    async with running(*arguments) as command:
+    async with running(*arguments, program=program, environment=environment) as command:
         pass
     return command

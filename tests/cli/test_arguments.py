@@ -1,11 +1,16 @@
 """What the command line takes and refuses."""
 
+import errno
+import os
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 import trio
 
+from trio_runner import DurableOutbox
+from trio_runner import _cli as cli
 from trio_runner._cli import main
 
 from .command import COMMAND, ran
@@ -41,6 +46,7 @@ def test_help_tells_commands_and_options(
         (["simulated", "-ap", "http"], "'http' is no port from 1 to 65535"),
         (["simulated", "-ahn", "http://localhost"], "'http://localhost' is no host name"),
         (["simulated", "--name", " "], "argument --name: a unit needs a name"),
+        (["simulated", "--outbox-max", "64X"], "argument --outbox-max: '64X' is no size"),
         (["simulated", "--ca-file", "x"], "argument --ca-file: it is of use with --secure only"),
         (["simulated", "-s", "--ca-file", "no/such"], "cannot read no/such: No such file"),
     ],
@@ -93,3 +99,45 @@ async def test_reader_that_has_gone_is_no_traceback() -> None:
     script = f"{' '.join(COMMAND)} --help | true"
     result = await trio.run_process(["bash", "-c", script], capture_stderr=True)
     assert result.stderr == b""
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EPIPE, 141), (errno.EINVAL, 141)])
+def test_closed_pipe_is_known_by_either_name(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows says EINVAL when the reader has gone: the exit code of a closed pipe as well."""
+    with (tmp_path / "out").open("w") as file:
+        out = _Refusing(file, number)
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["outbox", "discard", str(_empty_outbox(tmp_path))]) == code
+
+
+def test_invalid_argument_of_something_else_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EINVAL while stdout is well is no closed pipe: it is not hidden."""
+
+    def refuse(_: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(cli, "_run", refuse)
+    with pytest.raises(OSError, match="Invalid argument"):
+        main(["demo"])
+
+
+class _Refusing:
+    """A stdout into which nothing can be written."""
+
+    def __init__(self, file: TextIO, number: int) -> None:
+        self._number = number
+        self.fileno = file.fileno
+
+    def write(self, _: str) -> int:
+        raise OSError(self._number, os.strerror(self._number))
+
+    def flush(self) -> None:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+def _empty_outbox(folder: Path) -> Path:
+    path = folder / "outbox"
+    DurableOutbox(path).close()
+    return path

@@ -1,8 +1,10 @@
-"""`trio-runner engine` where Open Pectus is not installed, as under Python 3.11."""
+"""`trio-runner engine` as far as it can be tested without Open Pectus, as under Python 3.11."""
 
 import importlib.util
+import sys
 
 import pytest
+import trio
 
 from .command import ran
 
@@ -18,3 +20,13 @@ async def test_without_open_pectus_it_says_how_to_install_it(arguments: tuple[st
     assert "error: Open Pectus is not installed here. It needs Python 3.12 or newer" in command.err
     assert "pip install 'trio-runner[openpectus]'" in command.err
     assert command.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("closing", ["sys.stderr = None", "os.close(2)"])
+async def test_last_resort_ends_the_process_without_a_stderr(closing: str) -> None:
+    """A service of Windows has none; and what has its number then is not written into."""
+    script = f"import os, sys\nfrom trio_runner._cli import _engine\n{closing}\n_engine._exit(1, 3)"
+    result = await trio.run_process(
+        [sys.executable, "-c", script], capture_stderr=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (3, b"")

@@ -53,6 +53,16 @@ async def test_show_tells_what_is_in_it(path: Path) -> None:
     assert lines[9].endswith(": no thanks")
 
 
+async def test_show_tells_of_names_that_the_console_cannot_show(tmp_path: Path) -> None:
+    """Old consoles have 256 letters: the others are told by their numbers."""
+    path = tmp_path / "skid.outbox"
+    with DurableOutbox(path) as outbox:
+        outbox.claim("lab_Фильтр")
+    command = await ran("outbox", "show", str(path), environment={"PYTHONIOENCODING": "cp850"})
+    assert (command.code, command.err) == (0, "")
+    assert r"lab_\u0424" in command.out
+
+
 async def test_export_writes_lines_of_json(path: Path, tmp_path: Path) -> None:
     """To stdout, or to a new file that its owner alone can read; one that is there stays."""
     command = await ran("outbox", "export", str(path))
@@ -107,7 +117,7 @@ async def test_discard_asks_first(answer: str, code: int, told: str, path: Path)
 
 
 async def test_what_is_no_outbox_is_told_of_in_one_line(path: Path, tmp_path: Path) -> None:
-    """Nothing there, a text, and an outbox that an engine has: exit code 1, or 2 for an engine."""
+    """Nothing there, a text, another unit's, one that is in use: exit code 1, or 2 of an engine."""
     check_error(await ran("outbox", "show", str(tmp_path / "no")), 1, "There is no outbox")
     text = tmp_path / "text"
     text.write_text("notes\n" * 1000)
@@ -116,4 +126,3 @@ async def test_what_is_no_outbox_is_told_of_in_one_line(path: Path, tmp_path: Pa
     check_error(await ran("simulated", "--outbox", str(path)), 2, "wait 2 messages of lab_Skid")
     with DurableOutbox(path):
         check_error(await ran("outbox", "show", str(path)), 1, "in use by another process")
-        check_error(await ran("simulated", "--outbox", str(path)), 2, "in use by another process")

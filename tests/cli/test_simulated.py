@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from trio_runner._cli._signals import SAME_S
 from trio_runner.protocol import SuccessMessage
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
@@ -94,7 +95,7 @@ async def test_refused_secret_is_told() -> None:
 
 @pytest.mark.parametrize("second", SIGNALS)
 async def test_second_signal_ends_at_once(second: signal.Signals) -> None:
-    """An aggregator that does not answer makes the flush long; the second signal cuts it."""
+    """An aggregator that does not answer makes the flush long; a second later it can be cut."""
     aggregator = Aggregator()
     async with (
         serving(aggregator) as port,
@@ -106,6 +107,9 @@ async def test_second_signal_ends_at_once(second: signal.Signals) -> None:
         await aggregator.wait_until(lambda: len(aggregator.messages(em.TagsUpdatedMsg)) > taken)
         command.send(signal.SIGINT)
         await command.until("Changing state: Connected -> Stopped")
+        command.send(second)  # at once, so it is taken for the same
+        await trio.sleep(SAME_S + 0.5)
+        assert command.code is None
         command.send(second)
     assert command.code == -second
     assert "Traceback" not in command.err

@@ -10,7 +10,7 @@ from rich.console import Console
 from trio_runner import MemoryOutbox, Statistics
 from trio_runner._cli._story import Backlog
 from trio_runner._cli._summary import Outage
-from trio_runner._cli._view import Picture, frame
+from trio_runner._cli._view import Picture, frame, terminal
 
 CATCHING_UP = Picture(
     now_s=13.2,
@@ -73,3 +73,27 @@ def test_countdown_ends_at_zero() -> None:
     assert render(soon, 80, 24)[0].rstrip().endswith("It ends in 5 s")
     over = evolve(soon, chapter_ends_s=13.0)
     assert render(over, 80, 24)[0].rstrip().endswith("It ends in 0 s")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "legacy", "term", "shows"),
+    [
+        ("utf-8", False, "xterm", True),
+        ("utf-8", True, "xterm", False),
+        ("cp850", False, "xterm", False),
+        ("utf-8", False, "dumb", False),
+    ],
+)
+def test_picture_is_for_consoles_that_can_show_it(
+    encoding: str, legacy: bool, term: str, shows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old console of Windows, one without Braille and a dumb one get lines instead."""
+
+    class Screen(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdout", Screen(io.BytesIO(), encoding))
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr("rich.console.detect_legacy_windows", lambda: legacy)
+    assert (terminal() is not None) == shows

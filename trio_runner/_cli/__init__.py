@@ -1,13 +1,17 @@
 """The command `trio-runner`: its arguments and its exit code."""
 
+import errno
 import os
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from io import TextIOWrapper
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NoReturn
 
-from trio_runner._cli import _simulate_arguments
+from trio_runner._cli import _keeping, _secret, _simulate_arguments
+from trio_runner._groups import leaves
+from trio_runner._outbox import OUTBOX_BYTES_MAX
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -17,8 +21,8 @@ __all__ = ["main"]
 WRONG_ARGUMENTS = 2
 """The exit code for arguments that cannot be used."""
 
-PIPE_CLOSED = 128 + signal.SIGPIPE
-"""The exit code of a program whose reader has gone, as a shell shows it."""
+PIPE_CLOSED = 128 + 13
+"""The exit code of a program whose reader has gone: as a shell shows SIGPIPE, also on Windows."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Raises SystemExit on wrong arguments and after `--help`.
     """
+    _let_all_text_be_written()
     code = PIPE_CLOSED
     try:
         try:
@@ -33,10 +38,34 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except* BrokenPipeError:
+    except BaseException as error:
+        if not all(map(_is_closed_pipe, leaves(error))):
+            raise
         # What is still in the buffer goes nowhere when the interpreter flushes it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _let_all_text_be_written() -> None:
+    """Show what the encoding of stdout does not have by its number, as stderr does."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _is_closed_pipe(error: BaseException) -> bool:
+    """Tell whether the reader of stdout has gone.
+
+    Windows says that with EINVAL, which may mean anything; but then no flush succeeds any more.
+    """
+    if isinstance(error, BrokenPipeError):
+        return True
+    if not isinstance(error, OSError) or error.errno != errno.EINVAL or sys.stdout is None:
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError as again:
+        return again.errno == errno.EINVAL
+    return False
 
 
 class _Parser(ArgumentParser):
@@ -85,6 +114,7 @@ def _parse(argv: list[str] | None) -> Namespace:
         chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command == "simulated":
         _check_ca_file(arguments, chosen)
+        _find_secret(arguments, chosen)
     if arguments.command == "simulate":
         _simulate_arguments.check(arguments, chosen)
     return arguments
@@ -110,7 +140,8 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
     )
     add("-s", "--secure", action=BooleanOptionalAction, default=False, help="use https and wss")
     add("--ca-file", metavar="FILE", help="trust these authorities (PEM) instead of the system's")
-    add("-secret", "--secret", default="", help="the secret that the aggregator asks for")
+    add("-secret", "--secret", default="", help="the secret that the aggregator asks for; better:")
+    add("--secret-file", metavar="FILE", help=_secret.HELP)
     add(
         "-ignore",
         "--ignore_version_error",
@@ -127,8 +158,15 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
         "--outbox",
         metavar="PATH",
         type=_path,
-        help="keep in this file what is not delivered yet, so that it outlives the process; one"
-        " file for one engine (default: in memory)",
+        help="keep in this file, or in the unit's in this folder, what is not delivered yet, so"
+        " that it outlives the process; 'memory': do not (default: in the user's state folder)",
+    )
+    add(
+        "--outbox-max",
+        metavar="SIZE",
+        type=_keeping.bytes_of,
+        default=OUTBOX_BYTES_MAX,
+        help="what it may hold, before samples are thinned (default: 64M)",
     )
 
 
@@ -201,6 +239,14 @@ def _check_ca_file(arguments: Namespace, parser: ArgumentParser) -> None:
         parser.error(f"argument --ca-file: there are no PEM certificates in {arguments.ca_file}")
     except OSError as error:
         parser.error(f"argument --ca-file: cannot read {arguments.ca_file}: {error.strerror}")
+
+
+def _find_secret(arguments: Namespace, parser: ArgumentParser) -> None:
+    arguments.is_secret_visible = bool(arguments.secret)
+    try:
+        arguments.secret = _secret.find_secret(arguments.secret, arguments.secret_file)
+    except _secret.SecretUnusable as error:
+        parser.error(str(error))
 
 
 def _run(arguments: Namespace) -> int:

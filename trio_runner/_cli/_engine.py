@@ -4,16 +4,21 @@ import logging
 import os
 import sys
 import threading
+from argparse import ArgumentTypeError
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
-from trio_runner import DurableOutbox, EngineRunner, MemoryOutbox, OutboxError, Timing
+from trio_runner import EngineRunner, MemoryOutbox, OutboxError, Timing
+from trio_runner._cli._keeping import Keeping, bytes_of
+from trio_runner._cli._secret import SecretUnusable, find_secret, warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
+from trio_runner._cli._unit_files import file_name
+from trio_runner._groups import first
+from trio_runner._outbox import OUTBOX_BYTES_MAX
 
 if TYPE_CHECKING:
     from trio_runner import bridge
@@ -34,6 +39,8 @@ EXIT_S = 1
 
 ALL_FAILED, WRONG_ARGUMENTS, SOME_FAILED = 1, 2, 3
 """The exit codes when not all is well."""
+
+PROGRAM = "trio-runner engine"
 
 HOW_TO_INSTALL = (
     "trio-runner engine: error: Open Pectus is not installed here. It needs Python 3.12 or newer:"
@@ -57,9 +64,18 @@ def run(argv: list[str]) -> int:
             raise
         print(HOW_TO_INSTALL, file=sys.stderr)
         return WRONG_ARGUMENTS
-    arguments = bridge.parse(argv, "trio-runner engine")
+    arguments = bridge.parse(argv, PROGRAM)
+    try:
+        secret = find_secret(arguments.secret, arguments.secret_file)
+        keeping = _keeping(arguments)
+    except (SecretUnusable, ArgumentTypeError) as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return WRONG_ARGUMENTS
     print(bridge.banner(), flush=True)
     bridge.start_sentry(arguments.sentry_event_level)
+    if arguments.secret:
+        warn_of_visible_secret()
+    arguments = evolve(arguments, secret=secret)
     if arguments.validate:
         return bridge.validate(arguments.uods)
     if arguments.show_register_details:
@@ -68,11 +84,22 @@ def run(argv: list[str]) -> int:
         bridge.name_units_in_log()
     before, patience = threading.enumerate(), _patience(END_S, ALL_FAILED)
     try:
-        code = trio.run(_run_units, arguments, patience)
+        code = trio.run(_run_units, arguments, keeping, patience)
     finally:
         patience.cancel()
     _leave_behind(before, code)
     return code
+
+
+def _keeping(arguments: "bridge.Arguments") -> Keeping:
+    """Return where the outboxes are to be. Raises ArgumentTypeError."""
+    bytes_max, is_for_several = OUTBOX_BYTES_MAX, len(arguments.uods) > 1
+    if arguments.outbox_max is not None:
+        try:
+            bytes_max = bytes_of(arguments.outbox_max)
+        except ArgumentTypeError as error:
+            raise ArgumentTypeError(f"argument --outbox-max: {error}") from None
+    return Keeping("engine", arguments.outbox, bytes_max, is_for_several)
 
 
 def _patience(seconds: float, code: int) -> threading.Timer:
@@ -83,9 +110,13 @@ def _patience(seconds: float, code: int) -> threading.Timer:
 
 
 def _exit(after_s: float, code: int) -> None:
-    # No logging: what hangs may hold its lock.
-    os.write(2, b"trio-runner engine: something hangs, after %g s it is left behind\n" % after_s)
-    os._exit(code)
+    try:
+        # No logging: what hangs may hold its lock. Without a stderr, 2 may be anything's number.
+        if sys.stderr is not None:
+            text = b"trio-runner engine: something hangs, after %g s it is left behind\n"
+            os.write(2, text % after_s)
+    finally:
+        os._exit(code)
 
 
 def _leave_behind(before: Iterable[threading.Thread], code: int) -> None:
@@ -98,11 +129,13 @@ def _leave_behind(before: Iterable[threading.Thread], code: int) -> None:
         _patience(EXIT_S, code).start()
 
 
-async def _run_units(arguments: "bridge.Arguments", patience: threading.Timer) -> int:
+async def _run_units(
+    arguments: "bridge.Arguments", keeping: Keeping, patience: threading.Timer
+) -> int:
     """Run all units until SIGINT or SIGTERM, or until all have failed."""
     logger.info("Engine starting")
     stopping, names = trio.Event(), dict[str, Unit]()
-    units = [Unit(path, arguments, stopping, names) for path in arguments.uods]
+    units = [Unit(path, arguments, keeping, stopping, names) for path in arguments.uods]
 
     def stop() -> None:
         patience.start()
@@ -130,6 +163,7 @@ class Unit:
 
     _path: str
     _arguments: "bridge.Arguments"
+    _keeping: Keeping
     _stopping: trio.Event
     _names: "dict[str, Unit]"
     """Whose name is whose, of the units of this process."""
@@ -150,7 +184,7 @@ class Unit:
                 finally:
                     await self._stop(engine)  # noqa: ASYNC102 - shielded, its time is bounded
         except* UnitFailed as group:
-            self._fail(str(_first(group)))
+            self._fail(str(first(group)))
         except* (Exception, SystemExit) as group:  # of this unit; the others go on
             self._fail("it ended by an error", group)
 
@@ -190,7 +224,7 @@ class Unit:
             uod,
             secret=self._arguments.secret,
             ignore_version_error=self._arguments.ignore_version_error,
-            archive_folder=_file_name(name) if len(self._arguments.uods) > 1 else None,
+            archive_folder=file_name(name) if len(self._arguments.uods) > 1 else None,
         )
         if not engine.connect():
             engine.stop()  # it may be connected and yet be of no use
@@ -199,23 +233,11 @@ class Unit:
 
     async def _run(self, engine: "bridge.UodEngine") -> None:
         try:
-            with closing(self._open_outbox(engine.name)) as outbox:
-                await self._keep_connected(engine, outbox)
+            outbox = self._keeping.open(engine.name, engine.builder)
         except OutboxError as error:
             raise UnitFailed(f"argument --outbox: {error}") from error
-
-    def _open_outbox(self, name: str) -> MemoryOutbox:
-        path = self._arguments.outbox
-        if path is None:
-            return MemoryOutbox()
-        if len(self._arguments.uods) > 1 or os.path.isdir(path):
-            try:
-                os.makedirs(path, exist_ok=True)
-            except OSError as error:
-                why = f"several UODs need a folder, and {path} is none: {error.strerror}"
-                raise UnitFailed(f"argument --outbox: {why}") from error
-            path = os.path.join(path, f"{_file_name(name)}.outbox")
-        return DurableOutbox(path)
+        with closing(outbox):
+            await self._keep_connected(engine, outbox)
 
     async def _keep_connected(self, engine: "bridge.UodEngine", outbox: MemoryOutbox) -> None:
         from trio_runner.bridge import UodDispatcher
@@ -293,14 +315,3 @@ class Unit:
             )
         except Exception as error:
             logger.debug("Whether the aggregator has authentication cannot be told: %r", error)
-
-
-def _file_name(unit: str) -> str:
-    return quote(unit, safe=" ")
-
-
-def _first(group: BaseExceptionGroup[UnitFailed]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -1,20 +1,36 @@
-"""SIGINT and SIGTERM: the first ends in order, the second at once."""
+"""SIGINT, SIGTERM and Ctrl-Break: the first ends in order, the second at once."""
 
+import logging
 import signal
 from collections.abc import Callable
 
 import trio
 
+logger = logging.getLogger(__name__)
+
+SAME_S = 1
+"""A second signal within this time (s) is the first, sent twice: by `timeout`, or a console."""
+
+
+def signals() -> list[signal.Signals]:
+    """Return those that ask the command to end; SIGTERM never arrives on Windows, SIGBREAK does."""
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
 
 async def stop_on_signal(
     stop: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Call `stop` at the first SIGINT or SIGTERM and return; started when it listens.
+    """Call `stop` at the first signal, and return `SAME_S` later; started when it listens.
 
-    Behind it, as after a cancellation, both signals do again what they did before.
+    Behind it, as after a cancellation, the signals do again what they did before. That is the
+    system's own doing, so that it works whatever hangs.
     """
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*signals()) as received:
         task_status.started()
-        async for _ in signals:
-            break
-    stop()
+        name = signal.Signals(await anext(received)).name
+        logger.info("Stopping: %s came. Another one, %d s from now, ends it at once", name, SAME_S)
+        stop()
+        with trio.move_on_after(SAME_S):
+            async for _ in received:
+                pass

@@ -9,13 +9,14 @@ import trio
 
 from trio_runner import (
     CommandError,
-    DurableOutbox,
     EngineDispatcher,
     EngineRunner,
     MemoryOutbox,
     OutboxError,
     Timing,
 )
+from trio_runner._cli._keeping import Keeping
+from trio_runner._cli._secret import warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner.simulation import SimulatedEngine
 
@@ -28,20 +29,25 @@ CANNOT_USE_OUTBOX = 2
 async def run(arguments: Namespace) -> int:
     """Run engine and runner until SIGINT or SIGTERM; return the exit code."""
     _log_to_stderr()
-    try:
-        outbox = DurableOutbox(arguments.outbox) if arguments.outbox else MemoryOutbox()
-    except OutboxError as error:
-        return _refuse(error)
-    with closing(outbox):
-        return await _run(arguments, outbox)
-
-
-async def _run(arguments: Namespace, outbox: MemoryOutbox) -> int:
+    if arguments.is_secret_visible:
+        warn_of_visible_secret()
     engine = SimulatedEngine(
         arguments.name,
         secret=arguments.secret,
         ignore_version_error=arguments.ignore_version_error,
     )
+    keeping = Keeping("simulated", arguments.outbox, arguments.outbox_max)
+    try:
+        outbox = keeping.open(engine.name, engine)
+    except OutboxError as error:
+        print(f"trio-runner simulated: error: argument --outbox: {error}", file=sys.stderr)
+        return CANNOT_USE_OUTBOX
+    with closing(outbox):
+        await _run(arguments, engine, outbox)
+    return 0
+
+
+async def _run(arguments: Namespace, engine: SimulatedEngine, outbox: MemoryOutbox) -> None:
     dispatcher = EngineDispatcher(
         arguments.aggregator_hostname,
         arguments.aggregator_port,
@@ -49,19 +55,9 @@ async def _run(arguments: Namespace, outbox: MemoryOutbox) -> int:
         secure=arguments.secure,
         ca_file=arguments.ca_file,
     )
-    try:
-        runner = EngineRunner(
-            dispatcher, engine, engine, outbox=outbox, timing=Timing(flush_s=FLUSH_S)
-        )
-    except OutboxError as error:
-        return _refuse(error)
+    timing = Timing(flush_s=FLUSH_S)
+    runner = EngineRunner(dispatcher, engine, engine, outbox=outbox, timing=timing)
     await _run_until_signalled(engine, runner, f"{engine.name}: open {dispatcher}")
-    return 0
-
-
-def _refuse(error: OutboxError) -> int:
-    print(f"trio-runner simulated: error: argument --outbox: {error}", file=sys.stderr)
-    return CANNOT_USE_OUTBOX
 
 
 async def _run_until_signalled(

@@ -76,7 +76,9 @@ def terminal() -> Console | None:
     if sys.stdout is None or not sys.stdout.isatty():
         return None
     console = Console()
-    is_able = not console.is_dumb_terminal and console.encoding.startswith("utf")
+    # An old console of Windows has neither a second screen nor Braille in its fonts.
+    is_unable = console.is_dumb_terminal or console.legacy_windows
+    is_able = not is_unable and console.encoding.startswith("utf")
     return console if is_able else None
 
 

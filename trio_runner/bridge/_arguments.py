@@ -27,8 +27,10 @@ class Arguments:
     show_register_details: bool
     sentry_event_level: str
     secret: str
+    secret_file: str | None
     ignore_version_error: bool
     outbox: str | None
+    outbox_max: str | None
     ca_file: str | None
     start_at_once: bool
 
@@ -49,8 +51,10 @@ def parse(argv: list[str], prog: str) -> Arguments:
         show_register_details=bool(given.show_register_details),
         sentry_event_level=given.sentry_event_level,
         secret=given.secret,
+        secret_file=given.secret_file,
         ignore_version_error=_truth(parser, given.ignore_version_error),
         outbox=_outbox(parser, given.outbox),
+        outbox_max=given.outbox_max,
         ca_file=_ca_file(parser, given.ca_file, given.secure),
         start_at_once=given.start_engine == AT_ONCE,
     )
@@ -66,7 +70,19 @@ def _make_parser(prog: str) -> argparse.ArgumentParser:
         "--outbox",
         metavar="PATH",
         help="keep in this file what is not delivered yet, so that it outlives the process; with"
-        " several UODs, or if it is one, a folder with a file for each unit (default: in memory)",
+        " several UODs, or if it is one, a folder with a file for each unit; 'memory': do not"
+        " (default: a file for each unit in the user's state folder)",
+    )
+    own.add_argument(
+        "--outbox-max",
+        metavar="SIZE",
+        help="what an outbox may hold, before samples are thinned (default: 64M)",
+    )
+    own.add_argument(
+        "--secret-file",
+        metavar="FILE",
+        help="read the secret from this file; without, it is TRIO_RUNNER_SECRET of the environment,"
+        " or the credential 'secret' of systemd",
     )
     own.add_argument(
         "--ca-file",

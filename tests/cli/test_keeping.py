@@ -1,0 +1,198 @@
+"""Where an engine's outbox is, and what is said of it."""
+
+import logging
+import re
+import signal
+import stat
+from argparse import ArgumentTypeError
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from trio_runner import DurableOutbox, MemoryOutbox, OutboxError, OutboxNotWritable
+from trio_runner._cli import _keeping
+from trio_runner._cli._keeping import Keeping, bytes_of
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation import SimulatedEngine
+
+from .command import Command, running
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the user's state folder, which is not there yet."""
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Return what is logged."""
+    caplog.set_level(logging.INFO, "trio_runner")
+    return caplog
+
+
+def opened(keeping: Keeping, unit: str = "Skid") -> MemoryOutbox:
+    """Return the outbox of a unit, closed: where it is can still be seen."""
+    with closing(keeping.open(unit, SimulatedEngine(unit))) as outbox:
+        return outbox
+
+
+def path_of(outbox: MemoryOutbox) -> Path:
+    """Return where an outbox on disk is."""
+    assert isinstance(outbox, DurableOutbox)
+    return outbox.path
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("64M", 64 * 1024**2),
+        ("2g", 2 * 1024**3),
+        ("2048K", 2 * 1024**2),
+        ("1048576", 1024**2),
+        ("5MB", 5 * 1024**2),
+        ("5MiB", 5 * 1024**2),
+    ],
+)
+def test_size_is_read(text: str, number: int) -> None:
+    """In powers of 1024, in bytes without a letter."""
+    assert bytes_of(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1M", "1.5G", "64X", "1000", "0", "1" * 20, "٣M"])
+def test_wrong_size_is_refused(text: str) -> None:
+    """What is no number, and what would hold next to nothing."""
+    with pytest.raises(ArgumentTypeError):
+        bytes_of(text)
+
+
+def test_default_is_a_file_for_each_engine_in_the_users_state_folder(
+    state: Path, log: pytest.LogCaptureFixture
+) -> None:
+    """Its folder is closed to others; simulated engines are apart from real ones."""
+    paths = [path_of(opened(Keeping("engine"), unit)) for unit in ("A", "B")]
+    folder = state / "trio-runner" / "engine"
+    assert paths == [folder / "A.outbox", folder / "B.outbox"]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert path_of(opened(Keeping("simulated"), "A")) == folder.parent / "simulated" / "A.outbox"
+    told = f"The outbox is {folder / 'A.outbox'}: nothing waits in it from before"
+    assert log.messages[0] == told
+
+
+def test_service_has_a_state_folder_of_its_own(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By systemd, the first of those that it has."""
+    monkeypatch.setenv("STATE_DIRECTORY", f"{state}/one:{state}/two")
+    assert path_of(opened(Keeping("engine"))) == state / "one" / "engine" / "Skid.outbox"
+
+
+def test_path_is_a_file_or_a_folder(state: Path, tmp_path: Path) -> None:
+    """A folder if it is one; with several units it must be, and is made."""
+    assert path_of(opened(Keeping("engine", str(tmp_path / "it")))) == tmp_path / "it"
+    assert path_of(opened(Keeping("engine", str(tmp_path)))) == tmp_path / "Skid.outbox"
+    several = Keeping("engine", str(tmp_path / "new"), is_for_several=True)
+    assert path_of(opened(several)) == tmp_path / "new" / "Skid.outbox"
+    with pytest.raises(OutboxError, match="Several UODs need a folder"):
+        opened(Keeping("engine", str(tmp_path / "it"), is_for_several=True))
+    assert not state.exists()
+
+
+def test_memory_is_told_of(state: Path, log: pytest.LogCaptureFixture) -> None:
+    """Who asks for it has it; nothing is written."""
+    outbox = opened(Keeping("engine", "memory", 2**20))
+    assert (outbox.is_durable, outbox.bytes_max) == (False, 2**20)
+    assert log.messages == [
+        "The outbox is in memory: what waits is lost when the process ends",
+    ]
+    assert not state.exists()
+
+
+def test_bound_is_the_outboxes(state: Path) -> None:
+    """On disk as in memory."""
+    assert opened(Keeping("engine", None, 2**20)).bytes_max == 2**20
+
+
+def test_what_waits_from_before_is_told(state: Path, log: pytest.LogCaptureFixture) -> None:
+    """How many messages."""
+    for told in ("nothing waits", "1 message waits", "2 messages wait"):
+        with closing(Keeping("engine").open("Skid", SimulatedEngine("Skid"))) as outbox:
+            outbox.put(em.TagsUpdatedMsg(tags=[]))
+        assert log.messages[-1].endswith(f"Skid.outbox: {told} in it from before")
+
+
+@pytest.mark.parametrize("where", [None, "it"])
+def test_file_that_cannot_be_had_is_no_reason_not_to_run(
+    where: str | None,
+    state: Path,
+    tmp_path: Path,
+    log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In use, or on a disk that is full: an error in the log, and the engine runs from memory."""
+    keeping = Keeping("engine", where and str(tmp_path / where))
+    path = path_of(opened(keeping))
+    with DurableOutbox(path):
+        assert opened(keeping).is_durable is False
+    assert log.records[-1].levelname == "ERROR"
+    assert "is in use by another process" in log.messages[-1]
+    assert "What waits is kept in MEMORY ONLY" in log.messages[-1]
+
+    def refuse(path: Path, **_: object) -> None:
+        raise OutboxNotWritable(f"The outbox {path} cannot be written: disk full.")
+
+    monkeypatch.setattr(_keeping, "DurableOutbox", refuse)
+    assert opened(keeping).is_durable is False
+    assert "disk full. What waits is kept in MEMORY ONLY" in log.messages[-1]
+
+
+def test_folder_that_cannot_be_made_is_told_of(state: Path, log: pytest.LogCaptureFixture) -> None:
+    """A home that is read-only, or none."""
+    state.write_text("no folder")
+    assert opened(Keeping("engine")).is_durable is False
+    assert f"There can be no outbox in the folder {state}" in log.messages[-1]
+    assert log.records[-1].levelname == "ERROR"
+
+
+@pytest.mark.parametrize("is_anothers", [False, True])
+def test_wrong_file_is_refused_only_if_it_was_given(
+    is_anothers: bool, state: Path, log: pytest.LogCaptureFixture
+) -> None:
+    """A text, or another unit's: who gave no path cannot give another."""
+    path = path_of(opened(Keeping("engine")))
+    path.unlink()
+    if is_anothers:
+        with DurableOutbox(path) as outbox:
+            outbox.claim("pc_Other")
+            outbox.put(em.TagsUpdatedMsg(tags=[]))
+    else:
+        path.write_text("notes\n" * 1000)
+    with pytest.raises(OutboxError):
+        opened(Keeping("engine", str(path)))
+    assert opened(Keeping("engine")).is_durable is False
+    assert "MEMORY ONLY" in log.messages[-1]
+
+
+async def test_simulated_engine_keeps_what_waits_without_being_told(tmp_path: Path) -> None:
+    """The first lines of its log say where, and the next process what it found there."""
+
+    async def play(*arguments: str) -> Command:
+        environment = {"XDG_STATE_HOME": str(tmp_path)}
+        async with running(
+            *("simulated", "-ap", "9", "--name", "Skid", *arguments), environment=environment
+        ) as command:
+            await command.until("Disconnected -> Failed")
+            command.send(signal.SIGTERM)
+        assert command.code == 0
+        return command
+
+    path = tmp_path / "trio-runner" / "simulated" / "Skid.outbox"
+    first, *_ = (await play()).err.splitlines()
+    assert f"The outbox is {path}: nothing waits in it from before" in first
+    first, *_ = (await play("--outbox-max", "2M")).err.splitlines()
+    assert re.search(r": \d+ messages? waits? in it from before", first)
+    first, *_ = (await play("--outbox", "memory")).err.splitlines()
+    assert "The outbox is in memory" in first

@@ -1,0 +1,71 @@
+"""Where the aggregator's secret comes from: best from where no other user can see it."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "TRIO_RUNNER_SECRET"
+"""The name of the secret in the environment."""
+
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""Where systemd tells a service of its credentials; the file in it is `secret`."""
+
+LENGTH_MAX = 4096
+"""Of a secret, in bytes; a file that is longer is another one."""
+
+HELP = (
+    f"read the secret from this file; without, it is {VARIABLE} of the environment, or the"
+    " credential 'secret' of systemd"
+)
+
+
+class SecretUnusable(Exception):
+    """The secret cannot be had; the message says which argument is wrong and why."""
+
+
+def find_secret(given: str, file: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the secret, of the arguments or of the environment; "" if there is none.
+
+    Raises SecretUnusable.
+    """
+    if given and file is not None:
+        raise SecretUnusable("argument --secret-file: not allowed with argument -secret/--secret")
+    if given:
+        return given
+    if file is not None:
+        return _read(Path(file), "argument --secret-file")
+    if environment.get(VARIABLE):
+        return environment[VARIABLE]
+    if environment.get(CREDENTIALS):
+        path = Path(environment[CREDENTIALS], "secret")
+        if path.exists():
+            return _read(path, f"environment {CREDENTIALS}")
+    return ""
+
+
+def warn_of_visible_secret() -> None:
+    """Say in the log that the secret is an argument, and what to do instead."""
+    logger.warning(
+        "The secret is on the command line, where the list of processes shows it to everybody:"
+        " give it by --secret-file FILE, or as %s in the environment",
+        VARIABLE,
+    )
+
+
+def _read(path: Path, source: str) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LENGTH_MAX + 1)
+        text = content.decode("utf-8-sig").strip()  # editors put marks before and ends behind
+    except OSError as error:
+        raise SecretUnusable(f"{source}: cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise SecretUnusable(f"{source}: {path} is no text in UTF-8") from None
+    if not text:
+        raise SecretUnusable(f"{source}: there is no secret in {path}")
+    if len(content) > LENGTH_MAX or len(text.splitlines()) > 1:
+        raise SecretUnusable(f"{source}: there is more than a secret in {path}: give it one line")
+    return text
