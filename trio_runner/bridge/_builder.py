@@ -8,6 +8,7 @@ from openpectus.engine.engine import Engine
 from openpectus.engine.engine_message_builder import EngineMessageBuilder
 from openpectus.protocol import engine_messages as package
 
+from trio_runner._say_once import SayOnce
 from trio_runner.bridge._logging import with_own_error_log
 from trio_runner.bridge._wire import to_object, to_ours
 from trio_runner.protocol import MessageBase, foreign
@@ -38,16 +39,18 @@ class _Builder(EngineMessageBuilder):  # type: ignore[misc]
     """
 
     _last: Any = None
-    _has_complained = False
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._say = SayOnce(logger)  # it will fail again until the run has ended
 
     def create_runlog_msg(self, run_id: str) -> Any:
         try:
             made = again(super().create_runlog_msg, run_id)
         except Exception as error:
-            # Once loudly: it will fail again until the run has ended.
-            level = logging.DEBUG if self._has_complained else logging.ERROR
-            self._has_complained = True
-            logger.log(level, "The engine cannot tell its run log: %r", error)
+            self._say(
+                logging.ERROR, "The engine cannot tell its run log: %r", error, about="run log"
+            )
             made = self._last  # once: the engine's thread may be here too
             if made is None or made.run_id != run_id:
                 return package.RunLogMsg(id="", run_id=run_id, runlog={"lines": []})
@@ -67,7 +70,7 @@ class UodMessageBuilder:
         self._builder: Any = _Builder(engine, secret, ignore_version_error)
         self._has_ticked = False
         self._tags_told = False
-        self._complaints: set[str] = set()
+        self._say = SayOnce(logger)  # what fails is asked for several times a second
 
     # Who and what the engine is
 
@@ -215,7 +218,6 @@ class UodMessageBuilder:
             return None
 
     def _complain(self, what: str, error: Exception) -> None:
-        # Once loudly: what fails is asked for several times a second.
-        level = logging.DEBUG if what in self._complaints else logging.ERROR
-        self._complaints.add(what)
-        logger.log(level, "The engine cannot tell %s: %r", what, error, exc_info=error)
+        self._say(
+            logging.ERROR, "The engine cannot tell %s: %r", what, error, about=what, error=error
+        )
