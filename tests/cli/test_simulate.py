@@ -17,9 +17,9 @@ from attrs import define, evolve, field
 
 from trio_runner._cli import main
 from trio_runner._sender import Sender
-from trio_runner.simulation._faults import plan
-from trio_runner.simulation._shrink import Case, shrink
-from trio_runner.simulation._simulate import Report, simulate
+from trio_runner.simulation.trials._faults import plan
+from trio_runner.simulation.trials._shrink import Case, shrink
+from trio_runner.simulation.trials._simulate import Report, simulate
 
 from .command import COMMAND, ENVIRONMENT
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_runner.simulation._faults import FAULTS, Planned
-from trio_runner.simulation._trace import Trace
-from trio_runner.simulation._world import World
+from trio_runner.simulation.trials._faults import FAULTS, Planned
+from trio_runner.simulation.trials._trace import Trace
+from trio_runner.simulation.trials._world import World
 
 BEGIN_S, END_S = 5.0, 5.2
 """By then there is a link; most faults would last longer."""

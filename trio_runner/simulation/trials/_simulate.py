@@ -13,9 +13,9 @@ import trio
 import trio.testing
 from attrs import frozen
 
-from trio_runner.simulation._faults import FAULTS, plan
-from trio_runner.simulation._trace import Trace
-from trio_runner.simulation._world import World
+from trio_runner.simulation.trials._faults import FAULTS, plan
+from trio_runner.simulation.trials._trace import Trace
+from trio_runner.simulation.trials._world import World
 
 DURATION_S = 600.0
 """How long faults happen, unless another time is given (s)."""

@@ -14,10 +14,10 @@ from attrs import frozen
 
 from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage
 from trio_runner.protocol import aggregator_messages as am
-from trio_runner.simulation._network import Flow, Wire
+from trio_runner.simulation.stand_ins._network import Flow, Wire
 
 if TYPE_CHECKING:
-    from trio_runner.simulation._world import World
+    from trio_runner.simulation.trials._world import World
 
 Fault = Callable[["World", Random], Awaitable[None]]
 

@@ -17,17 +17,17 @@ from trio_runner.net import EngineDispatcher
 from trio_runner.protocol import OPENPECTUS_VERSION, MessageBase
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation._aggregator import Connection
-from trio_runner.simulation._busy import BusyEngine, EngineBug
-from trio_runner.simulation._disk import SimulatedDisk
-from trio_runner.simulation._faults import FAULTS, Planned
-from trio_runner.simulation._ledger import Death
-from trio_runner.simulation._network import Network, Wire
-from trio_runner.simulation._oracle import Oracle
-from trio_runner.simulation._server import Aggregator
-from trio_runner.simulation._trace import Trace
-from trio_runner.simulation._watched_link import key_of
-from trio_runner.simulation._witness import Witness
+from trio_runner.simulation.stand_ins._aggregator import Connection
+from trio_runner.simulation.stand_ins._disk import SimulatedDisk
+from trio_runner.simulation.stand_ins._network import Network, Wire
+from trio_runner.simulation.stand_ins._server import Aggregator
+from trio_runner.simulation.trials._busy import BusyEngine, EngineBug
+from trio_runner.simulation.trials._faults import FAULTS, Planned
+from trio_runner.simulation.trials._ledger import Death
+from trio_runner.simulation.trials._oracle import Oracle
+from trio_runner.simulation.trials._trace import Trace
+from trio_runner.simulation.trials._watched_link import key_of
+from trio_runner.simulation.trials._witness import Witness
 
 EPOCH = 1_700_000_000.0
 """The wall clock at virtual time 0 (s)."""

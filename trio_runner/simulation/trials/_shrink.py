@@ -6,8 +6,8 @@ from typing import TextIO
 
 from attrs import define, evolve, field, frozen
 
-from trio_runner.simulation._faults import Planned, plan
-from trio_runner.simulation._simulate import Report, simulate
+from trio_runner.simulation.trials._faults import Planned, plan
+from trio_runner.simulation.trials._simulate import Report, simulate
 
 SHORTEST_S = 10
 """The shortest time with faults that is tried (s)."""
