@@ -38,6 +38,9 @@ LAYERS = {
 }
 """Layer of each module or package right under `trio_runner`."""
 
+ROOMS = {"skid": 0, "stand_ins": 1, "trials": 2, "__init__": 3}
+"""Layer of each room in `trio_runner.simulation`; its `__init__` is the public face of all."""
+
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 
@@ -65,15 +68,30 @@ def target(name: str) -> str | None:
     return first if first in LAYERS else "__init__"
 
 
+def room(name: str) -> int | None:
+    """Return the layer of the room that an import is of, None if it is of none."""
+    parts = name.split(".")
+    if parts[:2] != ["trio_runner", "simulation"]:
+        return None
+    return ROOMS.get(parts[2] if len(parts) > 2 else "__init__", ROOMS["__init__"])
+
+
+def full_name(module: Path) -> str:
+    """Return the name by which a file is imported."""
+    parts = ("trio_runner", *module.with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 def faults(module: Path, source: str) -> list[str]:
     """Return what a module imports against the rules."""
-    own = member(module)
+    own, own_room = member(module), room(full_name(module))
     found = []
     for name in imports(source):
         package, to = name.partition(".")[0], target(name)
         if (
             (to is not None and to != own and LAYERS[to] > LAYERS[own])
             or (to == "__init__" and LAYERS[own] < 5)
+            or (own_room is not None and (room(name) or 0) > own_room)
             or (own == "protocol" and package == "trio")
             or (own != "bridge" and package == "openpectus")
         ):
@@ -81,11 +99,49 @@ def faults(module: Path, source: str) -> list[str]:
     return found
 
 
+def graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Return which modules each of these imports, at any place, also for type checking only.
+
+    A package that re-exports a name counts as what is imported from, not the name's own module.
+    """
+    found = {}
+    for module, source in sources.items():
+        names = {name if name in sources else name.rpartition(".")[0] for name in imports(source)}
+        found[module] = names & sources.keys()
+    return found
+
+
+def circle(imported: dict[str, set[str]]) -> list[str]:
+    """Return the modules whose imports, followed on, end in a circle."""
+    left = dict(imported)
+    while free := [module for module, names in left.items() if not names & left.keys()]:
+        for module in free:
+            del left[module]
+    return sorted(left)
+
+
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.as_posix())
 def test_imports_go_down(module: Path) -> None:
     """No module imports from a layer above its own, nor what its layer is to be free of."""
     assert member(module) in LAYERS, "give the module its layer"
     assert faults(module, (ROOT / module).read_text()) == []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """No module imports, by way of others, itself."""
+    sources = {full_name(module): (ROOT / module).read_text() for module in MODULES}
+    assert circle(graph(sources)) == []
+
+
+def test_a_circle_is_found() -> None:
+    """A circle is found though one of its imports is for type checking only."""
+    sources = {
+        "p.a": "import trio",
+        "p.b": "from p import a\nfrom p.c import C",
+        "p.c": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.b import B",
+    }
+    assert circle(graph(sources)) == ["p.b", "p.c"]
+    assert circle(graph(sources | {"p.c": ""})) == []
 
 
 def test_the_whole_package_is_looked_at() -> None:
@@ -105,8 +161,12 @@ def test_the_whole_package_is_looked_at() -> None:
         ("net/_session.py", "def late():\n    import trio_runner._tasks"),
         ("_errors.py", "from trio_runner import protocol"),
         ("_runner.py", "from trio_runner.simulation import Aggregator"),
-        ("simulation/_skid.py", "from trio_runner._cli import main"),
-        ("simulation/_skid.py", "import openpectus"),
+        ("simulation/skid/_skid.py", "from trio_runner._cli import main"),
+        ("simulation/skid/_skid.py", "import openpectus"),
+        ("simulation/skid/_skid.py", "from trio_runner.simulation.stand_ins import _disk"),
+        ("simulation/skid/_skid.py", "from trio_runner.simulation.trials._world import World"),
+        ("simulation/skid/_skid.py", "from trio_runner.simulation import Aggregator"),
+        ("simulation/stand_ins/_disk.py", "import trio_runner.simulation.trials._trace"),
         ("_cli/_engine.py", "from openpectus.engine import main"),
     ],
 )

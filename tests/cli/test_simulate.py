@@ -17,9 +17,10 @@ from attrs import define, evolve, field
 
 from trio_runner._cli import main
 from trio_runner._sender import Sender
-from trio_runner.simulation._faults import plan
-from trio_runner.simulation._shrink import Case, shrink
-from trio_runner.simulation._simulate import Report, simulate
+from trio_runner.simulation.trials._faults import FAULTS
+from trio_runner.simulation.trials._schedule import plan
+from trio_runner.simulation.trials._shrink import Case, shrink
+from trio_runner.simulation.trials._simulate import Report, simulate
 
 from .command import COMMAND, ENVIRONMENT
 
@@ -144,7 +145,7 @@ def test_shrinking_leaves_what_is_needed_and_nothing_else(
     numbers: tuple[int, ...], needed_s: int, shortest_s: int | None
 ) -> None:
     """Of 600 s with all faults there remain, to the second, the time and the faults it takes."""
-    planned = plan(11, 600)
+    planned = plan(11, 600, FAULTS)
     assert len(planned) > 30
     if shortest_s is None:
         shortest_s = int(planned[max(numbers)].at_s) + 1
@@ -160,7 +161,7 @@ def test_shrinking_leaves_what_is_needed_and_nothing_else(
 
 def test_kept_faults_alone_happen(capsys: pytest.CaptureFixture[str]) -> None:
     """`--keep` leaves of a seed's faults those with the numbers, an empty list none."""
-    first = plan(3, 60)[0]
+    first = plan(3, 60, FAULTS)[0]
     assert main(["simulate", "--seed", "3", "--hours", "1/60", "--keep", "0"]) == 0
     out = capsys.readouterr().out
     assert re.search(rf"Faults injected: 1\n  {first.kind} +1\n", out)

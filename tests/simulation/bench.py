@@ -12,8 +12,8 @@ from attrs import define, field
 
 from trio_runner._engine import BlockInfo, ConnectionStatus, RunStateChange, ScopeInfo
 from trio_runner.protocol import models as mdl
-from trio_runner.simulation._engine import SimulatedEngine
-from trio_runner.simulation._messages import Run
+from trio_runner.simulation.skid._engine import SimulatedEngine
+from trio_runner.simulation.skid._messages import Run
 
 EPOCH = 1_700_000_000.0
 """The wall clock at virtual time 0: 2023-11-14 22:13:20 UTC."""

@@ -15,7 +15,7 @@ from trio_runner.protocol import (
 )
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
-from trio_runner.simulation._aggregator import (
+from trio_runner.simulation.stand_ins._aggregator import (
     HANDLED,
     Connection,
     EngineRecord,

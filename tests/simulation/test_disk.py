@@ -9,7 +9,7 @@ import pytest
 from trio_runner import DurableOutbox
 from trio_runner._outbox_sqlite._durable import DISK_RETRY_S
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation._disk import SimulatedDisk
+from trio_runner.simulation.stand_ins._disk import SimulatedDisk
 
 
 class Clock:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_runner.simulation._faults import FAULTS, Planned
-from trio_runner.simulation._trace import Trace
-from trio_runner.simulation._world import World
+from trio_runner.simulation.trials._faults import FAULTS
+from trio_runner.simulation.trials._schedule import Planned
+from trio_runner.simulation.trials._trace import Trace
+from trio_runner.simulation.trials._world import World
 
 BEGIN_S, END_S = 5.0, 5.2
 """By then there is a link; most faults would last longer."""
@@ -24,7 +25,7 @@ async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
     """Seeds 156, 529 and others: a link was cut, or silent, behind what was the last fault."""
     world = World(seed, Trace(), tmp_path)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.run, END_S, [Planned(0, BEGIN_S, kind)])
+        nursery.start_soon(world.run, END_S, [(Planned(0, BEGIN_S, kind), FAULTS[kind])])
         await trio.sleep(END_S + 0.001)
         assert world.faults == {kind: 1}
         network, aggregator = world.network, world.aggregator
@@ -52,7 +53,8 @@ async def test_power_that_found_no_write_to_fail_in_stays(
     assert disk is not None
     disk.is_full = True  # nothing is written
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.run, 60.0, [Planned(0, BEGIN_S, "torn_write")])
+        planned = Planned(0, BEGIN_S, "torn_write")
+        nursery.start_soon(world.run, 60.0, [(planned, FAULTS["torn_write"])])
         await trio.sleep(BEGIN_S + 4.9)
         assert disk.tears
         await trio.sleep(0.2)

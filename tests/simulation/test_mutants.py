@@ -22,7 +22,7 @@ from trio_runner._outbox_sqlite import DurableOutbox, _file
 from trio_runner.net import Answered, Session, _session
 from trio_runner.protocol import MessageBase, pack, unpack
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation._simulate import simulate
+from trio_runner.simulation.trials._simulate import simulate
 
 SEEDS = 200
 """Within so many a bug must be found."""

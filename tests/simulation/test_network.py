@@ -9,7 +9,7 @@ from trio.abc import HalfCloseableStream
 from trio.testing import MockClock
 
 from trio_runner.simulation import Aggregator, Network, Wire
-from trio_runner.simulation._network import BUFFER_BYTES
+from trio_runner.simulation.stand_ins._network import BUFFER_BYTES
 
 HOST = ("aggregator.example", 9800)
 

@@ -15,9 +15,9 @@ from trio_runner import MemoryOutbox, OutboxStatistics
 from trio_runner.protocol import ErrorMessage, MessageBase, SuccessMessage, encode_body
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
-from trio_runner.simulation._oracle import Oracle
-from trio_runner.simulation._trace import Trace
-from trio_runner.simulation._watched_link import SAMPLE
+from trio_runner.simulation.trials._oracle import Oracle
+from trio_runner.simulation.trials._trace import Trace
+from trio_runner.simulation.trials._watched_link import SAMPLE
 
 BOUND = 20_000
 OTHER_RUN = "of run b, and run a is active"

@@ -4,7 +4,7 @@ import pytest
 
 from trio_runner import CommandError
 from trio_runner.protocol import models as mdl
-from trio_runner.simulation._pcode import (
+from trio_runner.simulation.skid._pcode import (
     Line,
     TagReading,
     convert,

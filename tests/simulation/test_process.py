@@ -6,8 +6,8 @@ import statistics
 
 import pytest
 
-from trio_runner.simulation import _process
-from trio_runner.simulation._process import Controls, SkidState, Valve, measure, step
+from trio_runner.simulation.skid import _process
+from trio_runner.simulation.skid._process import Controls, SkidState, Valve, measure, step
 
 
 def after(seconds: float, controls: Controls, state: SkidState | None = None) -> SkidState:

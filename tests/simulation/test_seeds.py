@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from trio_runner.simulation._faults import FAULTS
+from trio_runner.simulation.trials._faults import FAULTS
 
 COMMAND = [sys.executable, "-m", "trio_runner", "simulate", "--seeds", "0-199", "--jobs", "2"]
 

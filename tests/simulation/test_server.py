@@ -37,7 +37,7 @@ from trio_runner.protocol import (
 )
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation._server import Aggregator, OpenStream
+from trio_runner.simulation.stand_ins._server import Aggregator, OpenStream
 
 ANSWER_SUCCESS = encode_json(SuccessMessage())
 

@@ -14,10 +14,10 @@ from trio_runner import CommandError, CommandHandlers, EventEmitter, MessageBuil
 from trio_runner.protocol import decode, encode
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
-from trio_runner.simulation._archive import Archive
-from trio_runner.simulation._engine import MAX_WAITING, SimulatedEngine
-from trio_runner.simulation._skid import TAGS
-from trio_runner.simulation._tags import Tags
+from trio_runner.simulation.skid._archive import Archive
+from trio_runner.simulation.skid._engine import MAX_WAITING, SimulatedEngine
+from trio_runner.simulation.skid._skid import TAGS
+from trio_runner.simulation.skid._tags import Tags
 
 FEED = "Valve: Feed\nSet flow: 20 L/h"
 

@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trio_runner._cli._summary import count
-from trio_runner.simulation._shrink import Case, shrink
-from trio_runner.simulation._simulate import Report
+from trio_runner.simulation.trials._shrink import Case, shrink
+from trio_runner.simulation.trials._simulate import Report
 
 VIOLATED = 1
 """The exit code when a promise was broken."""

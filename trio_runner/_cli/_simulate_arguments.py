@@ -110,7 +110,7 @@ def check(arguments: Namespace, parser: ArgumentParser) -> None:
             parser.error(f"argument --{name}: it is of use with one seed only, give --seed")
     if not arguments.faults:
         return
-    from trio_runner.simulation._faults import FAULTS
+    from trio_runner.simulation.trials._faults import FAULTS
 
     for name in arguments.faults:
         if name not in FAULTS:

@@ -5,7 +5,8 @@ Between them `Network` carries bytes as TCP does and breaks as you want it; `Sim
 under a `DurableOutbox`. `simulate` puts all of it under one seed, with faults and an oracle.
 """
 
-from trio_runner.simulation._aggregator import (
+from trio_runner.simulation.skid._engine import SimulatedEngine
+from trio_runner.simulation.stand_ins._aggregator import (
     Connection,
     EngineRecord,
     Received,
@@ -15,12 +16,11 @@ from trio_runner.simulation._aggregator import (
     Sample,
     Unit,
 )
-from trio_runner.simulation._disk import SimulatedDisk
-from trio_runner.simulation._engine import SimulatedEngine
-from trio_runner.simulation._faults import FAULTS
-from trio_runner.simulation._network import Flow, Network, Wire
-from trio_runner.simulation._server import Aggregator, HttpRequest, OnMessage
-from trio_runner.simulation._simulate import DURATION_S, Report, simulate
+from trio_runner.simulation.stand_ins._disk import SimulatedDisk
+from trio_runner.simulation.stand_ins._network import Flow, Network, Wire
+from trio_runner.simulation.stand_ins._server import Aggregator, HttpRequest, OnMessage
+from trio_runner.simulation.trials._faults import FAULTS
+from trio_runner.simulation.trials._simulate import DURATION_S, Report, simulate
 
 __all__ = [
     "DURATION_S",

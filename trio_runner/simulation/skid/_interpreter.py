@@ -10,11 +10,11 @@ from typing import Protocol
 from attrs import define, field
 
 from trio_runner._errors import CommandError
-from trio_runner.simulation._commands import check
-from trio_runner.simulation._method import LineState, Method
-from trio_runner.simulation._pcode import Line, TagReading, parse_condition, parse_quantity
-from trio_runner.simulation._runlog import Entry, RunLog
-from trio_runner.simulation._skid import COMMANDS
+from trio_runner.simulation.skid._commands import check
+from trio_runner.simulation.skid._method import LineState, Method
+from trio_runner.simulation.skid._pcode import Line, TagReading, parse_condition, parse_quantity
+from trio_runner.simulation.skid._runlog import Entry, RunLog
+from trio_runner.simulation.skid._skid import COMMANDS
 
 _ROUNDING_S = 1e-6
 """Ticks add up with rounding errors; no wait takes a tick longer for it."""

@@ -10,14 +10,14 @@ from trio_runner._engine import ConnectionStatus, EventListener, RunStateChange
 from trio_runner._errors import CommandError
 from trio_runner.protocol import models as mdl
 from trio_runner.protocol.models import SystemStateEnum, SystemTagName
-from trio_runner.simulation import _pcode
-from trio_runner.simulation._archive import Archive, archive_filename
-from trio_runner.simulation._commands import check
-from trio_runner.simulation._interpreter import Interpreter
-from trio_runner.simulation._messages import EngineMessages, Run
-from trio_runner.simulation._runlog import RunLog, make_uuid
-from trio_runner.simulation._skid import COMMANDS, READING_NAMES
-from trio_runner.simulation._tags import Value
+from trio_runner.simulation.skid import _pcode
+from trio_runner.simulation.skid._archive import Archive, archive_filename
+from trio_runner.simulation.skid._commands import check
+from trio_runner.simulation.skid._interpreter import Interpreter
+from trio_runner.simulation.skid._messages import EngineMessages, Run
+from trio_runner.simulation.skid._runlog import RunLog, make_uuid
+from trio_runner.simulation.skid._skid import COMMANDS, READING_NAMES
+from trio_runner.simulation.skid._tags import Value
 
 TICK_S = 0.1
 MAX_WAITING = 100

@@ -10,12 +10,12 @@ from trio_runner._plain_engine import PlainEngine
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.protocol.models import NotificationTopic as Topic
-from trio_runner.simulation._archive import Archive
-from trio_runner.simulation._interpreter import Interpreter
-from trio_runner.simulation._method import Method
-from trio_runner.simulation._runlog import queued
-from trio_runner.simulation._skid import TAGS, Skid, uod_info
-from trio_runner.simulation._tags import Tags
+from trio_runner.simulation.skid._archive import Archive
+from trio_runner.simulation.skid._interpreter import Interpreter
+from trio_runner.simulation.skid._method import Method
+from trio_runner.simulation.skid._runlog import queued
+from trio_runner.simulation.skid._skid import TAGS, Skid, uod_info
+from trio_runner.simulation.skid._tags import Tags
 
 ERROR_LOG_MAX = 1000
 """Errors kept for the next message; the oldest go first."""

@@ -9,7 +9,7 @@ from trio_runner._errors import CommandError
 from trio_runner.protocol import models as mdl
 from trio_runner.protocol.models import SystemTagName as Name
 from trio_runner.protocol.models import TagDirection
-from trio_runner.simulation._pcode import TagReading
+from trio_runner.simulation.skid._pcode import TagReading
 
 Value = float | int | str | None
 

@@ -1,72 +1,26 @@
-"""The faults that a simulation may meet, and the schedule by which one run meets them.
+"""The faults that a simulation may meet.
 
 Every fault is a function of the world that it happens to and of chance of its own; it lasts as long
-as the call, and what it has done is healed when it returns or is cancelled. The schedule is drawn
-first, each fault with its own chance, so that leaving one out does not change the others.
+as the call, and what it has done is healed when it returns or is cancelled.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import TYPE_CHECKING
 
 import trio
-from attrs import frozen
 
 from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage
 from trio_runner.protocol import aggregator_messages as am
-from trio_runner.simulation._network import Flow, Wire
-
-if TYPE_CHECKING:
-    from trio_runner.simulation._world import World
-
-Fault = Callable[["World", Random], Awaitable[None]]
+from trio_runner.simulation.stand_ins._network import Flow, Wire
+from trio_runner.simulation.trials._world import Fault, World
 
 FAULTS: dict[str, Fault] = {}
 """Every fault by its name."""
-
-EVERY_S = 12.0
-"""Between two faults, on average (s)."""
 
 LONGEST_S = 90.0
 SHORTEST_S = 0.05
 
 CLOSE_CODES = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4000)
-
-RARE = {"kill_process": 0.5, "power_cut": 0.3, "torn_write": 0.3, "stop_process": 0.5, "bug": 0.3}
-"""Kinds that shall not crowd out the others: each begins a new process."""
-
-
-@frozen
-class Planned:
-    """A fault in the schedule: its number, when it begins (s) and its kind."""
-
-    number: int
-    at_s: float
-    kind: str
-
-
-def plan(seed: int, duration_s: float, kinds: Sequence[str] | None = None) -> list[Planned]:
-    """Draw a schedule: first the weights, some of them 0, so that rare things meet; then the times.
-
-    With `kinds`, faults of other kinds are left out of the same schedule.
-    """
-    rng = Random(f"{seed} schedule")  # noqa: S311 - nothing secret
-    names = sorted(FAULTS)
-    weights = [_draw_weight(rng) * RARE.get(name, 1) for name in names]
-    if not any(weights):
-        weights = [1.0] * len(names)
-    planned: list[Planned] = []
-    at_s = rng.expovariate(1 / EVERY_S)
-    while at_s < duration_s:
-        (kind,) = rng.choices(names, weights)
-        planned.append(Planned(len(planned), at_s, kind))
-        at_s += rng.expovariate(1 / EVERY_S)
-    return [fault for fault in planned if kinds is None or fault.kind in kinds]
-
-
-def _draw_weight(rng: Random) -> float:
-    weight = rng.expovariate(1)
-    return weight if rng.random() < 0.6 else 0.0
 
 
 def _fault(function: Fault) -> Fault:
@@ -79,7 +33,7 @@ async def _for_a_while(rng: Random, longest_s: float = LONGEST_S) -> None:
     await trio.sleep(SHORTEST_S * (longest_s / SHORTEST_S) ** rng.random())
 
 
-def _newest(world: "World") -> Wire | None:
+def _newest(world: World) -> Wire | None:
     return world.network.wires[-1] if world.network.wires else None
 
 
@@ -87,13 +41,13 @@ def _newest(world: "World") -> Wire | None:
 
 
 @_fault
-async def reset(world: "World", rng: Random) -> None:
+async def reset(world: World, rng: Random) -> None:
     """Reset all connections."""
     world.network.reset()
 
 
 @_fault
-async def cut_after(world: "World", rng: Random) -> None:
+async def cut_after(world: World, rng: Random) -> None:
     """Reset the connection behind some bytes, in mid-frame."""
     wire = _newest(world)
     if wire is not None:
@@ -106,7 +60,7 @@ async def cut_after(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def cut_handshake(world: "World", rng: Random) -> None:
+async def cut_handshake(world: World, rng: Random) -> None:
     """Reset the connection, and the next one in mid-handshake."""
     world.network.cut_next_after = rng.randint(1, 800)
     world.network.reset()
@@ -116,7 +70,7 @@ async def cut_handshake(world: "World", rng: Random) -> None:
         world.network.cut_next_after = None
 
 
-async def _lose(world: "World", rng: Random, flows: Callable[[Wire], Sequence[Flow]]) -> None:
+async def _lose(world: World, rng: Random, flows: Callable[[Wire], Sequence[Flow]]) -> None:
     wire = _newest(world)
     if wire is None:
         return
@@ -130,25 +84,25 @@ async def _lose(world: "World", rng: Random, flows: Callable[[Wire], Sequence[Fl
 
 
 @_fault
-async def half_open(world: "World", rng: Random) -> None:
+async def half_open(world: World, rng: Random) -> None:
     """Lose what is sent in both directions."""
     await _lose(world, rng, lambda wire: (wire.up, wire.down))
 
 
 @_fault
-async def half_open_up(world: "World", rng: Random) -> None:
+async def half_open_up(world: World, rng: Random) -> None:
     """Lose what the engine sends."""
     await _lose(world, rng, lambda wire: (wire.up,))
 
 
 @_fault
-async def half_open_down(world: "World", rng: Random) -> None:
+async def half_open_down(world: World, rng: Random) -> None:
     """Lose what the aggregator sends."""
     await _lose(world, rng, lambda wire: (wire.down,))
 
 
 @_fault
-async def stall(world: "World", rng: Random) -> None:
+async def stall(world: World, rng: Random) -> None:
     """Hold back what is under way, then let it go."""
     wire = _newest(world)
     if wire is None:
@@ -163,7 +117,7 @@ async def stall(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def slow_line(world: "World", rng: Random) -> None:
+async def slow_line(world: World, rng: Random) -> None:
     """Lower the bandwidth."""
     network = world.network
     with world.trouble():
@@ -179,7 +133,7 @@ async def slow_line(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def far_away(world: "World", rng: Random) -> None:
+async def far_away(world: World, rng: Random) -> None:
     """Raise latency and jitter."""
     network = world.network
     with world.trouble():
@@ -191,7 +145,7 @@ async def far_away(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def refused(world: "World", rng: Random) -> None:
+async def refused(world: World, rng: Random) -> None:
     """Reset all connections and refuse new ones."""
     with world.network.refusing():
         world.network.reset()
@@ -199,7 +153,7 @@ async def refused(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def black_hole(world: "World", rng: Random) -> None:
+async def black_hole(world: World, rng: Random) -> None:
     """Reset all connections and answer no new ones."""
     with world.network.losing_dials():
         world.network.reset()
@@ -207,7 +161,7 @@ async def black_hole(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def garbage(world: "World", rng: Random) -> None:
+async def garbage(world: World, rng: Random) -> None:
     """Put bytes into the line that are no websocket frame."""
     wire = _newest(world)
     if wire is not None:
@@ -233,7 +187,7 @@ NONSENSE = (
 
 
 @_fault
-async def nonsense(world: "World", rng: Random) -> None:
+async def nonsense(world: World, rng: Random) -> None:
     """Put a whole frame into the line that says nothing sensible."""
     wire = _newest(world)
     if wire is not None:
@@ -247,13 +201,13 @@ async def nonsense(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def close(world: "World", rng: Random) -> None:
+async def close(world: World, rng: Random) -> None:
     """Close all connections in order, with some code."""
     world.aggregator.close(rng.choice(CLOSE_CODES))
 
 
 @_fault
-async def restart_aggregator(world: "World", rng: Random) -> None:
+async def restart_aggregator(world: World, rng: Random) -> None:
     """Stop the aggregator in order, and be away for a while."""
     with world.trouble():
         async with world.aggregator.outage():
@@ -261,7 +215,7 @@ async def restart_aggregator(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def kill_aggregator(world: "World", rng: Random) -> None:
+async def kill_aggregator(world: World, rng: Random) -> None:
     """Kill the aggregator: it forgets all runs, and is away for a while."""
     with world.trouble():
         world.note_aggregator_dies()
@@ -270,7 +224,7 @@ async def kill_aggregator(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def hang(world: "World", rng: Random) -> None:
+async def hang(world: World, rng: Random) -> None:
     """Let the aggregator do nothing, then go on with all that waits."""
     world.hangs += 1
     with world.trouble():
@@ -282,7 +236,7 @@ async def hang(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def mute(world: "World", rng: Random) -> None:
+async def mute(world: World, rng: Random) -> None:
     """Let the aggregator handle messages and never answer them."""
     aggregator = world.aggregator
     with world.trouble():
@@ -295,7 +249,7 @@ async def mute(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def slow_handler(world: "World", rng: Random) -> None:
+async def slow_handler(world: World, rng: Random) -> None:
     """Let the aggregator take its time over each message."""
     with world.trouble():
         world.aggregator.handling_time_s = rng.uniform(0.01, 1)
@@ -305,7 +259,7 @@ async def slow_handler(world: "World", rng: Random) -> None:
             world.aggregator.handling_time_s = world.handling_s
 
 
-async def _answer_with(world: "World", rng: Random, answer: MessageBase) -> None:
+async def _answer_with(world: World, rng: Random, answer: MessageBase) -> None:
     chance = rng.choice((0.02, 0.2, 1.0))
     world.answer = lambda: answer if rng.random() < chance else None
     try:
@@ -315,27 +269,27 @@ async def _answer_with(world: "World", rng: Random, answer: MessageBase) -> None
 
 
 @_fault
-async def handler_fails(world: "World", rng: Random) -> None:
+async def handler_fails(world: World, rng: Random) -> None:
     """Let handlers at the aggregator raise."""
     failed = ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
     await _answer_with(world, rng, failed)
 
 
 @_fault
-async def poison(world: "World", rng: Random) -> None:
+async def poison(world: World, rng: Random) -> None:
     """Let the aggregator refuse messages for good."""
     await _answer_with(world, rng, ErrorMessage(message="The aggregator does not like this"))
 
 
 @_fault
-async def forgotten(world: "World", rng: Random) -> None:
+async def forgotten(world: World, rng: Random) -> None:
     """Let the aggregator deny that it knows the engine."""
     unknown = ErrorMessage(message=f"No engine registered under id {world.engine_id}")
     await _answer_with(world, rng, unknown)
 
 
 @_fault
-async def wrong_secret(world: "World", rng: Random) -> None:
+async def wrong_secret(world: World, rng: Random) -> None:
     """Refuse the registration for its secret."""
     world.aggregator.secret = "another"  # noqa: S105 - of the simulation
     world.network.reset()
@@ -346,7 +300,7 @@ async def wrong_secret(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def wrong_version(world: "World", rng: Random) -> None:
+async def wrong_version(world: World, rng: Random) -> None:
     """Refuse the registration for its version."""
     right = world.version
     world.aggregator.version = "9.9.9"
@@ -358,7 +312,7 @@ async def wrong_version(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def many_calls(world: "World", rng: Random) -> None:
+async def many_calls(world: World, rng: Random) -> None:
     """Let people press many buttons at once."""
     async with trio.open_nursery() as nursery:
         for _ in range(rng.randint(2, 20)):
@@ -369,13 +323,13 @@ async def many_calls(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def burst(world: "World", rng: Random) -> None:
+async def burst(world: World, rng: Random) -> None:
     """Let the engine tell many things at once."""
     world.with_engine(lambda engine, runner: engine.burst(runner, rng.randint(5, 60)))
 
 
 @_fault
-async def toggle_runs(world: "World", rng: Random) -> None:
+async def toggle_runs(world: World, rng: Random) -> None:
     """Begin and end runs in quick succession."""
     for _ in range(rng.randint(1, 6)):
         world.with_engine(lambda engine, runner: engine.toggle_run(runner))
@@ -383,7 +337,7 @@ async def toggle_runs(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def tag_storm(world: "World", rng: Random) -> None:
+async def tag_storm(world: World, rng: Random) -> None:
     """Let every sample have many tags."""
     size = rng.randint(5, 100)
     engines = world.with_engine(lambda engine, _: setattr(engine, "storm", size))
@@ -395,26 +349,26 @@ async def tag_storm(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def bug(world: "World", rng: Random) -> None:
+async def bug(world: World, rng: Random) -> None:
     """Let the engine's message builder raise; the process ends and is started again."""
     world.with_engine(lambda engine, _: setattr(engine, "has_bug", True))
     await trio.sleep(1)
 
 
 @_fault
-async def stop_process(world: "World", rng: Random) -> None:
+async def stop_process(world: World, rng: Random) -> None:
     """Stop the process in order, and start it again."""
     await world.stop_process()
 
 
 @_fault
-async def kill_process(world: "World", rng: Random) -> None:
+async def kill_process(world: World, rng: Random) -> None:
     """Kill the process, and start it again."""
     world.kill_process(power=False)
 
 
 @_fault
-async def power_cut(world: "World", rng: Random) -> None:
+async def power_cut(world: World, rng: Random) -> None:
     """Cut the engine's power: the aggregator hears nothing of it."""
     with world.trouble():
         world.kill_process(power=True)
@@ -425,7 +379,7 @@ async def power_cut(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def torn_write(world: "World", rng: Random) -> None:
+async def torn_write(world: World, rng: Random) -> None:
     """Cut the engine's power in the middle of a write."""
     if world.disk is not None:
         world.disk.tears = True
@@ -437,7 +391,7 @@ async def torn_write(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def disk_full(world: "World", rng: Random) -> None:
+async def disk_full(world: World, rng: Random) -> None:
     """Let the disk be full."""
     if world.disk is not None:
         world.disk.is_full = True
@@ -448,6 +402,6 @@ async def disk_full(world: "World", rng: Random) -> None:
 
 
 @_fault
-async def clock_jump(world: "World", rng: Random) -> None:
+async def clock_jump(world: World, rng: Random) -> None:
     """Put the wall clock forward or back."""
     world.clock_offset_s += rng.choice((-1, 1)) * 0.1 * 1e6 ** rng.random()

@@ -7,7 +7,7 @@ from attrs import define, field
 
 from trio_runner._errors import CommandError
 from trio_runner.protocol import models as mdl
-from trio_runner.simulation._pcode import Line, parse, walk
+from trio_runner.simulation.skid._pcode import Line, parse, walk
 
 EMPTY = mdl.Method(version=0, lines=[mdl.MethodLine(id="0", content="")])
 """The page needs a line to write in."""

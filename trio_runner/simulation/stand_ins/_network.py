@@ -15,7 +15,7 @@ from random import Random
 import trio
 from attrs import define, field
 
-from trio_runner.simulation._server import Aggregator
+from trio_runner.simulation.stand_ins._server import Aggregator
 
 BUFFER_BYTES = 64 * 1024
 """What may be under way in one direction before who sends has to wait (bytes)."""

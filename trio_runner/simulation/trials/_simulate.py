@@ -13,9 +13,11 @@ import trio
 import trio.testing
 from attrs import frozen
 
-from trio_runner.simulation._faults import FAULTS, plan
-from trio_runner.simulation._trace import Trace
-from trio_runner.simulation._world import World
+from trio_runner._groups import first
+from trio_runner.simulation.trials._faults import FAULTS
+from trio_runner.simulation.trials._schedule import plan
+from trio_runner.simulation.trials._trace import Trace
+from trio_runner.simulation.trials._world import World
 
 DURATION_S = 600.0
 """How long faults happen, unless another time is given (s)."""
@@ -72,7 +74,7 @@ def simulate(
     unknown = sorted(set(kinds or ()) - set(FAULTS))
     if unknown:
         raise ValueError(f"there is no fault {unknown[0]!r}; there are {', '.join(sorted(FAULTS))}")
-    planned = plan(seed, duration_s, kinds)
+    planned = plan(seed, duration_s, FAULTS, kinds)
     if keep is not None:
         planned = [fault for fault in planned if fault.number in keep]
     trace = Trace(trace_file)
@@ -84,9 +86,9 @@ def simulate(
 
         async def run() -> float:
             try:
-                await world.run(duration_s, planned)
+                await world.run(duration_s, [(fault, FAULTS[fault.kind]) for fault in planned])
             except Exception as error:
-                world.oracle.expect(False, f"the runner raised {_leaf(error)!r}")
+                world.oracle.expect(False, f"the runner raised {first(error)!r}")
             return trio.current_time()
 
         simulated_s = trio.run(run, clock=clock, strict_exception_groups=True)
@@ -109,12 +111,6 @@ def simulate(
         violation=oracle.violation,
         last_lines=tuple(trace.last),
     )
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 @contextmanager

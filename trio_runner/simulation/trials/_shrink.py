@@ -6,8 +6,9 @@ from typing import TextIO
 
 from attrs import define, evolve, field, frozen
 
-from trio_runner.simulation._faults import Planned, plan
-from trio_runner.simulation._simulate import Report, simulate
+from trio_runner.simulation.trials._faults import FAULTS
+from trio_runner.simulation.trials._schedule import Planned, plan
+from trio_runner.simulation.trials._simulate import Report, simulate
 
 SHORTEST_S = 10
 """The shortest time with faults that is tried (s)."""
@@ -33,7 +34,7 @@ class Case:
 
     def planned(self) -> list[Planned]:
         """Return the faults that it meets."""
-        planned = plan(self.seed, self.duration_s, self.kinds)
+        planned = plan(self.seed, self.duration_s, FAULTS, self.kinds)
         return [fault for fault in planned if self.keep is None or fault.number in self.keep]
 
 

@@ -1,7 +1,7 @@
 """An engine's process, its network, disk and aggregator, in one Trio run; and what befalls them."""
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from random import Random
@@ -17,17 +17,20 @@ from trio_runner.net import EngineDispatcher
 from trio_runner.protocol import OPENPECTUS_VERSION, MessageBase
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation._aggregator import Connection
-from trio_runner.simulation._busy import BusyEngine, EngineBug
-from trio_runner.simulation._disk import SimulatedDisk
-from trio_runner.simulation._faults import FAULTS, Planned
-from trio_runner.simulation._ledger import Death
-from trio_runner.simulation._network import Network, Wire
-from trio_runner.simulation._oracle import Oracle
-from trio_runner.simulation._server import Aggregator
-from trio_runner.simulation._trace import Trace
-from trio_runner.simulation._watched_link import key_of
-from trio_runner.simulation._witness import Witness
+from trio_runner.simulation.stand_ins._aggregator import Connection
+from trio_runner.simulation.stand_ins._disk import SimulatedDisk
+from trio_runner.simulation.stand_ins._network import Network, Wire
+from trio_runner.simulation.stand_ins._server import Aggregator
+from trio_runner.simulation.trials._busy import BusyEngine, EngineBug
+from trio_runner.simulation.trials._ledger import Death
+from trio_runner.simulation.trials._oracle import Oracle
+from trio_runner.simulation.trials._schedule import Planned
+from trio_runner.simulation.trials._trace import Trace
+from trio_runner.simulation.trials._watched_link import key_of
+from trio_runner.simulation.trials._witness import Witness
+
+Fault = Callable[["World", Random], Awaitable[None]]
+"""What befalls a world, with chance of its own."""
 
 EPOCH = 1_700_000_000.0
 """The wall clock at virtual time 0 (s)."""
@@ -151,7 +154,7 @@ class World:
 
     # The whole of it
 
-    async def run(self, duration_s: float, planned: list[Planned]) -> None:
+    async def run(self, duration_s: float, faults: Sequence[tuple[Planned, Fault]]) -> None:
         """Let faults happen for a time, then none, and check; stop at the first violation."""
         tasks_before = _count_tasks()
         with self._all:
@@ -169,9 +172,9 @@ class World:
                 nursery.start_soon(self._press_buttons)
                 nursery.start_soon(self._look_every_second)
                 with trio.move_on_after(duration_s):
-                    async with trio.open_nursery() as faults:
-                        for fault in planned:
-                            faults.start_soon(self._meet, fault)
+                    async with trio.open_nursery() as meeting:
+                        for planned, fault in faults:
+                            meeting.start_soon(self._meet, planned, fault)
                         await trio.sleep_forever()
                 await self._check_recovery()
                 await self._check_stop()
@@ -180,14 +183,14 @@ class World:
             left = _count_tasks() - tasks_before
             self.oracle.expect(left == 0, f"{left} tasks were left behind")
 
-    async def _meet(self, fault: Planned) -> None:
-        await trio.sleep(fault.at_s)
-        self.faults[fault.kind] = self.faults.get(fault.kind, 0) + 1
-        self.trace.note(f"fault {fault.number} {fault.kind}")
+    async def _meet(self, planned: Planned, fault: Fault) -> None:
+        await trio.sleep(planned.at_s)
+        self.faults[planned.kind] = self.faults.get(planned.kind, 0) + 1
+        self.trace.note(f"fault {planned.number} {planned.kind}")
         try:
-            await FAULTS[fault.kind](self, self._chance(f"fault {fault.number}"))
+            await fault(self, self._chance(f"fault {planned.number}"))
         finally:
-            self.trace.note(f"fault {fault.number} {fault.kind} ended")
+            self.trace.note(f"fault {planned.number} {planned.kind} ended")
 
     async def _check_recovery(self) -> None:
         """Behind the last fault a fresh event must arrive, and the state be steady, in time."""

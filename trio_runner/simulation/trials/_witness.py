@@ -7,8 +7,8 @@ from trio_runner._timing import Timing
 from trio_runner.net import Answered, Dialer, Session
 from trio_runner.protocol import MessageBase, unpack
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation._oracle import Oracle
-from trio_runner.simulation._watched_link import WatchedLink
+from trio_runner.simulation.trials._oracle import Oracle
+from trio_runner.simulation.trials._watched_link import WatchedLink
 
 
 @define(eq=False)

@@ -14,8 +14,8 @@ from attrs import define, field
 from trio_runner._outbox import OutboxStatistics
 from trio_runner.protocol import MessageBase, SuccessMessage
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation._ledger import COMMIT_S, Death, Ledger
-from trio_runner.simulation._watched_link import (
+from trio_runner.simulation.trials._ledger import COMMIT_S, Death, Ledger
+from trio_runner.simulation.trials._watched_link import (
     ROUNDING_S,
     SAMPLE,
     Key,

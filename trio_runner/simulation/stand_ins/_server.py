@@ -41,7 +41,7 @@ from trio_runner.protocol import (
 )
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation._aggregator import Connection, Ledger
+from trio_runner.simulation.stand_ins._aggregator import Connection, Ledger
 
 CALL_DEADLINE_S = 2.0
 PING_INTERVAL_S = 20.0

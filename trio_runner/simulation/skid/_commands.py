@@ -6,7 +6,7 @@ from attrs import frozen
 
 from trio_runner._errors import CommandError
 from trio_runner.protocol import models as mdl
-from trio_runner.simulation._pcode import Line
+from trio_runner.simulation.skid._pcode import Line
 
 _VALIDATOR = "RNAP-v1-"
 """Stands before the regular expression of a validator: the form that Open Pectus's editor reads."""

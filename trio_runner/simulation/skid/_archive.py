@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from attrs import define, field
 
-from trio_runner.simulation._skid import SKID_TAGS
-from trio_runner.simulation._tags import SYSTEM_TAGS, Tags
+from trio_runner.simulation.skid._skid import SKID_TAGS
+from trio_runner.simulation.skid._tags import SYSTEM_TAGS, Tags
 
 MAX_ROWS = 50_000
 """A row has about 110 bytes and an aggregator takes messages of up to 16 MiB."""

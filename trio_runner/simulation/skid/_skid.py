@@ -8,11 +8,11 @@ from trio_runner._errors import CommandError
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.protocol.models import TagDirection
-from trio_runner.simulation import _process
-from trio_runner.simulation._commands import NOTHING, NUMBER, SYSTEM_COMMANDS, Command
-from trio_runner.simulation._pcode import parse_quantity
-from trio_runner.simulation._process import VALVES, Controls, SkidState, Valve
-from trio_runner.simulation._tags import SYSTEM_TAGS, Tag, Value
+from trio_runner.simulation.skid import _process
+from trio_runner.simulation.skid._commands import NOTHING, NUMBER, SYSTEM_COMMANDS, Command
+from trio_runner.simulation.skid._pcode import parse_quantity
+from trio_runner.simulation.skid._process import VALVES, Controls, SkidState, Valve
+from trio_runner.simulation.skid._tags import SYSTEM_TAGS, Tag, Value
 
 FLOW_MAX_L_H = 60.0
 

@@ -13,8 +13,8 @@ import trio
 from attrs import define, field
 
 from trio_runner._outbox import OutboxStatistics
-from trio_runner.simulation._trace import Trace
-from trio_runner.simulation._watched_link import ROUNDING_S, SAMPLE, Key
+from trio_runner.simulation.trials._trace import Trace
+from trio_runner.simulation.trials._watched_link import ROUNDING_S, SAMPLE, Key
 
 CUT_MIN = 8
 """So many samples missing in a row are cut off, unless many are missing beside them as well."""

@@ -1,0 +1,1 @@
+"""The simulated engine: a filtration skid, and the P-code that runs on it."""
