@@ -11,7 +11,7 @@ from attrs import evolve
 
 from tests.unit import Unit
 from trio_runner import DurableOutbox, MemoryOutbox
-from trio_runner._outbox import DELIVERY, ENTRY_BYTES, OUTBOX_BYTES_MAX, Delivery, Entry
+from trio_runner._outbox import DELIVERY, ENTRY_BYTES, OUTBOX_BYTES_MAX, Delivery, Entry, Outbox
 from trio_runner.protocol import decode_json, encode_body, pack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
@@ -28,15 +28,15 @@ LINE = mdl.RunLogLine(
     end_values=[],
 )
 
-Make = Callable[..., MemoryOutbox]
+Make = Callable[..., Outbox]
 
 
 @pytest.fixture(params=["memory", "durable"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Return what makes the outbox: each test runs with both."""
-    made: list[MemoryOutbox] = []
+    made: list[Outbox] = []
 
-    def make(bytes_max: int = OUTBOX_BYTES_MAX) -> MemoryOutbox:
+    def make(bytes_max: int = OUTBOX_BYTES_MAX) -> Outbox:
         if request.param == "memory":
             return MemoryOutbox(bytes_max)
         made.append(DurableOutbox(tmp_path / f"{len(made)}.outbox", bytes_max=bytes_max))
@@ -61,7 +61,7 @@ SAMPLE_BYTES = len(pack(encode_body(sample(0)))) + ENTRY_BYTES + 9
 """The room for a sample; their digits compress to within 9 bytes of each other."""
 
 
-def taken(outbox: MemoryOutbox) -> list[Entry]:
+def taken(outbox: Outbox) -> list[Entry]:
     """Take all that waits."""
     entries = []
     while outbox.head() is not None:
@@ -69,7 +69,7 @@ def taken(outbox: MemoryOutbox) -> list[Entry]:
     return entries
 
 
-def waiting(outbox: MemoryOutbox) -> list[int]:
+def waiting(outbox: Outbox) -> list[int]:
     """Take all that waits and return its sequence numbers."""
     return [entry.sequence_number for entry in taken(outbox)]
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from attrs import define, field
 
-from trio_runner._outbox import OUTBOX_BYTES_MAX, Entry, MemoryOutbox
+from trio_runner._outbox import OUTBOX_BYTES_MAX, Entry, Outbox
 from trio_runner._outbox_sqlite._errors import (
     OutboxClosed,
     OutboxError,
@@ -37,7 +37,7 @@ KEPT_STATES = {"run_log": em.RunLogMsg, "method_state": em.MethodStateMsg}
 
 
 @define(eq=False)
-class DurableOutbox(MemoryOutbox):
+class DurableOutbox(Outbox):
     """An outbox that outlives the process, in the file `path`; close it, or use it with `with`.
 
     An event is on disk when `put` returns, which waits for the disk in the thread that calls it.
@@ -77,7 +77,6 @@ class DurableOutbox(MemoryOutbox):
     _retry_at: float = field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        super().__attrs_post_init__()
         self._file = OutboxFile.open(self.path, create=True, connect=self.connect)
         try:
             self._restore(self._file.load())
