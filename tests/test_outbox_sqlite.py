@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import socket
 import sqlite3
 import stat
 import tempfile
@@ -646,6 +647,44 @@ def test_a_folder_that_cannot_be_written_says_so() -> None:
     finally:
         folder.chmod(0o755)
         shutil.rmtree(folder)
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Path.mkdir, _fifo, _socket, lambda path: path.symlink_to("/dev/null")],
+    ids=["folder", "pipe", "socket", "link to a device"],
+)
+def test_what_is_no_regular_file_is_refused_untouched(
+    path: Path, make: Callable[[Path], None]
+) -> None:
+    """Whoever starts the engine, root too: neither the thing nor its rights are changed."""
+    make(path)
+    before = path.stat().st_mode
+    for use in (DurableOutbox, summarize, discard):
+        with pytest.raises(NotAnOutbox, match="it is no regular file"):
+            use(path)
+    assert path.stat().st_mode == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another's file")
+def test_another_users_empty_file_is_refused_untouched(path: Path) -> None:
+    """It waits for something of theirs; its rights and its emptiness stay."""
+    path.touch(0o644)
+    os.chown(path, 65534, 65534)
+    with pytest.raises(NotAnOutbox, match="another user's"):
+        DurableOutbox(path)
+    status = path.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_size) == (0o644, 0)
 
 
 # Faults while it runs
