@@ -14,6 +14,9 @@ from trio_runner.protocol import engine_messages as em
 
 logger = logging.getLogger(__name__)
 
+THINNED_FROM, THINNED_TO = 8, 16
+"""The line is thinned if one of 8 in it is a sample that was never sent, until one of 16 is."""
+
 
 def _no_counts() -> dict[str, int]:
     return dict.fromkeys(
@@ -37,6 +40,8 @@ class Line:
     _bytes: int = field(default=0, init=False)
     _retries: int = field(default=0, init=False)
     _events: int = field(default=0, init=False)
+    _thinnable: int = field(default=0, init=False)
+    """How many samples in the line were never sent."""
     _counts: dict[str, int] = field(factory=_no_counts, init=False)
 
     def next_number(self) -> int:
@@ -71,6 +76,7 @@ class Line:
             entry.tries += 1
             self._in_flight[entry.sequence_number] = entry
             if entry.tries == 1:
+                self._thinnable -= not entry.is_event
                 self._journal.sent(entry)
             return entry
 
@@ -121,12 +127,21 @@ class Line:
         self._line.append(entry)
         self._bytes += entry.size
         self._events += entry.is_event
+        self._thinnable += not entry.is_event
         self._journal.added(entry)
         self._keep_bound()
 
     def _keep_bound(self) -> None:
-        while self._bytes > self.bytes_max and self._thin():
-            pass
+        """Thin the line while it is over its bound.
+
+        Thinning looks at the whole line, so it waits for samples that are worth it: where events
+        alone are over the bound, a put would else cost as much as the line is long.
+        """
+        if self._thinnable * THINNED_FROM < len(self._line):
+            return
+        while self._bytes > self.bytes_max and self._thinnable * THINNED_TO >= len(self._line):
+            if not self._thin():
+                break
 
     def _thin(self) -> bool:
         """Give up every second of the densest in the oldest half; return whether there was one.
@@ -139,6 +154,7 @@ class Line:
             return False
         gone = set(map(id, given_up))
         self._line = deque(entry for entry in self._line if id(entry) not in gone)
+        self._thinnable -= len(given_up)
         self._drop(given_up, "thinned")
         for entry in given_up:
             self._journal.gone(entry)
