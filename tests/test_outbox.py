@@ -11,7 +11,16 @@ from attrs import evolve
 
 from tests.unit import Unit
 from trio_runner import DurableOutbox, MemoryOutbox
-from trio_runner._outbox import DELIVERY, ENTRY_BYTES, OUTBOX_BYTES_MAX, Delivery, Entry
+from trio_runner._outbox import (
+    DELIVERY,
+    ENTRY_BYTES,
+    OUTBOX_BYTES_MAX,
+    Delivery,
+    Entry,
+    Outbox,
+    _line,
+)
+from trio_runner._outbox._thinning import every_second_of_the_densest
 from trio_runner.protocol import decode_json, encode_body, pack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
@@ -28,15 +37,15 @@ LINE = mdl.RunLogLine(
     end_values=[],
 )
 
-Make = Callable[..., MemoryOutbox]
+Make = Callable[..., Outbox]
 
 
 @pytest.fixture(params=["memory", "durable"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Return what makes the outbox: each test runs with both."""
-    made: list[MemoryOutbox] = []
+    made: list[Outbox] = []
 
-    def make(bytes_max: int = OUTBOX_BYTES_MAX) -> MemoryOutbox:
+    def make(bytes_max: int = OUTBOX_BYTES_MAX) -> Outbox:
         if request.param == "memory":
             return MemoryOutbox(bytes_max)
         made.append(DurableOutbox(tmp_path / f"{len(made)}.outbox", bytes_max=bytes_max))
@@ -61,7 +70,7 @@ SAMPLE_BYTES = len(pack(encode_body(sample(0)))) + ENTRY_BYTES + 9
 """The room for a sample; their digits compress to within 9 bytes of each other."""
 
 
-def taken(outbox: MemoryOutbox) -> list[Entry]:
+def taken(outbox: Outbox) -> list[Entry]:
     """Take all that waits."""
     entries = []
     while outbox.head() is not None:
@@ -69,7 +78,7 @@ def taken(outbox: MemoryOutbox) -> list[Entry]:
     return entries
 
 
-def waiting(outbox: MemoryOutbox) -> list[int]:
+def waiting(outbox: Outbox) -> list[int]:
     """Take all that waits and return its sequence numbers."""
     return [entry.sequence_number for entry in taken(outbox)]
 
@@ -233,6 +242,27 @@ def test_events_alone_may_pass_the_bound(make: Make) -> None:
     for number in range(50):
         outbox.put(event(str(number)))
     assert len(outbox) == 50
+
+
+def test_where_events_alone_are_over_the_bound_the_line_is_looked_at_seldom(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A put costs the same however long the line is; of the samples few stay all the same."""
+    looks = [0]
+
+    def counted(samples: list[Entry]) -> list[Entry]:
+        looks[0] += 1
+        return every_second_of_the_densest(samples)
+
+    monkeypatch.setattr(_line, "every_second_of_the_densest", counted)
+    outbox = make(bytes_max=1)
+    for number in range(320):
+        outbox.put(event(str(number)))
+    assert looks[0] == 0
+    for number in range(1000):
+        outbox.put(sample(number))
+    assert looks[0] < 400
+    assert outbox.statistics().waiting < 320 + 50
 
 
 def test_a_retried_message_goes_first_and_one_set_aside_is_counted(make: Make) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import socket
 import sqlite3
 import stat
 import tempfile
@@ -16,14 +17,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from random import Random
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_outbox import LINE, UNIT, event, sample, waiting
-from tests.unit import Unit
 from trio_runner import (
     DurableOutbox,
     NotAnOutbox,
@@ -38,7 +39,7 @@ from trio_runner import (
 )
 from trio_runner._outbox import ENTRY_BYTES, Entry
 from trio_runner._outbox_sqlite import discard, export, summarize
-from trio_runner.protocol import decode_json
+from trio_runner.protocol import decode_json, foreign
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
@@ -489,6 +490,29 @@ def test_messages_of_another_unit_are_not_taken_for_this_ones(path: Path) -> Non
     assert summarize(path).unit == "B"
 
 
+def test_when_the_hosts_name_has_changed_the_old_messages_are_kept_and_new_ones_flow(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are in an outbox of their own, under their own name, and it is told where."""
+    with DurableOutbox(path) as outbox:
+        outbox.claim("dhcp-17_Skid")
+        outbox.put(UNIT.create_run_started_msg("a", 1.0))
+        outbox.delivered(outbox.take())
+        outbox.put(sample(1))
+        outbox.put(event("two"))
+    with DurableOutbox(path) as outbox:
+        outbox.claim("lab_Skid")
+        assert (len(outbox), outbox.run_id, outbox.open_run) == (0, None, None)
+        assert outbox.statistics().bytes_waiting == 0
+        outbox.put(event("new"))
+        assert "new" in outbox.take().text
+    aside = path.with_name("unit.outbox.dhcp-17_Skid")
+    assert f"the 2 messages that wait of it are kept in {aside}" in caplog.text
+    kept = summarize(aside)
+    assert (kept.unit, kept.waiting, kept.open_run) == ("dhcp-17_Skid", 2, "a")
+    assert (summarize(path).unit, summarize(path).waiting) == ("lab_Skid", 1)
+
+
 def test_an_outbox_that_is_not_closed_warns(path: Path) -> None:
     """It is a leak, as of a file; what was put in is on disk all the same."""
     outbox = DurableOutbox(path)
@@ -572,6 +596,21 @@ def test_a_damaged_beginning_of_the_open_run_is_found_behind_its_end(
         DurableOutbox(copy)
 
 
+@pytest.mark.parametrize("shape", [{"run_id": "a", "batch": 7}, {"run_id": "a"}])
+def test_a_beginning_of_a_run_of_another_shape_is_no_damage(
+    path: Path, shape: dict[str, object]
+) -> None:
+    """Fields that are not known here, or lack, come from an engine of another version."""
+    with DurableOutbox(path) as outbox:
+        outbox.put(foreign({"_type": "RunStartedMsg", **shape}, em.RunStartedMsg))
+    with DurableOutbox(path) as outbox:
+        assert outbox.run_id == "a"
+        outbox.delivered(outbox.take())
+    with DurableOutbox(path) as outbox:
+        assert outbox.run_id == "a"
+        assert outbox.open_run is not None
+
+
 def test_a_damaged_file_says_so_and_can_be_discarded(path: Path) -> None:
     """Pages full of rubbish are found when it is opened; what can be read can be exported."""
     with DurableOutbox(path) as outbox:
@@ -646,6 +685,44 @@ def test_a_folder_that_cannot_be_written_says_so() -> None:
     finally:
         folder.chmod(0o755)
         shutil.rmtree(folder)
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Path.mkdir, _fifo, _socket, lambda path: path.symlink_to("/dev/null")],
+    ids=["folder", "pipe", "socket", "link to a device"],
+)
+def test_what_is_no_regular_file_is_refused_untouched(
+    path: Path, make: Callable[[Path], None]
+) -> None:
+    """Whoever starts the engine, root too: neither the thing nor its rights are changed."""
+    make(path)
+    before = path.stat().st_mode
+    for use in (DurableOutbox, summarize, discard):
+        with pytest.raises(NotAnOutbox, match="it is no regular file"):
+            use(path)
+    assert path.stat().st_mode == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another's file")
+def test_another_users_empty_file_is_refused_untouched(path: Path) -> None:
+    """It waits for something of theirs; its rights and its emptiness stay."""
+    path.touch(0o644)
+    os.chown(path, 65534, 65534)
+    with pytest.raises(NotAnOutbox, match="another user's"):
+        DurableOutbox(path)
+    status = path.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_size) == (0o644, 0)
 
 
 # Faults while it runs
@@ -857,19 +934,48 @@ def test_discarding_keeps_the_numbers_and_the_run_that_is_to_be_ended(crashed: P
         assert outbox.next_number() > 6
 
 
-def test_the_aggregator_is_told_no_more_of_a_run_than_the_disk_knows(path: Path) -> None:
-    """A run log is sent when it is on disk: what a crash leaves is then no older."""
-    unit = Unit(clock=lambda: 0.0)
+def test_a_state_flows_to_the_aggregator_whatever_is_on_the_disk(path: Path) -> None:
+    """A run log is written seldom, so one that waited for the disk would be an old one."""
     with DurableOutbox(path) as outbox:
-        outbox.put(unit.create_run_started_msg("a", 1.0))
-        outbox.put(unit.create_runlog_msg("a"))
-        outbox.put(unit.create_control_state_msg())
+        outbox.put(UNIT.create_run_started_msg("a", 1.0))
+        for number in range(3):
+            outbox.put(em.RunLogMsg(id=str(number), run_id="a", runlog=mdl.RunLog(lines=[LINE])))
+            outbox.commit()
+            assert f'"id":"{number}"' in (outbox.state(em.RunLogMsg) or "")
+        outbox.put(UNIT.create_run_stopped_msg("a"))
         assert outbox.state(em.RunLogMsg) is None
-        assert outbox.state(em.ControlStateMsg) is not None
-        outbox.commit()
-        assert '"run_id":"a"' in (outbox.state(em.RunLogMsg) or "")
-        outbox.put(unit.create_run_stopped_msg("a"))
-        assert outbox.state(em.RunLogMsg) is None
+
+
+@pytest.mark.parametrize("lines", [20, 300, 1000])
+def test_a_run_log_that_changes_all_the_time_writes_less_than_a_gigabyte_a_day(
+    path: Path, lines: int
+) -> None:
+    """An hour of virtual time, committed twice a second; what is written is counted at the file."""
+    now, written = 0.0, 0
+    rng = Random(1)
+    with DurableOutbox(path, clock=lambda: now) as outbox:
+        outbox.put(UNIT.create_run_started_msg("a", 1.0))
+        log = mdl.RunLog(
+            lines=[
+                evolve(LINE, id=f"{rng.getrandbits(128):032x}", start=rng.random())
+                for _ in range(lines)
+            ]
+        )
+        for step in range(7200):
+            now = step / 2
+            if step % 8 == 0:  # encoding takes the test's time
+                outbox.put(em.RunLogMsg(id=str(step), run_id="a", runlog=log))
+            outbox.commit()
+            if step % 20 == 0:
+                written += empty_log(outbox)
+    assert 0 < written * 24 < 1e9
+
+
+def empty_log(outbox: DurableOutbox) -> int:
+    """Empty the write-ahead log into the file; return how much both were written."""
+    size = Path(f"{outbox.path}-wal").stat().st_size
+    outbox._file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return 2 * size
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from trio_runner._errors import (
     TrioRunnerError,
     VersionRefused,
 )
-from trio_runner._outbox import MemoryOutbox, OutboxStatistics
+from trio_runner._outbox import MemoryOutbox, Outbox, OutboxStatistics
 from trio_runner._outbox_sqlite import (
     DurableOutbox,
     NotAnOutbox,
@@ -64,6 +64,7 @@ __all__ = [
     "NetworkError",
     "NotAnAggregator",
     "NotAnOutbox",
+    "Outbox",
     "OutboxClosed",
     "OutboxDamaged",
     "OutboxError",

@@ -5,7 +5,7 @@ import threading
 from attrs import define, evolve, field
 
 from trio_runner._engine import MessageBuilder
-from trio_runner._outbox import MemoryOutbox
+from trio_runner._outbox import Outbox
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
@@ -21,7 +21,7 @@ class Intake:
     """
 
     _builder: MessageBuilder
-    _outbox: MemoryOutbox
+    _outbox: Outbox
     run_id: str | None = field(default=None, init=False)
     _runs: int = field(default=0, init=False)
     """How often a run began or ended."""

@@ -19,7 +19,7 @@ from trio_runner._engine import (
     RunStateChange,
     ScopeInfo,
 )
-from trio_runner._outbox import MemoryOutbox, OutboxStatistics
+from trio_runner._outbox import MemoryOutbox, Outbox, OutboxStatistics
 from trio_runner._publish import Broadcast
 from trio_runner._states import RecoverState, StateMachine
 from trio_runner._tasks import Offload, Tree
@@ -103,7 +103,7 @@ class EngineRunner:
         emitter: EventEmitter,
         *,
         timing: Timing | None = None,
-        outbox: MemoryOutbox | None = None,
+        outbox: Outbox | None = None,
         resume_run: str | None = None,
         offload: Offload = trio.to_thread.run_sync,
         rng: Random | None = None,

@@ -15,7 +15,7 @@ import trio
 from attrs import define, field
 
 from trio_runner._errors import LinkLost
-from trio_runner._outbox import STATE_TYPES, Entry, MemoryOutbox, is_too_big
+from trio_runner._outbox import STATE_TYPES, Entry, Outbox, is_too_big
 from trio_runner._publish import Doorbell
 from trio_runner._window import Window
 from trio_runner.net import Answered, Session
@@ -58,7 +58,7 @@ class Sender:
     """The one sender of a link."""
 
     _session: Session
-    _outbox: MemoryOutbox
+    _outbox: Outbox
     _bell: Doorbell
     _window: Window = field(factory=Window, init=False)
     _unanswered: int = field(default=0, init=False)

@@ -42,7 +42,7 @@ from trio_runner._engine import MessageBuilder
 from trio_runner._errors import NetworkError
 from trio_runner._groups import first
 from trio_runner._intake import Intake
-from trio_runner._outbox import COMMIT_S, MemoryOutbox
+from trio_runner._outbox import COMMIT_S, Outbox
 from trio_runner._publish import Doorbell
 from trio_runner._say_once import SayOnce
 from trio_runner._sender import Sender
@@ -83,7 +83,7 @@ class Tree:
 
     _dialer: Dialer
     _builder: MessageBuilder
-    _outbox: MemoryOutbox
+    _outbox: Outbox
     _states: StateMachine
     _backoff: Backoff
     _timing: Timing
@@ -161,7 +161,7 @@ class Connector:
 
     _dialer: Dialer
     _builder: MessageBuilder
-    _outbox: MemoryOutbox
+    _outbox: Outbox
     _intake: Intake
     _ticker: Ticker
     _states: StateMachine

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trio_runner import DurableOutbox, MemoryOutbox, OutboxError, OutboxNotWritable
+from trio_runner import DurableOutbox, Outbox, OutboxError, OutboxNotWritable
 from trio_runner._cli import _keeping
 from trio_runner._cli._keeping import Keeping, bytes_of
 from trio_runner.protocol import engine_messages as em
@@ -34,13 +34,13 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def opened(keeping: Keeping, unit: str = "Skid") -> MemoryOutbox:
+def opened(keeping: Keeping, unit: str = "Skid") -> Outbox:
     """Return the outbox of a unit, closed: where it is can still be seen."""
     with closing(keeping.open(unit, SimulatedEngine(unit))) as outbox:
         return outbox
 
 
-def path_of(outbox: MemoryOutbox) -> Path:
+def path_of(outbox: Outbox) -> Path:
     """Return where an outbox on disk is."""
     assert isinstance(outbox, DurableOutbox)
     return outbox.path

@@ -18,7 +18,7 @@ import trio
 from attrs import evolve, frozen
 
 from trio_runner import _backoff, _outbox, _sender, _states, _tasks, _ticker, _window
-from trio_runner._outbox_sqlite import DurableOutbox, _file
+from trio_runner._outbox_sqlite import DurableOutbox, _file, _opening
 from trio_runner.net import Answered, Session, _session
 from trio_runner.protocol import MessageBase, pack, unpack
 from trio_runner.protocol import engine_messages as em
@@ -103,9 +103,9 @@ def acknowledge_before_the_answer(to: pytest.MonkeyPatch) -> None:
 @mutant("has the number")
 def give_a_new_number_when_sent_again(to: pytest.MonkeyPatch) -> None:
     """Give a message that is sent again another sequence number."""
-    take = _outbox.MemoryOutbox.take
+    take = _outbox.Outbox.take
 
-    def renumbered(self: _outbox.MemoryOutbox) -> _outbox.Entry:
+    def renumbered(self: _outbox.Outbox) -> _outbox.Entry:
         entry = take(self)
         if entry.tries > 1:
             del self._in_flight[entry.sequence_number]
@@ -113,7 +113,7 @@ def give_a_new_number_when_sent_again(to: pytest.MonkeyPatch) -> None:
             self._in_flight[entry.sequence_number] = entry
         return entry
 
-    to.setattr(_outbox.MemoryOutbox, "take", renumbered)
+    to.setattr(_outbox.Outbox, "take", renumbered)
 
 
 @mutant("set aside", seed=5)
@@ -171,12 +171,12 @@ def try_again_at_once(to: pytest.MonkeyPatch) -> None:
 @mutant("set aside", seed=5)
 def set_aside_without_counting(to: pytest.MonkeyPatch) -> None:
     """Count what is set aside as delivered."""
-    drop = _outbox.MemoryOutbox._drop
+    drop = _outbox.Outbox._drop
 
-    def miscounted(self: _outbox.MemoryOutbox, entries: Any, counted_as: str) -> None:
+    def miscounted(self: _outbox.Outbox, entries: Any, counted_as: str) -> None:
         drop(self, entries, "delivered" if counted_as == "set_aside" else counted_as)
 
-    to.setattr(_outbox.MemoryOutbox, "_drop", miscounted)
+    to.setattr(_outbox.Outbox, "_drop", miscounted)
 
 
 @mutant("message of a link")
@@ -219,7 +219,7 @@ def repeat_run_started_with_the_time_of_the_link(to: pytest.MonkeyPatch) -> None
 @mutant("refused|was unanswered")
 def let_states_overtake_events(to: pytest.MonkeyPatch) -> None:
     """Send a run log before the beginning of its run."""
-    to.setattr(_outbox.MemoryOutbox, "has_events", property(lambda _: False))
+    to.setattr(_outbox.Outbox, "has_events", property(lambda _: False))
 
 
 @mutant("the same")
@@ -287,7 +287,7 @@ def have_no_window(to: pytest.MonkeyPatch) -> None:
 @mutant("behind the last fault|refused|are lost")
 def forget_what_was_in_flight(to: pytest.MonkeyPatch) -> None:
     """Do not put back what was in flight when a link broke."""
-    to.setattr(_outbox.MemoryOutbox, "rewind", lambda _: None)
+    to.setattr(_outbox.Outbox, "rewind", lambda _: None)
 
 
 @mutant("never arrived|are lost")
@@ -307,13 +307,13 @@ def take_a_clean_close_for_delivery(to: pytest.MonkeyPatch) -> None:
 @mutant("behind")
 def put_back_at_the_tail(to: pytest.MonkeyPatch) -> None:
     """Send what was in flight behind what is newer."""
-    to.setattr(_outbox.MemoryOutbox, "_put_back", lambda self, entries: self._line.extend(entries))
+    to.setattr(_outbox.Outbox, "_put_back", lambda self, entries: self._line.extend(entries))
 
 
 def _at_the_bound(
     to: pytest.MonkeyPatch, give_up: Callable[[list[_outbox.Entry]], list[_outbox.Entry]]
 ) -> None:
-    def thin(self: _outbox.MemoryOutbox) -> bool:
+    def thin(self: _outbox.Outbox) -> bool:
         given_up = give_up([entry for entry in self._line if not entry.tries])
         for entry in given_up:
             self._line.remove(entry)
@@ -321,7 +321,7 @@ def _at_the_bound(
         self._drop(given_up, "thinned")
         return bool(given_up)
 
-    to.setattr(_outbox.MemoryOutbox, "_thin", thin)
+    to.setattr(_outbox.Outbox, "_thin", thin)
 
 
 @mutant("events never arrived|events are lost|refused")
@@ -344,32 +344,32 @@ def cut_off_the_oldest(to: pytest.MonkeyPatch) -> None:
 @mutant("are lost|never arrived|with 0 messages waiting")
 def lose_an_event_now_and_then(to: pytest.MonkeyPatch) -> None:
     """Lose every fifth notification on its way into an outbox in memory."""
-    put, events = _outbox.MemoryOutbox.put, [0]
+    put, events = _outbox.Outbox.put, [0]
 
-    def put_most(self: _outbox.MemoryOutbox, message: em.EngineMessage) -> None:
+    def put_most(self: _outbox.Outbox, message: em.EngineMessage) -> None:
         events[0] += isinstance(message, em.WebPushNotificationMsg)
         lost = isinstance(message, em.WebPushNotificationMsg) and not events[0] % 5
         if not lost or self.is_durable:
             put(self, message)
 
-    to.setattr(_outbox.MemoryOutbox, "put", put_most)
+    to.setattr(_outbox.Outbox, "put", put_most)
 
 
 @mutant("over its bound", seed=7)
 def have_no_bound(to: pytest.MonkeyPatch) -> None:
     """Let the outbox grow and grow."""
-    to.setattr(_outbox.MemoryOutbox, "_keep_bound", lambda _: None)
+    to.setattr(_outbox.Outbox, "_keep_bound", lambda _: None)
 
 
 def _count_thinned(to: pytest.MonkeyPatch, count: Callable[[dict[str, int]], None]) -> None:
-    drop = _outbox.MemoryOutbox._drop
+    drop = _outbox.Outbox._drop
 
-    def miscounted(self: _outbox.MemoryOutbox, entries: Any, counted_as: str) -> None:
+    def miscounted(self: _outbox.Outbox, entries: Any, counted_as: str) -> None:
         drop(self, entries, counted_as)
         if counted_as == "thinned":
             count(self._counts)
 
-    to.setattr(_outbox.MemoryOutbox, "_drop", miscounted)
+    to.setattr(_outbox.Outbox, "_drop", miscounted)
 
 
 @mutant("accounted")
@@ -396,7 +396,7 @@ def thin_without_counting(to: pytest.MonkeyPatch) -> None:
 @mutant("refused", seed=4)
 def leave_the_run_open_after_a_crash(to: pytest.MonkeyPatch) -> None:
     """Do not end the run that was on when the process died."""
-    to.setattr(_outbox.MemoryOutbox, "close_run", lambda _: None)
+    to.setattr(_outbox.Outbox, "close_run", lambda _: None)
 
 
 # The disk
@@ -405,13 +405,13 @@ def leave_the_run_open_after_a_crash(to: pytest.MonkeyPatch) -> None:
 @mutant("outbox knows|was answered|never arrived", seed=4)
 def do_not_sync(to: pytest.MonkeyPatch) -> None:
     """Let a commit be in the computer's memory only when it returns."""
-    prepare = _file._prepare
+    prepare = _opening._prepare
 
     def prepare_unsafely(db: Any, *, is_new: bool) -> None:
         prepare(db, is_new=is_new)
         db.execute("PRAGMA synchronous = NORMAL")
 
-    to.setattr(_file, "_prepare", prepare_unsafely)
+    to.setattr(_opening, "_prepare", prepare_unsafely)
 
 
 @mutant(
@@ -467,15 +467,15 @@ def use_numbers_twice(to: pytest.MonkeyPatch) -> None:
 @mutant("refused")
 def forget_the_run(to: pytest.MonkeyPatch) -> None:
     """Stamp no sample with its run."""
-    put = _outbox.MemoryOutbox.put
+    put = _outbox.Outbox.put
 
-    def without_run(self: _outbox.MemoryOutbox, message: em.EngineMessage) -> None:
+    def without_run(self: _outbox.Outbox, message: em.EngineMessage) -> None:
         put(
             self,
             evolve(message, run_id=None) if isinstance(message, em.TagsUpdatedMsg) else message,
         )
 
-    to.setattr(_outbox.MemoryOutbox, "put", without_run)
+    to.setattr(_outbox.Outbox, "put", without_run)
 
 
 @mutant("no sample")
@@ -522,14 +522,14 @@ def ignore_the_data_log_interval(to: pytest.MonkeyPatch) -> None:
 @mutant("never arrived|are lost")
 def lose_a_sample_now_and_then(to: pytest.MonkeyPatch) -> None:
     """Lose every fiftieth sample on its way into the outbox."""
-    put, samples = _outbox.MemoryOutbox.put, [0]
+    put, samples = _outbox.Outbox.put, [0]
 
-    def put_most(self: _outbox.MemoryOutbox, message: em.EngineMessage) -> None:
+    def put_most(self: _outbox.Outbox, message: em.EngineMessage) -> None:
         samples[0] += isinstance(message, em.TagsUpdatedMsg)
         if samples[0] % 50 or not isinstance(message, em.TagsUpdatedMsg):
             put(self, message)
 
-    to.setattr(_outbox.MemoryOutbox, "put", put_most)
+    to.setattr(_outbox.Outbox, "put", put_most)
 
 
 @mutant("was not sent|shown", seed=20)

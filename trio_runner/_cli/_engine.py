@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 from attrs import define, evolve, field
 
-from trio_runner import EngineRunner, MemoryOutbox, OutboxError, Timing
+from trio_runner import EngineRunner, Outbox, OutboxError, Timing
 from trio_runner._cli._keeping import Keeping, bytes_of
 from trio_runner._cli._secret import SecretUnusable, find_secret, warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
@@ -239,7 +239,7 @@ class Unit:
         with closing(outbox):
             await self._keep_connected(engine, outbox)
 
-    async def _keep_connected(self, engine: "bridge.UodEngine", outbox: MemoryOutbox) -> None:
+    async def _keep_connected(self, engine: "bridge.UodEngine", outbox: Outbox) -> None:
         from trio_runner.bridge import UodDispatcher
 
         dispatcher = UodDispatcher(

@@ -12,6 +12,7 @@ from trio_runner import (
     DurableOutbox,
     MemoryOutbox,
     MessageBuilder,
+    Outbox,
     OutboxError,
     OutboxInUse,
     OutboxNotWritable,
@@ -42,7 +43,7 @@ class Keeping:
     is_for_several: bool = False
     """Whether the path is a folder, of several units."""
 
-    def open(self, unit: str, builder: MessageBuilder) -> MemoryOutbox:
+    def open(self, unit: str, builder: MessageBuilder) -> Outbox:
         """Return the outbox of a unit, and log where it is and what waits in it.
 
         One on disk that cannot be had is logged as an error, and one in memory is returned: an

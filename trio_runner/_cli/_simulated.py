@@ -11,7 +11,7 @@ from trio_runner import (
     CommandError,
     EngineDispatcher,
     EngineRunner,
-    MemoryOutbox,
+    Outbox,
     OutboxError,
     Timing,
 )
@@ -47,7 +47,7 @@ async def run(arguments: Namespace) -> int:
     return 0
 
 
-async def _run(arguments: Namespace, engine: SimulatedEngine, outbox: MemoryOutbox) -> None:
+async def _run(arguments: Namespace, engine: SimulatedEngine, outbox: Outbox) -> None:
     dispatcher = EngineDispatcher(
         arguments.aggregator_hostname,
         arguments.aggregator_port,

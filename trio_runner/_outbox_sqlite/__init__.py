@@ -2,7 +2,7 @@
 
 DurableOutbox   the line in memory, told to a file: events before they count as queued, the
 rest in a batch every `COMMIT_S`
-people          `summarize`, `export` and `discard` work on the file of an engine that has ended
+offline         `summarize`, `export` and `discard` work on the file of an engine that has ended
 """
 
 from trio_runner._outbox_sqlite._durable import DurableOutbox
@@ -17,7 +17,7 @@ from trio_runner._outbox_sqlite._errors import (
     OutboxOfAnotherUnit,
     OutboxTooNew,
 )
-from trio_runner._outbox_sqlite._people import (
+from trio_runner._outbox_sqlite._offline import (
     OutboxSummary,
     SetAside,
     discard,

@@ -13,7 +13,8 @@ from typing import ClassVar
 
 from attrs import define, field
 
-from trio_runner._outbox import OUTBOX_BYTES_MAX, Entry, MemoryOutbox
+from trio_runner._outbox import OUTBOX_BYTES_MAX, RUN_EVENTS, Entry, Outbox
+from trio_runner._outbox_sqlite._apart import keep_apart
 from trio_runner._outbox_sqlite._errors import (
     OutboxClosed,
     OutboxError,
@@ -21,7 +22,7 @@ from trio_runner._outbox_sqlite._errors import (
     damaged,
 )
 from trio_runner._outbox_sqlite._file import SET_ASIDE_MAX, Changes, Contents, Fact, OutboxFile
-from trio_runner.protocol import DecodeError, decode_json, pack, unpack
+from trio_runner.protocol import DecodeError, loads, pack, unpack
 from trio_runner.protocol import engine_messages as em
 
 logger = logging.getLogger(__name__)
@@ -32,17 +33,30 @@ DISK_RETRY_S = 30
 NUMBERS_AHEAD = 1000
 """How many sequence numbers are reserved on disk: none is used twice after a crash."""
 
+STATES_BYTES_S = 4000
+"""How fast run log and method state may be written, on the average (B/s): 0.35 GB a day.
+
+They change several times a second, and a run log of 1,000 lines has 100 kB and more. A crash costs
+what has changed since they were written last: the aggregator then knows a newer run log than the
+one that its end has. Telling the aggregator only what is on the disk would show an old one always,
+so that a crash, which is rare, costs nothing.
+"""
+
+STATES_WRITE_BYTES = 16 * 1024
+"""What writing them costs besides their bytes: pages that are rewritten with them."""
+
 KEPT_STATES = {"run_log": em.RunLogMsg, "method_state": em.MethodStateMsg}
 """The states that the end of a run needs, by their names in the file."""
 
 
 @define(eq=False)
-class DurableOutbox(MemoryOutbox):
+class DurableOutbox(Outbox):
     """An outbox that outlives the process, in the file `path`; close it, or use it with `with`.
 
     An event is on disk when `put` returns, which waits for the disk in the thread that calls it.
-    Samples, deliveries, and the run log and method state of the run that is on, are on disk after
-    the next `commit`, which the runner calls every `COMMIT_S`. What was delivered before that never
+    Samples and deliveries are on disk after the next `commit`, which the runner calls every
+    `COMMIT_S`; the run log and method state of the run that is on the less often the bigger they
+    are (`STATES_BYTES_S`). What was delivered before that never
     touches the disk. After a crash, messages delivered since the last commit are sent once more.
 
     When the disk fails the outbox goes on in memory: it logs that once, `statistics().degraded`
@@ -73,11 +87,11 @@ class DurableOutbox(MemoryOutbox):
     _facts_on_disk: dict[str, Fact] = field(factory=dict, init=False)
     _ahead: int = field(default=NUMBERS_AHEAD, init=False)
     _reserved: int = field(default=0, init=False)
+    _states_due_at: float = field(default=0.0, init=False)
     _degraded: str | None = field(default=None, init=False)
     _retry_at: float = field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        super().__attrs_post_init__()
         self._file = OutboxFile.open(self.path, create=True, connect=self.connect)
         try:
             self._restore(self._file.load())
@@ -106,32 +120,43 @@ class DurableOutbox(MemoryOutbox):
     def claim(self, unit: str) -> None:
         """Note whose messages these are.
 
-        Raises OutboxOfAnotherUnit while messages of another unit wait: they would be taken for this
-        one's. Of another unit that has none, what is known is forgotten.
+        If the computer's name has changed, what waits under the old one is moved into a file of its
+        own beside this one: sent from here it would be taken for the new one's. Raises
+        OutboxOfAnotherUnit while messages of quite another unit wait. Of another unit that has
+        none, what is known is forgotten.
         """
         with self._lock:
             if self.unit not in (None, unit):
-                if len(self):
-                    raise OutboxOfAnotherUnit(
-                        f"In the outbox {self.path} wait {len(self)} messages of {self.unit}, and"
-                        f" this is {unit}. Take another path, or discard them."
-                    )
+                if len(self) or self.run_id:
+                    self._part_from(str(self.unit), unit)
                 self.open_run, self.run_id = None, None
+                self._states.clear()
             self.unit = unit
 
-    def state(self, kind: type[em.EngineMessage]) -> str | None:
-        """Return the latest state; of the run log and method state of a run, that on the disk.
-
-        So the aggregator never knows more of a run than what would be its end after a crash.
-        """
-        latest = super().state(kind)
-        if latest is None or self.run_id is None or self._degraded is not None:
-            return latest
-        for name, kept in KEPT_STATES.items():
-            if kept is kind:
-                on_disk = self._facts_on_disk.get(name)
-                return on_disk if isinstance(on_disk, str) else None
-        return latest
+    def _part_from(self, old: str, new: str) -> None:
+        if not len(self):
+            return
+        if not _is_renamed(old, new):
+            raise OutboxOfAnotherUnit(
+                f"In the outbox {self.path} wait {len(self)} messages of {old}, and"
+                f" this is {new}. Take another path, or discard them."
+            )
+        entries = [*self._in_flight.values(), *self._line]
+        aside = keep_apart(self.path, old, entries, _stored(self._facts()), self.connect)
+        # From here on a crash would move them once more, into one more file.
+        for entry in entries:
+            self._journal.gone(entry)
+            self._bytes -= entry.size
+        self._in_flight.clear()
+        self._line.clear()
+        self._events = self._thinnable = self._retries = 0
+        logger.warning(
+            "This unit is called %s now, was %s: the %d messages that wait of it are kept in %s",
+            new,
+            old,
+            len(entries),
+            aside,
+        )
 
     # To the disk
 
@@ -183,12 +208,12 @@ class DurableOutbox(MemoryOutbox):
             changes, self._journal = self._journal, Changes()
             facts = self._facts()
             entries = [*self._in_flight.values(), *self._line] if recovers else []
-        changed = {name: fact for name, fact in facts.items() if self._is_news(name, fact)}
+        changed = _stored({name: f for name, f in facts.items() if self._is_news(name, f)})
         try:
             if recovers:
                 self._file.write_all(entries, changes, _stored(facts))
             elif changes or changed:
-                self._file.write(changes, _stored(changed))
+                self._file.write(changes, changed)
         except BaseException:
             # The line itself is in memory; this is all that is nowhere else.
             with self._lock:
@@ -196,6 +221,7 @@ class DurableOutbox(MemoryOutbox):
                 self._journal.put_aside = put_aside[-SET_ASIDE_MAX:]
             raise
         self._facts_on_disk = facts
+        self._pace_states(changed)
 
     def _reopen(self) -> None:
         """Open the file anew, whatever was wrong with it; a stranger's file is not touched."""
@@ -243,9 +269,27 @@ class DurableOutbox(MemoryOutbox):
             "open_run_body": run.body if run else None,
             "open_run_taken_at": run.taken_at if run else None,
         }
-        for name, kind in KEPT_STATES.items():
-            facts[name] = self._states.get(kind) if self.run_id is not None else None
-        return facts
+        return facts | self._kept_states()
+
+    def _kept_states(self) -> dict[str, Fact]:
+        """Return run log and method state: as they are if they are due, else as the disk has them.
+
+        What the disk has nothing of is due, and all is when a run ends or the outbox is closed.
+        """
+        latest: dict[str, Fact] = dict.fromkeys(KEPT_STATES)
+        if self.run_id is not None:
+            latest = {name: self._states.get(kind) for name, kind in KEPT_STATES.items()}
+        on_disk = {name: self._facts_on_disk.get(name) for name in KEPT_STATES}
+        is_news = any((latest[name] is None) != (on_disk[name] is None) for name in KEPT_STATES)
+        if latest == on_disk or is_news or not self._ahead:
+            return latest
+        return latest if self.clock() >= self._states_due_at else on_disk
+
+    def _pace_states(self, facts: dict[str, Fact]) -> None:
+        written = [f for name, f in facts.items() if name in KEPT_STATES and isinstance(f, bytes)]
+        if written:
+            size = STATES_WRITE_BYTES + sum(map(len, written))
+            self._states_due_at = self.clock() + size / STATES_BYTES_S
 
     def _restore(self, contents: Contents) -> None:
         for entry in contents.spoilt:
@@ -263,6 +307,7 @@ class DurableOutbox(MemoryOutbox):
         self._line.extend(contents.entries)
         self._bytes = sum(entry.size for entry in contents.entries)
         self._events = sum(entry.is_event for entry in contents.entries)
+        self._thinnable = sum(not (e.is_event or e.tries) for e in contents.entries)
         self._keep_bound()
 
     def _restore_facts(self, facts: dict[str, Fact]) -> None:
@@ -274,7 +319,7 @@ class DurableOutbox(MemoryOutbox):
         self._numbers = numbers if isinstance(numbers, int) else 0
         if isinstance(number, int) and isinstance(body, bytes) and isinstance(taken_at, float):
             self.open_run = Entry(number, em.RunStartedMsg, body, taken_at, tries=1)
-            decode_json(self.open_run.text)  # it is sent as it lies here: is it whole?
+            run_of(self.open_run)  # it is sent as it lies here: is it whole?
         for name, kind in KEPT_STATES.items():
             state = facts.get(name)
             if isinstance(state, bytes):
@@ -289,9 +334,25 @@ def _stored(facts: dict[str, Fact]) -> dict[str, Fact]:
     }
 
 
+def _is_renamed(old: str, new: str) -> bool:
+    """Tell whether two units, each a computer's name and a UOD's, may differ in the first only."""
+    return "_" in old and old.rpartition("_")[2] == new.rpartition("_")[2]
+
+
+def run_of(entry: Entry) -> str | None:
+    """Return the run that a message names, whatever version of the engine made it.
+
+    Raises zlib.error or ValueError if it is not whole.
+    """
+    message = loads(entry.text)
+    if not isinstance(message, dict):
+        raise ValueError(f"{entry} is no message")
+    run_id = message.get("run_id")
+    return run_id if isinstance(run_id, str) else None
+
+
 def _run_behind(entries: list[Entry], open_run: Entry | None) -> str | None:
     """Return the run that is on behind all that waits."""
-    runs = (e for e in reversed(entries) if e.kind in (em.RunStartedMsg, em.RunStoppedMsg))
+    runs = (e for e in reversed(entries) if e.kind in RUN_EVENTS)
     last = next(runs, open_run)
-    message = decode_json(last.text) if last is not None else None
-    return message.run_id if isinstance(message, em.RunStartedMsg) else None
+    return run_of(last) if last is not None and last.kind is em.RunStartedMsg else None

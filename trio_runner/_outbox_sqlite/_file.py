@@ -5,65 +5,24 @@ loss of power. The lock is SQLite's own, exclusive and held for as long as the f
 with the process that holds it. `write` may be called from any thread, by one at a time.
 """
 
-import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
 
 from attrs import define, field, frozen
 
 from trio_runner._outbox import DELIVERY, Entry, Journal
-from trio_runner._outbox_sqlite._errors import (
-    OutboxError,
-    OutboxNotFound,
-    OutboxTooNew,
-    damaged,
-    explained,
-    no_outbox,
-)
+from trio_runner._outbox_sqlite._errors import OutboxError, damaged, explained
+from trio_runner._outbox_sqlite._opening import identity, open_database
 from trio_runner.protocol import engine_messages as em
-
-APPLICATION_ID = 0x74724F42
-"""`PRAGMA application_id` of an outbox."""
-
-SCHEMA_VERSION = 1
-"""`PRAGMA user_version`; raised when an older version of this package could not read the file."""
-
-LOCK_WAIT_S = 0.5
-"""How long to wait for a process that is just ending, or for a person who is looking (s)."""
 
 SET_ASIDE_MAX = 1000
 """How many messages that were set aside are kept, the newest."""
 
 SET_ASIDE_BYTES_MAX = 16 * 1024 * 1024
 """How many bytes of them are kept; the newest is, whatever its size."""
-
-LOG_BYTES_MAX = 8 * 1024 * 1024
-"""To what size the write-ahead log is cut when it has grown beyond (bytes)."""
-
-SCHEMA = f"""
-CREATE TABLE messages (
-    sequence_number INTEGER PRIMARY KEY,
-    kind TEXT NOT NULL,
-    body BLOB NOT NULL,       -- the JSON text, as `protocol.pack` gives it: a zlib stream
-    crc INTEGER NOT NULL,     -- of the body as it stands here
-    tried INTEGER NOT NULL,   -- 1 if it was sent and may have arrived
-    taken_at REAL NOT NULL    -- seconds since the epoch
-);
-CREATE TABLE set_aside (
-    sequence_number INTEGER PRIMARY KEY,
-    kind TEXT NOT NULL,
-    body BLOB NOT NULL,
-    taken_at REAL NOT NULL,
-    reason TEXT NOT NULL
-);
-CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
 
 KINDS: dict[str, type[em.EngineMessage]] = {kind.__name__: kind for kind in DELIVERY}
 
@@ -133,30 +92,8 @@ class OutboxFile:
 
         Raises an `OutboxError`. A file that is not an outbox is left as it is.
         """
-        if not create and not path.exists():
-            raise OutboxNotFound(f"There is no outbox {path}.")
-        with explained(path):
-            _create(path)
-            db = connect(
-                f"file:{quote(str(path.absolute()))}?mode=rw",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=LOCK_WAIT_S,
-            )
-        try:
-            with explained(path):
-                is_new = _lock(db, path)
-                if is_new and not create:
-                    raise no_outbox(path, "it is empty")
-                _protect(path)
-                _prepare(db, is_new=is_new)
-                if check:
-                    _check(db, path)
-                return cls(path, is_new, db, _identity(path))
-        except BaseException:
-            db.close()
-            raise
+        db, is_new = open_database(path, create=create, check=check, connect=connect)
+        return cls(path, is_new, db, identity(path))
 
     def close(self) -> None:
         """Close the file and let go of its lock; may be called again."""
@@ -188,7 +125,7 @@ class OutboxFile:
 
         Raises sqlite3.Error, OSError, or OutboxError if it is no longer where it was.
         """
-        if _identity(self.path) != self.identity:
+        if identity(self.path) != self.identity:
             raise OutboxError(f"The outbox {self.path} was replaced by another file.")
         with self.transaction():
             self._insert(changes.new.values())
@@ -273,70 +210,3 @@ class OutboxFile:
                 " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
                 (dropped,),
             )
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _create(path: Path) -> None:
-    """Make a file that only its owner can read; SQLite makes those beside it the same.
-
-    One that is there is not opened here: closing it would give up the lock of an outbox of this
-    process that has it, by the rules of POSIX.
-    """
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
-
-def _protect(path: Path) -> None:
-    """Close an outbox that is there to all but its owner; never called on a stranger's file."""
-    for file in (path, Path(f"{path}-wal")):
-        if file.exists() and file.stat().st_mode & 0o077:
-            file.chmod(0o600)
-
-
-def _lock(db: sqlite3.Connection, path: Path) -> bool:
-    """Lock the file for as long as it is open; return whether there is nothing in it yet.
-
-    An exclusive lock that is asked for before the first look also does without the shared memory
-    file that a write-ahead log otherwise has.
-    """
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application not in (0, APPLICATION_ID):
-        raise no_outbox(path, "it is the database of another program")
-    if db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
-        return True
-    if application == 0:
-        raise no_outbox(path, "it is the database of another program")
-    if version > SCHEMA_VERSION:
-        raise OutboxTooNew(
-            f"The outbox {path} was written by a newer trio-runner (schema {version}, this one"
-            f" knows {SCHEMA_VERSION}). Update trio-runner, or take another path."
-        )
-    return False
-
-
-def _prepare(db: sqlite3.Connection, *, is_new: bool) -> None:
-    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        raise OSError(f"no write-ahead log is possible here (journal mode {mode})")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA fullfsync = ON")  # macOS has two kinds of fsync
-    db.execute("PRAGMA temp_store = MEMORY")
-    db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
-    # Reading took a shared lock only, on a file that had no log yet.
-    db.execute("BEGIN EXCLUSIVE")
-    db.execute("ROLLBACK")
-    if is_new:
-        db.executescript(f"BEGIN EXCLUSIVE; {SCHEMA} COMMIT;")
-
-
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    # Bounded by the outbox's own bound: 60 MB take a tenth of a second.
-    (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if result != "ok":
-        raise damaged(path, " ".join(result.split()))

@@ -9,7 +9,7 @@ from random import Random
 import trio
 from attrs import define, field
 
-from trio_runner._outbox import MemoryOutbox
+from trio_runner._outbox import MemoryOutbox, Outbox
 from trio_runner._outbox_sqlite import DurableOutbox
 from trio_runner._runner import EngineRunner
 from trio_runner._timing import Timing
@@ -66,7 +66,7 @@ class _Life:
 
     runner: EngineRunner
     engine: BusyEngine
-    outbox: MemoryOutbox
+    outbox: Outbox
     witness: Witness
     scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     working: trio.CancelScope = field(factory=trio.CancelScope, init=False)
@@ -299,7 +299,7 @@ class World:
         self._lives_running.start_soon(self._live, life)
         return life
 
-    def _open_outbox(self) -> MemoryOutbox:
+    def _open_outbox(self) -> Outbox:
         if self.disk is None:
             return MemoryOutbox(self.bytes_max)
         return DurableOutbox(

@@ -10,7 +10,8 @@ from typing import TextIO
 from attrs import frozen
 
 from trio_runner._outbox_sqlite._errors import OutboxDamaged, explained
-from trio_runner._outbox_sqlite._file import APPLICATION_ID, SCHEMA_VERSION, Fact, OutboxFile
+from trio_runner._outbox_sqlite._file import Fact, OutboxFile
+from trio_runner._outbox_sqlite._schema import APPLICATION_ID, SCHEMA_VERSION
 from trio_runner.protocol import decode_json, unpack
 from trio_runner.protocol import engine_messages as em
 

@@ -1,0 +1,35 @@
+"""Where messages wait: the interface, the kind in memory, and what every kind shares."""
+
+from trio_runner._outbox._base import Outbox
+from trio_runner._outbox._entry import (
+    COMMIT_S,
+    DELIVERY,
+    ENTRY_BYTES,
+    MESSAGE_BYTES_MAX,
+    OUTBOX_BYTES_MAX,
+    RUN_EVENTS,
+    STATE_TYPES,
+    Delivery,
+    Entry,
+    is_too_big,
+)
+from trio_runner._outbox._journal import Journal
+from trio_runner._outbox._memory import MemoryOutbox
+from trio_runner._outbox._statistics import OutboxStatistics
+
+__all__ = [
+    "COMMIT_S",
+    "DELIVERY",
+    "ENTRY_BYTES",
+    "MESSAGE_BYTES_MAX",
+    "OUTBOX_BYTES_MAX",
+    "RUN_EVENTS",
+    "STATE_TYPES",
+    "Delivery",
+    "Entry",
+    "Journal",
+    "MemoryOutbox",
+    "Outbox",
+    "OutboxStatistics",
+    "is_too_big",
+]

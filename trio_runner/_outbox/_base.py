@@ -1,0 +1,170 @@
+"""The only place where messages wait, and the three rules by which they do.
+
+A message is encoded and packed when it is put in and from then on is bytes, which go out as they
+are. Events and samples stand in one line, in the order in which they were taken. The sender takes
+from its head; what it has taken stays here, as in flight, until the aggregator's answer says that
+it has it. When a link is lost, what was in flight goes back to the head: its outcome is unknown, so
+it is sent again, with its old sequence number, before anything newer. Of a state message only the
+latest is kept, outside the line.
+
+An event counts as queued when `put` returns; until then the sender does not see it, nor what stands
+behind it. In memory that is at once. An outbox with a journal on disk (`DurableOutbox`) is told of
+every change of the line, and has written the event by then.
+
+What a sample costs here is its encoding and packing, once: it is sent, and sent again, as it lies
+here. Only thinning looks at the whole line.
+
+The outbox may be filled from any thread.
+"""
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from attrs import define, evolve, field
+
+from trio_runner._outbox._entry import DELIVERY, RUN_EVENTS, Delivery, Entry, is_too_big
+from trio_runner._outbox._line import Line
+from trio_runner._outbox._statistics import OutboxStatistics
+from trio_runner.protocol import encode, encode_body, foreign, kind_of, loads, pack
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+
+logger = logging.getLogger(__name__)
+
+
+@define(eq=False)
+class Outbox(Line, ABC):
+    """What a runner needs of an outbox, whatever keeps the messages.
+
+    `put` raises TypeError on a message type that a runner does not send.
+    """
+
+    is_durable: ClassVar[bool]
+    """Whether `commit` must be called again and again."""
+
+    run_id: str | None = field(default=None, init=False)
+    """The run that is on behind all that waits."""
+
+    _states: dict[type[em.EngineMessage], str] = field(factory=dict, init=False)
+
+    @abstractmethod
+    def claim(self, unit: str) -> None:
+        """Note whose messages these are, where that outlives the process."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Write what has changed, where there is a disk to write to; any thread may call it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what the outbox holds besides memory."""
+
+    def _why_degraded(self) -> str | None:
+        return None
+
+    def put(self, message: em.EngineMessage) -> None:
+        """Take a message in. Any thread may call it; it returns when the message is queued."""
+        kind = kind_of(message)
+        delivery = DELIVERY.get(kind)
+        if delivery is None:
+            raise TypeError(f"{kind.__name__} is not a message that a runner sends")
+        body = encode_body(message)
+        if is_too_big(body) and isinstance(message, em.RunStoppedMsg) and message.archive:
+            logger.error(
+                "The archive of run %s is too big to be sent, it is left out", message.run_id
+            )
+            self._counts["archives_left_out"] += 1
+            body = encode_body(evolve(message, archive=None, archive_filename=None))
+        if delivery is Delivery.STATE:
+            with self._lock:
+                self._states[kind] = body
+            return
+        entry = self._put_in_line(message, pack(body))
+        if delivery is Delivery.EVENT:
+            try:
+                self.commit()
+            finally:
+                entry.is_queued = True
+
+    def _put_in_line(self, message: em.EngineMessage, body: bytes) -> Entry:
+        with self._lock:
+            if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
+                # What waits of them tells of the time before; behind this it would be refused.
+                self._states.pop(em.RunLogMsg, None)
+                self._states.pop(em.QueuedRunLogMsg, None)
+                self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
+            entry = Entry(self.next_number(), kind_of(message), body, time.time())
+            entry.is_queued = not entry.is_event
+            self._counts["event" if entry.is_event else "sample"] += 1
+            self._append(entry)
+            return entry
+
+    def close_run(self) -> None:
+        """Put in the end of the run that is on, if one is, for an engine that does not go on.
+
+        It holds the run log and the method state that were put in last, and no archive.
+        """
+        with self._lock:
+            run_id = self.run_id
+            last = self._last_states()
+        if run_id is not None:
+            logger.warning("Run %s was on when the engine ended; it is ended now", run_id)
+            obj = encode(
+                em.RunStoppedMsg(
+                    run_id=run_id,
+                    runlog=mdl.RunLog(lines=[]),
+                    method_state=mdl.MethodState.untouched(),
+                    archive=None,
+                    archive_filename=None,
+                )
+            )
+            # As they waited, whatever version of the engine made them.
+            self.put(foreign({**obj, **last}, em.RunStoppedMsg))
+
+    def take(self) -> Entry:
+        """Take the head; it is in flight until `delivered`, `retry`, `set_aside` or `rewind`."""
+        if self._line[0].kind in RUN_EVENTS:
+            # All before it is answered. A crash must not repeat that behind it: tags without a run
+            # are refused once one is on, and those of a run once it has ended.
+            self.commit()
+        return super().take()
+
+    def delivered(self, entry: Entry) -> None:
+        """Let a message go: the aggregator has it."""
+        super().delivered(entry)
+        if entry.kind in RUN_EVENTS:
+            # A crash must not repeat the end of a run behind the beginning of the next, which
+            # would end that one.
+            self.commit()
+
+    def state(self, kind: type[em.EngineMessage]) -> str | None:
+        """Return the latest state message of a type, encoded, None if there is none."""
+        with self._lock:
+            return self._states.get(kind)
+
+    def _last_states(self) -> dict[str, Any]:
+        """Return run log and method state of the run that is on, by the names RunStopped has."""
+        run_log, state = (
+            loads(self._states.get(kind, "{}")) for kind in (em.RunLogMsg, em.MethodStateMsg)
+        )
+        if run_log.get("run_id") != self.run_id:
+            run_log = {}
+        last = {"runlog": run_log.get("runlog"), "method_state": state.get("method_state")}
+        return {name: value for name, value in last.items() if value is not None}
+
+    def statistics(self) -> OutboxStatistics:
+        """Return the counts and sizes of this moment."""
+        with self._lock:
+            return OutboxStatistics(
+                events_taken=self._counts["event"],
+                samples_taken=self._counts["sample"],
+                delivered=self._counts["delivered"],
+                thinned=self._counts["thinned"],
+                set_aside=self._counts["set_aside"],
+                archives_left_out=self._counts["archives_left_out"],
+                waiting=len(self),
+                bytes_waiting=self._bytes,
+                degraded=self._why_degraded(),
+            )

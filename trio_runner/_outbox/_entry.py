@@ -1,0 +1,99 @@
+"""A message that waits: its delivery class, its bytes, what it costs."""
+
+from enum import Enum
+
+from attrs import define
+
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import unpack
+
+OUTBOX_BYTES_MAX = 64 * 1024 * 1024
+"""The bound of an outbox in bytes unless another is given: days of a usual unit."""
+
+COMMIT_S = 0.5
+"""How often an outbox that has a disk is to be committed (s)."""
+
+ENTRY_BYTES = 400
+"""What a waiting message costs in memory besides its body, rounded up from what was measured."""
+
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024 - 1024
+"""The aggregator's server takes frames of 16 MiB; what is around a message in one is under 1 kB."""
+
+
+SHRINKS_MAX = 1032
+"""To how small a part zlib can pack a text at best (zlib's technical details)."""
+
+
+class Delivery(Enum):
+    """How a message is delivered."""
+
+    EVENT = "never dropped; nothing else is unanswered while it is sent"
+    SAMPLE = "in order with the events, several unanswered at once; thinned at the bound, counted"
+    STATE = "the latest only, when it differs from what this link last had answered"
+
+
+DELIVERY: dict[type[em.EngineMessage], Delivery] = {
+    em.RunStartedMsg: Delivery.EVENT,
+    em.RunStoppedMsg: Delivery.EVENT,
+    em.WebPushNotificationMsg: Delivery.EVENT,
+    em.ErrorLogMsg: Delivery.EVENT,
+    em.TagsUpdatedMsg: Delivery.SAMPLE,
+    em.UodInfoMsg: Delivery.STATE,
+    em.MethodMsg: Delivery.STATE,
+    em.ControlStateMsg: Delivery.STATE,
+    em.MethodStateMsg: Delivery.STATE,
+    em.QueuedRunLogMsg: Delivery.STATE,
+    em.RunLogMsg: Delivery.STATE,
+}
+"""The delivery class of every message that a runner sends; the states in the order of sending."""
+
+RUN_EVENTS = em.RunStartedMsg, em.RunStoppedMsg
+"""The events that change which tags the aggregator takes."""
+
+STATE_TYPES = [kind for kind, delivery in DELIVERY.items() if delivery is Delivery.STATE]
+
+
+@define(eq=False)
+class Entry:
+    """A message in the line: its number, its type, its body as `protocol.pack` gave it.
+
+    `taken_at` is when it was put in (seconds since the epoch), `tries` how often it was sent,
+    `is_queued` false for as long as the `put` of an event has not returned, and `failures` how
+    often the aggregator failed to handle it.
+    """
+
+    sequence_number: int
+    kind: type[em.EngineMessage]
+    body: bytes
+    taken_at: float
+    tries: int = 0
+    is_queued: bool = True
+    failures: int = 0
+
+    @property
+    def text(self) -> str:
+        """The body as `protocol.encode_body` gave it."""
+        return unpack(self.body)
+
+    @property
+    def is_too_big(self) -> bool:
+        """Whether the aggregator would refuse it for its size."""
+        return len(self.body) * SHRINKS_MAX > MESSAGE_BYTES_MAX and is_too_big(self.text)
+
+    @property
+    def is_event(self) -> bool:
+        """Whether this is a barrier."""
+        return DELIVERY[self.kind] is Delivery.EVENT
+
+    @property
+    def size(self) -> int:
+        """What it costs against the bound, in bytes."""
+        return len(self.body) + ENTRY_BYTES
+
+    def __str__(self) -> str:
+        return f"{self.kind.__name__} {self.sequence_number}"
+
+
+def is_too_big(body: str) -> bool:
+    """Tell whether the aggregator would refuse an encoded message for its size."""
+    return len(body) * 4 > MESSAGE_BYTES_MAX and len(body.encode()) > MESSAGE_BYTES_MAX

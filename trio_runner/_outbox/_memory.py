@@ -1,0 +1,23 @@
+"""The outbox that ends with the process."""
+
+from typing import ClassVar
+
+from attrs import define
+
+from trio_runner._outbox._base import Outbox
+
+
+@define(eq=False)
+class MemoryOutbox(Outbox):
+    """An outbox in memory only: nothing is to be committed, nothing outlives the process."""
+
+    is_durable: ClassVar[bool] = False
+
+    def claim(self, unit: str) -> None:
+        """Do nothing: the messages end with the process whose they are."""
+
+    def commit(self) -> None:
+        """Do nothing: there is no disk."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""

@@ -1,0 +1,42 @@
+"""Messages of a unit that is called something else now, kept in a file of their own."""
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count
+from pathlib import Path
+
+from trio_runner._outbox import Entry
+from trio_runner._outbox_sqlite._errors import explained
+from trio_runner._outbox_sqlite._file import Changes, Fact, OutboxFile
+
+NAME_MAX = 80
+"""How much of a unit's name stands in a file's name (characters)."""
+
+
+def keep_apart(
+    path: Path,
+    unit: str,
+    entries: Iterable[Entry],
+    facts: Mapping[str, Fact],
+    connect: Callable[..., sqlite3.Connection],
+) -> Path:
+    """Write messages into a new outbox beside `path`; return where it is, on disk by then.
+
+    Raises an `OutboxError`.
+    """
+    aside = _free(path, unit)
+    file = OutboxFile.open(aside, create=True, connect=connect)
+    try:
+        with explained(aside):
+            file.write_all(entries, Changes(), facts)
+    finally:
+        file.close()
+    return aside
+
+
+def _free(path: Path, unit: str) -> Path:
+    """Return a path that is not taken, named by the unit."""
+    name = re.sub(r"[^\w.-]", "-", unit)[:NAME_MAX]
+    paths = (path.with_name(f"{path.name}.{name}{f'-{n}' if n else ''}") for n in count())
+    return next(path for path in paths if not path.exists())

@@ -1,0 +1,142 @@
+"""How an outbox's file is opened: nothing is touched before it is known to be one."""
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from trio_runner._outbox_sqlite._errors import (
+    OutboxNotFound,
+    OutboxTooNew,
+    damaged,
+    explained,
+    no_outbox,
+)
+from trio_runner._outbox_sqlite._schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+
+LOCK_WAIT_S = 0.5
+"""How long to wait for a process that is just ending, or for a person who is looking (s)."""
+
+LOG_BYTES_MAX = 8 * 1024 * 1024
+"""To what size the write-ahead log is cut when it has grown beyond (bytes)."""
+
+
+def open_database(
+    path: Path, *, create: bool, check: bool, connect: Callable[..., sqlite3.Connection]
+) -> tuple[sqlite3.Connection, bool]:
+    """Open and lock a file; return it, and whether there was nothing in it.
+
+    Raises an `OutboxError`. A file that is not an outbox is left as it is.
+    """
+    if not create and not path.exists():
+        raise OutboxNotFound(f"There is no outbox {path}.")
+    with explained(path):
+        _refuse_what_is_no_file(path)
+        _create(path)
+        db = connect(
+            f"file:{quote(str(path.absolute()))}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=LOCK_WAIT_S,
+        )
+    try:
+        with explained(path):
+            is_new = _lock(db, path)
+            if is_new and not create:
+                raise no_outbox(path, "it is empty")
+            _protect(path)
+            _prepare(db, is_new=is_new)
+            if check:
+                _check(db, path)
+            return db, is_new
+    except BaseException:
+        db.close()
+        raise
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """Refuse a device, a folder, a pipe, or an empty file that another user has made.
+
+    As root one could open them all, and would change their rights.
+    """
+    for file in (path, Path(f"{path}-wal")):
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise no_outbox(file, "it is no regular file")
+        is_ours = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+        if file == path and status.st_size == 0 and not is_ours:
+            raise no_outbox(file, "it is empty, and another user's")
+
+
+def identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _create(path: Path) -> None:
+    """Make a file that only its owner can read; SQLite makes those beside it the same.
+
+    One that is there is not opened here: closing it would give up the lock of an outbox of this
+    process that has it, by the rules of POSIX.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _protect(path: Path) -> None:
+    """Close an outbox that is there to all but its owner; never called on a stranger's file."""
+    for file in (path, Path(f"{path}-wal")):
+        if file.exists() and file.stat().st_mode & 0o077:
+            file.chmod(0o600)
+
+
+def _lock(db: sqlite3.Connection, path: Path) -> bool:
+    """Lock the file for as long as it is open; return whether there is nothing in it yet.
+
+    An exclusive lock that is asked for before the first look also does without the shared memory
+    file that a write-ahead log otherwise has.
+    """
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application not in (0, APPLICATION_ID):
+        raise no_outbox(path, "it is the database of another program")
+    if db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
+        return True
+    if application == 0:
+        raise no_outbox(path, "it is the database of another program")
+    if version > SCHEMA_VERSION:
+        raise OutboxTooNew(
+            f"The outbox {path} was written by a newer trio-runner (schema {version}, this one"
+            f" knows {SCHEMA_VERSION}). Update trio-runner, or take another path."
+        )
+    return False
+
+
+def _prepare(db: sqlite3.Connection, *, is_new: bool) -> None:
+    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise OSError(f"no write-ahead log is possible here (journal mode {mode})")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA fullfsync = ON")  # macOS has two kinds of fsync
+    db.execute("PRAGMA temp_store = MEMORY")
+    db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
+    # Reading took a shared lock only, on a file that had no log yet.
+    db.execute("BEGIN EXCLUSIVE")
+    db.execute("ROLLBACK")
+    if is_new:
+        db.executescript(f"BEGIN EXCLUSIVE; {SCHEMA} COMMIT;")
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    # Bounded by the outbox's own bound: 60 MB take a tenth of a second.
+    (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if result != "ok":
+        raise damaged(path, " ".join(result.split()))
