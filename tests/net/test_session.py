@@ -464,23 +464,37 @@ async def test_a_handler_has_a_second_and_a_half(autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize(("calls", "lost"), [(64, False), (65, True)])
-async def test_open_calls_are_bounded(calls: int, lost: bool, autojump_clock: MockClock) -> None:
-    """64 calls of the aggregator's may be open at once; with one more the link is cut."""
+async def test_unwritten_answers_are_bounded(
+    calls: int, lost: bool, autojump_clock: MockClock
+) -> None:
+    """64 answers may wait for a peer that does not read; with one more the link is cut."""
+    streams: list[tuple[trio.abc.Stream, trio.abc.Stream]] = [
+        trio.testing.memory_stream_pair(),
+        lockstep_stream_pair(),
+    ]
+    remaining = list(streams)
 
-    async def hang(_: str) -> None:
-        await trio.sleep_forever()
+    async def open_stream(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return remaining.pop(0)[0]
 
-    async def behave(peer: Peer) -> None:
-        for number in range(calls):
-            await peer.dispatch(am.CancelMsg(exec_id="1"), str(number))
-        await peer.listen()
+    async def play() -> None:
+        await register(Peer(streams[0][1]))
+        peer = Peer(streams[1][1])
+        await peer.open()
+        for number in range(calls + 1):  # one is being written
+            await peer.call(GET_ENGINE_ID, {}, str(number))
 
-    async with linked(opened(behave), unit=Unit(on_command=hang)) as link:
-        await trio.testing.wait_all_tasks_blocked()
-        assert link.ended.is_set() is lost
-        if lost:
-            assert str(link.failure) == "The aggregator has more than 64 calls open."
-            assert type(link.failure) is LinkLost
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play)
+        async with linked(open_stream=open_stream) as link:
+            await trio.testing.wait_all_tasks_blocked()
+            is_lost = link.ended.is_set()
+        nursery.cancel_scope.cancel()
+    assert is_lost is lost
+    if lost:
+        assert str(link.failure) == "The aggregator has more than 64 calls open."
+        assert type(link.failure) is LinkLost
 
 
 # Ends

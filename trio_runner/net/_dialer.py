@@ -19,10 +19,11 @@ from trio_runner._errors import (
 )
 from trio_runner._timing import Timing
 from trio_runner.net._address import USER_AGENT, Address
+from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import OFFER, Deflating
 from trio_runner.net._interfaces import Session
 from trio_runner.net._registration import GATEWAY_STATUS, no_aggregator_behind, register
-from trio_runner.net._session import FRAME_BYTES_MAX, Dispatch, RpcSession
+from trio_runner.net._session import FRAME_BYTES_MAX, RpcSession
 from trio_runner.net._together import Gathering
 from trio_runner.protocol import engine_messages as em
 

@@ -25,6 +25,7 @@ from trio_runner import protocol
 from trio_runner._errors import LinkLost, TrioRunnerError
 from trio_runner._publish import Doorbell
 from trio_runner._timing import Timing
+from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import Inflater
 from trio_runner.net._interfaces import Answered
 from trio_runner.net._together import Gathering
@@ -47,9 +48,6 @@ _BROKEN_RULES = {1002, 1003, 1007, 1009}
 """Close codes for what a side cannot take from the other: no websocket frame, no UTF-8, too big."""
 
 Ts = TypeVarTuple("Ts")
-
-Dispatch = Callable[[object], Awaitable[m.MessageBase]]
-"""Carries out a message of the aggregator's, as parsed JSON, and returns the answer."""
 
 
 @frozen
@@ -247,12 +245,7 @@ class RpcSession:
             self._answer(request, protocol.encode_json(unknown))
 
     async def _carry_out(self, request: protocol.Request) -> None:
-        with trio.move_on_after(self._timing.answer_s) as patience:
-            reply = await self._dispatch(request.arguments.get("message_json"))
-        if patience.cancelled_caught:
-            late = f"The engine did not carry this out within {self._timing.answer_s:g} s"
-            logger.warning("%s; its handler was cancelled", late)
-            reply = m.ErrorMessage(message=late)
+        reply = await self._dispatch(request.arguments.get("message_json"))
         self._calls_received -= 1
         self._answer(request, protocol.encode_json(reply))
 
