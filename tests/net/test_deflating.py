@@ -208,7 +208,9 @@ async def test_a_text_that_is_not_compressed_is_understood_too(autojump_clock: M
         request = await peer.request()
         text = b'{"request":null,"response":{"result":%s,"result_type":"str","call_id":"%s"}}'
         result = SUCCESS.replace('"', '\\"').encode()
-        await peer.send_raw(frame(0x81, text % (b'"' + result + b'"', request.call_id.encode())))
+        await peer.send_raw(
+            frame(0x81, text % (b'"' + result + b'"', str(request.call_id).encode()))
+        )
         await peer.listen()
 
     async with linked(deflated(behave)) as link:

@@ -20,6 +20,7 @@ from trio_runner.protocol import (
     MessageBase,
     ProtocolErrorMessage,
     Request,
+    Response,
     SuccessMessage,
     decode_json,
     encode,
@@ -314,7 +315,7 @@ async def answers_to(
         while len(answers) < len(calls):
             response = await peer.response()
             assert response.result_type == "str"
-            answers.append((response.call_id, response.result, trio.current_time() - start))
+            answers.append((str(response.call_id), response.result, trio.current_time() - start))
         done.set()
         await peer.listen()
 
@@ -343,6 +344,22 @@ async def test_pings_and_questions_are_answered(autojump_clock: MockClock) -> No
     """The aggregator may ask for a pong and the id as often as it likes."""
     answers = await answers_to((PING, {}), (GET_ENGINE_ID, {}), (PING, {}))
     assert sorted(answers) == [("0", "pong", 0), ("1", "host_Unit", 0), ("2", "pong", 0)]
+
+
+async def test_a_call_without_what_may_be_left_out(autojump_clock: MockClock) -> None:
+    """Keys that are null may be absent: the call is carried out, and its answer has no id."""
+    heard: list[Response] = []
+
+    async def behave(peer: Peer) -> None:
+        await peer.send_text('{"request":{"method":"get_engine_id_async"}}')
+        heard.append(await peer.response())
+        await peer.send_text('{"response":{"result":"of no call"}}')
+        await peer.listen()
+
+    async with linked(opened(behave)) as link:
+        await trio.testing.wait_all_tasks_blocked()
+        assert not link.ended.is_set()
+    assert heard == [Response("host_Unit", "str", None)]
 
 
 async def test_an_unknown_method_is_answered(autojump_clock: MockClock) -> None:

@@ -222,9 +222,9 @@ class RpcSession:
                 self._serve(frame, nursery)
 
     def _settle(self, response: protocol.Response) -> None:
-        call = self._calls.pop(response.call_id, None)
+        call = self._calls.pop(response.call_id or "", None)
         if call is None:
-            self._complain("Ignored an answer to a call that is not waiting", response.call_id)
+            self._complain("Ignored an answer to a call that is not waiting", str(response.call_id))
             return
         call.answered(response.result)
 
