@@ -17,6 +17,7 @@ from trio_runner._errors import (
     NetworkError,
     NotAnAggregator,
 )
+from trio_runner._printable import printable
 from trio_runner._timing import Timing
 from trio_runner.net._address import USER_AGENT, Address
 from trio_runner.net._commands import Dispatch
@@ -215,7 +216,8 @@ def _why_no_link(failure: BaseException, address: Address, timing: Timing) -> Ne
         failure, wsproto.utilities.ProtocolError | h11.ProtocolError | UnicodeDecodeError
     ):
         return NotAnAggregator(
-            f"What answers at {address} does not speak websocket: {failure}. Check host and port."
+            f"What answers at {address} does not speak websocket:"
+            f" {printable(str(failure))}. Check host and port."
         )
     if isinstance(failure, socket.gaierror | UnicodeError):
         return AggregatorUnreachable(f"The host {address.host} is unknown. Is its name right?")

@@ -98,8 +98,9 @@ class EngineDispatcher:
         try:
             message = protocol.decode(message_json)
         except protocol.DecodeError as error:
-            self._complain(str(error))
-            return m.ProtocolErrorMessage(protocol_msg=f"The message cannot be read: {error}")
+            problem = printable(str(error))
+            self._complain(problem)
+            return m.ProtocolErrorMessage(protocol_msg=f"The message cannot be read: {problem}")
         handler = self._handlers.get(type(message))
         if handler is None:
             return m.ProtocolErrorMessage(
@@ -132,7 +133,7 @@ async def _outcome(handler: Handler, message: m.MessageBase, command: str) -> m.
     except Exception as raised:
         error = _alone(raised)
         if isinstance(error, CommandError):
-            logger.warning("The %s command was refused: %s", command, error.message)
+            logger.warning("The %s command was refused: %s", command, printable(error.message))
             return m.ErrorMessage(message=error.message, caller_error=error.caller_error)
         logger.exception("The %s command failed", command)
         return m.ErrorMessage(

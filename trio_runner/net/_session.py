@@ -19,11 +19,13 @@ from typing import TypeVarTuple
 
 import trio
 import trio_websocket
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from trio_runner import protocol
-from trio_runner._errors import LinkLost, TrioRunnerError
+from trio_runner._errors import LinkLost
+from trio_runner._printable import printable
 from trio_runner._publish import Doorbell
+from trio_runner._say_once import SayOnce
 from trio_runner._timing import Timing
 from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import Inflater
@@ -79,7 +81,7 @@ class RpcSession:
     _inflater: Inflater = field(factory=lambda: Inflater(FRAME_BYTES_MAX), init=False)
     _something_to_write: Doorbell = field(factory=Doorbell, init=False)
     _identified: trio.Event = field(factory=trio.Event, init=False)
-    _complaints: set[str] = field(factory=set, init=False)
+    _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
     is_ending: bool = field(default=False, init=False)
     """Whether we have begun to close it or have cut it."""
 
@@ -87,7 +89,10 @@ class RpcSession:
         """See `Session.send`."""
 
         def settle(result: object) -> None:
-            answered(_decode_answer(result if isinstance(result, str) else repr(result)))
+            if isinstance(result, str):
+                answered(_decode_answer(result))
+            else:
+                answered(_no_message(f"expected a string, found {type(result).__name__}"))
 
         call_id = self._note_call("a message", settle)
         self._write(self._messages, self._frame(call_id, sequence_number, packed))
@@ -123,9 +128,8 @@ class RpcSession:
 
         def settle(result: object) -> None:
             if result != "pong":
-                raise LinkLost(
-                    f"The aggregator answered a ping with {result!r:.100}, not with pong."
-                )
+                said = printable(result) if isinstance(result, str) else type(result).__name__
+                raise LinkLost(f"The aggregator answered a ping with {said!r}, not with pong.")
             pong.set()
 
         call_id = self._note_call("ping", settle)
@@ -214,7 +218,7 @@ class RpcSession:
                 frame = protocol.decode_frame(text)
             except (protocol.DecodeError, ValueError) as error:
                 raise LinkLost(
-                    f"The aggregator sent a frame that is no remote call: {error}"
+                    f"The aggregator sent a frame that is no remote call: {printable(str(error))}"
                 ) from None
             if isinstance(frame, protocol.Response):
                 self._settle(frame)
@@ -240,8 +244,9 @@ class RpcSession:
             self._calls_received += 1
             nursery.start_soon(self._carry_out, request)
         else:
-            self._complain("The aggregator called an unknown method", f"{request.method!r:.100}")
-            unknown = m.ProtocolErrorMessage(protocol_msg=f"Unknown method {request.method!r:.100}")
+            method = printable(request.method)
+            self._complain("The aggregator called an unknown method", method)
+            unknown = m.ProtocolErrorMessage(protocol_msg=f"Unknown method {method!r}")
             self._answer(request, protocol.encode_json(unknown))
 
     async def _carry_out(self, request: protocol.Request) -> None:
@@ -250,10 +255,8 @@ class RpcSession:
         self._answer(request, protocol.encode_json(reply))
 
     def _complain(self, what: str, of: str) -> None:
-        # Once loudly: who does it once may do it with every message.
-        level = logging.DEBUG if what in self._complaints else logging.WARNING
-        self._complaints.add(what)
-        logger.log(level, "%s: %s", what, of)
+        # Who does it once may do it with every message.
+        self._say(logging.WARNING, "%s: %s", what, printable(of), about=what)
 
     def _answer(self, request: protocol.Request, result: str) -> None:
         response = protocol.Response(result=result, result_type="str", call_id=request.call_id)
@@ -261,14 +264,29 @@ class RpcSession:
 
 
 @functools.lru_cache(1)  # nearly all are one and the same Success
-def _decode_answer(result: object) -> m.MessageBase:
-    """Return the message that an answer holds; one that holds none is the aggregator's failure."""
+def _decode_answer(result: str) -> m.MessageBase:
+    """Return the message that an answer holds; one that holds none is the aggregator's failure.
+
+    What an error says is made printable here, for all who log it or keep it.
+    """
     try:
-        if not isinstance(result, str):
-            raise TypeError(f"expected a string, got {type(result).__name__}")
-        return protocol.decode_json(result)
-    except (TrioRunnerError, TypeError) as error:
-        return m.ProtocolErrorMessage(protocol_msg=f"The answer is no message: {error}")
+        answer = protocol.decode_json(result)
+    except protocol.DecodeError as error:
+        return _no_message(str(error))
+    return _printable(answer) if isinstance(answer, m.ErrorMessage) else answer
+
+
+def _no_message(problem: str) -> m.ProtocolErrorMessage:
+    return m.ProtocolErrorMessage(protocol_msg=f"The answer is no message: {printable(problem)}")
+
+
+def _printable(answer: m.ErrorMessage) -> m.ErrorMessage:
+    said: dict[str, str] = {
+        name: printable(text)
+        for name in ("message", "exception_message", "protocol_msg")
+        if (text := getattr(answer, name, None)) is not None
+    }
+    return evolve(answer, **said)  # type: ignore[arg-type]
 
 
 def _why_closed(closed: trio_websocket.ConnectionClosed) -> str:
@@ -277,7 +295,7 @@ def _why_closed(closed: trio_websocket.ConnectionClosed) -> str:
         return "The connection was closed."
     if reason.code == 1006:
         return "The connection broke off."
-    said = f": {reason.reason}" if reason.reason else ""
+    said = f": {printable(reason.reason)}" if reason.reason else ""
     if reason.code in _BROKEN_RULES:
         # trio-websocket does not tell which side closed: it or we.
         return f"The connection was closed for a breach of the protocol, code {reason.code}{said}."
