@@ -198,6 +198,25 @@ def test_a_frame_nested_without_end_is_refused() -> None:
         decode_frame(text)
 
 
+@pytest.mark.parametrize(("depth", "is_read"), [(100, True), (101, False)])
+def test_nesting_has_a_bound(depth: int, is_read: bool) -> None:
+    """What is nested 100 deep is read, on every Python; more is refused, also in wide levels."""
+    for opening, closing in (("[", "]"), ('{"a":0,"b":', "}"), ('[0,"",', "]")):
+        inner = opening * (depth - 2) + "0" + closing * (depth - 2)
+        text = f'{{"response":{{"result":{inner},"call_id":"1"}}}}'
+        if is_read:
+            assert isinstance(decode_frame(text), Response)
+        else:
+            with pytest.raises(DecodeError, match="nested more than 100 deep"):
+                decode_frame(text)
+
+
+def test_a_text_full_of_brackets_is_not_nested() -> None:
+    """Only what is nested counts."""
+    frame = decode_frame(json.dumps({"response": {"result": ["[" * 1000, [], {}] * 100}}))
+    assert isinstance(frame, Response)
+
+
 def test_unknown_fields_of_a_frame_are_ignored() -> None:
     """A newer peer may put more into the envelope."""
     text = (

@@ -7,6 +7,11 @@ from trio_runner.protocol._errors import DecodeError
 
 _FOUND_MAX_CHARS = 60
 
+NESTING_MAX = 100
+"""How deeply arrays and objects that are read may be nested; no message needs more than 8.
+
+Python's own bound is another in each version, and what it lets through may end who handles it."""
+
 
 def found(value: object) -> str:
     """Return a short description of a decoded JSON value, for an error."""
@@ -34,15 +39,35 @@ def loads(text: str | bytes) -> Any:
     """Return the JSON value of the text, bytes being UTF-8.
 
     Raises:
-        DecodeError: it is no JSON, has NaN or Infinity in it, or is nested too deeply.
+        DecodeError: it is no JSON, has NaN or Infinity in it, or is nested more deeply than
+            `NESTING_MAX`.
     """
     try:
-        return _DECODER.decode(text if isinstance(text, str) else text.decode())
+        text = text if isinstance(text, str) else text.decode()
+        value = _DECODER.decode(text)
     except RecursionError:
         raise DecodeError("$", "expected JSON, found it nested too deeply") from None
     except ValueError as error:
         start = found(text[:_FOUND_MAX_CHARS])
         raise DecodeError("$", f"expected JSON, found {start} ({error})") from None
+    if text.count("[") + text.count("{") > NESTING_MAX and _depth(value) > NESTING_MAX:
+        raise DecodeError("$", f"expected JSON, found it nested more than {NESTING_MAX} deep")
+    return value
+
+
+def _depth(value: object) -> int:
+    """Return how deeply a value is nested, looking no further than one level over the bound."""
+    depth, level = 0, [value]
+    while level and depth <= NESTING_MAX:
+        inner: list[object] = []
+        for outer in level:
+            if isinstance(outer, dict):
+                inner += outer.values()
+            elif isinstance(outer, list):
+                inner += outer
+        depth += any(isinstance(outer, dict | list) for outer in level)
+        level = inner
+    return depth
 
 
 def dumps(value: object) -> str:
