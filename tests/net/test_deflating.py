@@ -230,8 +230,9 @@ ARRAYS = b"[[]%s]" % (b",[]" * (16 * 2**20 // 3))
         (b"\xff\xff\xff", "invalid"),
         (
             (BOMB.compress(ARRAYS) + BOMB.flush(zlib.Z_SYNC_FLUSH))[:-4],
-            "more than 2097152 bytes came of 163",
+            "more than 4194304 bytes came of 163",
         ),
+        (Deflater().message("[[]" + ",[]" * 1_000_000 + "]"), "expected 250000 values at most"),
     ],
 )
 async def test_what_cannot_be_inflated_ends_the_link(

@@ -22,10 +22,10 @@ from trio_runner._timing import Timing
 from trio_runner.net._address import USER_AGENT, Address
 from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import OFFER, Deflating
+from trio_runner.net._framed import FramedStream
 from trio_runner.net._interfaces import Session
 from trio_runner.net._registration import GATEWAY_STATUS, no_aggregator_behind, register
 from trio_runner.net._session import FRAME_BYTES_MAX, RpcSession
-from trio_runner.net._together import Gathering
 from trio_runner.protocol import engine_messages as em
 
 QUEUE_MAX = 64
@@ -92,19 +92,19 @@ class _Link:
         """Dial, and run the session until it ends."""
         with trio.CancelScope() as wire, trio.fail_after(self._timing.dial_s) as patience:
             engine_id = await register(self._address, registration)
-            stream = Gathering(await self._address.open())
+            stream = FramedStream(await self._address.open())
             deflating = Deflating(stream)
             try:
                 async with trio.open_nursery() as nursery:
                     websocket = await _upgrade(nursery, deflating, self._address)
                     session = RpcSession(
-                        websocket,
-                        engine_id,
-                        self._timing,
-                        dispatch,
-                        nursery.cancel_scope.cancel,
-                        stream,
-                        deflating.is_on,
+                        websocket=websocket,
+                        engine_id=engine_id,
+                        timing=self._timing,
+                        dispatch=dispatch,
+                        cut=nursery.cancel_scope.cancel,
+                        stream=stream,
+                        deflates=deflating.is_on,
                     )
                     nursery.start_soon(session.run)
                     await session.ready()

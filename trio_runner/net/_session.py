@@ -15,11 +15,12 @@ import functools
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVarTuple
 
 import trio
 import trio_websocket
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from trio_runner import protocol
 from trio_runner._errors import LinkLost
@@ -29,8 +30,8 @@ from trio_runner._say_once import SayOnce
 from trio_runner._timing import Timing
 from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import Inflater
+from trio_runner.net._framed import KEPT_MAX, FramedStream
 from trio_runner.net._interfaces import Answered
-from trio_runner.net._together import Gathering
 from trio_runner.protocol import messages as m
 
 logger = logging.getLogger(__name__)
@@ -38,11 +39,14 @@ logger = logging.getLogger(__name__)
 CLOSE_S = 1
 """How long a close in order may take (s)."""
 
-FRAME_BYTES_MAX = 2 * 1024 * 1024
-"""The largest message taken from the aggregator (bytes), inflated too: a method of 15,000 lines.
+FRAME_BYTES_MAX = 4 * 1024 * 1024
+"""The largest message taken from the aggregator (bytes), inflated too: a method of 30,000 lines."""
 
-The worst JSON of that size takes 62 MB and 0.3 s of Trio's thread to be read; that of the 16 MiB
-which its own server takes from us would take 500 MB and 4 s."""
+VALUES_MAX = 250_000
+"""How many JSON values it may hold, counted roughly: a method of 80,000 lines.
+
+The worst of that size takes 22 MB and 0.1 s of Trio's thread to be read. The 16 MiB that its own
+server takes from us could take 500 MB and 4 s."""
 
 CALLS_MAX = 64
 """Calls of the aggregator's that are open or whose answers are not written, at the most.
@@ -55,16 +59,18 @@ _BROKEN_RULES = {1002, 1003, 1007, 1009}
 Ts = TypeVarTuple("Ts")
 
 
-@frozen
+@define(eq=False)
 class _Call:
-    """A call of ours that waits for its answer: what it was, when it is too late, who is told."""
+    """A call of ours that waits for its answer."""
 
     what: str
-    deadline: float
     answered: Callable[[object], None]
+    since: float
+    """When it was made, then when its last byte left (s on Trio's clock)."""
+    has_left: bool = False
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class RpcSession:
     """See the interface `Session`; `run` lives as long as the link."""
 
@@ -73,14 +79,14 @@ class RpcSession:
     _timing: Timing
     _dispatch: Dispatch
     _cut: Callable[[], None]
-    _stream: Gathering
+    _stream: FramedStream
     _deflates: bool
     """Whether messages of bytes are compressed texts."""
     _calls: OrderedDict[str, _Call] = field(factory=OrderedDict, init=False)
     _calls_made: int = field(default=0, init=False)
     _calls_received: int = field(default=0, init=False)
-    _messages: deque[str | bytes] = field(factory=deque, init=False)
-    _answers: deque[str | bytes] = field(factory=deque, init=False)
+    _messages: deque[tuple[str | bytes, _Call]] = field(factory=deque, init=False)
+    _answers: deque[str] = field(factory=deque, init=False)
     _inflater: Inflater = field(factory=lambda: Inflater(FRAME_BYTES_MAX), init=False)
     _something_to_write: Doorbell = field(factory=Doorbell, init=False)
     _identified: trio.Event = field(factory=trio.Event, init=False)
@@ -97,8 +103,9 @@ class RpcSession:
             else:
                 answered(_no_message(f"expected a string, found {type(result).__name__}"))
 
-        call_id = self._note_call("a message", settle)
-        self._write(self._messages, self._frame(call_id, sequence_number, packed))
+        call_id, call = self._note_call("a message", settle)
+        self._messages.append((self._frame(call_id, sequence_number, packed), call))
+        self._something_to_write.ring()
 
     def _frame(self, call_id: str, sequence_number: int, packed: bytes) -> str | bytes:
         if self._deflates:
@@ -109,9 +116,9 @@ class RpcSession:
     async def aclose(self) -> None:
         """See `Session.aclose`."""
         self.is_ending = True
-        self._stream.holds = False
         try:
-            with trio.move_on_after(CLOSE_S):
+            with trio.move_on_after(CLOSE_S), suppress(trio.BrokenResourceError):
+                await self._stream.flush()
                 await self._websocket.aclose()
         finally:
             self.abort()
@@ -135,9 +142,10 @@ class RpcSession:
                 raise LinkLost(f"The aggregator answered a ping with {said!r}, not with pong.")
             pong.set()
 
-        call_id = self._note_call("ping", settle)
+        call_id, call = self._note_call("ping", settle)
         ping = protocol.Request(protocol.PING, {}, call_id)
-        self._write(self._messages, protocol.encode_request(ping))
+        self._messages.append((protocol.encode_request(ping), call))
+        self._something_to_write.ring()
         await pong.wait()
         await self._identified.wait()
 
@@ -149,7 +157,7 @@ class RpcSession:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._while_open, self._writer)
-            nursery.start_soon(self._while_open, self._keepalive)
+            nursery.start_soon(self._keepalive)
             nursery.start_soon(self._watch)
             await self._while_open(self._reader, nursery)
 
@@ -162,12 +170,17 @@ class RpcSession:
             oldest = next(iter(self._calls.values()), None)
             if oldest is None:
                 await trio.sleep(self._timing.call_s)
-            elif oldest.deadline > trio.current_time():
-                await trio.sleep_until(oldest.deadline)
+            elif (due := self._due(oldest)) > trio.current_time():
+                await trio.sleep_until(due)
             else:
                 raise LinkLost(
                     f"The aggregator did not answer {oldest.what} within {self._timing.call_s:g} s."
                 )
+
+    def _due(self, call: _Call) -> float:
+        """Return when the answer is too late, or the call, as bytes have ceased to leave."""
+        since = call.since if call.has_left else max(call.since, self._stream.left_at)
+        return since + self._timing.call_s
 
     async def _while_open(self, task: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
         """Run a task; when it finds the websocket closed, the link is lost, or we close it."""
@@ -180,35 +193,53 @@ class RpcSession:
 
     # Out
 
-    def _note_call(self, what: str, answered: Callable[[object], None]) -> str:
+    def _note_call(self, what: str, answered: Callable[[object], None]) -> tuple[str, _Call]:
         self._calls_made += 1
         call_id = f"{self._calls_made:032x}"  # unique within the link, and the same in every replay
-        deadline = trio.current_time() + self._timing.call_s
-        self._calls[call_id] = _Call(what, deadline, answered)
-        return call_id
-
-    def _write(self, line: deque[str | bytes], frame: str | bytes) -> None:
-        line.append(frame)
-        self._something_to_write.ring()
+        self._calls[call_id] = call = _Call(what, answered, trio.current_time())
+        return call_id, call
 
     async def _writer(self) -> None:
+        self._stream.keeps = True
         while True:
-            while line := self._answers or self._messages:
-                frame = line.popleft()
-                # A close frame must not be kept.
-                self._stream.holds = bool(self._answers or self._messages) and not self.is_ending
-                await self._websocket.send_message(frame)
-            await self._something_to_write.wait()
+            leaving: list[_Call] = []
+            while self._stream.kept_bytes < KEPT_MAX:
+                if self._answers:
+                    await self._websocket.send_message(self._answers.popleft())
+                elif self._messages:
+                    frame, call = self._messages.popleft()
+                    leaving.append(call)
+                    await self._websocket.send_message(frame)
+                else:
+                    break
+            if self._stream.kept_bytes:
+                await self._stream.flush()
+                now = trio.current_time()
+                for call in leaving:
+                    call.since, call.has_left = now, True
+            else:
+                await self._something_to_write.wait()
 
     async def _keepalive(self) -> None:
-        while True:
-            await trio.sleep(self._timing.ping_s)
-            with trio.move_on_after(self._timing.pong_s) as patience:
-                await self._websocket.ping()
-            if patience.cancelled_caught:
-                raise LinkLost(
-                    f"The aggregator did not answer a ping within {self._timing.pong_s:g} s."
-                )
+        async with trio.open_nursery() as pings:
+            while True:
+                await trio.sleep(self._timing.ping_s)
+                asked, pong = trio.current_time(), trio.Event()
+                pings.start_soon(self._while_open, self._ping, pong)
+                while not pong.is_set():
+                    # Of a large message, each piece that leaves is life: the peer has made room.
+                    due = max(asked, self._stream.moved_at) + self._timing.pong_s
+                    if due <= trio.current_time():
+                        raise LinkLost(
+                            "The aggregator did not answer a ping within"
+                            f" {self._timing.pong_s:g} s."
+                        )
+                    with trio.move_on_at(due):
+                        await pong.wait()
+
+    async def _ping(self, pong: trio.Event) -> None:
+        await self._websocket.ping()
+        pong.set()
 
     # In
 
@@ -218,7 +249,7 @@ class RpcSession:
             try:
                 if self._deflates and isinstance(text, bytes):
                     text = self._inflater.text(text)
-                frame = protocol.decode_frame(text)
+                frame = protocol.decode_frame(text, VALUES_MAX)
             except (protocol.DecodeError, ValueError) as error:
                 raise LinkLost(
                     f"The aggregator sent a frame that is no remote call: {printable(str(error))}"
@@ -263,7 +294,8 @@ class RpcSession:
 
     def _answer(self, request: protocol.Request, result: str) -> None:
         response = protocol.Response(result=result, result_type="str", call_id=request.call_id)
-        self._write(self._answers, protocol.encode_response(response))
+        self._answers.append(protocol.encode_response(response))
+        self._something_to_write.ring()
 
 
 @functools.lru_cache(1)  # nearly all are one and the same Success

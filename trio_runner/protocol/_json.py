@@ -1,6 +1,7 @@
 """JSON text, more strictly than the standard library has it."""
 
 import json
+import math
 from typing import Any
 
 from trio_runner.protocol._errors import DecodeError
@@ -35,15 +36,18 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def loads(text: str | bytes) -> Any:
+def loads(text: str | bytes, values_max: float = math.inf) -> Any:
     """Return the JSON value of the text, bytes being UTF-8.
 
     Raises:
-        DecodeError: it is no JSON, has NaN or Infinity in it, or is nested more deeply than
-            `NESTING_MAX`.
+        DecodeError: it is no JSON, has NaN or Infinity in it, is nested more deeply than
+            `NESTING_MAX`, or may hold more values than `values_max`, commas in texts included.
     """
     try:
         text = text if isinstance(text, str) else text.decode()
+        # Each is marked off by one of these three; where there are few bytes there are few of them.
+        if len(text) > values_max and sum(map(text.count, ",[{")) > values_max:
+            raise DecodeError("$", f"expected {values_max} values at most, found more")
         value = _DECODER.decode(text)
     except RecursionError:
         raise DecodeError("$", "expected JSON, found it nested too deeply") from None

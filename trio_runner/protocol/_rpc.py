@@ -4,6 +4,7 @@ A frame is put around a message's text without a look at it; an answer's result 
 which the session has nearly always seen the same before.
 """
 
+import math
 from typing import Any
 
 from attrs import frozen
@@ -86,14 +87,14 @@ def frame_around(call_id: str, engine_id: str, sequence_number: int) -> tuple[st
     return head, f'}},"call_id":{dumps(call_id)}}},"response":null}}'
 
 
-def decode_frame(text: str | bytes) -> Request | Response:
+def decode_frame(text: str | bytes, values_max: float = math.inf) -> Request | Response:
     """Return the call or the answer that a frame holds; what is null in it may be left out.
 
     Raises:
-        DecodeError: it holds neither, or both, or is not JSON, or is nested too deeply, or has an
-            id of more than `CALL_ID_CHARS_MAX` characters.
+        DecodeError: it holds neither, or both, or is not JSON, or is nested too deeply, has an id
+            of more than `CALL_ID_CHARS_MAX` characters, or may hold more values than `values_max`.
     """
-    frame = _object(loads(text), "$")
+    frame = _object(loads(text, values_max), "$")
     request, response = frame.get("request"), frame.get("response")
     if request is not None and response is not None:
         raise DecodeError("$", "expected a request or a response, found both")
