@@ -27,6 +27,8 @@ Who may cancel whom, in this order, and what a cancellation leaves behind:
    cancellation goes on to the root.
 4. The connector's end cancels the committer, which is shielded until then: the power may fail in
    the last flush. A commit that has begun is finished.
+5. The aggregator's commands are carried out outside of this tree, since nobody can promise that an
+   engine's handler ends. When the root has ended they are cancelled and waited for, 1 s at most.
 """
 
 import logging
@@ -143,8 +145,10 @@ class Tree:
                 await self._offload(self._outbox.commit)
 
     async def _end(self) -> None:
-        """Go to ShutdownComplete, whatever the callbacks do."""
+        """Go to ShutdownComplete, whatever callbacks and handlers do."""
         try:
+            with trio.CancelScope(shield=True):
+                await self._dialer.end_commands()
             with trio.move_on_after(END_S, shield=True):
                 await self._states.enter("Stopped")  # without a link there was nothing to flush
         finally:
