@@ -38,6 +38,9 @@ CLOSE_S = 3
 NUMBERS_AHEAD = 1000
 """How many sequence numbers are reserved on disk: none is used twice after a crash."""
 
+NUMBERS_LOST = 1000 * NUMBERS_AHEAD
+"""How many are left out when the file was damaged, more than its log can have reserved."""
+
 STATES_BYTES_S = 4000
 """How fast run log and method state may be written, on the average (B/s): 0.35 GB a day.
 
@@ -456,6 +459,8 @@ class DurableOutbox(Outbox):
         except (zlib.error, DecodeError, TypeError, ValueError) as error:
             raise damaged(self.path, str(error)) from error
         self._reserved = self._numbers = max(self._numbers, last)
+        if self._file.fault is not None:  # what was reserved last may be lost
+            self._reserved = self._numbers = self._numbers + NUMBERS_LOST
         self._line.extend(contents.entries)
         self._bytes = sum(entry.size for entry in contents.entries)
         self._events = sum(entry.is_event for entry in contents.entries)

@@ -78,6 +78,8 @@ class OutboxFile:
     is_new: bool
     db: sqlite3.Connection
     identity: tuple[int, int]
+    fault: str | None
+    """What the disk has spoilt of it; a copy is kept."""
 
     @classmethod
     def open(
@@ -92,8 +94,8 @@ class OutboxFile:
 
         Raises an `OutboxError`. A file that is not an outbox is left as it is.
         """
-        db, is_new = open_database(path, create=create, check=check, connect=connect)
-        return cls(path, is_new, db, identity(path))
+        db, is_new, fault = open_database(path, create=create, check=check, connect=connect)
+        return cls(path, is_new, db, identity(path), fault)
 
     def close(self) -> None:
         """Close the file and let go of its lock; may be called again."""
@@ -118,6 +120,8 @@ class OutboxFile:
         for number, kind, body, taken_at, tried, crc in rows:
             if kind not in KINDS:
                 raise damaged(self.path, f"message {number} is of the unknown type {kind!r}")
+            if not (isinstance(body, bytes) and isinstance(taken_at, float) and tried in (0, 1)):
+                raise damaged(self.path, f"message {number} is not whole")
             yield Entry(number, KINDS[kind], body, taken_at, tried), crc
 
     def write(self, changes: Changes, facts: Mapping[str, Fact]) -> None:

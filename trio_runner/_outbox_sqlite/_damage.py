@@ -1,0 +1,58 @@
+"""What is done with the files of an outbox that the disk has spoilt: a copy is kept, and told."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+COPIES_MAX = 3
+"""How many copies of damaged files are kept of one outbox, the newest."""
+
+_still_open: list[int] = []
+"""Files that were copied. Closing one would give up the lock that SQLite has on it in this process,
+by the rules of POSIX; so they stay open until the process ends, which are a few in its life.
+"""
+
+
+def keep_copy(path: Path, what: str) -> None:
+    """Copy the files of an outbox that is locked, and log what is wrong and where the copy is.
+
+    Raises nothing: a copy that cannot be had, on a disk that is full, say, is told of as well.
+    """
+    copy = _place(path)
+    try:
+        _copy(path, copy)
+        _copy(Path(f"{path}-wal"), Path(f"{copy}-wal"))
+        kept = f"the files as they were are kept as {copy}"
+    except OSError as error:
+        kept = f"no copy of the files could be kept ({error})"
+    logger.error(
+        "The outbox %s is damaged: %s. What was put in last may be lost, and what was delivered"
+        " last may come once more; %s",
+        path,
+        what,
+        kept,
+    )
+
+
+def _place(path: Path) -> Path:
+    """Return a path that is free, or that of the oldest copy."""
+    places = [path.with_name(f"{path.name}.damaged-{n + 1}") for n in range(COPIES_MAX)]
+    free = (place for place in places if not place.exists())
+    return next(free, None) or min(places, key=lambda place: place.stat().st_mtime)
+
+
+def _copy(file: Path, to: Path) -> None:
+    to.unlink(missing_ok=True)
+    if not file.exists():
+        return
+    source = os.open(file, os.O_RDONLY)
+    target = os.open(to, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with open(source, "rb", closefd=False) as reader, open(target, "wb") as writer:
+        shutil.copyfileobj(reader, writer)
+    if os.name == "nt":
+        os.close(source)
+    else:
+        _still_open.append(source)
