@@ -373,6 +373,8 @@ class DurableOutbox(Outbox):
             self._unsafe = [event for event in self._unsafe if not event.is_queued]
         self._facts_on_disk = facts
         self._pace_states(changed)
+        if recovers or changes.removed:
+            self._file.shrink()
 
     def _reopen(self) -> None:
         """Open the file anew, whatever was wrong with it; a stranger's file is not touched."""

@@ -24,6 +24,12 @@ SET_ASIDE_MAX = 1000
 SET_ASIDE_BYTES_MAX = 16 * 1024 * 1024
 """How many bytes of them are kept; the newest is, whatever its size."""
 
+SHRINK_PAGES = 256
+"""How many pages (of 4 kB) must be free before it is worth a look how many are not."""
+
+SHRINK_FREE = 3 / 4
+"""The part of the file that must be free."""
+
 KINDS: dict[str, type[em.EngineMessage]] = {kind.__name__: kind for kind in DELIVERY}
 
 Fact = str | int | float | bytes | None
@@ -154,6 +160,19 @@ class OutboxFile:
             put_aside=changes.put_aside,
         )
         self.write(everything, facts)
+
+    def shrink(self) -> None:
+        """Give room back to the disk if most of the file is free; it takes as long as it holds.
+
+        What it copies is less than what was deleted since it did so last. It is no matter if it
+        fails.
+        """
+        with suppress(sqlite3.Error):
+            (free,) = self.db.execute("PRAGMA freelist_count").fetchone()
+            (pages,) = self.db.execute("PRAGMA page_count").fetchone()
+            if free >= SHRINK_PAGES and free > pages * SHRINK_FREE:
+                self.db.execute("VACUUM")
+                self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     @contextmanager
     def transaction(self) -> Generator[None, None, None]:
