@@ -5,26 +5,38 @@ import os
 import shutil
 from pathlib import Path
 
+from attrs import frozen
+
 logger = logging.getLogger(__name__)
 
 COPIES_MAX = 3
 """How many copies of damaged files are kept of one outbox, the newest."""
 
-_still_open: list[int] = []
-"""Files that were copied. Closing one would give up the lock that SQLite has on it in this process,
-by the rules of POSIX; so they stay open until the process ends, which are a few in its life.
-"""
+
+@frozen
+class Damage:
+    """What the disk has spoilt of an outbox."""
+
+    what: str
+    held: list[int]
+    """Files that were copied, open: to close one would give up the lock that SQLite has on it, by
+    the rules of POSIX."""
+
+    def close(self) -> None:
+        """Close what was copied, once the lock is given up."""
+        while self.held:
+            os.close(self.held.pop())
 
 
-def keep_copy(path: Path, what: str) -> None:
+def keep_copy(path: Path, what: str) -> Damage:
     """Copy the files of an outbox that is locked, and log what is wrong and where the copy is.
 
     Raises nothing: a copy that cannot be had, on a disk that is full, say, is told of as well.
     """
-    copy = _place(path)
+    copy, held = _place(path), list[int]()
     try:
-        _copy(path, copy)
-        _copy(Path(f"{path}-wal"), Path(f"{copy}-wal"))
+        for end in ("", "-wal"):
+            _copy(Path(f"{path}{end}"), Path(f"{copy}{end}"), held)
         kept = f"the files as they were are kept as {copy}"
     except OSError as error:
         kept = f"no copy of the files could be kept ({error})"
@@ -35,6 +47,7 @@ def keep_copy(path: Path, what: str) -> None:
         what,
         kept,
     )
+    return Damage(what, held)
 
 
 def _place(path: Path) -> Path:
@@ -44,15 +57,12 @@ def _place(path: Path) -> Path:
     return next(free, None) or min(places, key=lambda place: place.stat().st_mtime)
 
 
-def _copy(file: Path, to: Path) -> None:
+def _copy(file: Path, to: Path, held: list[int]) -> None:
     to.unlink(missing_ok=True)
     if not file.exists():
         return
     source = os.open(file, os.O_RDONLY)
+    held.append(source)
     target = os.open(to, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with open(source, "rb", closefd=False) as reader, open(target, "wb") as writer:
         shutil.copyfileobj(reader, writer)
-    if os.name == "nt":
-        os.close(source)
-    else:
-        _still_open.append(source)

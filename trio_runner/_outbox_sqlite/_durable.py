@@ -461,7 +461,7 @@ class DurableOutbox(Outbox):
         except (zlib.error, DecodeError, TypeError, ValueError) as error:
             raise damaged(self.path, str(error)) from error
         self._reserved = self._numbers = max(self._numbers, last)
-        if self._file.fault is not None:  # what was reserved last may be lost
+        if self._file.damage is not None:  # what was reserved last may be lost
             self._reserved = self._numbers = self._numbers + NUMBERS_LOST
         self._line.extend(contents.entries)
         self._bytes = sum(entry.size for entry in contents.entries)

@@ -14,6 +14,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from trio_runner._outbox import DELIVERY, Entry, Journal
+from trio_runner._outbox_sqlite._damage import Damage
 from trio_runner._outbox_sqlite._errors import OutboxError, damaged, explained
 from trio_runner._outbox_sqlite._opening import identity, open_database
 from trio_runner.protocol import engine_messages as em
@@ -84,7 +85,7 @@ class OutboxFile:
     is_new: bool
     db: sqlite3.Connection
     identity: tuple[int, int]
-    fault: str | None
+    damage: Damage | None
     """What the disk has spoilt of it; a copy is kept."""
 
     @classmethod
@@ -100,13 +101,15 @@ class OutboxFile:
 
         Raises an `OutboxError`. A file that is not an outbox is left as it is.
         """
-        db, is_new, fault = open_database(path, create=create, check=check, connect=connect)
-        return cls(path, is_new, db, identity(path), fault)
+        db, is_new, damage = open_database(path, create=create, check=check, connect=connect)
+        return cls(path, is_new, db, identity(path), damage)
 
     def close(self) -> None:
         """Close the file and let go of its lock; may be called again."""
         with suppress(sqlite3.Error):  # all that was committed is in the log
             self.db.close()
+        if self.damage is not None:
+            self.damage.close()
 
     def load(self) -> Contents:
         """Return all that the file holds, in the order of the line. Raises an `OutboxError`."""

@@ -3,7 +3,7 @@
 The format is that of https://www.sqlite.org/fileformat2.html#walformat: a header, then frames, each
 a page with a checksum over itself and all before it. Every time the log begins anew its two salts
 change, the first by one; frames of the time before stay behind the new ones until they are
-overwritten.
+overwritten. The header counts how often it began anew.
 """
 
 import struct
@@ -20,9 +20,6 @@ HEADER = struct.Struct(">8L")
 FRAME_HEADER = struct.Struct(">6L")
 CHECKED = 24, 8
 """How much of the header and of a frame's header the checksum is over (bytes)."""
-
-GENERATIONS = 2**20
-"""How old a frame that has not been overwritten may be, in beginnings of the log."""
 
 MASK = 0xFFFFFFFF
 
@@ -74,18 +71,18 @@ def _fault(file: BinaryIO) -> str | None:
         return None
     if len(header) < HEADER.size:
         return "its header is cut short"
-    magic, _, page_bytes, _, *salts, _, _ = HEADER.unpack(header)
+    magic, _, page_bytes, beginnings, *salts, _, _ = HEADER.unpack(header)
     is_big_endian = bool(magic & 1)
     sums = Checksum(6, is_big_endian=is_big_endian).of(header[: CHECKED[0]], (0, 0))
     if magic & ~1 != MAGIC or sums != HEADER.unpack(header)[6:]:
         return "its header is not whole"
-    return _fault_in_frames(file, page_bytes, (salts[0], salts[1]), sums, is_big_endian)
+    checksum = Checksum((CHECKED[1] + page_bytes) // 4, is_big_endian=is_big_endian)
+    return _fault_in_frames(file, page_bytes, (salts[0], salts[1]), beginnings, checksum, sums)
 
 
 def _fault_in_frames(
-    file: BinaryIO, page_bytes: int, salts: Sums, sums: Sums, is_big_endian: bool
+    file: BinaryIO, page_bytes: int, salts: Sums, beginnings: int, checksum: Checksum, sums: Sums
 ) -> str | None:
-    checksum = Checksum((CHECKED[1] + page_bytes) // 4, is_big_endian=is_big_endian)
     number, is_at_end = 0, False
     while len(data := file.read(FRAME_HEADER.size + page_bytes)) == FRAME_HEADER.size + page_bytes:
         number += 1
@@ -98,13 +95,8 @@ def _fault_in_frames(
             sums = checksum.of(data[: CHECKED[1]] + data[FRAME_HEADER.size :], sums)
             if sums != found[4:]:
                 return f"frame {number} is not whole"
-        elif _is_old(found[2:4], salts):
+        elif 0 < (salts[0] - found[2]) & MASK <= beginnings and found[3] not in (0, salts[1]):
             is_at_end = True
         else:
             return f"frame {number} is of no log"
     return None
-
-
-def _is_old(found: tuple[int, ...], salts: Sums) -> bool:
-    """Tell whether a frame is of a time before the log began anew."""
-    return found[1] != salts[1] and 0 < (salts[0] - found[0]) & MASK <= GENERATIONS

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from trio_runner._outbox_sqlite._damage import keep_copy
+from trio_runner._outbox_sqlite._damage import Damage, keep_copy
 from trio_runner._outbox_sqlite._errors import (
     OutboxNotFound,
     OutboxTooNew,
@@ -28,7 +28,7 @@ LOG_BYTES_MAX = 8 * 1024 * 1024
 
 def open_database(
     path: Path, *, create: bool, check: bool, connect: Callable[..., sqlite3.Connection]
-) -> tuple[sqlite3.Connection, bool, str | None]:
+) -> tuple[sqlite3.Connection, bool, Damage | None]:
     """Open and lock a file; return it, whether there was nothing in it, and what of it is damaged.
 
     Of a log that is not whole the part that is counts, and a copy of all is kept. Raises an
@@ -47,9 +47,11 @@ def open_database(
             check_same_thread=False,
             timeout=LOCK_WAIT_S,
         )
+    damage: Damage | None = None
     try:
         with explained(path):
-            fault = _lock(db, path)
+            _lock(db, path)
+            damage = _damage_of_log(path)
             is_new = _is_new(db, path)
             if is_new and not create:
                 raise no_outbox(path, "it is empty")
@@ -57,9 +59,11 @@ def open_database(
             _prepare(db, is_new=is_new)
             if check:
                 _check(db, path)
-            return db, is_new, fault
+            return db, is_new, damage
     except BaseException:
         db.close()
+        if damage is not None:
+            damage.close()
         raise
 
 
@@ -109,8 +113,8 @@ def _protect(path: Path) -> None:
             file.chmod(0o600)
 
 
-def _lock(db: sqlite3.Connection, path: Path) -> str | None:
-    """Lock the file for as long as it is open; return what is wrong with its log.
+def _lock(db: sqlite3.Connection, path: Path) -> None:
+    """Lock the file for as long as it is open.
 
     An exclusive lock that is asked for before the first look also does without the shared memory
     file that a write-ahead log otherwise has.
@@ -119,11 +123,11 @@ def _lock(db: sqlite3.Connection, path: Path) -> str | None:
     (application,) = db.execute("PRAGMA application_id").fetchone()
     if application not in (0, APPLICATION_ID):
         raise no_outbox(path, "it is the database of another program")
+
+
+def _damage_of_log(path: Path) -> Damage | None:
     fault = fault_of(Path(f"{path}-wal"))
-    if fault is not None:
-        fault = f"in its write-ahead log {fault}"
-        keep_copy(path, fault)
-    return fault
+    return keep_copy(path, f"in its write-ahead log {fault}") if fault is not None else None
 
 
 def _is_new(db: sqlite3.Connection, path: Path) -> bool:
