@@ -90,12 +90,15 @@ class Intake:
         if run_id is not None:
             log = self._builder.create_runlog_msg(run_id)
         else:
-            # No queue is an empty queue: the page must not show commands that have gone.
             log = self._builder.create_queued_runlog_msg()
-            log = log or em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
+            if log is None and self._outbox.state(em.QueuedRunLogMsg) is not None:
+                # The page must not show commands that have gone. Where none waited there is nothing
+                # to tell: an aggregator begins with none, and older ones know no queue.
+                log = em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
         with self._lock:
             if runs == self._runs:
-                self._outbox.put(log)
+                if log is not None:
+                    self._outbox.put(log)
                 cost_s = trio.current_time() - began
                 self._run_log_due = began + min(cost_s / RUN_LOG_SHARE, RUN_LOG_S_MAX)
 

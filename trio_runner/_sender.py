@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 TRIES_MAX = 3
 """How often a message that the aggregator fails to handle is sent before it is set aside."""
 
+UNREADABLE = "deserialization failed"
+"""What an aggregator says of a message of a kind, or with a field, that it does not know."""
+
 RETRY_S = 1
 """How long to wait before sending it again (s)."""
 
@@ -66,6 +69,9 @@ class Sender:
     """What this link is told before anything else, as far as it has not been told yet."""
     _pause_until: float = field(default=0.0, init=False)
     _answered_states: dict[type[em.EngineMessage], str] = field(factory=dict, init=False)
+    _taken_states: set[type[em.EngineMessage]] = field(factory=set, init=False)
+    _unknown_states: set[type[em.EngineMessage]] = field(factory=set, init=False)
+    """What the aggregator cannot read: one of an older version."""
     _states_under_way: set[type[em.EngineMessage]] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -179,7 +185,7 @@ class Sender:
         body = self._outbox.state(kind)
         if body is None or body == self._answered_states.get(kind):
             return
-        if kind in self._states_under_way:
+        if kind in self._states_under_way or kind in self._unknown_states:
             return
         if is_too_big(body):
             self._answered_states[kind] = body
@@ -189,8 +195,12 @@ class Sender:
             return
 
         def note(answer: m.MessageBase) -> None:
-            if classify(answer) is not Verdict.DELIVERED:
+            if classify(answer) is Verdict.DELIVERED:
+                self._taken_states.add(kind)
+            else:
                 logger.error("The aggregator did not take %s: %s", kind.__name__, answer)
+                if UNREADABLE in str(answer) and kind not in self._taken_states:
+                    self._unknown_states.add(kind)
             # Refused or not, this link has heard it; it is sent again when it has changed.
             self._answered_states[kind] = body
             self._states_under_way.discard(kind)

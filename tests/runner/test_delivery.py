@@ -201,21 +201,53 @@ async def test_states_are_sent_when_they_have_changed(autojump_clock: Clock) -> 
 
 async def test_a_queue_that_has_emptied_is_told(autojump_clock: Clock) -> None:
     """The page shall not show a queued command that has gone."""
-    line = mdl.RunLogLine(
-        id="QueuedCommand",
-        command_name="Mark: A",
-        start=0.0,
-        end=None,
-        progress=None,
-        start_values=[],
-        end_values=[],
-    )
+    line = _queued("Mark: A")
     async with world(unit=Unit(queued=[line])) as w:
         await trio.sleep(1)
         assert w.aggregator.engine().unit.queued_run_log.lines == [line]
         w.unit.queued.clear()
         await trio.sleep(0.35)
         assert w.aggregator.engine().unit.queued_run_log.lines == []
+
+
+async def test_what_an_older_aggregator_cannot_read_is_not_told_again(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once a link, however often it changes: the next link may be to a newer one."""
+    tries: list[float] = []
+
+    async def know_no_queue(message: em.EngineMessage) -> m.MessageBase | None:
+        if isinstance(message, em.QueuedRunLogMsg):
+            tries.append(trio.current_time())
+            return m.ProtocolErrorMessage(protocol_msg="Message deserialization failed")
+        return None
+
+    aggregator = Aggregator(on_message=know_no_queue)
+    async with world(aggregator=aggregator) as w:
+        await trio.sleep(1)
+        assert tries == []  # no command waits, so that there is nothing to tell
+        for number in range(10):
+            w.unit.queued.append(_queued(f"Mark: {number}"))
+            await trio.sleep(1)
+        assert len(tries) == 1
+        w.aggregator.kill()
+        await w.until("Reconnected")
+        await trio.sleep(5)
+        assert len(tries) == 2
+        assert w.aggregator.engine().unit.queued_run_log.lines == []
+    assert sum("did not take QueuedRunLogMsg" in r.message for r in caplog.records) == 2
+
+
+def _queued(command: str) -> mdl.RunLogLine:
+    return mdl.RunLogLine(
+        id="QueuedCommand",
+        command_name=command,
+        start=0.0,
+        end=None,
+        progress=None,
+        start_values=[],
+        end_values=[],
+    )
 
 
 async def test_errors_of_the_engine_reach_the_error_log(autojump_clock: Clock) -> None:

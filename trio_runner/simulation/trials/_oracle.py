@@ -291,7 +291,8 @@ class Oracle(Ledger):
         if link is None or not steady or self._may_an_event_wait() or now - since < known_s:
             return
         states = {"UodInfoMsg", "MethodMsg", "ControlStateMsg", "MethodStateMsg"}
-        states.add("QueuedRunLogMsg" if run is None else "RunLogMsg")
+        if run is not None:
+            states.add("RunLogMsg")
         untold = sorted(states - link.told)
         self.expect(not untold, f"{', '.join(untold)} was not sent on this link")
         shows = self._shown == (run is not None) or link.is_state_unanswered("ControlStateMsg")
