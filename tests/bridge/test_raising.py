@@ -13,6 +13,7 @@ from openpectus.engine.engine_message_builder import EngineMessageBuilder
 
 from tests.unit import Middle
 from trio_runner import EngineDispatcher, EngineRunner, PlainEngine
+from trio_runner.bridge import OPENPECTUS_VERSION
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import kind_of
 from trio_runner.simulation import Aggregator
@@ -37,6 +38,8 @@ NOT_TOLD = [
     "its run log",
     "the tags that changed",
 ]
+
+IS_OLDER = not hasattr(EngineMessageBuilder, "create_queued_runlog_msg")
 
 
 @contextmanager
@@ -74,11 +77,12 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     return sorted(m.removeprefix(TOLD).partition(":")[0] for m in loud if m.startswith(TOLD))
 
 
+@pytest.mark.skipif(IS_OLDER, reason="the stand-in refuses its method states: they lack fields")
 async def test_what_raises_in_mid_run_ends_neither_the_runner_nor_the_run(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """States stay as they were last, also on a new link; the end of the run arrives with them."""
-    aggregator = Aggregator()
+    aggregator = Aggregator(version=OPENPECTUS_VERSION)
     with ticked_demo() as unit:
         unit.set_method("Mark: A", "Wait: 10 min")
         async with connected(unit, aggregator) as runner:
@@ -118,7 +122,7 @@ async def test_an_engine_that_never_could_tell_anything_is_connected(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Who it is, that runs begin and end: that much is known. What is not is left out."""
-    aggregator = Aggregator()
+    aggregator = Aggregator(version=OPENPECTUS_VERSION)
     with ticked_demo() as unit, unable():
         unit.inside.uod.required_roles = {"Operator"}
         async with connected(unit, aggregator) as runner:
@@ -133,7 +137,8 @@ async def test_an_engine_that_never_could_tell_anything_is_connected(
         assert info.required_roles == {"Operator"}
         kinds = [kind_of(r.message) for r in aggregator.engine().received]
         assert kinds.count(em.RunStartedMsg) == kinds.count(em.RunStoppedMsg) == 1
-        assert kinds.count(em.WebPushNotificationMsg) == 2
+        topics = [n.topic.value for n in aggregator.engine().notifications]
+        assert (topics[0], topics[-1]) == ("run_start", "run_stop")
 
 
 def test_what_an_older_package_does_not_make_is_left_out(
