@@ -15,6 +15,7 @@ from trio_runner._publish import Doorbell
 from trio_runner._sender import Sender
 from trio_runner.net import Answered
 from trio_runner.protocol import aggregator_messages as am
+from trio_runner.protocol import OPENPECTUS_VERSION
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
 from trio_runner.protocol import models as mdl
@@ -383,6 +384,24 @@ async def test_a_failure_is_logged_once_not_at_every_dial(
         warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
         assert [r.message for r in warnings] == [w.runner.statistics().last_failure]
         assert "Is the aggregator running there?" in warnings[0].message
+
+
+async def test_what_to_install_is_said_each_hour_not_each_dial(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An aggregator of another version is waited for, until it is of ours or we are let in."""
+    async with world(aggregator=Aggregator(version="0.1.9999")) as w:
+        await trio.sleep(10_795)  # 5 s short of 3 h
+        # Every 10 s (MAX_RECONNECT_WAIT_SECONDS) from 0 to 10,790 s.
+        assert w.runner.statistics().dials == 1080
+        told = [r for r in caplog.records if r.levelno >= logging.WARNING]
+        assert len(told) == 3  # at 0, 1 and 2 h
+        for record in told:
+            assert "wants engines of version 0.1.9999" in record.message
+            assert "Install that version" in record.message
+        w.aggregator.version = OPENPECTUS_VERSION
+        with trio.fail_after(5.1):
+            await w.until("Reconnected")
 
 
 async def test_a_command_while_catching_up_is_answered_at_once(autojump_clock: Clock) -> None:
