@@ -5,7 +5,6 @@ project's version whatever the aggregator's is.
 """
 
 import csv
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -21,16 +20,11 @@ from tests.cli.command import Command, running
 
 from ._aggregator import Api, RealAggregator, eventually
 from ._install import Unavailable, both_of_version
+from ._releases import releases
 from ._unit import CONNECT_S, open_api
 from .conftest import go_without
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
-
-RELEASES = "0.1.1494", "0.1.1538", "0.1.1554", "0.1.1574", "0.1.1581", "0.1.1585"
-OLDEST_AND_NEWEST = RELEASES[0], RELEASES[-1]
-
-VARIABLE = "TRIO_RUNNER_OPENPECTUS_RELEASES"
-"""Names releases, with commas between; without, it is the oldest and the newest."""
 
 OUTAGE_S = 6.0
 # As in the other tests with an outage: both units log every 1 s.
@@ -84,12 +78,6 @@ class Place:
 
 QUIET = {"PYTHONWARNINGS": "ignore"}
 """The package warns when it is imported, each release of other things."""
-
-
-def releases() -> tuple[str, ...]:
-    """Return the releases to be tried."""
-    named = os.environ.get(VARIABLE)
-    return tuple(named.split(",")) if named else OLDEST_AND_NEWEST
 
 
 @pytest.fixture(scope="module", params=releases())
@@ -188,7 +176,9 @@ async def begin_a_run(api: Api, kind: str) -> None:
     await api.set_method(*METHODS[kind])
     await api.press("Start")
     await eventually(api.state, lambda state: state == "in_progress")
-    await eventually(lambda: api.of_unit("run_log"), lambda log: LAST_BUT_THE_WAIT[kind] in str(log))
+    await eventually(
+        lambda: api.of_unit("run_log"), lambda log: LAST_BUT_THE_WAIT[kind] in str(log)
+    )
 
 
 async def commands_of(api: Api, run_id: str) -> list[str]:

@@ -14,8 +14,8 @@ from trio_runner._errors import LinkLost
 from trio_runner._publish import Doorbell
 from trio_runner._sender import Sender
 from trio_runner.net import Answered
-from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import OPENPECTUS_VERSION
+from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
 from trio_runner.protocol import models as mdl
