@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -79,6 +80,14 @@ def test_tags_are_told_from_the_first_tick_on() -> None:
         changed = builder.create_tag_updates_msg(None)
         assert changed is not None
         assert 0 < len(changed.tags) < 10
+
+
+def test_an_infinite_data_log_interval_is_a_very_long_one() -> None:
+    """Infinity is no JSON, and an aggregator takes no unit without its interval."""
+    with demo_engine() as engine:
+        engine.uod.data_log_interval_seconds = math.inf
+        info = engine.builder.create_uod_info()
+        assert encode(info)["data_log_interval_seconds"] == sys.float_info.max
 
 
 def test_a_run_that_is_on_when_the_engine_stops_is_ended() -> None:

@@ -1,6 +1,7 @@
 """The package's message builder, as the runner asks it."""
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -111,7 +112,12 @@ class UodMessageBuilder:
 
     def create_uod_info(self) -> em.UodInfoMsg:
         """Return the description of the unit."""
-        return self._state(em.UodInfoMsg, "create_uod_info")
+        made = self._state(em.UodInfoMsg, "create_uod_info")
+        if made.data_log_interval_seconds is not None:
+            return made
+        # It was infinite, so as to store nothing. JSON has no such number, and aggregators refuse
+        # a description without.
+        return evolve(made, data_log_interval_seconds=sys.float_info.max)
 
     # Tags
 
