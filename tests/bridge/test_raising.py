@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from attrs import evolve
 from openpectus.engine.engine_message_builder import EngineMessageBuilder
+from openpectus.protocol import models as package_models
 
 from tests.unit import Middle
 from trio_runner import EngineDispatcher, EngineRunner, PlainEngine
@@ -39,7 +40,7 @@ NOT_TOLD = [
     "the tags that changed",
 ]
 
-IS_OLDER = not hasattr(EngineMessageBuilder, "create_queued_runlog_msg")
+IS_OLDER = "locked_line_ids" not in package_models.MethodState.model_fields
 
 
 @contextmanager
@@ -144,7 +145,7 @@ async def test_an_engine_that_never_could_tell_anything_is_connected(
 def test_what_an_older_package_does_not_make_is_left_out(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not an error: there is no queue before 0.1.1574."""
+    """Not an error: there is no queue before 0.1.1564."""
     with ticked_demo() as unit:
         monkeypatch.delattr(EngineMessageBuilder, "create_queued_runlog_msg", raising=False)
         unit.inside.inject_code("Mark: waits for a run")
