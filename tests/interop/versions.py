@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 from attrs import define, field
 
+from ._install import find_python
 from ._releases import RELEASES, VARIABLE
 
 TESTS = Path(__file__).with_name("test_versions.py")
 
-ENGINES = {"real": "real engine", "simulated": "simulated engine"}
-
 SCENARIOS = {
-    "test_a_run_survives_a_crash_of_the_aggregator": "method, run, outage",
+    "test_a_run_survives_a_crash_of_the_aggregator": "outage",
     "test_a_killed_engine_closes_its_run": "kill",
     "test_commands_before_a_run_are_told_to_those_who_know_them": "queue",
 }
@@ -43,8 +42,8 @@ class Outcomes:
     def table(self) -> str:
         """Return the outcomes as Markdown."""
         columns = [
-            (f"{test} {kind}", f"{engine}: {scenario}")
-            for kind, engine in ENGINES.items()
+            (f"{test} {kind}", f"{kind}: {scenario}")
+            for kind in ("real", "simulated")
             for test, scenario in SCENARIOS.items()
         ]
         lines = ["| release | " + " | ".join(title for _, title in columns) + " |"]
@@ -61,8 +60,8 @@ def main(releases: list[str]) -> int:
     os.environ["TRIO_RUNNER_REQUIRE_INTEROP"] = "1"
     outcomes = Outcomes()
     code = pytest.main(["-q", str(TESTS)], plugins=[outcomes])
-    python = ".".join(map(str, sys.version_info[:2]))
-    tried = f"Tried {datetime.now(UTC):%Y-%m-%d}, this project with Python {python}:"
+    own, theirs = sys.version_info[1], find_python()[1]
+    tried = f"{datetime.now(UTC):%Y-%m-%d}, Python 3.{theirs}, the simulated engine 3.{own}:"
     sys.stdout.write(f"\n{tried}\n\n{outcomes.table()}\n")
     return int(code)
 
