@@ -65,6 +65,7 @@ class _Call:
 
     what: str
     answered: Callable[[object], None]
+    patience_s: float
     since: float
     """When it was made, then when its last byte left (s on Trio's clock)."""
     has_left: bool = False
@@ -83,6 +84,8 @@ class RpcSession:
     _deflates: bool
     """Whether messages of bytes are compressed texts."""
     _calls: OrderedDict[str, _Call] = field(factory=OrderedDict, init=False)
+    _freed_at: float = field(default=0.0, init=False)
+    """When the last call was answered that had more time than others (s on Trio's clock)."""
     _calls_made: int = field(default=0, init=False)
     _calls_received: int = field(default=0, init=False)
     _messages: deque[tuple[str | bytes, _Call]] = field(factory=deque, init=False)
@@ -94,7 +97,9 @@ class RpcSession:
     is_ending: bool = field(default=False, init=False)
     """Whether we have begun to close it or have cut it."""
 
-    def send(self, sequence_number: int, packed: bytes, answered: Answered) -> None:
+    def send(
+        self, sequence_number: int, packed: bytes, answered: Answered, *, patience: int = 1
+    ) -> None:
         """See `Session.send`."""
 
         def settle(result: object) -> None:
@@ -103,7 +108,7 @@ class RpcSession:
             else:
                 answered(_no_message(f"expected a string, found {type(result).__name__}"))
 
-        call_id, call = self._note_call("a message", settle)
+        call_id, call = self._note_call("a message", settle, patience)
         self._messages.append((self._frame(call_id, sequence_number, packed), call))
         self._something_to_write.ring()
 
@@ -174,13 +179,20 @@ class RpcSession:
                 await trio.sleep_until(due)
             else:
                 raise LinkLost(
-                    f"The aggregator did not answer {oldest.what} within {self._timing.call_s:g} s."
+                    f"The aggregator did not answer {oldest.what} within {oldest.patience_s:g} s."
                 )
 
     def _due(self, call: _Call) -> float:
         """Return when the answer is too late, or the call, as bytes have ceased to leave."""
-        since = call.since if call.has_left else max(call.since, self._stream.left_at)
-        return since + self._timing.call_s
+        if not call.has_left:
+            return max(call.since, self._stream.left_at) + self._timing.call_s
+        return max(call.since, self._freed_at) + call.patience_s
+
+    def _patient_until(self) -> float:
+        """Return until when a call may keep the aggregator from anything else, pongs as well."""
+        calls = (call for call in self._calls.values() if call.has_left)
+        patient = (call for call in calls if call.patience_s > self._timing.call_s)
+        return max(map(self._due, patient), default=0.0)
 
     async def _while_open(self, task: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
         """Run a task; when it finds the websocket closed, the link is lost, or we close it."""
@@ -193,10 +205,13 @@ class RpcSession:
 
     # Out
 
-    def _note_call(self, what: str, answered: Callable[[object], None]) -> tuple[str, _Call]:
+    def _note_call(
+        self, what: str, answered: Callable[[object], None], patience: int = 1
+    ) -> tuple[str, _Call]:
         self._calls_made += 1
         call_id = f"{self._calls_made:032x}"  # unique within the link, and the same in every replay
-        self._calls[call_id] = call = _Call(what, answered, trio.current_time())
+        call = _Call(what, answered, patience * self._timing.call_s, trio.current_time())
+        self._calls[call_id] = call
         return call_id, call
 
     async def _writer(self) -> None:
@@ -229,6 +244,7 @@ class RpcSession:
                 while not pong.is_set():
                     # Of a large message, each piece that leaves is life: the peer has made room.
                     due = max(asked, self._stream.moved_at) + self._timing.pong_s
+                    due = max(due, self._patient_until())
                     if due <= trio.current_time():
                         raise LinkLost(
                             "The aggregator did not answer a ping within"
@@ -264,6 +280,8 @@ class RpcSession:
         if call is None:
             self._complain("Ignored an answer to a call that is not waiting", str(response.call_id))
             return
+        if call.patience_s > self._timing.call_s:
+            self._freed_at = trio.current_time()
         call.answered(response.result)
 
     def _serve(self, request: protocol.Request, nursery: trio.Nursery) -> None:
