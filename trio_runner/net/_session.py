@@ -11,7 +11,6 @@ message goes out compressed as it has waited, an answer that was the last one to
 again, and no message has a task or scope of its own.
 """
 
-import functools
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
@@ -20,7 +19,7 @@ from typing import TypeVarTuple
 
 import trio
 import trio_websocket
-from attrs import define, evolve, field
+from attrs import define, field
 
 from trio_runner import protocol
 from trio_runner._errors import LinkLost
@@ -32,6 +31,7 @@ from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import Inflater
 from trio_runner.net._framed import KEPT_MAX, FramedStream
 from trio_runner.net._interfaces import Answered
+from trio_runner.net._said import decode_answer, no_message, why_closed
 from trio_runner.protocol import messages as m
 
 logger = logging.getLogger(__name__)
@@ -52,9 +52,6 @@ CALLS_MAX = 64
 """Calls of the aggregator's that are open or whose answers are not written, at the most.
 
 With more it is taken for mad and the link is cut."""
-
-_BROKEN_RULES = {1002, 1003, 1007, 1009}
-"""Close codes for what a side cannot take from the other: no websocket frame, no UTF-8, too big."""
 
 Ts = TypeVarTuple("Ts")
 
@@ -104,9 +101,9 @@ class RpcSession:
 
         def settle(result: object) -> None:
             if isinstance(result, str):
-                answered(_decode_answer(result))
+                answered(decode_answer(result))
             else:
-                answered(_no_message(f"expected a string, found {type(result).__name__}"))
+                answered(no_message(f"expected a string, found {type(result).__name__}"))
 
         call_id, call = self._note_call("a message", settle, patience)
         self._messages.append((self._frame(call_id, sequence_number, packed), call))
@@ -200,7 +197,7 @@ class RpcSession:
             await task(*arguments)
         except trio_websocket.ConnectionClosed as closed:
             if not self.is_ending:
-                raise LinkLost(_why_closed(closed)) from None
+                raise LinkLost(why_closed(closed)) from None
             await trio.sleep_forever()  # until aclose has ended
 
     # Out
@@ -314,42 +311,3 @@ class RpcSession:
         response = protocol.Response(result=result, result_type="str", call_id=request.call_id)
         self._answers.append(protocol.encode_response(response))
         self._something_to_write.ring()
-
-
-@functools.lru_cache(1)  # nearly all are one and the same Success
-def _decode_answer(result: str) -> m.MessageBase:
-    """Return the message that an answer holds; one that holds none is the aggregator's failure.
-
-    What an error says is made printable here, for all who log it or keep it.
-    """
-    try:
-        answer = protocol.decode_json(result)
-    except protocol.DecodeError as error:
-        return _no_message(str(error))
-    return _printable(answer) if isinstance(answer, m.ErrorMessage) else answer
-
-
-def _no_message(problem: str) -> m.ProtocolErrorMessage:
-    return m.ProtocolErrorMessage(protocol_msg=f"The answer is no message: {printable(problem)}")
-
-
-def _printable(answer: m.ErrorMessage) -> m.ErrorMessage:
-    said: dict[str, str] = {
-        name: printable(text)
-        for name in ("message", "exception_message", "protocol_msg")
-        if (text := getattr(answer, name, None)) is not None
-    }
-    return evolve(answer, **said)  # type: ignore[arg-type]
-
-
-def _why_closed(closed: trio_websocket.ConnectionClosed) -> str:
-    reason = closed.reason
-    if reason is None:
-        return "The connection was closed."
-    if reason.code == 1006:
-        return "The connection broke off."
-    said = f": {printable(reason.reason)}" if reason.reason else ""
-    if reason.code in _BROKEN_RULES:
-        # trio-websocket does not tell which side closed: it or we.
-        return f"The connection was closed for a breach of the protocol, code {reason.code}{said}."
-    return f"The aggregator closed the connection with code {reason.code}{said}."
