@@ -105,7 +105,7 @@ async def test_an_unknown_answer_is_ignored(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("result", [None, 1, {}, "", "pong", "[]", '{"_type":"Nonsense"}'])
 async def test_an_answer_that_is_no_message(result: object, autojump_clock: MockClock) -> None:
-    """It is told as a ProtocolErrorMessage, and the link lives."""
+    """Whether the message has arrived is unknown, as if there were none: the link ends."""
     told: list[MessageBase] = []
 
     async def behave(peer: Peer) -> None:
@@ -114,11 +114,9 @@ async def test_an_answer_that_is_no_message(result: object, autojump_clock: Mock
 
     async with linked(opened(behave)) as link:
         link.session.send(1, BODY, told.append)
-        await trio.testing.wait_all_tasks_blocked()
-        assert not link.ended.is_set()
-    (answer,) = told
-    assert isinstance(answer, ProtocolErrorMessage)
-    assert "The answer is no message" in (answer.protocol_msg or "")
+        failure = await link.lost()
+    assert told == []
+    assert "answered a message with what is none" in str(failure)
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), OSError("disk full"), KeyError("bug")])
@@ -154,6 +152,44 @@ async def test_a_callback_may_end_the_link(autojump_clock: MockClock) -> None:
     async with linked(opened(behave)) as link:
         link.session.send(1, BODY, answered)
         assert await link.lost() is lost
+
+
+async def test_patience_holds_for_pongs_too(autojump_clock: MockClock) -> None:
+    """An aggregator whose whole loop stands while it handles a message has 3 times 10 s for it."""
+
+    async def behave(peer: Peer) -> None:
+        await peer.request()
+        await trio.sleep_forever()  # it reads no ping either
+
+    start = trio.current_time()
+    async with linked(opened(behave)) as link:
+        link.session.send(1, BODY, lambda _: None, patience=3)
+        failure = await link.lost()
+        assert link.ended_s - start == 30
+        assert str(failure) == "The aggregator did not answer a message within 30 s."
+
+
+async def test_what_stands_behind_a_patient_call_has_its_time_behind_it(
+    autojump_clock: MockClock,
+) -> None:
+    """The aggregator takes one after the other: the 10 s of the next begin at the answer."""
+
+    async def behave(peer: Peer) -> None:
+        first, second = await peer.request(), await peer.request()
+        await trio.sleep(25)
+        await peer.answer(first)
+        await trio.sleep(9)
+        await peer.answer(second)
+        await peer.listen()
+
+    told: list[float] = []
+    start = trio.current_time()
+    async with linked(opened(behave)) as link:
+        link.session.send(1, BODY, lambda _: told.append(trio.current_time() - start), patience=3)
+        link.session.send(2, BODY, lambda _: told.append(trio.current_time() - start))
+        await trio.sleep(60)
+        assert not link.ended.is_set()
+    assert told == [25, 34]
 
 
 async def test_a_call_has_ten_seconds(autojump_clock: MockClock) -> None:

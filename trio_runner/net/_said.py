@@ -6,6 +6,7 @@ import trio_websocket
 from attrs import evolve
 
 from trio_runner import protocol
+from trio_runner._errors import LinkLost
 from trio_runner._printable import printable
 from trio_runner.protocol import messages as m
 
@@ -15,20 +16,21 @@ _BROKEN_RULES = {1002, 1003, 1007, 1009}
 
 @functools.lru_cache(1)  # nearly all are one and the same Success
 def decode_answer(result: str) -> m.MessageBase:
-    """Return the message that an answer holds; one that holds none is the aggregator's failure.
+    """Return the message that an answer holds.
 
-    What an error says is made printable here, for all who log it or keep it.
+    Raises LinkLost if it holds none: whether the message has arrived is unknown then. What an error
+    says is made printable here, for all who log it or keep it.
     """
     try:
         answer = protocol.decode_json(result)
     except protocol.DecodeError as error:
-        return no_message(str(error))
+        raise unreadable(str(error)) from None
     return _printable(answer) if isinstance(answer, m.ErrorMessage) else answer
 
 
-def no_message(problem: str) -> m.ProtocolErrorMessage:
-    """Return what stands for an answer that cannot be read."""
-    return m.ProtocolErrorMessage(protocol_msg=f"The answer is no message: {printable(problem)}")
+def unreadable(problem: str) -> LinkLost:
+    """Return the error that an answer is none."""
+    return LinkLost(f"The aggregator answered a message with what is none: {printable(problem)}")
 
 
 def _printable(answer: m.ErrorMessage) -> m.ErrorMessage:

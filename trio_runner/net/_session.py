@@ -31,7 +31,7 @@ from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import Inflater
 from trio_runner.net._framed import KEPT_MAX, FramedStream
 from trio_runner.net._interfaces import Answered
-from trio_runner.net._said import decode_answer, no_message, why_closed
+from trio_runner.net._said import decode_answer, unreadable, why_closed
 from trio_runner.protocol import messages as m
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ class _Call:
 
     what: str
     answered: Callable[[object], None]
-    patience_s: float
+    patience: int
+    """How many times `Timing.call_s` its answer may take."""
     since: float
     """When it was made, then when its last byte left (s on Trio's clock)."""
     has_left: bool = False
@@ -82,7 +83,7 @@ class RpcSession:
     """Whether messages of bytes are compressed texts."""
     _calls: OrderedDict[str, _Call] = field(factory=OrderedDict, init=False)
     _freed_at: float = field(default=0.0, init=False)
-    """When the last call was answered that had more time than others (s on Trio's clock)."""
+    """When the last call was answered that may take longer than others (s on Trio's clock)."""
     _calls_made: int = field(default=0, init=False)
     _calls_received: int = field(default=0, init=False)
     _messages: deque[tuple[str | bytes, _Call]] = field(factory=deque, init=False)
@@ -100,10 +101,9 @@ class RpcSession:
         """See `Session.send`."""
 
         def settle(result: object) -> None:
-            if isinstance(result, str):
-                answered(decode_answer(result))
-            else:
-                answered(no_message(f"expected a string, found {type(result).__name__}"))
+            if not isinstance(result, str):
+                raise unreadable(f"expected a string, found {type(result).__name__}")
+            answered(decode_answer(result))
 
         call_id, call = self._note_call("a message", settle, patience)
         self._messages.append((self._frame(call_id, sequence_number, packed), call))
@@ -175,21 +175,16 @@ class RpcSession:
             elif (due := self._due(oldest)) > trio.current_time():
                 await trio.sleep_until(due)
             else:
+                longest_s = oldest.patience * self._timing.call_s
                 raise LinkLost(
-                    f"The aggregator did not answer {oldest.what} within {oldest.patience_s:g} s."
+                    f"The aggregator did not answer {oldest.what} within {longest_s:g} s."
                 )
 
     def _due(self, call: _Call) -> float:
         """Return when the answer is too late, or the call, as bytes have ceased to leave."""
         if not call.has_left:
             return max(call.since, self._stream.left_at) + self._timing.call_s
-        return max(call.since, self._freed_at) + call.patience_s
-
-    def _patient_until(self) -> float:
-        """Return until when a call may keep the aggregator from anything else, pongs as well."""
-        calls = (call for call in self._calls.values() if call.has_left)
-        patient = (call for call in calls if call.patience_s > self._timing.call_s)
-        return max(map(self._due, patient), default=0.0)
+        return max(call.since, self._freed_at) + call.patience * self._timing.call_s
 
     async def _while_open(self, task: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
         """Run a task; when it finds the websocket closed, the link is lost, or we close it."""
@@ -207,8 +202,7 @@ class RpcSession:
     ) -> tuple[str, _Call]:
         self._calls_made += 1
         call_id = f"{self._calls_made:032x}"  # unique within the link, and the same in every replay
-        call = _Call(what, answered, patience * self._timing.call_s, trio.current_time())
-        self._calls[call_id] = call
+        self._calls[call_id] = call = _Call(what, answered, patience, trio.current_time())
         return call_id, call
 
     async def _writer(self) -> None:
@@ -239,9 +233,7 @@ class RpcSession:
                 asked, pong = trio.current_time(), trio.Event()
                 pings.start_soon(self._while_open, self._ping, pong)
                 while not pong.is_set():
-                    # Of a large message, each piece that leaves is life: the peer has made room.
-                    due = max(asked, self._stream.moved_at) + self._timing.pong_s
-                    due = max(due, self._patient_until())
+                    due = self._pong_due(asked)
                     if due <= trio.current_time():
                         raise LinkLost(
                             "The aggregator did not answer a ping within"
@@ -249,6 +241,14 @@ class RpcSession:
                         )
                     with trio.move_on_at(due):
                         await pong.wait()
+
+    def _pong_due(self, asked: float) -> float:
+        """Return when a pong is too late that was asked for at `asked`."""
+        # Of a large message, each piece that leaves is life: the peer has made room.
+        due = max(asked, self._stream.moved_at) + self._timing.pong_s
+        # What is tried again with patience may keep the aggregator from everything else.
+        patient = (call for call in self._calls.values() if call.has_left and call.patience > 1)
+        return max([due, *map(self._due, patient)])
 
     async def _ping(self, pong: trio.Event) -> None:
         await self._websocket.ping()
@@ -277,7 +277,7 @@ class RpcSession:
         if call is None:
             self._complain("Ignored an answer to a call that is not waiting", str(response.call_id))
             return
-        if call.patience_s > self._timing.call_s:
+        if call.patience > 1:
             self._freed_at = trio.current_time()
         call.answered(response.result)
 
