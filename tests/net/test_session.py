@@ -176,11 +176,12 @@ async def test_what_stands_behind_a_patient_call_has_its_time_behind_it(
 
     async def behave(peer: Peer) -> None:
         first, second = await peer.request(), await peer.request()
-        await trio.sleep(25)
-        await peer.answer(first)
-        await trio.sleep(9)
-        await peer.answer(second)
-        await peer.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.listen)
+            await trio.sleep(25)
+            await peer.answer(first)
+            await trio.sleep(9)
+            await peer.answer(second)
 
     told: list[float] = []
     start = trio.current_time()
