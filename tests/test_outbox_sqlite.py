@@ -609,6 +609,8 @@ def test_a_beginning_of_a_run_of_another_shape_is_no_damage(
     with DurableOutbox(path) as outbox:
         assert outbox.run_id == "a"
         assert outbox.open_run is not None
+    assert summarize(path).open_run == "a"
+    assert discard(path) == 0
 
 
 def test_a_damaged_file_says_so_and_can_be_discarded(path: Path) -> None:

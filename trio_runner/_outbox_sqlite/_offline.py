@@ -12,8 +12,7 @@ from attrs import frozen
 from trio_runner._outbox_sqlite._errors import OutboxDamaged, explained
 from trio_runner._outbox_sqlite._file import Fact, OutboxFile
 from trio_runner._outbox_sqlite._schema import APPLICATION_ID, SCHEMA_VERSION
-from trio_runner.protocol import decode_json, unpack
-from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import DecodeError, loads, unpack
 
 
 @frozen
@@ -102,11 +101,13 @@ def _summary(file: OutboxFile, file_bytes: int) -> OutboxSummary:
 
 
 def _run_of(run_started: Fact) -> str | None:
-    if not isinstance(run_started, bytes):
+    """Return the run that a beginning names, whatever version of the engine made it."""
+    try:
+        message = loads(_text(run_started) or "null")
+    except DecodeError:
         return None
-    text = _text(run_started)
-    message = decode_json(text) if text is not None else None
-    return message.run_id if isinstance(message, em.RunStartedMsg) else None
+    run_id = message.get("run_id") if isinstance(message, dict) else None
+    return run_id if isinstance(run_id, str) else None
 
 
 def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
