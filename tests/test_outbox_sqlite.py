@@ -654,6 +654,7 @@ def test_a_message_that_the_disk_has_spoilt_is_set_aside(
         (2, "spoilt on the disk")
     ]
     assert export(path, io.StringIO(), set_aside=True) == 0
+    assert f"The disk has spoilt 1 messages of {path}, they are left out" in caplog.messages
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 While an engine runs it holds its file, and these raise OutboxInUse.
 """
 
+import logging
 import zlib
 from pathlib import Path
 from typing import TextIO
@@ -13,6 +14,8 @@ from trio_runner._outbox_sqlite._errors import OutboxDamaged, explained
 from trio_runner._outbox_sqlite._file import Fact, OutboxFile
 from trio_runner._outbox_sqlite._schema import APPLICATION_ID, SCHEMA_VERSION
 from trio_runner.protocol import DecodeError, loads, unpack
+
+logger = logging.getLogger(__name__)
 
 
 @frozen
@@ -121,7 +124,7 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
     """
     outbox = OutboxFile.open(Path(path), create=False, check=False)
     table = "set_aside" if set_aside else "messages"
-    count = 0
+    count = spoilt = 0
     try:
         with explained(outbox.path):
             for number, body in outbox.db.execute(
@@ -131,8 +134,12 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
                 if text is not None:
                     file.write(f'{{"sequence_number":{number},{text[1:]}\n')
                     count += 1
+                else:
+                    spoilt += 1
     finally:
         outbox.close()
+        if spoilt:
+            logger.error("The disk has spoilt %d messages of %s, they are left out", spoilt, path)
     return count
 
 
