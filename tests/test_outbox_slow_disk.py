@@ -15,7 +15,7 @@ import trio.testing
 from attrs import define, field
 
 from tests.test_outbox import UNIT, event, sample
-from tests.test_outbox_sqlite import numbers, rows
+from tests.test_outbox_sqlite import error_log, numbers, rows
 from tests.unit import Unit
 from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner, OutboxClosed, OutboxInUse
 from trio_runner.protocol import engine_messages as em
@@ -114,6 +114,27 @@ def test_an_engines_thread_waits_for_a_disk_that_hangs_a_second_at_most(
             time.sleep(0.01)
     assert numbers(path) == [1, 2]
     assert caplog.text.count("hangs") == 1
+
+
+async def test_what_grows_while_it_is_written_goes_out_when_it_is_on_disk_whole(
+    path: Path, disk: HangingDisk
+) -> None:
+    """An error log takes in what is logged while the disk takes what it was."""
+    with DurableOutbox(path, connect=disk.connect) as outbox:
+        outbox.commit_wanted = lambda: None
+        disk.works.clear()
+        outbox.put(error_log("one"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, outbox.commit)
+            with trio.fail_after(5):
+                while not outbox._commits.begun > outbox._commits.ended:
+                    await trio.sleep(0.001)
+            outbox.put(error_log("two"))
+            disk.works.set()
+        assert outbox.head() is None
+        outbox.commit()
+        assert outbox.head() is not None
+        outbox.commit_wanted = None
 
 
 def test_closing_leaves_a_disk_that_hangs_behind(

@@ -834,6 +834,29 @@ def test_what_is_delivered_while_the_disk_is_away_is_gone_when_it_is_back(path: 
         assert [(e.sequence_number, e.tries) for e in outbox._line] == [(2, 1), (3, 0), (4, 0)]
 
 
+def error_log(text: str) -> em.ErrorLogMsg:
+    entry = mdl.ErrorLogEntry(message=text, created_time=1.0, severity=40)
+    return em.ErrorLogMsg(log=mdl.ErrorLog(entries=[entry]))
+
+
+def test_what_grows_while_the_disk_is_away_is_whole_when_it_is_back(path: Path) -> None:
+    """An error log that waits takes in what is logged; the file has it as it was."""
+    now = 0.0
+    with DurableOutbox(path, clock=lambda: now) as outbox:
+        outbox.put(error_log("one"))
+        moved = path.rename(path.with_name("moved"))
+        outbox.put(error_log("two"))
+        moved.rename(path)
+        now = 30.0
+        outbox.commit()
+        assert outbox.statistics().degraded is None
+        copy = crash(path, path.with_name("copy"))
+    with DurableOutbox(copy) as outbox:
+        text = outbox.take().text
+        assert '"one"' in text
+        assert '"two"' in text
+
+
 def test_a_disk_that_fails_leaves_what_was_set_aside_for_later(path: Path) -> None:
     """The reason why a message was given up is written when the disk is back."""
     now = 0.0

@@ -370,8 +370,8 @@ class DurableOutbox(Outbox):
                 self._journal.put_aside = put_aside[-SET_ASIDE_MAX:]
             raise
         with self._lock:
-            for entry in changes.new.values():
-                entry.is_queued = True
+            for number, entry in changes.new.items():
+                entry.is_queued = number not in self._journal.new  # or it has grown meanwhile
             self._unsafe = [event for event in self._unsafe if not event.is_queued]
         self._facts_on_disk = facts
         self._pace_states(changed)
