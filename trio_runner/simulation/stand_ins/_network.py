@@ -15,6 +15,7 @@ from random import Random
 import trio
 from attrs import define, field
 
+from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.stand_ins._server import Aggregator
 
 BUFFER_BYTES = 64 * 1024
@@ -43,15 +44,14 @@ class Network:
     """Reset the next connection after so many bytes from the engine."""
     _refusing: int = field(default=0, init=False)
     _losing: int = field(default=0, init=False)
-    _changed: trio.Event = field(factory=trio.Event, init=False)
+    _change: Change = field(factory=Change, init=False)
 
     async def open_stream(self, host: str, port: int) -> trio.abc.Stream:
         """Open a connection, as `trio.open_tcp_stream` does.
 
         Raises ConnectionRefusedError while connections are refused or the aggregator is down.
         """
-        while self._losing:
-            await self._changed.wait()
+        await self._change.wait_until(lambda: not self._losing)
         await trio.sleep(2 * self.latency_s)
         if self._refusing or not self.aggregator.is_up:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{host}:{port} refused")
@@ -78,8 +78,7 @@ class Network:
             yield
         finally:
             self._losing -= 1
-            self._changed.set()
-            self._changed = trio.Event()
+            self._change.notify()
 
     def reset(self) -> None:
         """Reset all connections, so that both sides hear of it at once."""
@@ -137,7 +136,7 @@ class Flow:
         self._line_free_at = -math.inf
         self._under_way: deque[tuple[float, bytes]] = deque()
         self._bytes = 0
-        self._changed = trio.Event()
+        self._change = Change()
         self._patience = trio.CancelScope()
         """Of who waits for something to arrive."""
 
@@ -153,7 +152,7 @@ class Flow:
     def break_behind(self) -> None:
         """Break it behind what is under way."""
         self._is_broken = True
-        self._notify()
+        self._change.notify()
 
     def release(self) -> None:
         """Let what waits arrive now."""
@@ -161,7 +160,7 @@ class Flow:
         now = trio.current_time()
         self._under_way = deque((min(arrives, now), data) for arrives, data in self._under_way)
         self._line_free_at = now
-        self._notify()
+        self._change.notify()
 
     def put(self, data: bytes) -> None:
         """Put bytes into the flow, whoever they are of; b"" is its end."""
@@ -185,8 +184,7 @@ class Flow:
 
     async def wait_for_room(self) -> None:
         """Wait while the buffer is full."""
-        while self._bytes >= BUFFER_BYTES and not self._is_over:
-            await self._changed.wait()
+        await self._change.wait_until(lambda: self._bytes < BUFFER_BYTES or self._is_over)
 
     async def send(self, data: bytes) -> None:
         """Send a piece. Raises trio.BrokenResourceError."""
@@ -217,7 +215,7 @@ class Flow:
             else:
                 arrives = math.inf
             with trio.CancelScope(deadline=arrives) as self._patience:
-                await self._changed.wait()
+                await self._change.wait()
             has_waited = True
         raise trio.ClosedResourceError("this end of the simulated connection was closed")
 
@@ -228,23 +226,19 @@ class Flow:
         if len(data) > max_bytes:
             self._under_way.appendleft((arrived, data[max_bytes:]))
         self._bytes -= len(data[:max_bytes])
-        self._notify()
+        self._change.notify()
         return data[:max_bytes]
 
     def close(self, *, heard: bool) -> None:
         """Note that who receives wants no more, and whether who sends can hear of it."""
         self._is_closed = True
         self.is_lost = self.is_lost or not heard
-        self._notify()
+        self._change.notify()
 
     def leave(self) -> None:
         """Note that who sends has gone; what is under way still arrives."""
         self._is_left = True
-        self._notify()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        self._change.notify()
 
 
 class _End(trio.abc.HalfCloseableStream):

@@ -18,6 +18,7 @@ from trio_runner.protocol import OPENPECTUS_VERSION, MessageBase
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.stand_ins._aggregator import Connection
+from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.stand_ins._disk import SimulatedDisk
 from trio_runner.simulation.stand_ins._network import Network, Wire
 from trio_runner.simulation.stand_ins._server import Aggregator
@@ -105,8 +106,8 @@ class World:
     bytes_max: int = field(init=False)
     steady_s: float = field(init=False)
     _life: _Life | None = field(default=None, init=False)
-    _born: trio.Event = field(factory=trio.Event, init=False)
-    """Set while a process lives."""
+    _born: Change = field(factory=Change, init=False)
+    """Of which process lives."""
     _lives: int = field(default=0, init=False)
     _open_run: str | None = field(default=None, init=False)
     """The run that was on when the last process died."""
@@ -114,7 +115,7 @@ class World:
     _count: int = field(default=0, init=False)
     _troubles: int = field(default=0, init=False)
     _trouble_until: float = field(default=-math.inf, init=False)
-    _woken: trio.Event = field(factory=trio.Event, init=False)
+    _woken: Change = field(factory=Change, init=False)
     _is_ending: bool = field(default=False, init=False)
     _all: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _lives_running: trio.Nursery = field(init=False)
@@ -196,7 +197,8 @@ class World:
         """Behind the last fault a fresh event must arrive, and the state be steady, in time."""
         began = trio.current_time()
         self.trace.note("faults ended")
-        await self._born.wait()
+        await trio.lowlevel.checkpoint()  # what the last fault's end has woken comes first
+        await self._born.wait_until(lambda: self._life is not None)
         life = self._life
         assert life is not None
         life.engine.notify(life.runner)
@@ -293,8 +295,8 @@ class World:
             rng=self._chance(f"waits {self._lives}"),
             clock=self.wall_clock,
         )
-        self._born.set()
         self._life = life = _Life(runner, engine, outbox, witness)
+        self._born.notify()
         self.trace.note(f"process {self._lives} starts")
         self._lives_running.start_soon(self._live, life)
         return life
@@ -349,7 +351,7 @@ class World:
         self._open_run = life.engine.run_id
         self._in_doubt = how == "torn" or degraded
         life.is_over, life.witness.is_on = True, False
-        self._life, self._born = None, trio.Event()
+        self._life = None
         life.ended.set()
 
     async def stop_process(self) -> None:
@@ -424,15 +426,13 @@ class World:
         return "host_Unit"
 
     async def _on_message(self, message: em.EngineMessage) -> MessageBase | None:
-        while self.hangs:
-            await self._woken.wait()
+        await self._woken.wait_until(lambda: not self.hangs)
         # A state that is refused is not sent again before it changes: no loss, but no test either.
         return self.answer() if key_of(message) is not None else None
 
     def wake_aggregator(self) -> None:
         """Let the aggregator look whether it may go on."""
-        self._woken.set()
-        self._woken = trio.Event()
+        self._woken.notify()
 
     @contextmanager
     def trouble(self) -> Generator[None, None, None]:
