@@ -76,7 +76,7 @@ async def _lose(world: World, rng: Random, flows: Callable[[Wire], Sequence[Flow
         return
     with world.trouble():
         for flow in flows(wire):
-            flow.is_lost = True
+            flow.lose()
         try:
             await _for_a_while(rng)
         finally:
@@ -109,7 +109,7 @@ async def stall(world: World, rng: Random) -> None:
         return
     flow = rng.choice((wire.up, wire.down))
     with world.trouble():
-        flow.is_stalled = True
+        flow.stall()
         try:
             await _for_a_while(rng, 30)
         finally:
@@ -128,7 +128,7 @@ async def slow_line(world: World, rng: Random) -> None:
             network.bytes_per_s = world.bytes_per_s
             for wire in network.wires:
                 for flow in (wire.up, wire.down):
-                    if not flow.is_stalled:
+                    if flow.stage != "stalled":
                         flow.release()
 
 

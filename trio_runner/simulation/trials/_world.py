@@ -370,8 +370,9 @@ class World:
         self._note_end(life, "torn" if torn else "killed")
         for wire in life.wires:
             if power or torn:
-                wire.up.is_lost = wire.down.is_lost = True
-                wire.down.is_stalled = True
+                wire.up.lose()
+                wire.down.stall()
+                wire.down.lose()
             else:
                 wire.reset()
         if self.disk is not None:
@@ -397,7 +398,7 @@ class World:
     def forget_the_dead(self) -> None:
         """Let the aggregator hear of the ends that it did not hear of."""
         for wire in list(self.network.wires):
-            if wire.up.is_lost:
+            if wire.up.stage == "lost":
                 wire.reset()
 
     def with_engine(self, do: Callable[[BusyEngine, EngineRunner], object]) -> list[BusyEngine]:
@@ -459,7 +460,8 @@ class World:
         self.trace.note(f"call answered {type(answer).__name__}")
 
     def _is_calm(self) -> bool:
-        dead = any(wire.up.is_lost for wire in self.network.wires)  # of a process without power
+        # A process without power leaves such a wire.
+        dead = any(wire.up.stage == "lost" for wire in self.network.wires)
         return not (dead or self._troubles or trio.current_time() < self._trouble_until)
 
     async def _press_buttons(self) -> None:
