@@ -36,9 +36,9 @@ async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
         assert network.cut_next_after is None
         assert (network._refusing, network._losing) == (0, 0)
         line = (network.latency_s, network.jitter_s, network.bytes_per_s)
-        assert line == (world.latency_s, world.jitter_s, world.bytes_per_s)
+        assert line == (world.usual.latency_s, world.usual.jitter_s, world.usual.bytes_per_s)
         assert (aggregator.is_up, aggregator.muted, world.hangs) == (True, False, 0)
-        assert aggregator.handling_time_s == world.handling_s
+        assert aggregator.handling_time_s == world.usual.handling_s
         assert (aggregator.secret, aggregator.version) == ("", world.version)
         assert world.answer() is None
         assert world.disk is None or not (world.disk.is_full or world.disk.tears)

@@ -1,0 +1,93 @@
+"""Faults of the engine, its process, disk and clock."""
+
+from random import Random
+
+import trio
+
+from trio_runner.simulation.trials._faults._known import fault, for_a_while
+from trio_runner.simulation.trials._world import World
+
+
+@fault
+async def burst(world: World, rng: Random) -> None:
+    """Let the engine tell many things at once."""
+    world.processes.with_engine(lambda engine, runner: engine.burst(runner, rng.randint(5, 60)))
+
+
+@fault
+async def toggle_runs(world: World, rng: Random) -> None:
+    """Begin and end runs in quick succession."""
+    for _ in range(rng.randint(1, 6)):
+        world.processes.with_engine(lambda engine, runner: engine.toggle_run(runner))
+        await trio.sleep(rng.choice((0.0, 0.01, 1.0)))
+
+
+@fault
+async def tag_storm(world: World, rng: Random) -> None:
+    """Let every sample have many tags."""
+    size = rng.randint(5, 100)
+    engines = world.processes.with_engine(lambda engine, _: setattr(engine, "storm", size))
+    try:
+        await for_a_while(rng, 20)
+    finally:
+        for engine in engines:
+            engine.storm = 0
+
+
+@fault
+async def bug(world: World, rng: Random) -> None:
+    """Let the engine's message builder raise; the process ends and is started again."""
+    world.processes.with_engine(lambda engine, _: setattr(engine, "has_bug", True))
+    await trio.sleep(1)
+
+
+@fault
+async def stop_process(world: World, rng: Random) -> None:
+    """Stop the process in order, and start it again."""
+    await world.processes.stop()
+
+
+@fault
+async def kill_process(world: World, rng: Random) -> None:
+    """Kill the process, and start it again."""
+    world.processes.kill(power=False)
+
+
+@fault
+async def power_cut(world: World, rng: Random) -> None:
+    """Cut the engine's power: the aggregator hears nothing of it."""
+    with world.trouble():
+        world.processes.kill(power=True)
+        try:
+            await for_a_while(rng)
+        finally:
+            world.processes.forget_the_dead()
+
+
+@fault
+async def torn_write(world: World, rng: Random) -> None:
+    """Cut the engine's power in the middle of a write."""
+    if world.disk is not None:
+        world.disk.tears = True
+        try:
+            await trio.sleep(5)
+        finally:
+            world.disk.tears = False  # nothing was written
+            world.processes.forget_the_dead()
+
+
+@fault
+async def disk_full(world: World, rng: Random) -> None:
+    """Let the disk be full."""
+    if world.disk is not None:
+        world.disk.is_full = True
+        try:
+            await for_a_while(rng)
+        finally:
+            world.disk.is_full = False
+
+
+@fault
+async def clock_jump(world: World, rng: Random) -> None:
+    """Put the wall clock forward or back."""
+    world.processes.clock_offset_s += rng.choice((-1, 1)) * 0.1 * 1e6 ** rng.random()
