@@ -8,7 +8,7 @@ import trio
 
 from ._aggregator import RealAggregator
 from ._browser import Page, open_browser
-from ._unit import Unit, running_unit
+from ._unit import RunningUnit, running_unit
 from ._unit_page import open_unit_page, reading
 
 pytestmark = [pytest.mark.page, pytest.mark.interop, pytest.mark.timeout(600)]
@@ -34,7 +34,7 @@ PICTURE_AFTER_S = 25.0
 
 async def test_the_page_shows_live_values(aggregator: RealAggregator, browser_folder: Path) -> None:
     """The unit's card is on the page, opens, and its values change while one looks."""
-    name = "Unit on the page"
+    name = "RunningUnit on the page"
     async with running_unit(aggregator, name) as unit, open_browser(browser_folder) as page:
         await open_unit_page(page, aggregator.url, name)
         await unit.api.press("Start")
@@ -51,7 +51,7 @@ async def test_the_page_shows_live_values(aggregator: RealAggregator, browser_fo
             await take_picture(unit, page, Path(picture))
 
 
-async def take_picture(unit: Unit, page: Page, png: Path) -> None:
+async def take_picture(unit: RunningUnit, page: Page, png: Path) -> None:
     """Run a method and take a picture of the unit's page, which is open, while it runs."""
     await unit.api.set_method(*PICTURE_METHOD)
     await unit.api.press("Start")

@@ -41,7 +41,7 @@ from trio_runner.protocol import (
 )
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation.stand_ins._aggregator import Connection, Ledger
+from trio_runner.simulation.stand_ins._aggregator import AggregatorRules, Connection
 from trio_runner.simulation.stand_ins._change import Change
 
 CALL_DEADLINE_S = 2.0
@@ -73,7 +73,7 @@ class HttpRequest:
 
 
 @define(eq=False)
-class Aggregator(Ledger):
+class Aggregator(AggregatorRules):
     """An Open Pectus aggregator in process.
 
     Three ways to make it misbehave, all off at first: `handling_time_s` is how long it takes over
@@ -87,7 +87,7 @@ class Aggregator(Ledger):
     requests: list[HttpRequest] = field(factory=list, init=False)
     bad_frames: list[str] = field(factory=list, init=False)
     _is_up: bool = field(default=True, init=False)
-    _links: dict["_Link", None] = field(factory=dict, init=False)  # a set in a fixed order
+    _links: dict["_Websocket", None] = field(factory=dict, init=False)  # a set in a fixed order
     _serving: dict[trio.CancelScope, None] = field(factory=dict, init=False)
     _connections: int = field(default=0, init=False)
     _change: Change = field(factory=Change, init=False)
@@ -301,7 +301,7 @@ class Aggregator(Ledger):
     ) -> None:
         self._connections += 1
         connection = Connection(self._connections, trio.current_time())
-        link = _Link(self, websocket, connection, Deflater() if deflates else None)
+        link = _Websocket(self, websocket, connection, Deflater() if deflates else None)
         self._links[link] = None
         try:
             await link.run()
@@ -324,7 +324,7 @@ class Aggregator(Ledger):
         self._change.notify()
         return answer
 
-    def _gone(self, link: "_Link") -> None:
+    def _gone(self, link: "_Websocket") -> None:
         """Take note that a connection has ended; safe to call again."""
         self._links.pop(link, None)
         self.disconnect(link.connection, trio.current_time())
@@ -332,7 +332,7 @@ class Aggregator(Ledger):
 
 
 @define(eq=False)
-class _Link:
+class _Websocket:
     """A websocket while it is open."""
 
     aggregator: Aggregator
