@@ -15,6 +15,7 @@ import pytest
 import trio
 from attrs import define, evolve, field
 
+from tests.helpers.command import COMMAND, ENVIRONMENT
 from trio_runner._cli import main
 from trio_runner._sender import Sender
 from trio_runner.simulation.stand_ins._change import Change
@@ -22,8 +23,6 @@ from trio_runner.simulation.trials._faults import FAULTS
 from trio_runner.simulation.trials._schedule import plan
 from trio_runner.simulation.trials._shrink import Case, shrink
 from trio_runner.simulation.trials._simulate import Report, simulate
-
-from .command import COMMAND, ENVIRONMENT
 
 SHORT = ["--hours", "1/360"]  # 10 s
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 import trio
 from attrs import define, field
 
-from tests.ports import free_port
+from tests.helpers.ports import free_port
 from trio_runner.simulation.stand_ins._change import Change
 
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)

@@ -9,6 +9,7 @@ import pytest
 import trio
 from attrs import define, evolve, field
 
+from tests.helpers.install import VERSION
 from trio_runner import (
     AlreadyConnected,
     EngineDispatcher,
@@ -22,7 +23,6 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import SimulatedEngine
 
 from ._aggregator import RealAggregator, eventually
-from ._install import VERSION
 from ._unit import CONNECT_S, NotingEngine, RunningUnit, open_api, running_unit
 
 # The first test may have to install the aggregator.
@@ -87,7 +87,7 @@ async def test_messages_go_compressed(aggregator: RealAggregator) -> None:
 
 async def test_process_values_have_units_and_commands(aggregator: RealAggregator) -> None:
     """The unit's readings are there with the skid's units, values and commands."""
-    async with running_unit(aggregator, "RunningUnit with values") as unit:
+    async with running_unit(aggregator, "Unit with values") as unit:
         values = await unit.api.process_values()
         shown = {name: v.get("value_unit") for name, v in values.items() if not v.get("plot_only")}
         assert shown == {
@@ -111,7 +111,7 @@ async def test_process_values_have_units_and_commands(aggregator: RealAggregator
 
 async def test_a_method_is_set_and_started_and_comes_back(aggregator: RealAggregator) -> None:
     """A method saved at the page runs in the engine; run log and line states come back."""
-    async with running_unit(aggregator, "RunningUnit with method") as unit:
+    async with running_unit(aggregator, "Unit with method") as unit:
         method = ["Pump: 40 %", "Mark: begun", "Wait: 1 min"]
         pump, mark, wait = await unit.api.set_method(*method)
         in_engine = unit.engine.create_method_msg().method
@@ -127,7 +127,7 @@ async def test_a_method_is_set_and_started_and_comes_back(aggregator: RealAggreg
 
 async def test_a_command_by_hand_works(aggregator: RealAggregator) -> None:
     """What a person enters is carried out, and shows in the process values."""
-    async with running_unit(aggregator, "RunningUnit by hand") as unit:
+    async with running_unit(aggregator, "Unit by hand") as unit:
         await unit.api.press("Start")
         answer = await unit.api.enter("Pump: 35 %")
         assert answer.status_code == 200, answer.text
@@ -140,7 +140,7 @@ async def test_a_command_by_hand_works(aggregator: RealAggregator) -> None:
 
 async def test_an_invalid_command_gives_the_persons_error(aggregator: RealAggregator) -> None:
     """What cannot be carried out is answered with the reason, and the link stays."""
-    async with running_unit(aggregator, "RunningUnit with nonsense") as unit:
+    async with running_unit(aggregator, "Unit with nonsense") as unit:
         answer = await unit.api.enter("Levitate: 3 m")
         assert answer.status_code == 500
         assert "Unknown command 'Levitate'" in answer.json()["detail"]
@@ -156,7 +156,7 @@ async def test_an_invalid_command_gives_the_persons_error(aggregator: RealAggreg
 @pytest.mark.parametrize("how", ["restart", "crash"])
 async def test_an_outage_in_a_run_leaves_no_hole(aggregator: RealAggregator, how: str) -> None:
     """After a restart or a crash of the aggregator in mid-run, all of the run is there."""
-    async with running_unit(aggregator, f"RunningUnit in a {how}") as unit:
+    async with running_unit(aggregator, f"Unit in a {how}") as unit:
         method = ["Pump: 40 %", "Valve: Feed", "Wait: 10 min"]
         ids = await unit.api.set_method(*method)
         await unit.api.press("Start")
@@ -188,14 +188,14 @@ async def test_an_outage_in_a_run_leaves_no_hole(aggregator: RealAggregator, how
 
 async def test_a_wrong_secret_is_refused(aggregator: RealAggregator) -> None:
     """The aggregator's refusal for the secret is told as such."""
-    registration = _registration("RunningUnit with a wrong secret")
+    registration = _registration("Unit with a wrong secret")
     with pytest.raises(SecretRefused):
         await _dial(aggregator, evolve(registration, secret="wrong"))  # noqa: S106
 
 
 async def test_a_wrong_version_is_refused(aggregator: RealAggregator) -> None:
     """The aggregator's refusal for the version is told with the version that it wants."""
-    registration = _registration("RunningUnit of an old version")
+    registration = _registration("Unit of an old version")
     with pytest.raises(VersionRefused) as refusal:
         await _dial(aggregator, evolve(registration, engine_version="0.0.1"))
     assert VERSION.rpartition(".")[2] in refusal.value.wanted
@@ -203,9 +203,9 @@ async def test_a_wrong_version_is_refused(aggregator: RealAggregator) -> None:
 
 async def test_a_second_engine_with_the_same_id_is_refused(aggregator: RealAggregator) -> None:
     """While an engine is connected, another one of that name is not let in, and the first stays."""
-    async with running_unit(aggregator, "RunningUnit with a twin") as unit:
+    async with running_unit(aggregator, "Unit with a twin") as unit:
         with pytest.raises(AlreadyConnected):
-            await _dial(aggregator, _registration("RunningUnit with a twin"))
+            await _dial(aggregator, _registration("Unit with a twin"))
         assert await unit.api.state() == "ready"
         assert unit.runner.statistics().links == 1
 
@@ -295,7 +295,9 @@ def _assert_holds_what_was_sampled(
     assert stored == expected
 
 
-async def _assert_archive_holds_the_outage(unit: RunningUnit, run_id: str, down: float, up: float) -> None:
+async def _assert_archive_holds_the_outage(
+    unit: RunningUnit, run_id: str, down: float, up: float
+) -> None:
     plot_log = await unit.api.get(f"recent_runs/{run_id}/plot_log")
     _assert_no_hole(plot_log, down, up)
     _assert_holds_what_was_sampled(plot_log, unit.engine, down, up)

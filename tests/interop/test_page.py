@@ -34,7 +34,7 @@ PICTURE_AFTER_S = 25.0
 
 async def test_the_page_shows_live_values(aggregator: RealAggregator, browser_folder: Path) -> None:
     """The unit's card is on the page, opens, and its values change while one looks."""
-    name = "RunningUnit on the page"
+    name = "Unit on the page"
     async with running_unit(aggregator, name) as unit, open_browser(browser_folder) as page:
         await open_unit_page(page, aggregator.url, name)
         await unit.api.press("Start")

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit import Middle, Unit, wall_clock, world
+from tests.helpers.unit import Middle, Unit, wall_clock, world
 from trio_runner import EngineDispatcher, EngineRunner, Timing
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m

@@ -134,7 +134,7 @@ async def until(time_s: float) -> None:
 
 @asynccontextmanager
 async def bench(seed: int = 0) -> AsyncGenerator[Bench]:
-    """EngineRun an engine for as long as the body runs."""
+    """Run an engine for as long as the body runs."""
     engine = SimulatedEngine(seed=seed, computer_name="host", clock=wall_clock)
     on_bench = Bench(engine)
     engine.add_listener(on_bench)

@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.protocol.recorded import CONVERSATION, MESSAGES
+from tests.helpers.recorded import CONVERSATION, MESSAGES
 from trio_runner.protocol import (
     ErrorMessage,
     MessageBase,

@@ -15,7 +15,7 @@ import trio_websocket
 import trustme
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.protocol.recorded import CONVERSATION
+from tests.helpers.recorded import CONVERSATION
 from tests.simulation.test_aggregator import E1, METHOD, REGISTER, UOD_INFO, started, tags
 from trio_runner.protocol import (
     DISPATCH,
