@@ -12,6 +12,7 @@ from trio_runner._outbox_sqlite import DurableOutbox
 from trio_runner._runner import EngineRunner
 from trio_runner._timing import Timing
 from trio_runner.net import EngineDispatcher
+from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.stand_ins._disk import SimulatedDisk
 from trio_runner.simulation.stand_ins._network import Network, Wire
@@ -19,10 +20,14 @@ from trio_runner.simulation.trials._busy import BusyEngine, EngineBug
 from trio_runner.simulation.trials._conditions import Conditions
 from trio_runner.simulation.trials._ledger import Death
 from trio_runner.simulation.trials._oracle import Oracle
+from trio_runner.simulation.trials._stored import Stored
 from trio_runner.simulation.trials._witness import Witness
 
 EPOCH = 1_700_000_000.0
 """The wall clock at virtual time 0 (s)."""
+
+DATA_LOG_INTERVAL_S = 1.0
+"""Of the engine (s)."""
 
 RESTART_S = 1.0
 """Between the end of a process and its next start (s)."""
@@ -52,6 +57,7 @@ class Processes:
     """
 
     oracle: Oracle
+    stored: Stored
     network: Network
     disk: SimulatedDisk | None
     usual: Conditions
@@ -114,10 +120,10 @@ class Processes:
     def _make(self, outbox: Outbox, resumed: str | None) -> Process:
         engine = BusyEngine(
             computer_name="host",
-            data_log_interval_s=1.0,
+            data_log_interval_s=DATA_LOG_INTERVAL_S,
             clock=self.wall_clock,
             count=self.number,
-            made=lambda message: None if process.is_over else self.oracle.make(message),
+            made=lambda message: self._note_made(process, message),
             rng=self.chance(f"engine {self.count}"),
             run_id=resumed,
         )
@@ -140,6 +146,11 @@ class Processes:
         )
         process = Process(runner, engine, outbox, witness)
         return process
+
+    def _note_made(self, process: Process, message: em.EngineMessage) -> None:
+        if not process.is_over:
+            self.oracle.make(message)
+            self.stored.make(message, process.engine.run_id)
 
     def _open_outbox(self) -> Outbox:
         if self.disk is None:

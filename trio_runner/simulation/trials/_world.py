@@ -19,9 +19,10 @@ from trio_runner.simulation.stand_ins._server import Aggregator
 from trio_runner.simulation.trials._callers import Callers
 from trio_runner.simulation.trials._conditions import Conditions, draw
 from trio_runner.simulation.trials._oracle import Oracle
-from trio_runner.simulation.trials._process import Processes
+from trio_runner.simulation.trials._process import DATA_LOG_INTERVAL_S, Processes
 from trio_runner.simulation.trials._recovery import RecoveryCheck
 from trio_runner.simulation.trials._schedule import Planned
+from trio_runner.simulation.trials._stored import Stored
 from trio_runner.simulation.trials._trace import Trace
 from trio_runner.simulation.trials._watched_link import key_of
 
@@ -37,11 +38,16 @@ class _Recorder(Aggregator):
     """An aggregator whose every message the oracle sees, and which keeps none."""
 
     oracle: Oracle = field(kw_only=True)
+    stored: Stored = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.stored = Stored(self.oracle, self, DATA_LOG_INTERVAL_S)
 
     def note(
         self, message: em.EngineMessage, connection: Connection, now: float, refused: str | None
     ) -> None:
         self.oracle.receive(message, connection.number, refused)
+        self.stored.receive(message)
 
 
 @define(eq=False)
@@ -108,6 +114,7 @@ class World:
                 check = RecoveryCheck(self.oracle, self.processes, self.aggregator, self.usual)
                 self.recovered_s = await check.check_back()
                 await check.check_end()
+                self.aggregator.stored.check_end(ENGINE_ID)
                 nursery.cancel_scope.cancel()
         if self.oracle.violation is None:
             left = _count_tasks() - tasks_before
@@ -124,6 +131,7 @@ class World:
         )
         self.processes = Processes(
             self.oracle,
+            self.aggregator.stored,
             self.network,
             self.disk,
             usual=self.usual,
