@@ -1,5 +1,6 @@
 """The list of faults, and what several of them need."""
 
+import math
 from random import Random
 
 import trio
@@ -22,7 +23,12 @@ def fault(function: Fault) -> Fault:
 
 async def for_a_while(rng: Random, longest_s: float = LONGEST_S) -> None:
     """Last from a moment to minutes, each order of magnitude as often."""
-    await trio.sleep(SHORTEST_S * (longest_s / SHORTEST_S) ** rng.random())
+    await trio.sleep(draw(rng, SHORTEST_S, longest_s))
+
+
+def draw(rng: Random, least: float, most: float) -> float:
+    """Draw a number, each order of magnitude as often."""
+    return least * math.pow(most / least, rng.random())
 
 
 def newest_wire(world: World) -> Wire | None:

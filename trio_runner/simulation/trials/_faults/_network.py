@@ -6,7 +6,7 @@ from random import Random
 import trio
 
 from trio_runner.simulation.stand_ins._network import Flow, Wire
-from trio_runner.simulation.trials._faults._known import fault, for_a_while, newest_wire
+from trio_runner.simulation.trials._faults._known import draw, fault, for_a_while, newest_wire
 from trio_runner.simulation.trials._world import World
 
 
@@ -110,6 +110,19 @@ async def far_away(world: World, rng: Random) -> None:
         network.latency_s, network.jitter_s = rng.uniform(0.05, 1), rng.uniform(0, 1)
         try:
             await for_a_while(rng)
+        finally:
+            network.latency_s, network.jitter_s = world.usual.latency_s, world.usual.jitter_s
+
+
+@fault
+async def wander(world: World, rng: Random) -> None:
+    """Change the distance again and again in mid-link, never so far that a call could be late."""
+    network = world.network
+    with trio.move_on_after(draw(rng, 5, 180)):
+        try:
+            while True:
+                network.latency_s, network.jitter_s = rng.uniform(0, 0.4), rng.uniform(0, 0.15)
+                await trio.sleep(draw(rng, 0.1, 60))
         finally:
             network.latency_s, network.jitter_s = world.usual.latency_s, world.usual.jitter_s
 
