@@ -6,7 +6,14 @@ from random import Random
 import trio
 
 from trio_runner.simulation.stand_ins._network import Flow, Wire
-from trio_runner.simulation.trials._faults._known import draw, fault, for_a_while, newest_wire
+from trio_runner.simulation.trials._faults._known import (
+    LONGEST_S,
+    SHORTEST_S,
+    draw,
+    fault,
+    for_a_while,
+    newest_wire,
+)
 from trio_runner.simulation.trials._world import World
 
 
@@ -89,11 +96,21 @@ async def stall(world: World, rng: Random) -> None:
 @fault
 async def slow_line(world: World, rng: Random) -> None:
     """Lower the bandwidth."""
+    await _thin_out(world, draw(rng, 1e3, 1e5), draw(rng, SHORTEST_S, LONGEST_S))
+
+
+@fault
+async def thin_line(world: World, rng: Random) -> None:
+    """Lower the bandwidth for minutes to less than many samples need."""
+    await _thin_out(world, draw(rng, 300, 1500), draw(rng, 10, 180))
+
+
+async def _thin_out(world: World, bytes_per_s: float, duration_s: float) -> None:
     network = world.network
     with world.trouble():
-        network.bytes_per_s = 1000 * 100 ** rng.random()
+        network.bytes_per_s = bytes_per_s
         try:
-            await for_a_while(rng)
+            await trio.sleep(duration_s)
         finally:
             network.bytes_per_s = world.usual.bytes_per_s
             for wire in network.wires:
