@@ -38,7 +38,8 @@ async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
         line = (network.latency_s, network.jitter_s, network.bytes_per_s)
         assert line == (world.usual.latency_s, world.usual.jitter_s, world.usual.bytes_per_s)
         assert (aggregator.is_up, aggregator.muted, world.hangs) == (True, False, 0)
-        assert aggregator.handling_time_s == world.usual.handling_s
+        times = (aggregator.handling_time_s, aggregator.archiving_time_s)
+        assert times == (world.usual.handling_s, 0)
         assert (aggregator.secret, aggregator.version) == ("", world.version)
         assert world.answer() is None
         assert world.disk is None or not (world.disk.is_full or world.disk.tears)

@@ -76,12 +76,14 @@ class HttpRequest:
 class Aggregator(AggregatorRules):
     """An Open Pectus aggregator in process.
 
-    Three ways to make it misbehave, all off at first: `handling_time_s` is how long it takes over
-    each message; `muted`, it handles messages and never answers them; `on_message` is awaited with
-    each message before it is handled, and an answer that it returns is sent instead of handling it.
+    Four ways to make it misbehave, all off at first: `handling_time_s` is how long it takes over
+    each message, `archiving_time_s` how long over the end of a run before it answers that; `muted`,
+    it handles messages and never answers them; `on_message` is awaited with each message before it
+    is handled, and an answer that it returns is sent instead of handling it.
     """
 
     handling_time_s: float = 0.0
+    archiving_time_s: float = 0.0
     muted: bool = False
     on_message: OnMessage | None = None
     requests: list[HttpRequest] = field(factory=list, init=False)
@@ -322,6 +324,10 @@ class Aggregator(AggregatorRules):
         elif isinstance(message, em.EngineMessage):
             self.note(message, connection, trio.current_time(), "answered by on_message")
         self._change.notify()
+        if isinstance(message, em.RunStoppedMsg) and self.archiving_time_s:
+            # The run is listed whoever still waits for the answer, and an engine that has given up
+            # the connection is taken for connected as long: nobody reads from it.
+            await trio.sleep(self.archiving_time_s)
         return answer
 
     def _gone(self, link: "_Websocket") -> None:

@@ -71,6 +71,19 @@ async def slow_handler(world: World, rng: Random) -> None:
             world.aggregator.handling_time_s = world.usual.handling_s
 
 
+@fault
+async def slow_archive(world: World, rng: Random) -> None:
+    """Let the aggregator take 5 to 9 s to archive a run."""
+    aggregator = world.aggregator
+    with world.trouble():
+        aggregator.archiving_time_s = rng.uniform(5, 9)
+        try:
+            await for_a_while(rng)
+        finally:
+            aggregator.archiving_time_s = 0
+            aggregator.close(1011)  # and is through with the one that it is at
+
+
 async def _answer_with(world: World, rng: Random, answer: MessageBase) -> None:
     chance = rng.choice((0.02, 0.2, 1.0))
     world.answer = lambda: answer if rng.random() < chance else None
