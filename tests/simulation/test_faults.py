@@ -42,6 +42,7 @@ async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
         assert times == (world.usual.handling_s, 0)
         assert (aggregator.secret, aggregator.version) == ("", world.version)
         assert world.answer() is None
+        assert not any(world.answers.values())
         assert world.disk is None or not (world.disk.is_full or world.disk.tears)
         nursery.cancel_scope.cancel()
 

@@ -1,8 +1,8 @@
 """An engine's process, its network, disk and aggregator, in one Trio run; and what befalls them."""
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from random import Random
 
@@ -28,6 +28,9 @@ from trio_runner.simulation.trials._watched_link import key_of
 
 Fault = Callable[["World", Random], Awaitable[None]]
 """What befalls a world, with chance of its own."""
+
+Answer = Callable[[], MessageBase | None]
+"""An answer in place of handling a message, or None to handle it."""
 
 ENGINE_ID = "host_Unit"
 """Under which the aggregator knows the engine."""
@@ -69,8 +72,10 @@ class World:
     disk: SimulatedDisk | None = field(init=False)
     processes: Processes = field(init=False)
     callers: Callers = field(init=False)
-    answer: Callable[[], MessageBase | None] = field(default=lambda: None, init=False)
-    """What the aggregator answers instead of handling a message."""
+    answer: Answer = field(default=lambda: None, init=False)
+    """What the aggregator answers instead of handling an event or a sample."""
+    answers: dict[type[em.EngineMessage], list[Answer]] = field(factory=dict, init=False)
+    """The same for each kind of messages, states too."""
     hangs: int = field(default=0, init=False)
     """How many faults hold the aggregator."""
     woken: Change = field(factory=Change, init=False)
@@ -163,8 +168,21 @@ class World:
 
     async def _on_message(self, message: em.EngineMessage) -> MessageBase | None:
         await self.woken.wait_until(lambda: not self.hangs)
+        for answer in self.answers.get(type(message), ()):
+            if (failed := answer()) is not None:
+                return failed
         # A state that is refused is not sent again before it changes: no loss, but no test either.
         return self.answer() if key_of(message) is not None else None
+
+    @contextmanager
+    def failing(self, kind: type[em.EngineMessage], answer: Answer) -> Generator[None, None, None]:
+        """Let the aggregator answer so to one kind of messages while the block runs."""
+        answers = self.answers.setdefault(kind, [])
+        answers.append(answer)
+        try:
+            yield
+        finally:
+            answers.remove(answer)
 
     def note_aggregator_dies(self) -> None:
         """Note a run that the aggregator may take for open when it is back, though it has ended.

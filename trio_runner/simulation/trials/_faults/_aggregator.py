@@ -6,8 +6,12 @@ import trio
 
 from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage
 from trio_runner.protocol import aggregator_messages as am
+from trio_runner.simulation.stand_ins._aggregator import HANDLED
 from trio_runner.simulation.trials._faults._known import fault, for_a_while
 from trio_runner.simulation.trials._world import ENGINE_ID, World
+
+FAILED = ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
+"""What is said when a handler raises."""
 
 CLOSE_CODES = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4000)
 
@@ -96,8 +100,17 @@ async def _answer_with(world: World, rng: Random, answer: MessageBase) -> None:
 @fault
 async def handler_fails(world: World, rng: Random) -> None:
     """Let handlers at the aggregator raise."""
-    failed = ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
-    await _answer_with(world, rng, failed)
+    await _answer_with(world, rng, FAILED)
+
+
+@fault
+async def one_handler_fails(world: World, rng: Random) -> None:
+    """Let the aggregator's handler of one kind of messages raise, each time or now and then."""
+    kind, chance = rng.choice(HANDLED), rng.choice((0.3, 1.0))
+    with world.failing(kind, lambda: FAILED if rng.random() < chance else None):
+        if rng.random() < 0.5:
+            world.network.reset()  # so that a new link is told all of it again
+        await for_a_while(rng, 20)
 
 
 @fault
