@@ -316,7 +316,7 @@ class Model:
 
     def do_retry(self) -> None:
         if self.flying:
-            self.outbox.retry(self.flying.pop())
+            self.outbox.retry(self.flying.pop(), 0)
 
     def do_set_aside(self) -> None:
         if self.flying and self.flying[-1].kind is em.TagsUpdatedMsg:

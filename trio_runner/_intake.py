@@ -40,10 +40,18 @@ class Intake:
                 self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
                 self._runs += 1
 
-    def take_sample(self, *, whole: bool) -> None:
-        """Queue the tags that changed, or all of them if `whole`, and the errors logged."""
+    @property
+    def samples_waiting(self) -> int:
+        """How many samples have never been sent."""
+        return self._outbox.samples_waiting
+
+    def take_tags(self, *, whole: bool) -> None:
+        """Queue the tags that changed, or all of them if `whole`."""
         while not self._take_tags(whole=whole):
             whole = True  # the engine was asked in the run before: the changes it told are spent
+
+    def take_errors(self) -> None:
+        """Queue the errors that were logged."""
         errors = self._builder.create_error_log_msg()
         if errors is not None:
             self._outbox.put(errors)

@@ -53,6 +53,10 @@ from trio_runner.net import Dialer, Session
 
 logger = logging.getLogger(__name__)
 
+LIVED_S = 10
+"""A link that served so long (s) after its introduction came about for good: the next wait is short
+again. Links that break at once, one after the other, are dialled ever more seldom."""
+
 HEALTHY_S = 60
 """A link that was in steady state for so long (s) was healthy: what ends it is news again."""
 
@@ -174,6 +178,7 @@ class Connector:
     last_failure: NetworkError | None = field(default=None, init=False)
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
     """Logs each failure once for as long as no link has been healthy."""
+    _serves_since: float = field(default=math.inf, init=False)
     _steady_since: float = field(default=math.inf, init=False)
     dials: int = field(default=0, init=False)
     links: int = field(default=0, init=False)
@@ -233,7 +238,7 @@ class Connector:
         async with self._states.alive(names.introduction):
             self._ticker.set_data_log_interval(self._intake.introduce().data_log_interval_seconds)
             await sender.introduce()
-            self._backoff.reset()
+            self._serves_since = trio.current_time()
         if names.backlog is not None:
             async with self._states.alive(names.backlog):
                 await sender.drain()
@@ -263,7 +268,9 @@ class Connector:
         # An aggregator that is away for a night must not fill the log.
         if trio.current_time() - self._steady_since > HEALTHY_S:
             self._say.forget()
-        self._steady_since = math.inf
+        if trio.current_time() - self._serves_since > LIVED_S:
+            self._backoff.reset()
+        self._serves_since = self._steady_since = math.inf
         self._say(logging.WARNING, "%s", failure)
         self.last_failure = failure
 

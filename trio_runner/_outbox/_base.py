@@ -7,6 +7,10 @@ it has it. When a link is lost, what was in flight goes back to the head: its ou
 it is sent again, with its old sequence number, before anything newer. Of a state message only the
 latest is kept, outside the line.
 
+Of events, those of a run are a barrier: all before it is answered when one goes out, and nothing
+follows until it is taken. A notice, that is a notification or what was logged, holds up no sample:
+if it has to wait it stands aside. What is logged while such a message waits becomes a part of it.
+
 An event counts as queued when `put` returns; until then the sender does not see it, nor what stands
 behind it. In memory that is at once. An outbox with a journal on disk (`DurableOutbox`) is told of
 every change of the line, and has written the event by then.
@@ -22,10 +26,11 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from trio_runner._outbox._entry import DELIVERY, RUN_EVENTS, Delivery, Entry, is_too_big
 from trio_runner._outbox._line import Line
+from trio_runner._outbox._shrinking import merged_logs, smaller_end
 from trio_runner._outbox._statistics import OutboxStatistics
 from trio_runner.protocol import encode, encode_body, foreign, kind_of, loads, pack
 from trio_runner.protocol import engine_messages as em
@@ -48,6 +53,8 @@ class Outbox(Line, ABC):
     """The run that is on behind all that waits."""
 
     _states: dict[type[em.EngineMessage], str] = field(factory=dict, init=False)
+    _log: Entry | None = field(default=None, init=False)
+    """The error log that was put in last, to which entries are added while it has not been sent."""
 
     @abstractmethod
     def claim(self, unit: str) -> None:
@@ -71,22 +78,43 @@ class Outbox(Line, ABC):
         if delivery is None:
             raise TypeError(f"{kind.__name__} is not a message that a runner sends")
         body = encode_body(message)
-        if is_too_big(body) and isinstance(message, em.RunStoppedMsg) and message.archive:
-            logger.error(
-                "The archive of run %s is too big to be sent, it is left out", message.run_id
-            )
-            self._counts["archives_left_out"] += 1
-            body = encode_body(evolve(message, archive=None, archive_filename=None))
         if delivery is Delivery.STATE:
             with self._lock:
                 self._states[kind] = body
             return
-        entry = self._put_in_line(message, pack(body))
-        if delivery is Delivery.EVENT:
+        if isinstance(message, em.RunStoppedMsg):
+            body = self._within_the_limit(body, message)
+        entry = self._merge(body) if kind is em.ErrorLogMsg else None
+        if entry is None:
+            entry = self._put_in_line(message, pack(body))
+        if entry.is_event:
             try:
                 self.commit()
             finally:
                 entry.is_queued = True
+
+    def _within_the_limit(self, body: str, message: em.RunStoppedMsg) -> str:
+        """Return the end of a run with as much as the aggregator takes."""
+        while is_too_big(body) and (smaller := smaller_end(body)):
+            body, left_out = smaller
+            logger.error(
+                "The end of run %s is too big to be sent, it goes without its %s",
+                message.run_id,
+                left_out,
+            )
+            self._counts["archives_left_out"] += left_out == "archive"
+        return body
+
+    def _merge(self, body: str) -> Entry | None:
+        """Add entries to the error log that waits; return it, None if none does."""
+        with self._lock:
+            log = self._log
+            if log is None or log.tries:
+                return None
+            text, log.left_out = merged_logs(log.text, body, log.left_out)
+            self._replace(log, text)
+            log.is_queued = False
+            return log
 
     def _put_in_line(self, message: em.EngineMessage, body: bytes) -> Entry:
         with self._lock:
@@ -99,6 +127,8 @@ class Outbox(Line, ABC):
             entry.is_queued = not entry.is_event
             self._counts["event" if entry.is_event else "sample"] += 1
             self._append(entry)
+            if entry.is_event:  # what is logged behind it comes behind it
+                self._log = entry if entry.kind is em.ErrorLogMsg else None
             return entry
 
     def close_run(self) -> None:

@@ -141,15 +141,17 @@ class DurableOutbox(Outbox):
                 f"In the outbox {self.path} wait {len(self)} messages of {old}, and"
                 f" this is {new}. Take another path, or discard them."
             )
-        entries = [*self._in_flight.values(), *self._line]
+        entries = self._waiting()
         aside = keep_apart(self.path, old, entries, _stored(self._facts()), self.connect)
         # From here on a crash would move them once more, into one more file.
         for entry in entries:
             self._journal.gone(entry)
             self._bytes -= entry.size
         self._in_flight.clear()
+        self._aside.clear()
         self._line.clear()
-        self._events = self._thinnable = self._retries = 0
+        self._log = None
+        self._run_events = self._thinnable = self._retries = 0
         logger.warning(
             "This unit is called %s now, was %s: the %d messages that wait of it are kept in %s",
             new,
@@ -207,7 +209,7 @@ class DurableOutbox(Outbox):
         with self._lock:
             changes, self._journal = self._journal, Changes()
             facts = self._facts()
-            entries = [*self._in_flight.values(), *self._line] if recovers else []
+            entries = self._waiting() if recovers else []
         changed = _stored({name: f for name, f in facts.items() if self._is_news(name, f)})
         try:
             if recovers:
@@ -306,7 +308,7 @@ class DurableOutbox(Outbox):
         self._reserved = self._numbers = max(self._numbers, last)
         self._line.extend(contents.entries)
         self._bytes = sum(entry.size for entry in contents.entries)
-        self._events = sum(entry.is_event for entry in contents.entries)
+        self._run_events = sum(entry.is_run_event for entry in contents.entries)
         self._thinnable = sum(not (e.is_event or e.tries) for e in contents.entries)
         self._keep_bound()
 

@@ -37,6 +37,9 @@ class Changes(Journal):
     """
 
     new: dict[int, Entry] = field(factory=dict)
+    """What is to be written, whether the file has had it in another form or not at all."""
+    rewritten: set[int] = field(factory=set)
+    """Which of them the file has had."""
     tried: set[int] = field(factory=set)
     removed: set[int] = field(factory=set)
     put_aside: list[tuple[Entry, str]] = field(factory=list)
@@ -44,14 +47,20 @@ class Changes(Journal):
     def added(self, entry: Entry) -> None:
         self.new[entry.sequence_number] = entry
 
+    def changed(self, entry: Entry) -> None:
+        if entry.sequence_number not in self.new:
+            self.new[entry.sequence_number] = entry
+            self.rewritten.add(entry.sequence_number)
+
     def sent(self, entry: Entry) -> None:
         if entry.sequence_number not in self.new:  # those are written as they are by then
             self.tried.add(entry.sequence_number)
 
     def gone(self, entry: Entry) -> None:
-        self.tried.discard(entry.sequence_number)
-        if self.new.pop(entry.sequence_number, None) is None:
-            self.removed.add(entry.sequence_number)
+        number = entry.sequence_number
+        self.tried.discard(number)
+        if self.new.pop(number, None) is None or number in self.rewritten:
+            self.removed.add(number)
 
     def set_aside(self, entry: Entry, why: str) -> None:
         self.gone(entry)

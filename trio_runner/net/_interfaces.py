@@ -23,11 +23,14 @@ class Session(Protocol):
     def engine_id(self) -> str:
         """The id that the aggregator gave this engine."""
 
-    def send(self, sequence_number: int, packed: bytes, answered: Answered) -> None:
+    def send(
+        self, sequence_number: int, packed: bytes, answered: Answered, *, patience: int = 1
+    ) -> None:
         """Hand over a message, as `protocol.pack` gave it, for sending.
 
-        Return at once; messages go out in the order of the calls. If the link ends before the
-        answer, `answered` is never called and the outcome is unknown.
+        Its answer may take `patience` times `Timing.call_s`. Return at once; messages go out in the
+        order of the calls. If the link ends before the answer, `answered` is never called and the
+        outcome is unknown.
         """
 
     async def aclose(self) -> None:

@@ -74,6 +74,7 @@ class RpcSession:
     _deflates: bool
     """Whether messages of bytes are compressed texts."""
     _calls: OrderedDict[str, _Call] = field(factory=OrderedDict, init=False)
+    _patient_until: float = field(default=0.0, init=False)
     _calls_made: int = field(default=0, init=False)
     _calls_received: int = field(default=0, init=False)
     _messages: deque[str | bytes] = field(factory=deque, init=False)
@@ -85,13 +86,15 @@ class RpcSession:
     is_ending: bool = field(default=False, init=False)
     """Whether we have begun to close it or have cut it."""
 
-    def send(self, sequence_number: int, packed: bytes, answered: Answered) -> None:
+    def send(
+        self, sequence_number: int, packed: bytes, answered: Answered, *, patience: int = 1
+    ) -> None:
         """See `Session.send`."""
 
         def settle(result: object) -> None:
             answered(_decode_answer(result if isinstance(result, str) else repr(result)))
 
-        call_id = self._note_call("a message", settle)
+        call_id = self._note_call("a message", settle, patience)
         self._write(self._messages, self._frame(call_id, sequence_number, packed))
 
     def _frame(self, call_id: str, sequence_number: int, packed: bytes) -> str | bytes:
@@ -175,10 +178,12 @@ class RpcSession:
 
     # Out
 
-    def _note_call(self, what: str, answered: Callable[[object], None]) -> str:
+    def _note_call(self, what: str, answered: Callable[[object], None], patience: int = 1) -> str:
         self._calls_made += 1
         call_id = f"{self._calls_made:032x}"  # unique within the link, and the same in every replay
-        deadline = trio.current_time() + self._timing.call_s
+        deadline = trio.current_time() + patience * self._timing.call_s
+        if patience > 1:  # it may keep the aggregator from anything else, pongs as well
+            self._patient_until = deadline
         self._calls[call_id] = _Call(what, deadline, answered)
         return call_id
 
@@ -199,6 +204,7 @@ class RpcSession:
         while True:
             await trio.sleep(self._timing.ping_s)
             with trio.move_on_after(self._timing.pong_s) as patience:
+                patience.deadline = max(patience.deadline, self._patient_until)
                 await self._websocket.ping()
             if patience.cancelled_caught:
                 raise LinkLost(

@@ -24,7 +24,7 @@ from trio_runner.simulation.trials._recovery import RecoveryCheck
 from trio_runner.simulation.trials._schedule import Planned
 from trio_runner.simulation.trials._stored import Stored
 from trio_runner.simulation.trials._trace import Trace
-from trio_runner.simulation.trials._watched_link import key_of
+from trio_runner.simulation.trials._watched_link import keys_of
 
 Fault = Callable[["World", Random], Awaitable[None]]
 """What befalls a world, with chance of its own."""
@@ -41,6 +41,8 @@ class _Recorder(Aggregator):
     """An aggregator whose every message the oracle sees, and which keeps none."""
 
     oracle: Oracle = field(kw_only=True)
+    way_s: Callable[[], float] = field(kw_only=True)
+    """How long a message may be on its way (s)."""
     stored: Stored = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -50,6 +52,7 @@ class _Recorder(Aggregator):
         self, message: em.EngineMessage, connection: Connection, now: float, refused: str | None
     ) -> None:
         self.oracle.receive(message, connection.number, refused)
+        self.oracle.check_line(message.sequence_number, self.way_s(), self.handling_time_s)
         self.stored.receive(message)
 
 
@@ -91,7 +94,10 @@ class World:
         self.usual = draw(self._rng)
         self.oracle = Oracle(self.trace, lambda _: self._all.cancel(), self.usual.steady_s)
         self.aggregator = _Recorder(
-            handling_time_s=self.usual.handling_s, on_message=self._on_message, oracle=self.oracle
+            handling_time_s=self.usual.handling_s,
+            on_message=self._on_message,
+            oracle=self.oracle,
+            way_s=self._way_s,
         )
         self.disk = None
         if self.usual.has_disk:
@@ -166,13 +172,17 @@ class World:
         """Mark a time in which an answer to the aggregator may be late through no fault of ours."""
         return self.callers.trouble()
 
+    def _way_s(self) -> float:
+        network = self.network
+        return network.latency_s + network.jitter_s if self.callers.is_calm else math.inf
+
     async def _on_message(self, message: em.EngineMessage) -> MessageBase | None:
         await self.woken.wait_until(lambda: not self.hangs)
         for answer in self.answers.get(type(message), ()):
             if (failed := answer()) is not None:
                 return failed
         # A state that is refused is not sent again before it changes: no loss, but no test either.
-        return self.answer() if key_of(message) is not None else None
+        return self.answer() if keys_of(message) else None
 
     @contextmanager
     def failing(self, kind: type[em.EngineMessage], answer: Answer) -> Generator[None, None, None]:
