@@ -5,7 +5,7 @@ from random import Random
 from typing import TypeVar
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from trio_runner._plain_engine import PlainEngine
 from trio_runner._runner import EngineRunner
@@ -43,6 +43,8 @@ class BusyEngine(PlainEngine):
     storm: int = 0
     """Tags that every sample has besides the first."""
     has_bug: bool = False
+    archive_bytes: int = 0
+    """The size of what is archived of the next run that ends."""
     commands: int = field(default=0, init=False)
     _errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
     _marks: list[mdl.RunLogLine] = field(factory=list, init=False)
@@ -149,7 +151,12 @@ class BusyEngine(PlainEngine):
 
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
         """Return the word that the run has ended."""
-        return self._noted(super().create_run_stopped_msg(run_id))
+        message = super().create_run_stopped_msg(run_id)
+        if self.archive_bytes:
+            archive = self.rng.randbytes(self.archive_bytes // 2).hex()
+            message = evolve(message, archive=archive, archive_filename="run.csv")
+            self.archive_bytes = 0
+        return self._noted(message)
 
     def create_notification(self, topic: NotificationTopic, text: str) -> em.WebPushNotificationMsg:
         """Return a notification that is like no other."""

@@ -66,6 +66,9 @@ STATES = 6
 LATE_IN_A_ROW = 8
 """So many messages in a row may find more there, until their answers have shown it."""
 
+SMALLER_AFTER = 3
+"""After so many links that ended, the end of a run is sent with less in it."""
+
 PASSED_AFTER = 3
 """After so many failures a notice holds up nothing any more."""
 
@@ -92,6 +95,8 @@ class Oracle(Ledger):
     _sent_states: set[str] = field(factory=set, init=False)
     """The kinds of states that were sent at any time."""
     _failures: dict[Key, int] = field(factory=dict, init=False)
+    _cuts: dict[Key, int] = field(factory=dict, init=False)
+    """How many links ended while nothing else was unanswered."""
     _failed_at: dict[Key, float] = field(factory=dict, init=False)
     _state_since: float = field(default=0.0, init=False)
     _shown: bool | None = field(default=None, init=False)
@@ -139,10 +144,21 @@ class Oracle(Ledger):
         return self._link
 
     def close_link(self, link: WatchedLink) -> None:
-        """Note that a link has ended."""
+        """Note that a link has ended, perhaps for what was sent on it."""
+        self._note_cut(link)
         link.is_open = False
         self._last_sample = trio.current_time()  # from here on at the offline rate
         self.trace.note(f"link {link.number} ended")
+
+    def _note_cut(self, link: WatchedLink) -> None:
+        sent = link.alone
+        if sent is not None and sent.kind == "RunStoppedMsg":
+            key = sent.keys[0]
+            cuts = self._cuts[key] = self._cuts.get(key, 0) + 1
+            if cuts + self._failures.get(key, 0) >= SMALLER_AFTER and _has_more_than_the_end(
+                sent.body
+            ):
+                self._made_smaller.add(key)
 
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way on the link, or its answer is."""

@@ -68,6 +68,8 @@ class Processes:
     born: Change = field(factory=Change, init=False)
     count: int = field(default=0, init=False)
     """How many there were."""
+    largest_bytes: int = field(default=2000, init=False)
+    """The size of the largest event that any of them made, all but its tags."""
     clock_offset_s: float = field(default=0.0, init=False)
     _things: int = field(default=0, init=False)
     """How many events, samples and lines engines have numbered, over all processes."""

@@ -33,6 +33,7 @@ class RecoveryCheck:
         fresh = self.oracle.made[-1]
         waiting = process.runner.statistics().outbox.waiting
         patience_s = BACK_S + RESTART_S + 2 * waiting * self.usual.exchange_s
+        patience_s += 2 * self.processes.largest_bytes / self.usual.bytes_per_s
         with trio.move_on_after(patience_s) as patience:
             await self.aggregator.wait_until(
                 lambda: (

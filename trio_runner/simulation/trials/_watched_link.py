@@ -98,6 +98,11 @@ class WatchedLink:
     """The state of each type that was taken last."""
     _unanswered: dict[int, Sent] = field(factory=dict, init=False)
 
+    @property
+    def alone(self) -> Sent | None:
+        """What is unanswered, if it is one message alone."""
+        return next(iter(self._unanswered.values())) if len(self._unanswered) == 1 else None
+
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way, or its answer is."""
         return any(key in sent.keys for sent in self._unanswered.values())

@@ -165,7 +165,7 @@ class World:
             await trio.sleep(1)
             process = self.processes.now
             if process is not None:
-                largest = 2000 + 150 * process.engine.storm
+                largest = self.processes.largest_bytes + 150 * process.engine.storm
                 self.oracle.check_second(process.outbox.statistics(), self.usual.bytes_max, largest)
 
     def trouble(self) -> AbstractContextManager[None]:

@@ -77,10 +77,10 @@ async def slow_handler(world: World, rng: Random) -> None:
 
 @fault
 async def slow_archive(world: World, rng: Random) -> None:
-    """Let the aggregator take 5 to 9 s to archive a run."""
+    """Let the aggregator take 5 to 20 s to archive a run."""
     aggregator = world.aggregator
     with world.trouble():
-        aggregator.archiving_time_s = rng.uniform(5, 9)
+        aggregator.archiving_time_s = rng.uniform(5, 20)
         try:
             await for_a_while(rng)
         finally:

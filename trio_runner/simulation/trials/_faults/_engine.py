@@ -4,7 +4,9 @@ from random import Random
 
 import trio
 
-from trio_runner.simulation.trials._faults._known import fault, for_a_while
+from trio_runner._runner import EngineRunner
+from trio_runner.simulation.trials._busy import BusyEngine
+from trio_runner.simulation.trials._faults._known import draw, fault, for_a_while
 from trio_runner.simulation.trials._world import World
 
 
@@ -20,6 +22,24 @@ async def toggle_runs(world: World, rng: Random) -> None:
     for _ in range(rng.randint(1, 6)):
         world.processes.with_engine(lambda engine, runner: engine.toggle_run(runner))
         await trio.sleep(rng.choice((0.0, 0.01, 1.0)))
+
+
+@fault
+async def big_archive(world: World, rng: Random) -> None:
+    """End a run of which much is archived, as much as the usual line carries in 5 s at the most."""
+    most = min(5e6, 5 * world.usual.bytes_per_s)
+    size = int(draw(rng, 1e4, most))
+    world.processes.largest_bytes = max(world.processes.largest_bytes, size)
+
+    def end_run(engine: BusyEngine, runner: EngineRunner) -> None:
+        if engine.run_id is None:
+            engine.toggle_run(runner)
+        engine.archive_bytes = size
+        engine.toggle_run(runner)
+
+    with world.trouble():
+        world.processes.with_engine(end_run)
+        await for_a_while(rng, 20)
 
 
 @fault
