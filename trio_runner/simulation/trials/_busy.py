@@ -14,7 +14,7 @@ from trio_runner.protocol import models as mdl
 from trio_runner.protocol.models import NotificationTopic
 
 MARKS_MAX = 20
-"""Lines of the run log that are kept."""
+"""Lines of the run log that are kept, unless it is to be long."""
 
 
 MessageT = TypeVar("MessageT", bound=em.EngineMessage)
@@ -43,6 +43,7 @@ class BusyEngine(PlainEngine):
     storm: int = 0
     """Tags that every sample has besides the first."""
     has_bug: bool = False
+    marks_max: int = MARKS_MAX
     archive_bytes: int = 0
     """The size of what is archived of the next run that ends."""
     commands: int = field(default=0, init=False)
@@ -103,7 +104,7 @@ class BusyEngine(PlainEngine):
             start_values=[],
             end_values=[],
         )
-        self._marks = [*self._marks, line][-MARKS_MAX:]
+        self._marks = [*self._marks, line][-self.marks_max :]
 
     # Messages
 
@@ -152,6 +153,7 @@ class BusyEngine(PlainEngine):
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
         """Return the word that the run has ended."""
         message = super().create_run_stopped_msg(run_id)
+        message = evolve(message, runlog=mdl.RunLog(lines=self._marks))
         if self.archive_bytes:
             archive = self.rng.randbytes(self.archive_bytes // 2).hex()
             message = evolve(message, archive=archive, archive_filename="run.csv")

@@ -87,6 +87,10 @@ class Processes:
         self._things += 1
         return self._things
 
+    def note_size(self, size: int) -> None:
+        """Note that an engine may make an event of so many bytes."""
+        self.largest_bytes = max(self.largest_bytes, 2000 + size)
+
     # From start to end
 
     async def keep_one(self) -> None:

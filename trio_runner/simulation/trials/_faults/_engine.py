@@ -5,9 +5,12 @@ from random import Random
 import trio
 
 from trio_runner._runner import EngineRunner
-from trio_runner.simulation.trials._busy import BusyEngine
+from trio_runner.simulation.trials._busy import MARKS_MAX, BusyEngine
 from trio_runner.simulation.trials._faults._known import draw, fault, for_a_while
 from trio_runner.simulation.trials._world import World
+
+LINE_BYTES = 200
+"""A line of the run log has at the most."""
 
 
 @fault
@@ -29,7 +32,7 @@ async def big_archive(world: World, rng: Random) -> None:
     """End a run of which much is archived, as much as the usual line carries in 5 s at the most."""
     most = min(5e6, 5 * world.usual.bytes_per_s)
     size = int(draw(rng, 1e4, most))
-    world.processes.largest_bytes = max(world.processes.largest_bytes, size)
+    world.processes.note_size(size)
 
     def end_run(engine: BusyEngine, runner: EngineRunner) -> None:
         if engine.run_id is None:
@@ -40,6 +43,27 @@ async def big_archive(world: World, rng: Random) -> None:
     with world.trouble():
         world.processes.with_engine(end_run)
         await for_a_while(rng, 20)
+
+
+@fault
+async def long_run_log(world: World, rng: Random) -> None:
+    """Let the run log grow by many lines, and be short again."""
+    lines = int(draw(rng, 50, 1000))
+    world.processes.note_size(LINE_BYTES * lines)
+
+    def grow(engine: BusyEngine, runner: EngineRunner) -> None:
+        engine.marks_max = lines
+        for _ in range(lines):
+            engine.mark()
+
+    with world.trouble():
+        engines = world.processes.with_engine(grow)
+        try:
+            await for_a_while(rng, 20)
+        finally:
+            for engine in engines:
+                engine.marks_max = MARKS_MAX
+                engine.mark()
 
 
 @fault
