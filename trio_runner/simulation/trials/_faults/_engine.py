@@ -67,6 +67,15 @@ async def long_run_log(world: World, rng: Random) -> None:
 
 
 @fault
+async def noisy_log(world: World, rng: Random) -> None:
+    """Let the engine log errors faster than it is sampled."""
+    with trio.move_on_after(draw(rng, 1, 60)):
+        while True:
+            world.processes.with_engine(lambda engine, _: engine.log_error())
+            await trio.sleep(0.1)
+
+
+@fault
 async def tag_storm(world: World, rng: Random) -> None:
     """Let every sample have many tags."""
     size = rng.randint(5, 100)
