@@ -1,6 +1,6 @@
 """An engine that is busy: events from many tasks, runs that come and go, storms of tags."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import TypeVar
 
@@ -47,6 +47,8 @@ class BusyEngine(PlainEngine):
     archive_bytes: int = 0
     """The size of what is archived of the next run that ends."""
     commands: int = field(default=0, init=False)
+    mood: Callable[[], Awaitable[None]] | None = field(default=None, init=False)
+    """What a command is carried out like; at first it is done at once."""
     _errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
     _marks: list[mdl.RunLogLine] = field(factory=list, init=False)
 
@@ -171,5 +173,7 @@ class BusyEngine(PlainEngine):
     # Commands
 
     async def inject_code(self, pcode: str) -> None:
-        """Count the command."""
+        """Count the command, and carry it out in the mood that the engine is in."""
         self.commands += 1
+        if self.mood is not None:
+            await self.mood()

@@ -5,6 +5,7 @@ from random import Random
 import trio
 
 from trio_runner._runner import EngineRunner
+from trio_runner.protocol import aggregator_messages as am
 from trio_runner.simulation.trials._busy import MARKS_MAX, BusyEngine
 from trio_runner.simulation.trials._faults._known import draw, fault, for_a_while
 from trio_runner.simulation.trials._world import World
@@ -92,6 +93,44 @@ async def bug(world: World, rng: Random) -> None:
     """Let the engine's message builder raise; the process ends and is started again."""
     world.processes.with_engine(lambda engine, _: setattr(engine, "has_bug", True))
     await trio.sleep(1)
+
+
+async def _slow() -> None:
+    await trio.sleep(8)
+
+
+async def _failing() -> None:
+    raise ValueError("a command handler with a bug")
+
+
+async def _failing_late() -> None:
+    await trio.sleep(1)
+    raise ValueError("a command handler with a bug that shows late")
+
+
+async def _failing_in_its_cleanup() -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise ValueError("a command handler with a bug in its clean-up")
+
+
+MOODS = (_slow, _failing, _failing_late, _failing_in_its_cleanup)
+"""How a command may be carried out."""
+
+
+@fault
+async def bad_handlers(world: World, rng: Random) -> None:
+    """Let the engine's command handlers be slow or raise, also while they are cancelled."""
+    mood = rng.choice(MOODS)
+    engines = world.processes.with_engine(lambda engine, _: setattr(engine, "mood", mood))
+    try:
+        for _ in range(rng.randint(1, 6)):
+            await world.callers.call(am.InjectCodeMsg(pcode="Mark: A"))
+            await for_a_while(rng, 10)
+    finally:
+        for engine in engines:
+            engine.mood = None
 
 
 @fault
