@@ -14,6 +14,7 @@ LAYERS = {
     "_errors": 0,
     "_backoff": 0,
     "_groups": 0,
+    "_printable": 0,
     "_say_once": 0,
     "_states": 0,
     "_timing": 0,

@@ -17,13 +17,15 @@ from trio_runner._errors import (
     NetworkError,
     NotAnAggregator,
 )
+from trio_runner._printable import printable
 from trio_runner._timing import Timing
 from trio_runner.net._address import USER_AGENT, Address
+from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import OFFER, Deflating
+from trio_runner.net._framed import FramedStream
 from trio_runner.net._interfaces import Session
 from trio_runner.net._registration import GATEWAY_STATUS, no_aggregator_behind, register
-from trio_runner.net._session import FRAME_BYTES_MAX, Dispatch, RpcSession
-from trio_runner.net._together import Gathering
+from trio_runner.net._session import FRAME_BYTES_MAX, RpcSession
 from trio_runner.protocol import engine_messages as em
 
 QUEUE_MAX = 64
@@ -90,19 +92,19 @@ class _Link:
         """Dial, and run the session until it ends."""
         with trio.CancelScope() as wire, trio.fail_after(self._timing.dial_s) as patience:
             engine_id = await register(self._address, registration)
-            stream = Gathering(await self._address.open())
+            stream = FramedStream(await self._address.open())
             deflating = Deflating(stream)
             try:
                 async with trio.open_nursery() as nursery:
                     websocket = await _upgrade(nursery, deflating, self._address)
                     session = RpcSession(
-                        websocket,
-                        engine_id,
-                        self._timing,
-                        dispatch,
-                        nursery.cancel_scope.cancel,
-                        stream,
-                        deflating.is_on,
+                        websocket=websocket,
+                        engine_id=engine_id,
+                        timing=self._timing,
+                        dispatch=dispatch,
+                        cut=nursery.cancel_scope.cancel,
+                        stream=stream,
+                        deflates=deflating.is_on,
                     )
                     nursery.start_soon(session.run)
                     await session.ready()
@@ -214,7 +216,8 @@ def _why_no_link(failure: BaseException, address: Address, timing: Timing) -> Ne
         failure, wsproto.utilities.ProtocolError | h11.ProtocolError | UnicodeDecodeError
     ):
         return NotAnAggregator(
-            f"What answers at {address} does not speak websocket: {failure}. Check host and port."
+            f"What answers at {address} does not speak websocket:"
+            f" {printable(str(failure))}. Check host and port."
         )
     if isinstance(failure, socket.gaierror | UnicodeError):
         return AggregatorUnreachable(f"The host {address.host} is unknown. Is its name right?")

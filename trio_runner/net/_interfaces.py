@@ -61,3 +61,10 @@ class Dialer(Protocol):
         Raises DialError if no link comes about within `timing.dial_s`, LinkLost when it ends other
         than by our close.
         """
+
+    async def end_commands(self) -> None:
+        """Cancel the aggregator's commands that are still being carried out.
+
+        They live outside the links and the runner's tasks. Wait for them 1 s at most: one that
+        cannot be cancelled is left behind, and told of in the log.
+        """

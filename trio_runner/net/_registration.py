@@ -21,6 +21,7 @@ from trio_runner._errors import (
     SecretRefused,
     VersionRefused,
 )
+from trio_runner._printable import printable
 from trio_runner.net._address import USER_AGENT, Address
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
@@ -51,7 +52,7 @@ async def register(address: Address, message: em.RegisterEngineMsg) -> str:
                 "The aggregator at %s is of version %s, this engine of %s: ignored, as it was told"
                 " to. Install the same version on both sides.",
                 address,
-                reply.aggregator_build_number,
+                printable(reply.aggregator_build_number),
                 message.engine_version,
             )
         return reply.engine_id
@@ -90,7 +91,7 @@ def _refusal(
             " aggregator was started with."
         )
     if reply.version_match is False:
-        wanted = reply.aggregator_build_number
+        wanted = printable(reply.aggregator_build_number)
         return VersionRefused(
             f"The aggregator at {address} wants engines of version {wanted}, this one is"
             f" {message.engine_version}. Install that version, or let this engine ignore the"
@@ -99,10 +100,10 @@ def _refusal(
         )
     if reply.success:
         return NotAnAggregator(f"The aggregator at {address} gave this engine no id.")
+    name = printable(reply.engine_id or message.uod_name)
     return AlreadyConnected(
-        f"The aggregator at {address} still holds a connection of engine"
-        f" {reply.engine_id or message.uod_name}. If no other engine of that name runs, it will"
-        " drop the old connection within 40 s."
+        f"The aggregator at {address} still holds a connection of engine {name}. If no other engine"
+        " of that name runs, it will drop the old connection within 40 s."
     )
 
 

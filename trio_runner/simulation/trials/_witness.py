@@ -40,6 +40,10 @@ class Witness:
                 if self.is_on:
                     self.oracle.close_link(link)
 
+    async def end_commands(self) -> None:
+        """See `trio_runner.Dialer`."""
+        await self.dialer.end_commands()
+
     def note(self, what: str) -> None:
         """Add a line to the trace."""
         if self.is_on:
