@@ -9,9 +9,9 @@ import trio
 import trio.testing
 from attrs import define, evolve, field
 
+from tests.helpers.unit import Middle, Unit
 from tests.runner.test_crash import in_place
 from tests.test_outbox import LINE
-from tests.unit import Middle, Unit
 from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl

@@ -206,7 +206,9 @@ class Sender:
         if head.is_notice and (self._notices or self._outbox.has_aside):
             self._outbox.let_pass()
             return True
-        alone = head.is_run_event or head.tries >= SUSPECT_TRIES
+        # What has failed goes alone too: a sample behind newer ones would not be stored.
+        suspect = head.failures > 0 or head.tries >= SUSPECT_TRIES
+        alone = head.is_run_event or suspect
         if not self._may_send(head, alone=alone) or self._has_to_wait(self._due_at(head)):
             return False
         self._send_entry(self._outbox.take(), alone=alone)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.cli.command import Command, ran, running
+from tests.helpers.command import Command, ran, running
 from trio_runner import DurableOutbox
 from trio_runner.bridge import Arguments, parse
 from trio_runner.protocol import SuccessMessage

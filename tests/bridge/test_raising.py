@@ -12,7 +12,7 @@ from attrs import evolve
 from openpectus.engine.engine_message_builder import EngineMessageBuilder
 from openpectus.protocol import models as package_models
 
-from tests.unit import Middle
+from tests.helpers.unit import Middle
 from trio_runner import EngineDispatcher, EngineRunner, PlainEngine
 from trio_runner.bridge import OPENPECTUS_VERSION
 from trio_runner.protocol import engine_messages as em

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.cli.command import running
+from tests.helpers.command import running
 from tests.interop._aggregator import RealAggregator, eventually
 from tests.interop._browser import open_browser
 from tests.interop._unit import CONNECT_S, open_api

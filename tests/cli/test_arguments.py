@@ -9,11 +9,10 @@ from typing import TextIO
 import pytest
 import trio
 
+from tests.helpers.command import COMMAND, ran
 from trio_runner import DurableOutbox
 from trio_runner import _cli as cli
 from trio_runner._cli import main
-
-from .command import COMMAND, ran
 
 
 @pytest.mark.parametrize(

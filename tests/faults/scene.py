@@ -15,7 +15,7 @@ import trio
 from attrs import define, field
 
 from tests.faults.proxy import Proxy
-from tests.unit import Unit, wall_clock
+from tests.helpers.unit import Unit, wall_clock
 from trio_runner import EngineDispatcher, EngineRunner, MemoryOutbox
 from trio_runner._outbox import Entry
 from trio_runner.protocol import aggregator_messages as am

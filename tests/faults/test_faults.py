@@ -14,7 +14,7 @@ from attrs import evolve
 
 from tests.faults.cases import CASES, STILL_HELD, Case
 from tests.faults.scene import RUN, STEADY, Scene, scene, warnings
-from tests.together import Outcomes, chosen
+from tests.helpers.waiting_cases import Outcomes, chosen
 from trio_runner.protocol import messages as m
 
 # All cases are played by the first test.

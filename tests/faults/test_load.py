@@ -11,7 +11,7 @@ import trio.testing
 from attrs import define, evolve, field
 
 from tests.faults.scene import Scene, scene
-from tests.unit import Unit, wall_clock
+from tests.helpers.unit import Unit, wall_clock
 from trio_runner import EngineDispatcher, EngineRunner
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m

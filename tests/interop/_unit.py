@@ -52,7 +52,7 @@ class NotingEngine(SimulatedEngine):
 
 
 @frozen
-class Unit:
+class RunningUnit:
     """An engine with its runner, and what people see of it at the aggregator."""
 
     engine: NotingEngine
@@ -61,7 +61,7 @@ class Unit:
 
 
 @asynccontextmanager
-async def running_unit(aggregator: RealAggregator, name: str) -> AsyncIterator[Unit]:
+async def running_unit(aggregator: RealAggregator, name: str) -> AsyncIterator[RunningUnit]:
     """Run an engine of this name, listed as ready at the aggregator."""
     engine = NotingEngine(name=name, seed=1)
     dispatcher = EngineDispatcher("127.0.0.1", aggregator.port, handlers=engine)
@@ -71,7 +71,7 @@ async def running_unit(aggregator: RealAggregator, name: str) -> AsyncIterator[U
         await nursery.start(runner.run)
         await eventually(api.state, lambda state: state == "ready", within_s=CONNECT_S)
         await eventually(api.process_values, bool)
-        yield Unit(engine, runner, api)
+        yield RunningUnit(engine, runner, api)
         await runner.shutdown()
         nursery.cancel_scope.cancel()
 

@@ -7,9 +7,10 @@ from typing import NoReturn
 
 import pytest
 
+from tests.helpers.install import Unavailable, aggregator_command
+
 from ._aggregator import RealAggregator
 from ._browser import CHROMIUM, HOW_TO_GET_IT
-from ._install import Unavailable, aggregator_command
 
 REQUIRE_VARIABLE = "TRIO_RUNNER_REQUIRE_INTEROP"
 

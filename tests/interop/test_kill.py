@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import running
+from tests.helpers.command import running
 
 from ._aggregator import RealAggregator, eventually
 from ._unit import CONNECT_S, open_api

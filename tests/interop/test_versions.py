@@ -16,10 +16,10 @@ import pytest
 import trio
 from attrs import frozen
 
-from tests.cli.command import Command, running
+from tests.helpers.command import Command, running
+from tests.helpers.install import Unavailable, both_of_version
 
 from ._aggregator import Api, RealAggregator, eventually
-from ._install import Unavailable, both_of_version
 from ._releases import releases
 from ._unit import CONNECT_S, open_api
 from .conftest import go_without

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from attrs import define, field
 
-from ._install import find_python
+from tests.helpers.install import find_python
+
 from ._releases import RELEASES, VARIABLE
 
 TESTS = Path(__file__).with_name("test_versions.py")

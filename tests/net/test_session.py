@@ -9,8 +9,8 @@ import trio
 import wsproto.events as ws
 from trio.testing import MockClock, lockstep_stream_pair
 
+from tests.helpers.unit import Unit
 from tests.net.peer import BODY, Peer, PeerGone, Script, linked, register, scripted
-from tests.unit import Unit
 from trio_runner import CommandError, LinkLost, Timing
 from trio_runner.protocol import (
     DISPATCH,

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trustme
 
-from tests.unit import Unit
+from tests.helpers.unit import Unit
 from trio_runner import AggregatorUnreachable, DialError, EngineDispatcher, NotAnAggregator, Timing
 from trio_runner.net import Session
 from trio_runner.simulation import Aggregator

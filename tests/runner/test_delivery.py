@@ -8,7 +8,7 @@ import trio
 import trio.testing
 from attrs import evolve, field, frozen
 
-from tests.unit import EPOCH, Named, Unit, World, world
+from tests.helpers.unit import EPOCH, Named, Unit, World, world
 from trio_runner import MemoryOutbox, RunStateChange
 from trio_runner._errors import LinkLost
 from trio_runner._publish import Doorbell

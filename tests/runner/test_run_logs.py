@@ -5,7 +5,7 @@ import trio
 import trio.testing
 from attrs import define, field
 
-from tests.unit import Unit
+from tests.helpers.unit import Unit
 from trio_runner import MemoryOutbox, Timing
 from trio_runner._intake import Intake
 from trio_runner._ticker import Ticker
