@@ -12,9 +12,9 @@ import pytest
 import trio
 from attrs import define, field
 
+from tests.helpers.unit import Unit
 from tests.test_outbox import UNIT, event, sample
 from tests.test_outbox_sqlite import numbers, rows
-from tests.unit import Unit
 from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner, OutboxClosed, OutboxInUse
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import Aggregator

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
+from tests.helpers.unit import Middle, Unit, wall_clock
 from tests.net.peer import BODY, Peer, linked, register
-from tests.unit import Middle, Unit, wall_clock
 from trio_runner import EngineDispatcher, EngineRunner, LinkLost
 from trio_runner.net._framed import PIECE, FramedStream
 from trio_runner.protocol import encode_body, pack
@@ -108,7 +108,8 @@ async def test_a_peer_that_takes_no_more_of_a_large_message_is_noticed_in_ten_se
             link.session.send(1, large(), lambda _: None)
             await trio.sleep(17)
             (wire,) = network.wires
-            wire.up.is_stalled = wire.down.is_stalled = True
+            wire.up.stall()
+            wire.down.stall()
             start = trio.current_time()
             failure = await link.lost()
             assert 5 < link.ended_s - start <= 10
