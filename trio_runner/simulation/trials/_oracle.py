@@ -125,6 +125,8 @@ class Oracle(Ledger):
     def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has started, with what is in its outbox."""
         super().begin_life(durable=durable, outbox=outbox)
+        if outbox.waiting:
+            self._latest = (None, None)  # a sample may be among what waits
         self._state, self._link, self._offline_s = "Started", None, OFFLINE_S
         self._last_sample = self._state_since = trio.current_time()
         self._failures.clear()

@@ -27,6 +27,12 @@ An aggregator at work on an archive ends the link itself, when somebody presses 
 that can happen to several tries in a row.
 """
 
+AGE_S = 5.0
+"""How old the newest value may be besides its way (s)."""
+
+SETTLED_S = 10.0
+"""So long after the last thing that stood in the way (s)."""
+
 ROUNDING_S = 1e-6
 
 
@@ -40,6 +46,11 @@ class Stored:
     """The engine's data-log interval (s)."""
     _samples: dict[str, list[tuple[float, int]]] = field(factory=dict, init=False)
     """The time on the wall clock (s) and the value of each sample, by its run."""
+    _made_at: dict[int, float] = field(factory=dict, init=False)
+    """When each value was made that the aggregator has not got (s)."""
+    _newest_made_at: float = field(default=-math.inf, init=False)
+    """When the newest was made that it has got (s)."""
+    _quiet_since: float = field(default=0.0, init=False)
     _doubtful: set[str] = field(factory=set, init=False)
     """Runs that the aggregator may have taken for others, through no fault of ours."""
     _offset_s: float = field(default=math.nan, init=False)
@@ -50,6 +61,7 @@ class Stored:
         if not isinstance(message, em.TagsUpdatedMsg):
             return
         tag = message.tags[0]
+        self._made_at[int(str(tag.value))] = trio.current_time()
         offset_s = tag.tick_time - trio.current_time()
         # Behind a jump back nothing is newer than what is stored.
         self._clock_has_jumped |= abs(offset_s - self._offset_s) > ROUNDING_S
@@ -58,11 +70,26 @@ class Stored:
             samples = self._samples.setdefault(run_id, [])
             samples.append((tag.tick_time, int(str(tag.value))))
 
-    def receive(self, message: em.EngineMessage) -> None:
-        """Note what the aggregator has got."""
+    def receive(self, message: em.EngineMessage, refused: str | None) -> None:
+        """Note what the aggregator has got, and whether it had an effect."""
+        if isinstance(message, em.TagsUpdatedMsg) and refused is None:
+            made_at = self._made_at.pop(int(str(message.tags[0].value)), -math.inf)
+            self._newest_made_at = max(self._newest_made_at, made_at)
         run_id = getattr(message, "run_id", None)
         if self.oracle.taint and run_id is not None:
             self._doubtful.add(run_id)
+
+    # At any time
+
+    def check_second(self, *, is_quiet: bool, way_s: float) -> None:
+        """Check that the newest value is young, when for a while nothing has stood in its way."""
+        now = trio.current_time()
+        if not is_quiet:
+            self._quiet_since = now
+        if now - self._quiet_since >= SETTLED_S:
+            age_s = now - self._newest_made_at
+            young = age_s <= AGE_S + way_s
+            self.oracle.expect(young, f"the newest value at the aggregator is {age_s:.1f} s old")
 
     # At the end
 

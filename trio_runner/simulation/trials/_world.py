@@ -32,6 +32,11 @@ Fault = Callable[["World", Random], Awaitable[None]]
 Answer = Callable[[], MessageBase | None]
 """An answer in place of handling a message, or None to handle it."""
 
+
+def handle_it() -> None:
+    """Answer nothing in place of handling a message."""
+
+
 ENGINE_ID = "host_Unit"
 """Under which the aggregator knows the engine."""
 
@@ -53,7 +58,7 @@ class _Recorder(Aggregator):
     ) -> None:
         self.oracle.receive(message, connection.number, refused)
         self.oracle.check_line(message.sequence_number, self.way_s(), self.handling_time_s)
-        self.stored.receive(message)
+        self.stored.receive(message, refused)
 
 
 @define(eq=False)
@@ -75,7 +80,7 @@ class World:
     disk: SimulatedDisk | None = field(init=False)
     processes: Processes = field(init=False)
     callers: Callers = field(init=False)
-    answer: Answer = field(default=lambda: None, init=False)
+    answer: Answer = field(default=handle_it, init=False)
     """What the aggregator answers instead of handling an event or a sample."""
     answers: dict[type[em.EngineMessage], list[Answer]] = field(factory=dict, init=False)
     """The same for each kind of messages, states too."""
@@ -167,6 +172,16 @@ class World:
             if process is not None:
                 largest = self.processes.largest_bytes + 150 * process.engine.storm
                 self.oracle.check_second(process.outbox.statistics(), self.usual.bytes_max, largest)
+            way_s = self.network.latency_s + self.network.jitter_s
+            self.aggregator.stored.check_second(is_quiet=self._is_quiet, way_s=way_s)
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether the link is in steady state and nothing keeps samples from arriving."""
+        process = self.processes.now
+        is_steady = process is not None and process.runner.state in ("Connected", "Reconnected")
+        answers = self.answer is handle_it and not any(self.answers.values())
+        return is_steady and answers and self.callers.is_calm and not self.oracle.taint
 
     def trouble(self) -> AbstractContextManager[None]:
         """Mark a time in which an answer to the aggregator may be late through no fault of ours."""

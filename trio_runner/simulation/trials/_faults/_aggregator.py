@@ -8,7 +8,7 @@ from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.simulation.stand_ins._aggregator import HANDLED
 from trio_runner.simulation.trials._faults._known import fault, for_a_while
-from trio_runner.simulation.trials._world import ENGINE_ID, World
+from trio_runner.simulation.trials._world import ENGINE_ID, World, handle_it
 
 FAILED = ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
 """What is said when a handler raises."""
@@ -94,7 +94,7 @@ async def _answer_with(world: World, rng: Random, answer: MessageBase) -> None:
     try:
         await for_a_while(rng, 5)
     finally:
-        world.answer = lambda: None
+        world.answer = handle_it
 
 
 @fault

@@ -124,11 +124,13 @@ async def bad_handlers(world: World, rng: Random) -> None:
     """Let the engine's command handlers be slow or raise, also while they are cancelled."""
     mood = rng.choice(MOODS)
     engines = world.processes.with_engine(lambda engine, _: setattr(engine, "mood", mood))
+    world.callers.slow_handlers += 1
     try:
         for _ in range(rng.randint(1, 6)):
             await world.callers.call(am.InjectCodeMsg(pcode="Mark: A"))
             await for_a_while(rng, 10)
     finally:
+        world.callers.slow_handlers -= 1
         for engine in engines:
             engine.mood = None
 
