@@ -124,7 +124,10 @@ class RpcSession:
         """See `Session.aclose`."""
         self.is_ending = True
         try:
-            with trio.move_on_after(CLOSE_S), suppress(trio.BrokenResourceError):
+            with (
+                trio.move_on_after(CLOSE_S),
+                suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+            ):
                 await self._stream.flush()
                 await self._websocket.aclose()
         finally:
