@@ -27,6 +27,7 @@ from trio_runner._outbox_sqlite._facts import (
     KEPT_STATES,
     NUMBERS_LOST,
     KnownFacts,
+    check,
     is_renamed,
     run_behind,
     run_of,
@@ -414,6 +415,7 @@ class DurableOutbox(Outbox):
         last = max((e.sequence_number for e in contents.entries + contents.spoilt), default=0)
         facts = contents.facts
         try:
+            check(facts)
             self._restore_facts(facts)
             self.run_id = run_behind(contents.entries, self.open_run)
         except (zlib.error, DecodeError, TypeError, ValueError) as error:

@@ -88,6 +88,20 @@ class KnownFacts:
             self._states_due_at = now + size / STATES_BYTES_S
 
 
+def check(facts: Mapping[str, Fact]) -> None:
+    """Raise ValueError if facts of a file are not of their types, or lack the numbers."""
+    run = [facts.get(f"open_run_{what}") for what in ("number", "body", "taken_at")]
+    types = tuple(map(type, run))
+    is_whole = (
+        (not facts or isinstance(facts.get("numbers"), int))
+        and isinstance(facts.get("unit"), str | None)
+        and types in ((int, bytes, float), (type(None),) * 3)
+        and all(isinstance(facts.get(name), bytes | None) for name in KEPT_STATES)
+    )
+    if not is_whole:
+        raise ValueError("its facts are not whole")
+
+
 def stored(facts: Mapping[str, Fact]) -> dict[str, Fact]:
     """Return facts as the file has them, the long ones packed."""
     return {
