@@ -44,11 +44,12 @@ class Intake:
         with self._lock:
             if isinstance(message, em.TagsUpdatedMsg) and message.run_id is None:
                 message = evolve(message, run_id=self.run_id)
-            self._outbox.put(message)
+            event = self._outbox.enter(message)
             if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
                 self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
                 self._runs += 1
                 self._run_log_due = -math.inf
+        self._outbox.secure(event)  # which may wait for a disk: the ticker must not wait for us
 
     @property
     def samples_waiting(self) -> int:

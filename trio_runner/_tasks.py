@@ -26,7 +26,8 @@ Who may cancel whom, in this order, and what a cancellation leaves behind:
    from the root, not from its link, and has `flush_s`. Then it cuts the session, and the
    cancellation goes on to the root.
 4. The connector's end cancels the committer, which is shielded until then: the power may fail in
-   the last flush. A commit that has begun is finished.
+   the last flush. A commit that has begun is not waited for: it goes on in its thread, which is
+   left behind if the disk hangs. One more is tried at the end.
 5. The aggregator's commands are carried out outside of this tree, since nobody can promise that an
    engine's handler ends. When the root has ended they are cancelled and waited for, 1 s at most.
 """
@@ -66,9 +67,14 @@ REMIND_S = 3600
 """A refused registration is waited for; what a person must do about it is said so often (s)."""
 
 END_S = 1
-"""What the callbacks of the last two changes of state may take (s), besides the flush."""
+"""What each of the last steps may take (s), besides the flush: two changes of state, a commit."""
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
+
+
+async def offload_to_thread(work: Callable[[], None]) -> None:
+    """Do what may wait for a disk in a thread; if cancelled, the thread goes on, unheard."""
+    await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 @frozen
@@ -100,6 +106,7 @@ class Tree:
     _on_steady: Callable[[], Awaitable[None]]
     intake: Intake = field(init=False)
     bell: Doorbell = field(factory=Doorbell, init=False)
+    _commit_bell: Doorbell = field(factory=Doorbell, init=False)
     connector: "Connector" = field(init=False)
     _ticker: Ticker = field(init=False)
     _committing: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True), init=False)
@@ -130,6 +137,7 @@ class Tree:
                 root.start_soon(self._ticker.run, name="ticker")
                 root.start_soon(self._connect, name="connector")
                 if self._outbox.is_durable:
+                    self._outbox.commit_wanted = self._commit_bell.from_any_thread()
                     root.start_soon(self._keep_committing, name="committer")
                 started()
         finally:
@@ -142,10 +150,16 @@ class Tree:
             self._committing.cancel()
 
     async def _keep_committing(self) -> None:
+        """Commit every `COMMIT_S`, and when something waits for it; then let the sender look."""
+        due_at = trio.current_time() + COMMIT_S
         with self._committing:
             while True:
-                await trio.sleep(COMMIT_S)
+                with trio.move_on_at(due_at) as waiting:
+                    await self._commit_bell.wait()
+                if waiting.cancelled_caught:
+                    due_at = trio.current_time() + COMMIT_S
                 await self._offload(self._outbox.commit)
+                self.bell.ring()
 
     async def _end(self) -> None:
         """Go to ShutdownComplete, whatever callbacks and handlers do."""
@@ -157,7 +171,8 @@ class Tree:
         finally:
             try:
                 if self._outbox.is_durable:
-                    with trio.move_on_after(self._timing.flush_s, shield=True):
+                    self._outbox.commit_wanted = None
+                    with trio.move_on_after(END_S, shield=True):
                         await self._offload(self._outbox.commit)
                 if len(self._outbox):
                     logger.warning("Stopped; messages not delivered: %d", len(self._outbox))

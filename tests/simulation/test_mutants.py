@@ -350,15 +350,14 @@ def cut_off_the_oldest(to: pytest.MonkeyPatch) -> None:
 @mutant("are lost|never arrived|with 0 messages waiting|not delivered")
 def lose_an_event_now_and_then(to: pytest.MonkeyPatch) -> None:
     """Lose every fifth notification on its way into an outbox in memory."""
-    put, events = _outbox.Outbox.put, [0]
+    enter, events = _outbox.Outbox.enter, [0]
 
-    def put_most(self: _outbox.Outbox, message: em.EngineMessage) -> None:
+    def enter_most(self: _outbox.Outbox, message: em.EngineMessage) -> _outbox.Entry | None:
         events[0] += isinstance(message, em.WebPushNotificationMsg)
         lost = isinstance(message, em.WebPushNotificationMsg) and not events[0] % 5
-        if not lost or self.is_durable:
-            put(self, message)
+        return enter(self, message) if not lost or self.is_durable else None
 
-    to.setattr(_outbox.Outbox, "put", put_most)
+    to.setattr(_outbox.Outbox, "enter", enter_most)
 
 
 @mutant("over its bound", seed=7)
@@ -430,18 +429,7 @@ def do_not_sync(to: pytest.MonkeyPatch) -> None:
 )
 def say_queued_before_it_is_on_disk(to: pytest.MonkeyPatch) -> None:
     """Write an event with the samples, half a second later."""
-    put, commit = DurableOutbox.put, DurableOutbox.commit
-    putting: list[bool] = []
-
-    def put_lightly(self: DurableOutbox, message: em.EngineMessage) -> None:
-        putting.append(True)
-        try:
-            put(self, message)
-        finally:
-            putting.pop()
-
-    to.setattr(DurableOutbox, "put", put_lightly)
-    to.setattr(DurableOutbox, "commit", lambda self: None if putting else commit(self))
+    to.setattr(DurableOutbox, "secure", _outbox.Outbox.secure)
 
 
 @mutant("was answered|never arrived|was not sent", seed=4)
@@ -473,15 +461,15 @@ def use_numbers_twice(to: pytest.MonkeyPatch) -> None:
 @mutant("refused")
 def forget_the_run(to: pytest.MonkeyPatch) -> None:
     """Stamp no sample with its run."""
-    put = _outbox.Outbox.put
+    enter = _outbox.Outbox.enter
 
-    def without_run(self: _outbox.Outbox, message: em.EngineMessage) -> None:
-        put(
+    def without_run(self: _outbox.Outbox, message: em.EngineMessage) -> _outbox.Entry | None:
+        return enter(
             self,
             evolve(message, run_id=None) if isinstance(message, em.TagsUpdatedMsg) else message,
         )
 
-    to.setattr(_outbox.Outbox, "put", without_run)
+    to.setattr(_outbox.Outbox, "enter", without_run)
 
 
 @mutant("no sample")
@@ -528,14 +516,14 @@ def ignore_the_data_log_interval(to: pytest.MonkeyPatch) -> None:
 @mutant("never arrived|are lost")
 def lose_a_sample_now_and_then(to: pytest.MonkeyPatch) -> None:
     """Lose every fiftieth sample on its way into the outbox."""
-    put, samples = _outbox.Outbox.put, [0]
+    enter, samples = _outbox.Outbox.enter, [0]
 
-    def put_most(self: _outbox.Outbox, message: em.EngineMessage) -> None:
+    def enter_most(self: _outbox.Outbox, message: em.EngineMessage) -> _outbox.Entry | None:
         samples[0] += isinstance(message, em.TagsUpdatedMsg)
-        if samples[0] % 50 or not isinstance(message, em.TagsUpdatedMsg):
-            put(self, message)
+        is_lost = isinstance(message, em.TagsUpdatedMsg) and not samples[0] % 50
+        return None if is_lost else enter(self, message)
 
-    to.setattr(_outbox.Outbox, "put", put_most)
+    to.setattr(_outbox.Outbox, "enter", enter_most)
 
 
 @mutant("was not sent|shown", seed=20)

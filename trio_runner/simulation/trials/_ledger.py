@@ -163,8 +163,9 @@ class Ledger:
             self._check_loss(outbox)
         if durable or outbox.waiting:
             self._excuse(since, events=not durable or outbox.degraded is not None)
-        if how == "torn" and self.made:
-            self.excused.add(self.made[-1])
+        if not in_order:
+            # Trio's thread does not wait for the disk: what it put in just now may not be on it.
+            self.excused.update(key for key in self.made if self._made_at[key] >= now)
         if not durable or outbox.degraded is not None:
             # The beginning or the end of a run may be lost with it, or come once more.
             self.taint = True
