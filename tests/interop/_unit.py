@@ -16,6 +16,9 @@ from ._aggregator import Api, RealAggregator, eventually
 
 CONNECT_S = 15.0
 
+ON_DISK_S = 10.0
+"""Until a run log of some lines is on the disk (s): 4 kB of it are written a second."""
+
 
 @define(eq=False, kw_only=True)
 class NotingEngine(SimulatedEngine):
