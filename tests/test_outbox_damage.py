@@ -75,7 +75,7 @@ def contents(path: Path) -> tuple[Contents, int]:
         )
         number = outbox.next_number()
         outbox.put(event("new"))
-    aside = [(a.sequence_number, a.kind) for a in summarize(path).set_aside]
+    aside = [a.sequence_number for a in summarize(path).set_aside]
     return (*found, aside), number
 
 

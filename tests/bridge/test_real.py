@@ -32,6 +32,9 @@ OUTAGE_S = 6.0
 # stores what is more than 1 s newer than the last: 2 s, and 0.5 s for two busy processors.
 GAP_S_MAX = 2.5
 
+ON_DISK_S = 10.0
+"""Until a run log of some lines, with all their values, is on the disk: it takes 4 kB a second."""
+
 
 def uod_named(folder: Path, name: str) -> str:
     """Return the path of a UOD like the demo unit's that logs every second."""
@@ -94,7 +97,7 @@ async def test_a_killed_engine_closes_its_run_when_it_is_back(
             await api.set_method(*METHOD)
             await api.press("Start")
             await eventually(lambda: api.of_unit("run_log"), lambda log: len(log["lines"]) >= 4)
-            await trio.sleep(1)  # until the run log is on the disk
+            await trio.sleep(ON_DISK_S)
             command.send(signal.SIGKILL)
         assert command.code == -signal.SIGKILL
         await eventually(api.state, lambda state: state == "not_online")

@@ -97,15 +97,19 @@ async def test_an_answer_is_due_ten_seconds_after_the_last_byte_has_left(
     assert str(failure) == "The aggregator did not answer a message within 10 s."
 
 
+@pytest.mark.parametrize("patience", [1, 3])
 async def test_a_peer_that_takes_no_more_of_a_large_message_is_noticed_in_ten_seconds(
-    autojump_clock: MockClock,
+    patience: int, autojump_clock: MockClock
 ) -> None:
-    """No byte moves: 5 s to the next ping at the most, and 5 s for its pong."""
+    """No byte moves: 5 s to the next ping at the most, and 5 s for its pong.
+
+    Patience is for an answer, and has no part in it.
+    """
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:
         network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
         async with linked(open_stream=network.open_stream) as link:
-            link.session.send(1, large(), lambda _: None)
+            link.session.send(1, large(), lambda _: None, patience=patience)
             await trio.sleep(17)
             (wire,) = network.wires
             wire.up.stall()

@@ -356,7 +356,6 @@ async def test_a_stop_closes_the_websocket_in_order(autojump_clock: trio.testing
             "MethodMsg",
             "ControlStateMsg",
             "MethodStateMsg",
-            "QueuedRunLogMsg",
             "RunStartedMsg",
             "WebPushNotificationMsg",
             "RunStoppedMsg",

@@ -311,13 +311,15 @@ class DurableOutbox(Outbox):
     def close(self) -> None:
         """Write what waits and let go of the file; may be called again.
 
-        A disk that hangs is waited for `CLOSE_S` at most, and then the file is left to the thread
-        that hangs; in Trio's thread it is waited for, unless the runner has found that it hangs.
+        A disk that hangs is waited for `CLOSE_S` at most; then the file is left to the thread that
+        hangs. So does the thread that calls it: Trio's should leave it to another.
         """
         if not self._is_open:
             return
-        if in_trio_run():
-            self._close()
+        now = self.clock()
+        self.clock = self._commits.clock = lambda: now  # Trio's has no time for other threads
+        if in_trio_run() and self.connect is not sqlite3.connect:
+            self._close()  # a simulated disk, which hangs in virtual time only
         else:
             thread = threading.Thread(target=self._close, name="outbox", daemon=True)
             thread.start()
@@ -370,8 +372,8 @@ class DurableOutbox(Outbox):
                 self._journal.put_aside = put_aside[-SET_ASIDE_MAX:]
             raise
         with self._lock:
-            for entry in changes.new.values():
-                entry.is_queued = True
+            for number, entry in changes.new.items():
+                entry.is_queued = number not in self._journal.new  # or it has grown meanwhile
             self._unsafe = [event for event in self._unsafe if not event.is_queued]
         self._facts_on_disk = facts
         self._pace_states(changed)

@@ -408,7 +408,8 @@ class Oracle(Ledger):
         if link.has_state_unanswered:
             return  # over a slow link they go out one after the other
         states = {"UodInfoMsg", "MethodMsg", "ControlStateMsg", "MethodStateMsg"}
-        states.add("QueuedRunLogMsg" if run is None else "RunLogMsg")
+        if run is not None:
+            states.add("RunLogMsg")
         untold = sorted(states - link.told)
         self.expect(not untold, f"{', '.join(untold)} was not sent on this link")
         shows = self._shown == (run is not None)
