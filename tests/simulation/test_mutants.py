@@ -407,7 +407,7 @@ def leave_the_run_open_after_a_crash(to: pytest.MonkeyPatch) -> None:
 # The disk
 
 
-@mutant("outbox knows|was answered|never arrived", seed=4)
+@mutant("outbox knows|was answered|never arrived|with the number", seed=4)
 def do_not_sync(to: pytest.MonkeyPatch) -> None:
     """Let a commit be in the computer's memory only when it returns."""
     prepare = _opening._prepare
