@@ -16,6 +16,7 @@ LAYERS = {
     "_groups": 0,
     "_say_once": 0,
     "_states": 0,
+    "_texts": 0,
     "_timing": 0,
     "protocol": 1,
     "_engine": 2,
