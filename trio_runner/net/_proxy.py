@@ -192,13 +192,13 @@ def _is_exempt(host: str, port: int, no_proxy: str, *, is_secure: bool) -> bool:
         scheme, _, name = entry.rpartition("://")
         if scheme not in ("", "all", "https" if is_secure else "http"):
             continue
-        if entry == "*" or _names(name, host, port):
+        if entry == "*" or _names(name, host, port, with_domain=not scheme):
             return True
     return False
 
 
-def _names(entry: str, host: str, port: int) -> bool:
-    """Tell whether an entry of NO_PROXY names a host."""
+def _names(entry: str, host: str, port: int, *, with_domain: bool) -> bool:
+    """Tell whether an entry of NO_PROXY names a host, or a domain that it is in."""
     try:
         return ip_address(host) in ip_network(entry.strip("[]").replace("]/", "/"), strict=False)
     except ValueError:
@@ -211,4 +211,5 @@ def _names(entry: str, host: str, port: int) -> bool:
     if entry.startswith((".", "*.")):
         return host.endswith(entry.lstrip("*"))
     entry = entry.strip("[]")
-    return host == entry or (host.endswith(f".{entry}") and entry != "localhost")
+    with_domain = with_domain and entry != "localhost"
+    return host == entry or (with_domain and host.endswith(f".{entry}"))
