@@ -88,8 +88,10 @@ async def test_redirect_to_elsewhere_says_where(
         (
             '401 X\r\nWWW-Authenticate: Basic realm="x"',
             (
-                f"{HERE} wants a login before it lets anyone to the aggregator (HTTP status 401 for a"
-                " {what}, by Basic). An engine cannot log in: ask who runs it to let /engine-rest and"
+                f"{HERE} wants a login before it lets anyone to the aggregator (HTTP status"
+                " 401 for a"
+                " {what}, by Basic). An engine cannot log in: ask who runs it to let"
+                " /engine-rest and"
                 " /engine-rpc through without."
             ),
         ),

@@ -126,7 +126,8 @@ async def test_registration_and_websocket_go_through_the_proxy(
         (
             ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
             (
-                f"Nothing answers at the proxy {PROXY}: connection refused. Is its address right, and"
+                f"Nothing answers at the proxy {PROXY}: connection refused. Is its address"
+                " right, and"
                 " is it running? --no-proxy does without."
             ),
         ),
@@ -162,7 +163,8 @@ async def test_proxy_out_of_reach_is_named(
             "407 X\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: basic realm=x",
             LOGIN,
             (
-                f"The proxy {PROXY} did not take the login of user ali (HTTP status 407). Check user"
+                f"The proxy {PROXY} did not take the login of user ali (HTTP status 407)."
+                " Check user"
                 " and password in its URL; special characters are written as %XX."
             ),
         ),
@@ -170,8 +172,9 @@ async def test_proxy_out_of_reach_is_named(
             "407 X\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM",
             LOGIN,
             (
-                f"The proxy {PROXY} wants a login by Negotiate or NTLM (HTTP status 407), of which this"
-                " engine knows none. Ask who runs it for one by Basic or none, or put a local proxy"
+                f"The proxy {PROXY} wants a login by Negotiate or NTLM (HTTP status 407), of which"
+                " this engine knows none. Ask who runs it for one by Basic or none, or put a"
+                " local proxy"
                 " that knows it between."
             ),
         ),
@@ -179,8 +182,9 @@ async def test_proxy_out_of_reach_is_named(
             "403 Forbidden",
             PROXY,
             (
-                f"The proxy {PROXY} allows no connection to aggregator.example:9800 (HTTP status 403)."
-                " Ask who runs it to allow CONNECT to that host and port; or, if the way is open"
+                f"The proxy {PROXY} allows no connection to aggregator.example:9800 (HTTP status"
+                " 403). Ask who runs it to allow CONNECT to that host and port; or, if the"
+                " way is open"
                 " without it, use --no-proxy or NO_PROXY."
             ),
         ),
