@@ -260,7 +260,7 @@ async def test_what_is_no_proxy_is_told_as_that(autojump_clock: MockClock) -> No
 def test_url_of_no_proxy_is_refused_without_its_password(url: str) -> None:
     """At once, and whatever is wrong with it."""
     with pytest.raises(ProxyUnusable, match="http://HOST:PORT") as caught:
-        EngineDispatcher(handlers=Unit(), proxy=url or "http://")
+        EngineDispatcher(handlers=Unit(), proxy=url)
     assert "secret" not in str(caught.value)
 
 

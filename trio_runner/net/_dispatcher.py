@@ -80,7 +80,7 @@ class EngineDispatcher:
         if proxy is True:
             proxy_url = None if open_stream else proxy_of_environment(host, port, is_secure=secure)
         else:
-            proxy_url = proxy or None
+            proxy_url = None if proxy is False else proxy
         through, opener = "", open_stream or trio.open_tcp_stream
         if proxy_url is not None:
             by = make_proxy(proxy_url, opener)
