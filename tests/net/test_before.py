@@ -138,6 +138,16 @@ async def test_registration_that_is_too_long_is_told_with_its_length(
 
 
 @STEPS
+async def test_name_that_is_not_served_is_told_as_that(
+    before: tuple[Script, ...], what: str, autojump_clock: MockClock
+) -> None:
+    """An address in place of a name: Caddy with client certificates wants the name."""
+    error = await failure_with(*before, answers("421 Misdirected Request"))
+    assert type(error) is NotAnAggregator
+    assert f"does not serve that name (HTTP status 421 for a {what}). Dial it by" in str(error)
+
+
+@STEPS
 @pytest.mark.parametrize("status", [500, 507, 520])
 async def test_failure_of_the_server_is_no_other_program(
     status: int, before: tuple[Script, ...], what: str, autojump_clock: MockClock

@@ -169,6 +169,14 @@ async def test_proxy_out_of_reach_is_named(
             ),
         ),
         (
+            "401 X",  # of tinyproxy
+            LOGIN,
+            (
+                f"The proxy {PROXY} did not take the login of user ali (HTTP status 401). Check"
+                " user and password in its URL; special characters are written as %XX."
+            ),
+        ),
+        (
             "407 X\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM",
             LOGIN,
             (

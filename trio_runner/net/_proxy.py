@@ -81,7 +81,9 @@ class Proxy:
                 " and is it running? --no-proxy does without.",
                 refused=True,
             )
-        return AggregatorUnreachable(f"The connection to the proxy {self} failed: {error!r:.200}")
+        return AggregatorUnreachable(
+            f"The connection to the proxy {self} failed: {printable(repr(error))}"
+        )
 
     async def _connect(self, stream: trio.abc.Stream, target: str) -> None:
         target = target.encode("idna").decode()
@@ -110,7 +112,7 @@ class Proxy:
 
     def _why_no_tunnel(self, target: str, reply: Reply) -> DialError:
         said = f"HTTP status {reply.status}"
-        if reply.status == 407:
+        if reply.status in (401, 407):  # tinyproxy says 401 to a login that is wrong
             return NotAnAggregator(self._why_no_login(reply, said))
         if reply.status in (403, 405):
             return NotAnAggregator(

@@ -72,6 +72,8 @@ _TEXTS = {
     " http://USER:PASSWORD@HOST:PORT.",
     413: "{where} takes no request of {bytes} bytes ({said}). Ask who runs it for a higher limit"
     " (nginx: client_max_body_size).",
+    421: "{where} does not serve that name ({said}). Dial it by the name that is in its certificate"
+    " (-ahn), not by an address.",
 }
 
 
