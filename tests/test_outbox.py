@@ -271,7 +271,7 @@ def test_a_retried_message_goes_first_and_one_set_aside_is_counted(make: Make) -
     for number in range(3):
         outbox.put(sample(number))
     first = outbox.take()
-    outbox.retry(first)
+    outbox.retry(first, 0)
     assert outbox.take() is first
     outbox.set_aside(first, "not understood")
     assert outbox.statistics().set_aside == 1
@@ -284,9 +284,9 @@ def test_what_is_retried_keeps_its_order(make: Make) -> None:
     for number in range(7):
         outbox.put(sample(number))
     entries = [outbox.take() for _ in range(5)]
-    outbox.retry(entries[0])
-    outbox.retry(entries[3])
-    outbox.retry(entries[1])
+    outbox.retry(entries[0], 0)
+    outbox.retry(entries[3], 0)
+    outbox.retry(entries[1], 0)
     outbox.rewind()
     assert waiting(outbox) == [1, 2, 3, 4, 5, 6, 7]
 
@@ -349,11 +349,8 @@ def test_threads_keep_their_order(make: Make) -> None:
 
 
 def test_delivery_classes_are_those_of_the_design() -> None:
-    """Events are what people must hear of; samples are tags."""
-    events = {kind for kind, delivery in DELIVERY.items() if delivery is Delivery.EVENT}
-    assert events == {
-        em.RunStartedMsg,
-        em.RunStoppedMsg,
-        em.WebPushNotificationMsg,
-        em.ErrorLogMsg,
-    }
+    """Runs begin and end by events; notices are what people must hear of; samples are tags."""
+    events = {kind for kind, delivery in DELIVERY.items() if delivery is Delivery.RUN_EVENT}
+    assert events == {em.RunStartedMsg, em.RunStoppedMsg}
+    notices = {kind for kind, delivery in DELIVERY.items() if delivery is Delivery.NOTICE}
+    assert notices == {em.WebPushNotificationMsg, em.ErrorLogMsg}

@@ -18,7 +18,7 @@ def settle(
             free_s = max(free_s, now_s + distance_s / 2) + handling_s
             sent.append((now_s, free_s + distance_s / 2, len(sent) + 1))
         began_s, now_s, unanswered = sent.pop(0)
-        window.answered(now_s - began_s, unanswered)
+        window.answered(now_s, now_s - began_s, unanswered)
     return window
 
 

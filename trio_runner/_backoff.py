@@ -52,5 +52,5 @@ class Backoff:
         return wait_s if tries > 1 else MIN_WAIT_S + wait_s * self._rng.uniform(0, 1)
 
     def reset(self) -> None:
-        """Begin anew: the aggregator has answered a message."""
+        """Begin anew: a link has served for a while."""
         self._tries = 0

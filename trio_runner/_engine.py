@@ -152,7 +152,9 @@ class CommandHandlers(Protocol):
 
     A handler that returns has accepted the command. Raise `CommandError` to tell the person why it
     cannot be done. A handler has 1.5 s (`Timing.answer_s`), then it is cancelled and the person is
-    told so: hand long work to a task of the engine's own.
+    told so: hand long work to a task of the engine's own. It runs on when the link is lost. One
+    that does not end by being cancelled holds up nobody, is left behind at the runner's end, and
+    counts among the 16 that may be under way; what one raises, at any time, is logged.
     """
 
     async def execute_control_command(self, name: str) -> None:

@@ -35,15 +35,24 @@ class Intake:
         with self._lock:
             if isinstance(message, em.TagsUpdatedMsg) and message.run_id is None:
                 message = evolve(message, run_id=self.run_id)
-            self._outbox.put(message)
+            event = self._outbox.enter(message)
             if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
                 self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
                 self._runs += 1
+        self._outbox.secure(event)  # which may wait for a disk: the ticker must not wait for us
 
-    def take_sample(self, *, whole: bool) -> None:
-        """Queue the tags that changed, or all of them if `whole`, and the errors logged."""
+    @property
+    def samples_waiting(self) -> int:
+        """How many samples have never been sent."""
+        return self._outbox.samples_waiting
+
+    def take_tags(self, *, whole: bool) -> None:
+        """Queue the tags that changed, or all of them if `whole`."""
         while not self._take_tags(whole=whole):
             whole = True  # the engine was asked in the run before: the changes it told are spent
+
+    def take_errors(self) -> None:
+        """Queue the errors that were logged."""
         errors = self._builder.create_error_log_msg()
         if errors is not None:
             self._outbox.put(errors)

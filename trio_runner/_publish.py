@@ -1,7 +1,7 @@
 """Two ways to tell a task something: a doorbell, and a stream that loses nothing."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
@@ -25,6 +25,16 @@ class Doorbell:
         """Wake the waiting task, or the next one that waits. Call it in Trio's thread only."""
         with suppress(trio.WouldBlock):
             self._rings.send_nowait(None)
+
+    def from_any_thread(self) -> Callable[[], None]:
+        """Return what rings from any thread, for this Trio run; behind its end it does nothing."""
+        token = trio.lowlevel.current_trio_token()
+
+        def ring() -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(self.ring, idempotent=True)
+
+        return ring
 
     async def wait(self) -> None:
         """Wait for a ring that nobody has heard. If cancelled, it has heard none."""

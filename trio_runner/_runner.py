@@ -22,7 +22,7 @@ from trio_runner._engine import (
 from trio_runner._outbox import MemoryOutbox, Outbox, OutboxStatistics
 from trio_runner._publish import Broadcast
 from trio_runner._states import RecoverState, StateMachine
-from trio_runner._tasks import Offload, Tree
+from trio_runner._tasks import Offload, Tree, offload_to_thread
 from trio_runner._timing import Timing
 from trio_runner.net import Dialer
 from trio_runner.protocol import engine_messages as em
@@ -67,7 +67,7 @@ class EngineRunner:
     messages, `emitter` is where the runner listens to the engine. `timing` holds all times,
     `outbox` what waits; `rng` draws the waits before a reconnect and `clock` gives the seconds
     since the epoch that a run's start is stamped with. `offload` runs what waits for a disk, in a
-    thread unless another is given.
+    thread that is left behind if cancelled unless another is given.
 
     If a run was on when the process before this one ended, the outbox knows it. It is ended for the
     aggregator behind all that waits, before anything new can be queued: with its last run log and
@@ -105,7 +105,7 @@ class EngineRunner:
         timing: Timing | None = None,
         outbox: Outbox | None = None,
         resume_run: str | None = None,
-        offload: Offload = trio.to_thread.run_sync,
+        offload: Offload = offload_to_thread,
         rng: Random | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:

@@ -1,14 +1,15 @@
-"""Moves messages from the outbox over one link, by the delivery rules.
+"""Moves messages from the outbox over one link, by the delivery rules (DELIVERY.md).
 
-What may go out now is decided at once and without I/O (`_may_send`), then handed to the session.
-The sender waits in one place only, for the doorbell, which rings when something was put into the
-outbox and when an answer came.
+What may go out now is decided at once and without I/O, then handed to the session. The sender waits
+in one place only, for the doorbell, which rings when something was put into the outbox and when an
+answer came, or until something that has to wait is due.
 
 Every message passes here: no event or sample is encoded or given a task, and as many as may go out
 go in one step of this task. When they catch up, a sixth of the engine's time is spent here.
 """
 
 import logging
+import math
 from enum import Enum
 
 import trio
@@ -17,6 +18,7 @@ from attrs import define, field
 from trio_runner._errors import LinkLost
 from trio_runner._outbox import STATE_TYPES, Entry, Outbox, is_too_big
 from trio_runner._publish import Doorbell
+from trio_runner._say_once import SayOnce
 from trio_runner._window import Window
 from trio_runner.net import Answered, Session
 from trio_runner.protocol import engine_messages as em
@@ -25,11 +27,27 @@ from trio_runner.protocol import pack
 
 logger = logging.getLogger(__name__)
 
-TRIES_MAX = 3
-"""How often a message that the aggregator fails to handle is sent before it is set aside."""
+PAUSE_MAX_S = 60
+"""The longest pause (s) before a message that did not get through is tried again."""
 
-RETRY_S = 1
-"""How long to wait before sending it again (s)."""
+PATIENCE_MAX = 12
+"""How many times longer than usual the answer to such a message may take, at the most."""
+
+SUSPECT_TRIES = 2
+"""What was sent so often and is not delivered goes alone, so that it shows what is to blame."""
+
+STATE_REST = 4
+"""How many times longer than a state occupied the line the next one of its kind has to wait."""
+
+
+def pause_s(failures: int) -> float:
+    """Return how long to wait (s) before a message that failed so often is tried again."""
+    return min(2.0 ** min(failures - 1, 6), PAUSE_MAX_S) if failures else 0.0
+
+
+def patience(failures: int) -> int:
+    """Return how many times longer than usual to wait for the answer to such a message."""
+    return min(1 << min(failures, 4), PATIENCE_MAX)
 
 
 class Verdict(Enum):
@@ -54,6 +72,18 @@ def classify(answer: m.MessageBase) -> Verdict:
 
 
 @define(eq=False)
+class _State:
+    """What this link knows of a kind of state message."""
+
+    heard: str | None = None
+    """The last that was answered, taken or refused: it is not sent again."""
+    is_under_way: bool = False
+    is_taken: bool = False
+    failures: int = 0
+    due_at: float = 0.0
+
+
+@define(eq=False)
 class Sender:
     """The one sender of a link."""
 
@@ -61,15 +91,23 @@ class Sender:
     _outbox: Outbox
     _bell: Doorbell
     _window: Window = field(factory=Window, init=False)
-    _unanswered: int = field(default=0, init=False)
     _untold: list[type[em.EngineMessage]] = field(init=False)
     """What this link is told before anything else, as far as it has not been told yet."""
-    _pause_until: float = field(default=0.0, init=False)
-    _answered_states: dict[type[em.EngineMessage], str] = field(factory=dict, init=False)
-    _states_under_way: set[type[em.EngineMessage]] = field(factory=set, init=False)
+    _states: dict[type[em.EngineMessage], _State] = field(init=False)
+    _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
+    _began: float = field(factory=trio.current_time, init=False)
+    _look_again_at: float = field(default=math.inf, init=False)
+    """When the first of what has to wait is due."""
+    _unanswered: int = field(default=0, init=False)
+    _samples: int = field(default=0, init=False)
+    _notices: int = field(default=0, init=False)
+    _states_under_way: int = field(default=0, init=False)
+    _is_barred: bool = field(default=False, init=False)
+    """Whether a message is unanswered that has to be so alone."""
 
     def __attrs_post_init__(self) -> None:
         self._untold = [em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg]
+        self._states = {kind: _State() for kind in STATE_TYPES}
 
     @property
     def unanswered(self) -> int:
@@ -79,27 +117,42 @@ class Sender:
     async def introduce(self) -> None:
         """Tell who we are: UodInfo, Method, and RunStarted of the run that is on.
 
-        An aggregator that was killed remembers no run and would refuse what follows; to one that
-        does remember, the repetition changes nothing.
+        Without UodInfo an aggregator answers samples with Success and throws them away. One that
+        was killed remembers no run and refuses what follows; to one that does remember, the
+        repetition changes nothing. So both are told until they are taken.
         """
         while self._untold:
             kind = self._untold[0]
-            if kind is not em.RunStartedMsg:
-                self._send_state(kind)
-                await self._all_answered()
-            elif self._outbox.open_run is not None:
-                await self._repeat(self._outbox.open_run)
+            if kind is em.RunStartedMsg:
+                await self._repeat_run_started()
+            else:
+                await self._tell(kind)
             del self._untold[0]
 
-    async def _repeat(self, run_started: Entry) -> None:
-        """Send RunStarted of the open run; without it all that follows would be refused."""
-        for _ in range(TRIES_MAX):
-            answers: list[m.MessageBase] = []
-            self._send(run_started.sequence_number, run_started.body, answers.append)
+    async def _tell(self, kind: type[em.EngineMessage]) -> None:
+        state = self._states[kind]
+        while True:
+            self._send_state(kind)
             await self._all_answered()
-            if not answers or classify(answers[0]) is not Verdict.TRANSIENT:
+            if state.is_taken or kind is not em.UodInfoMsg or self._outbox.state(kind) is None:
+                return
+            state.heard = None
+            state.due_at = max(state.due_at, trio.current_time() + pause_s(state.failures))
+            await trio.sleep_until(state.due_at)
+
+    async def _repeat_run_started(self) -> None:
+        failures = 0
+        while (run_started := self._outbox.open_run) is not None:
+            answers: list[m.MessageBase] = []
+            self._send(
+                run_started.sequence_number, run_started.body, answers.append, patience(failures)
+            )
+            await self._all_answered()
+            if not answers or classify(answers[0]) is Verdict.DELIVERED:
                 return  # no answer is judged that ends the link
-            await trio.sleep(RETRY_S)
+            failures += 1
+            self._say(logging.ERROR, "The aggregator did not take %s: %s", run_started, answers[0])
+            await trio.sleep(pause_s(failures))
 
     async def drain(self) -> None:
         """Send what waits now; return when the aggregator has said that it has all of it.
@@ -109,9 +162,9 @@ class Sender:
         introduction, the rest of it is made first; if it has cut short the wait for an event's
         answer, that goes on.
         """
-        await self.introduce()
-        if self._outbox.has_events:
+        if self._untold:
             await self._all_answered()
+            await self.introduce()
         newest = self._outbox.next_number()
         while (oldest := self._outbox.oldest_number()) is not None and oldest < newest:
             await self._step()
@@ -119,86 +172,151 @@ class Sender:
     async def steady(self) -> None:
         """Send what comes, as it comes; do not return."""
         while True:
-            # A state must not overtake the beginning or the end of the run that it tells of.
-            if not self._outbox.has_events:
-                for kind in STATE_TYPES:
-                    self._send_state(kind)
-            await self._step()
+            await self._step(with_states=True)
 
-    async def _step(self) -> None:
-        """Send the next message, or wait for what lets it go or brings one."""
-        head = self._outbox.head()
-        if head is None or not self._may_send(head):
-            await self._bell.wait()
-        elif self._pause_until > trio.current_time():
-            await trio.sleep_until(self._pause_until)
-        else:
-            self._send_entry(self._outbox.take())
-            if head.is_event:
-                await self._all_answered()  # the barrier: nothing follows before that
-
-    def _may_send(self, head: Entry) -> bool:
-        """Tell whether the next message may go out beside those that are unanswered."""
-        if not self._unanswered:
-            return True
-        samples = self._unanswered - len(self._states_under_way)  # states never crowd them out
-        return not head.is_event and samples < self._window.limit
+    async def _step(self, *, with_states: bool = False) -> None:
+        """Send what may go out, or wait for what lets it go or brings some."""
+        self._look_again_at = math.inf
+        # A state must not overtake the beginning or the end of the run that it tells of.
+        if with_states and not self._outbox.has_run_events:
+            for kind in tuple(self._states):
+                self._send_state(kind)
+        if not self._send_aside() and not self._send_head():
+            with trio.move_on_at(self._look_again_at):
+                await self._bell.wait()
 
     async def _all_answered(self) -> None:
         while self._unanswered:
             await self._bell.wait()
 
+    # What goes out when
+
+    def _send_head(self) -> bool:
+        """Send the next message if it may go out; return whether to look again at once."""
+        head = self._outbox.head()
+        if head is None or self._is_barred:
+            return False
+        if head.is_notice and (self._notices or self._outbox.has_aside):
+            self._outbox.let_pass()
+            return True
+        alone = head.is_run_event or head.tries >= SUSPECT_TRIES
+        if not self._may_send(head, alone=alone) or self._has_to_wait(self._due_at(head)):
+            return False
+        self._send_entry(self._outbox.take(), alone=alone)
+        return True
+
+    def _may_send(self, head: Entry, *, alone: bool) -> bool:
+        """Tell whether the next message may go out beside those that are unanswered."""
+        if head.is_run_event:
+            return not self._unanswered and not self._outbox.is_held_up
+        if alone:
+            return not self._samples and not self._notices
+        return head.is_notice or self._samples < self._window.limit
+
+    def _send_aside(self) -> bool:
+        """Send a notice that has let others pass, if it may go out; return whether it did."""
+        if self._is_barred or self._notices or not self._outbox.has_aside:
+            return False
+        entry = self._outbox.next_aside()
+        if self._has_to_wait(self._due_at(entry)):
+            return False
+        self._send_entry(self._outbox.take_aside(entry), alone=False)
+        return True
+
+    def _due_at(self, entry: Entry) -> float:
+        """Return when a message may go out; a link lives for a while before one that has failed."""
+        if entry.failures < 2:  # links are lost, and once is no sign
+            return entry.due_at
+        return max(entry.due_at, self._began + pause_s(entry.failures))
+
+    def _has_to_wait(self, due_at: float) -> bool:
+        if due_at <= trio.current_time():
+            return False
+        self._look_again_at = min(self._look_again_at, due_at)
+        return True
+
     # Messages out, answers in
 
-    def _send_entry(self, entry: Entry) -> None:
+    def _send_entry(self, entry: Entry, *, alone: bool) -> None:
         if entry.is_too_big:
             self._outbox.set_aside(entry, "it is over the aggregator's limit of 16 MiB")
             return
-        sent, unanswered = trio.current_time(), self._unanswered + 1
+        is_sample = not entry.is_event
+        self._samples += is_sample
+        self._notices += entry.is_notice
+        self._is_barred = alone
+        sent, samples = trio.current_time(), self._samples
 
         def judge(answer: m.MessageBase) -> None:
-            if not entry.is_event:
-                self._window.answered(trio.current_time() - sent, unanswered)
+            self._samples -= is_sample
+            self._notices -= entry.is_notice
+            self._is_barred = self._is_barred and not alone
+            if is_sample:
+                now = trio.current_time()
+                self._window.answered(now, now - sent, samples)
             self._judge(entry, answer)
 
-        self._send(entry.sequence_number, entry.body, judge)
+        self._send(entry.sequence_number, entry.body, judge, patience(entry.failures))
 
     def _judge(self, entry: Entry, answer: m.MessageBase) -> None:
         verdict = classify(answer)
         if verdict is Verdict.DELIVERED:
             self._outbox.delivered(entry)
-        elif verdict is Verdict.TRANSIENT and entry.failures + 1 < TRIES_MAX:
-            entry.failures += 1
-            self._outbox.retry(entry)
-            self._pause_until = trio.current_time() + RETRY_S
+        elif verdict is Verdict.TRANSIENT:
+            self._say(
+                logging.WARNING,
+                "The aggregator failed to handle %s, it is tried again: %s",
+                entry,
+                answer,
+                about=str(answer),
+            )
+            due_at = trio.current_time() + pause_s(entry.failures + 1)
+            self._outbox.failed(entry, str(answer), due_at)
         else:
-            self._outbox.set_aside(entry, str(answer))
+            self._outbox.refused(entry, str(answer))
 
     def _send_state(self, kind: type[em.EngineMessage]) -> None:
-        """Send the latest message of a type, if this link has not had it answered already."""
-        body = self._outbox.state(kind)
-        if body is None or body == self._answered_states.get(kind):
+        """Send the latest message of a type, if this link has not heard it already."""
+        body, state = self._outbox.state(kind), self._states[kind]
+        if body is None or body == state.heard or state.is_under_way:
             return
-        if kind in self._states_under_way:
+        if self._states_under_way >= self._window.limit or self._has_to_wait(state.due_at):
             return
         if is_too_big(body):
-            self._answered_states[kind] = body
+            state.heard = body
             logger.error(
                 "%s is over the aggregator's limit of 16 MiB, it is left out", kind.__name__
             )
             return
+        sent = trio.current_time()
 
         def note(answer: m.MessageBase) -> None:
-            if classify(answer) is not Verdict.DELIVERED:
-                logger.error("The aggregator did not take %s: %s", kind.__name__, answer)
-            # Refused or not, this link has heard it; it is sent again when it has changed.
-            self._answered_states[kind] = body
-            self._states_under_way.discard(kind)
+            verdict, now = classify(answer), trio.current_time()
+            state.is_under_way = False
+            self._states_under_way -= 1
+            state.is_taken = verdict is Verdict.DELIVERED
+            if state.is_taken:
+                state.failures = 0
+            else:
+                state.failures += 1
+                text = "The aggregator did not take %s: %s"
+                self._say(logging.ERROR, text, kind.__name__, answer)
+            if verdict is Verdict.TRANSIENT:
+                state.due_at = now + pause_s(state.failures)
+            else:  # what was refused is sent again when it has changed
+                state.heard = body
+                state.due_at = now + self._rest_s(now - sent)
 
-        self._states_under_way.add(kind)
-        self._send(self._outbox.next_number(), pack(body), note)
+        self._states[kind] = self._states.pop(kind)  # the others come first next time
+        state.is_under_way = True
+        self._states_under_way += 1
+        self._send(self._outbox.next_number(), pack(body), note, patience(state.failures))
 
-    def _send(self, sequence_number: int, packed: bytes, judge: Answered) -> None:
+    def _rest_s(self, took_s: float) -> float:
+        """Return how long to wait (s) with the next state of a kind, so that samples have room."""
+        return min(STATE_REST * max(took_s - self._window.distance_s, 0), PAUSE_MAX_S)
+
+    def _send(self, sequence_number: int, packed: bytes, judge: Answered, patience: int) -> None:
         self._unanswered += 1
 
         def answered(answer: m.MessageBase) -> None:
@@ -209,4 +327,4 @@ class Sender:
             self._bell.ring()
             judge(answer)
 
-        self._session.send(sequence_number, packed, answered)
+        self._session.send(sequence_number, packed, answered, patience=patience)

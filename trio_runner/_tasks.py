@@ -26,7 +26,10 @@ Who may cancel whom, in this order, and what a cancellation leaves behind:
    from the root, not from its link, and has `flush_s`. Then it cuts the session, and the
    cancellation goes on to the root.
 4. The connector's end cancels the committer, which is shielded until then: the power may fail in
-   the last flush. A commit that has begun is finished.
+   the last flush. A commit that has begun is not waited for: it goes on in its thread, which is
+   left behind if the disk hangs. One more is tried at the end.
+5. The aggregator's commands are carried out outside of this tree, since nobody can promise that an
+   engine's handler ends. When the root has ended they are cancelled and waited for, 1 s at most.
 """
 
 import logging
@@ -53,13 +56,22 @@ from trio_runner.net import Dialer, Session
 
 logger = logging.getLogger(__name__)
 
+LIVED_S = 10
+"""A link that served so long (s) after its introduction came about for good: the next wait is short
+again. Links that break at once, one after the other, are dialled ever more seldom."""
+
 HEALTHY_S = 60
 """A link that was in steady state for so long (s) was healthy: what ends it is news again."""
 
 END_S = 1
-"""What the callbacks of the last two changes of state may take (s), besides the flush."""
+"""What each of the last steps may take (s), besides the flush: two changes of state, a commit."""
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
+
+
+async def offload_to_thread(work: Callable[[], None]) -> None:
+    """Do what may wait for a disk in a thread; if cancelled, the thread goes on, unheard."""
+    await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 @frozen
@@ -91,6 +103,7 @@ class Tree:
     _on_steady: Callable[[], Awaitable[None]]
     intake: Intake = field(init=False)
     bell: Doorbell = field(factory=Doorbell, init=False)
+    _commit_bell: Doorbell = field(factory=Doorbell, init=False)
     connector: "Connector" = field(init=False)
     _ticker: Ticker = field(init=False)
     _committing: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True), init=False)
@@ -121,6 +134,7 @@ class Tree:
                 root.start_soon(self._ticker.run, name="ticker")
                 root.start_soon(self._connect, name="connector")
                 if self._outbox.is_durable:
+                    self._outbox.commit_wanted = self._commit_bell.from_any_thread()
                     root.start_soon(self._keep_committing, name="committer")
                 started()
         finally:
@@ -133,20 +147,29 @@ class Tree:
             self._committing.cancel()
 
     async def _keep_committing(self) -> None:
+        """Commit every `COMMIT_S`, and when something waits for it; then let the sender look."""
+        due_at = trio.current_time() + COMMIT_S
         with self._committing:
             while True:
-                await trio.sleep(COMMIT_S)
+                with trio.move_on_at(due_at) as waiting:
+                    await self._commit_bell.wait()
+                if waiting.cancelled_caught:
+                    due_at = trio.current_time() + COMMIT_S
                 await self._offload(self._outbox.commit)
+                self.bell.ring()
 
     async def _end(self) -> None:
-        """Go to ShutdownComplete, whatever the callbacks do."""
+        """Go to ShutdownComplete, whatever callbacks and handlers do."""
         try:
+            with trio.CancelScope(shield=True):
+                await self._dialer.end_commands()
             with trio.move_on_after(END_S, shield=True):
                 await self._states.enter("Stopped")  # without a link there was nothing to flush
         finally:
             try:
                 if self._outbox.is_durable:
-                    with trio.move_on_after(self._timing.flush_s, shield=True):
+                    self._outbox.commit_wanted = None
+                    with trio.move_on_after(END_S, shield=True):
                         await self._offload(self._outbox.commit)
                 if len(self._outbox):
                     logger.warning("Stopped; messages not delivered: %d", len(self._outbox))
@@ -174,6 +197,7 @@ class Connector:
     last_failure: NetworkError | None = field(default=None, init=False)
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
     """Logs each failure once for as long as no link has been healthy."""
+    _serves_since: float = field(default=math.inf, init=False)
     _steady_since: float = field(default=math.inf, init=False)
     dials: int = field(default=0, init=False)
     links: int = field(default=0, init=False)
@@ -233,7 +257,7 @@ class Connector:
         async with self._states.alive(names.introduction):
             self._ticker.set_data_log_interval(self._intake.introduce().data_log_interval_seconds)
             await sender.introduce()
-            self._backoff.reset()
+            self._serves_since = trio.current_time()
         if names.backlog is not None:
             async with self._states.alive(names.backlog):
                 await sender.drain()
@@ -263,7 +287,9 @@ class Connector:
         # An aggregator that is away for a night must not fill the log.
         if trio.current_time() - self._steady_since > HEALTHY_S:
             self._say.forget()
-        self._steady_since = math.inf
+        if trio.current_time() - self._serves_since > LIVED_S:
+            self._backoff.reset()
+        self._serves_since = self._steady_since = math.inf
         self._say(logging.WARNING, "%s", failure)
         self.last_failure = failure
 

@@ -10,6 +10,9 @@ from attrs import define, field
 from trio_runner._intake import Intake
 from trio_runner._timing import Timing
 
+WAITING_MAX = 2
+"""So many samples that were not sent yet say that the link does not keep up."""
+
 
 @define(eq=False)
 class Ticker:
@@ -18,6 +21,8 @@ class Ticker:
     Its deadlines are whole ticks after its start: it does not drift, and ticks that were missed
     because something else held the thread are skipped, not made up for. It sleeps through the ticks
     at which nothing is due, seven of ten with a link: many engines in one process would feel them.
+    When the link does not keep up, samples are taken more seldom, down to the offline rate: they
+    are sent in order, so the newest would be as old as the line is long.
     The first sample, and the first of each link, holds all tags: the aggregator may know none.
     """
 
@@ -30,6 +35,8 @@ class Ticker:
     _due: float = field(default=-math.inf, init=False)
     """The tick of the next sample."""
     _last: float = field(default=-math.inf, init=False)
+    _taken: float = field(default=-math.inf, init=False)
+    """The tick of the last sample that was taken."""
     _links: int = field(default=0, init=False)
     _links_told_all: int = field(default=-1, init=False)
     """How many links there had been when all tags were last told."""
@@ -75,6 +82,16 @@ class Ticker:
         self._due = max(self._passed() + 1, self._last + self._interval_ticks)
         return self._start + self._due * self._timing.tick_s
 
+    def _keeps_up(self) -> bool:
+        """Tell whether to take a sample: behind others that wait it would be old when it is sent.
+
+        The data log gets all that it stores in any case.
+        """
+        if self._intake.samples_waiting < WAITING_MAX:
+            return True
+        next_chance = self._last + self._interval_ticks
+        return next_chance - self._taken > self._in_ticks(self._offline_s)
+
     async def run(self) -> None:
         """Sample until cancelled."""
         self._start = trio.current_time()
@@ -86,7 +103,10 @@ class Ticker:
             self._sample()
 
     def _sample(self) -> None:
-        self._intake.take_sample(whole=self._links_told_all < self._links)
-        self._links_told_all = self._links
+        if self._keeps_up():
+            self._intake.take_tags(whole=self._links_told_all < self._links)
+            self._links_told_all = self._links
+            self._taken = self._last
+        self._intake.take_errors()
         self._intake.take_states()  # offline too: the outbox needs the last ones after a crash
         self._wake_sender()

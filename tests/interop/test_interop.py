@@ -17,7 +17,7 @@ from trio_runner import (
     Timing,
     VersionRefused,
 )
-from trio_runner.net._together import Gathering
+from trio_runner.net._framed import FramedStream
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import SimulatedEngine
 
@@ -51,7 +51,7 @@ async def test_a_unit_is_listed_as_ready_then_as_in_progress(aggregator: RealAgg
 
 
 @define(eq=False)
-class _Overheard(Gathering):
+class _Overheard(FramedStream):
     """A stream whose incoming bytes are kept."""
 
     heard: bytearray = field(factory=bytearray)

@@ -54,6 +54,8 @@ class Peer:
         factory=lambda: wsproto.WSConnection(wsproto.ConnectionType.SERVER)
     )
     _frames: list[Request | Response] = field(factory=list)
+    _text: list[str] = field(factory=list)
+    """What has come of a message that is not whole yet."""
 
     async def send_raw(self, data: bytes) -> None:
         """Send bytes as they are."""
@@ -112,7 +114,10 @@ class Peer:
 
     async def _take(self, event: ws.Event) -> None:
         if isinstance(event, ws.TextMessage):
-            self._frames.append(decode_frame(event.data))
+            self._text.append(event.data)
+            if event.message_finished:
+                self._frames.append(decode_frame("".join(self._text)))
+                self._text.clear()
         elif isinstance(event, ws.Ping):
             self.pings.append(trio.current_time())
             if self.answers_pings:

@@ -16,8 +16,9 @@ from trio.testing import MockClock, memory_stream_pair
 from wsproto.extensions import PerMessageDeflate
 
 from tests.net.peer import BODY, SUCCESS, Peer, linked
+from tests.net.test_session import opened
 from trio_runner import LinkLost
-from trio_runner.net._deflating import HEAD_MAX, Deflater, Deflating, Inflater
+from trio_runner.net._deflating import FRAGMENTS_MAX, HEAD_MAX, Deflater, Deflating, Inflater
 from trio_runner.protocol import DISPATCH, MessageBase, Request, SuccessMessage, decode_json
 from trio_runner.protocol import aggregator_messages as am
 
@@ -208,7 +209,9 @@ async def test_a_text_that_is_not_compressed_is_understood_too(autojump_clock: M
         request = await peer.request()
         text = b'{"request":null,"response":{"result":%s,"result_type":"str","call_id":"%s"}}'
         result = SUCCESS.replace('"', '\\"').encode()
-        await peer.send_raw(frame(0x81, text % (b'"' + result + b'"', request.call_id.encode())))
+        await peer.send_raw(
+            frame(0x81, text % (b'"' + result + b'"', str(request.call_id).encode()))
+        )
         await peer.listen()
 
     async with linked(deflated(behave)) as link:
@@ -218,6 +221,7 @@ async def test_a_text_that_is_not_compressed_is_understood_too(autojump_clock: M
 
 
 BOMB = zlib.compressobj(9, wbits=-15)
+ARRAYS = b"[[]%s]" % (b",[]" * (16 * 2**20 // 3))
 
 
 @pytest.mark.parametrize(
@@ -225,15 +229,16 @@ BOMB = zlib.compressobj(9, wbits=-15)
     [
         (b"\xff\xff\xff", "invalid"),
         (
-            (BOMB.compress(b"0" * (16 * 2**20 + 1)) + BOMB.flush(zlib.Z_SYNC_FLUSH))[:-4],
-            "more than 16777216 bytes came of 163",
+            (BOMB.compress(ARRAYS) + BOMB.flush(zlib.Z_SYNC_FLUSH))[:-4],
+            "more than 4194304 bytes came of 163",
         ),
+        (Deflater().message("[[]" + ",[]" * 1_000_000 + "]"), "expected 250000 values at most"),
     ],
 )
 async def test_what_cannot_be_inflated_ends_the_link(
     payload: bytes, why: str, autojump_clock: MockClock
 ) -> None:
-    """Nonsense, and 16 MiB of zeros in 16 kB: the memory that it takes is bounded."""
+    """Nonsense, and 16 MiB of JSON in 16 kB: the memory and the time that it takes are bounded."""
 
     async def behave(peer: Peer) -> None:
         await peer.send_raw(frame(0xC1, payload))
@@ -243,6 +248,28 @@ async def test_what_cannot_be_inflated_ends_the_link(
         failure = await link.lost()
     assert isinstance(failure, LinkLost)
     assert why in str(failure)
+
+
+@pytest.mark.parametrize("deflates", [False, True])
+async def test_a_message_in_endless_pieces_ends_the_link(
+    deflates: bool, autojump_clock: MockClock
+) -> None:
+    """8,192 empty pieces are taken, pings between them besides, and no more."""
+
+    async def behave(peer: Peer) -> None:
+        await peer.send_raw(frame(0x01, b"") + frame(0x00, b"") * (FRAGMENTS_MAX - 2))
+        await peer.send_raw(frame(0x89, b"ping") * 10)
+        await peer.send_raw(frame(0x80, b'{"request":{"method":"_ping_"}}'))
+        pong.append((await peer.response()).result)
+        await peer.send_raw(frame(0x01, b"") + frame(0x00, b"") * FRAGMENTS_MAX)
+        await peer.listen()
+
+    pong: list[object] = []
+    async with linked(deflated(behave) if deflates else opened(behave)) as link:
+        failure = await link.lost()
+    assert pong == ["pong"]
+    assert isinstance(failure, LinkLost)
+    assert str(failure) == "The aggregator sent a message in more than 8192 pieces."
 
 
 async def test_both_halves_are_each_others_opposite() -> None:

@@ -20,6 +20,7 @@ from trio_runner.protocol import (
     MessageBase,
     ProtocolErrorMessage,
     Request,
+    Response,
     SuccessMessage,
     decode_json,
     encode,
@@ -104,7 +105,7 @@ async def test_an_unknown_answer_is_ignored(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("result", [None, 1, {}, "", "pong", "[]", '{"_type":"Nonsense"}'])
 async def test_an_answer_that_is_no_message(result: object, autojump_clock: MockClock) -> None:
-    """It is told as a ProtocolErrorMessage, and the link lives."""
+    """Whether the message has arrived is unknown, as if there were none: the link ends."""
     told: list[MessageBase] = []
 
     async def behave(peer: Peer) -> None:
@@ -113,11 +114,9 @@ async def test_an_answer_that_is_no_message(result: object, autojump_clock: Mock
 
     async with linked(opened(behave)) as link:
         link.session.send(1, BODY, told.append)
-        await trio.testing.wait_all_tasks_blocked()
-        assert not link.ended.is_set()
-    (answer,) = told
-    assert isinstance(answer, ProtocolErrorMessage)
-    assert "The answer is no message" in (answer.protocol_msg or "")
+        failure = await link.lost()
+    assert told == []
+    assert "answered a message with what is none" in str(failure)
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), OSError("disk full"), KeyError("bug")])
@@ -153,6 +152,21 @@ async def test_a_callback_may_end_the_link(autojump_clock: MockClock) -> None:
     async with linked(opened(behave)) as link:
         link.session.send(1, BODY, answered)
         assert await link.lost() is lost
+
+
+async def test_patience_holds_for_pongs_too(autojump_clock: MockClock) -> None:
+    """An aggregator whose whole loop stands while it handles a message has 3 times 10 s for it."""
+
+    async def behave(peer: Peer) -> None:
+        await peer.request()
+        await trio.sleep_forever()  # it reads no ping either
+
+    start = trio.current_time()
+    async with linked(opened(behave)) as link:
+        link.session.send(1, BODY, lambda _: None, patience=3)
+        failure = await link.lost()
+        assert link.ended_s - start == 30
+        assert str(failure) == "The aggregator did not answer a message within 30 s."
 
 
 async def test_a_call_has_ten_seconds(autojump_clock: MockClock) -> None:
@@ -314,7 +328,7 @@ async def answers_to(
         while len(answers) < len(calls):
             response = await peer.response()
             assert response.result_type == "str"
-            answers.append((response.call_id, response.result, trio.current_time() - start))
+            answers.append((str(response.call_id), response.result, trio.current_time() - start))
         done.set()
         await peer.listen()
 
@@ -343,6 +357,22 @@ async def test_pings_and_questions_are_answered(autojump_clock: MockClock) -> No
     """The aggregator may ask for a pong and the id as often as it likes."""
     answers = await answers_to((PING, {}), (GET_ENGINE_ID, {}), (PING, {}))
     assert sorted(answers) == [("0", "pong", 0), ("1", "host_Unit", 0), ("2", "pong", 0)]
+
+
+async def test_a_call_without_what_may_be_left_out(autojump_clock: MockClock) -> None:
+    """Keys that are null may be absent: the call is carried out, and its answer has no id."""
+    heard: list[Response] = []
+
+    async def behave(peer: Peer) -> None:
+        await peer.send_text('{"request":{"method":"get_engine_id_async"}}')
+        heard.append(await peer.response())
+        await peer.send_text('{"response":{"result":"of no call"}}')
+        await peer.listen()
+
+    async with linked(opened(behave)) as link:
+        await trio.testing.wait_all_tasks_blocked()
+        assert not link.ended.is_set()
+    assert heard == [Response("host_Unit", "str", None)]
 
 
 async def test_an_unknown_method_is_answered(autojump_clock: MockClock) -> None:
@@ -464,23 +494,37 @@ async def test_a_handler_has_a_second_and_a_half(autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize(("calls", "lost"), [(64, False), (65, True)])
-async def test_open_calls_are_bounded(calls: int, lost: bool, autojump_clock: MockClock) -> None:
-    """64 calls of the aggregator's may be open at once; with one more the link is cut."""
+async def test_unwritten_answers_are_bounded(
+    calls: int, lost: bool, autojump_clock: MockClock
+) -> None:
+    """64 answers may wait for a peer that does not read; with one more the link is cut."""
+    streams: list[tuple[trio.abc.Stream, trio.abc.Stream]] = [
+        trio.testing.memory_stream_pair(),
+        lockstep_stream_pair(),
+    ]
+    remaining = list(streams)
 
-    async def hang(_: str) -> None:
-        await trio.sleep_forever()
+    async def open_stream(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return remaining.pop(0)[0]
 
-    async def behave(peer: Peer) -> None:
-        for number in range(calls):
-            await peer.dispatch(am.CancelMsg(exec_id="1"), str(number))
-        await peer.listen()
+    async def play() -> None:
+        await register(Peer(streams[0][1]))
+        peer = Peer(streams[1][1])
+        await peer.open()
+        for number in range(calls + 1):  # one is being written
+            await peer.call(GET_ENGINE_ID, {}, str(number))
 
-    async with linked(opened(behave), unit=Unit(on_command=hang)) as link:
-        await trio.testing.wait_all_tasks_blocked()
-        assert link.ended.is_set() is lost
-        if lost:
-            assert str(link.failure) == "The aggregator has more than 64 calls open."
-            assert type(link.failure) is LinkLost
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play)
+        async with linked(open_stream=open_stream) as link:
+            await trio.testing.wait_all_tasks_blocked()
+            is_lost = link.ended.is_set()
+        nursery.cancel_scope.cancel()
+    assert is_lost is lost
+    if lost:
+        assert str(link.failure) == "The aggregator has more than 64 calls open."
+        assert type(link.failure) is LinkLost
 
 
 # Ends

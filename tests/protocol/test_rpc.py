@@ -134,8 +134,8 @@ def test_a_dispatch_takes_no_body_that_is_no_message(body: str) -> None:
     ("text", "expected"),
     [
         ("[]", "$: expected an object, found an array"),
-        ("{}", "$.request: expected a value, found nothing"),
-        ('{"request":null}', "$.response: expected a value, found nothing"),
+        ("{}", "$: expected a request or a response, found neither"),
+        ('{"request":null}', "$: expected a request or a response, found neither"),
         (
             '{"request":null,"response":null}',
             "$: expected a request or a response, found neither",
@@ -144,19 +144,19 @@ def test_a_dispatch_takes_no_body_that_is_no_message(body: str) -> None:
         ('{"request":7,"response":null}', "$.request: expected an object, found 7"),
         (
             '{"request":{"arguments":{},"call_id":"1"},"response":null}',
-            "$.request.method: expected a value, found nothing",
+            "$.request.method: expected a string, found nothing",
         ),
         (
-            '{"request":{"method":"m","arguments":null,"call_id":"1"},"response":null}',
-            "$.request.arguments: expected an object, found null",
+            '{"request":{"method":"m","arguments":[],"call_id":"1"},"response":null}',
+            "$.request.arguments: expected an object, found an array",
         ),
         (
-            '{"request":{"method":"m","arguments":{},"call_id":null},"response":null}',
-            "$.request.call_id: expected a string, found null",
+            '{"request":{"method":"m","arguments":{},"call_id":2},"response":null}',
+            "$.request.call_id: expected a string, found 2",
         ),
         (
-            '{"request":null,"response":{"result_type":"str","call_id":"1"}}',
-            "$.response.result: expected a value, found nothing",
+            '{"response":{"call_id":"' + 201 * "1" + '"}}',
+            "$.response.call_id: expected 200 characters at most, found 201",
         ),
         (
             '{"request":null,"response":{"result":1,"result_type":2,"call_id":"1"}}',
@@ -169,10 +169,26 @@ def test_a_dispatch_takes_no_body_that_is_no_message(body: str) -> None:
     ],
 )
 def test_a_frame_that_is_no_envelope_is_refused_with_the_path(text: str, expected: str) -> None:
-    """A frame holds one call or one answer, complete."""
+    """A frame holds one call or one answer, and what it holds is of its type."""
     with pytest.raises(DecodeError) as caught:
         decode_frame(text)
     assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"request":{"method":"m"}}', Request("m", {}, None)),
+        ('{"request":{"method":"m","arguments":null,"call_id":null}}', Request("m", {}, None)),
+        ('{"request":{"method":"m","call_id":"1"}}', Request("m", {}, "1")),
+        ('{"response":{"result":"r","call_id":"1"}}', Response("r", None, "1")),
+        ('{"response":{"result_type":"str","call_id":"1"}}', Response(None, "str", "1")),
+        ('{"response":{"result":"r","result_type":"str"}}', Response("r", "str", None)),
+    ],
+)
+def test_what_is_null_may_be_left_out(text: str, expected: Request | Response) -> None:
+    """A peer that leaves out keys of the envelope that are null is read."""
+    assert decode_frame(text) == expected
 
 
 def test_a_frame_nested_without_end_is_refused() -> None:
@@ -180,6 +196,25 @@ def test_a_frame_nested_without_end_is_refused() -> None:
     text = '{"request":null,"response":' + '{"result":' * 100_000
     with pytest.raises(DecodeError, match="nested too deeply"):
         decode_frame(text)
+
+
+@pytest.mark.parametrize(("depth", "is_read"), [(100, True), (101, False)])
+def test_nesting_has_a_bound(depth: int, is_read: bool) -> None:
+    """What is nested 100 deep is read, on every Python; more is refused, also in wide levels."""
+    for opening, closing in (("[", "]"), ('{"a":0,"b":', "}"), ('[0,"",', "]")):
+        inner = opening * (depth - 2) + "0" + closing * (depth - 2)
+        text = f'{{"response":{{"result":{inner},"call_id":"1"}}}}'
+        if is_read:
+            assert isinstance(decode_frame(text), Response)
+        else:
+            with pytest.raises(DecodeError, match="nested more than 100 deep"):
+                decode_frame(text)
+
+
+def test_a_text_full_of_brackets_is_not_nested() -> None:
+    """Only what is nested counts."""
+    frame = decode_frame(json.dumps({"response": {"result": ["[" * 1000, [], {}] * 100}}))
+    assert isinstance(frame, Response)
 
 
 def test_unknown_fields_of_a_frame_are_ignored() -> None:

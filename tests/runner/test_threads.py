@@ -88,7 +88,7 @@ async def test_samples_and_runs_of_a_thread_stay_on_their_sides() -> None:
                 unit.listeners[0].on_stop()
 
         def sample_often() -> None:
-            runner._tree.intake.take_sample(whole=False)
+            runner._tree.intake.take_tags(whole=False)
 
         with trio.fail_after(PATIENCE_S):
             await nursery.start(runner.run)
@@ -135,7 +135,7 @@ async def test_an_engine_with_a_lock_of_its_own_does_not_deadlock() -> None:
             async with trio.open_nursery() as threads:
                 threads.start_soon(in_thread, run_and_stop)
                 while len(threads.child_tasks):
-                    runner._tree.intake.take_sample(whole=False)
+                    runner._tree.intake.take_tags(whole=False)
                     await trio.lowlevel.checkpoint()
             await aggregator.wait_until(lambda: len(aggregator.recent_runs) == 300)
             await runner.shutdown()

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit import Middle, Unit, wall_clock, world
+from tests.unit import EPOCH, Middle, Unit, wall_clock, world
 from trio_runner import EngineDispatcher, EngineRunner, Timing
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
@@ -97,12 +97,12 @@ async def test_two_outages_in_a_row_lose_nothing(autojump_clock: trio.testing.Mo
         # lost at 1; dials at 1.625 (refused) and 1.625 + 0.9375 = 2.5625
         await w.until("Reconnected")
         assert trio.current_time() == 2.5625
-        await trio.sleep_until(5)
+        await trio.sleep_until(13)
         async with w.aggregator.outage(kill=True):
             await trio.sleep(0.5)
-        # lost at 5; the dial at 5.625 succeeds
+        # lost at 13, behind more than 10 s; the dial at 13.625 succeeds
         await w.until("Reconnected")
-        await trio.sleep_until(8)
+        await trio.sleep_until(16)
     assert w.changes == [
         (0, "Connected"),
         (1, "Failed"),
@@ -112,13 +112,13 @@ async def test_two_outages_in_a_row_lose_nothing(autojump_clock: trio.testing.Mo
         (2.5625, "Reconnecting"),
         (2.5625, "CatchingUp"),
         (2.5625, "Reconnected"),
-        (5, "Failed"),
-        (5, "Disconnected"),
-        (5.625, "Reconnecting"),
-        (5.625, "CatchingUp"),
-        (5.625, "Reconnected"),
-        (8, "Stopped"),
-        (8, "ShutdownComplete"),
+        (13, "Failed"),
+        (13, "Disconnected"),
+        (13.625, "Reconnecting"),
+        (13.625, "CatchingUp"),
+        (13.625, "Reconnected"),
+        (16, "Stopped"),
+        (16, "ShutdownComplete"),
     ]
     assert w.counts() == list(range(1, w.unit.count + 1))
 
@@ -193,10 +193,10 @@ async def test_a_silent_aggregator_is_noticed_within_ten_seconds(
         resent = len(numbers) - len(set(numbers))
         assert resent > 0
         assert [n for i, n in enumerate(numbers) if n not in numbers[:i]] == sorted(set(numbers))
-        # sampled at the steady rate throughout: no hole while the link was silent
+        # sampled at least at the offline rate throughout: no hole while the link was silent
         ticks = sorted({t.tags[0].tick_time for t in w.aggregator.messages(em.TagsUpdatedMsg)})
         gaps = [b - a for a, b in pairwise(ticks) if b < ticks[0] + 10]
-        assert max(gaps) < 0.31
+        assert max(gaps) < 5.01
 
 
 @pytest.mark.parametrize("how", ["shutdown", "cancel"])
@@ -314,10 +314,11 @@ async def test_a_stop_flushes_what_waits_within_its_deadline(
     async with world() as w:
         await w.settled()
         w.aggregator.handling_time_s = 0.5
-        for number in range(30):
-            w.runner.on_notify_command(str(number))
+        for number in range(15):
+            w.runner.post(w.unit.create_run_started_msg(str(number), EPOCH))
+            w.runner.post(w.unit.create_run_stopped_msg(str(number)))
         await trio.sleep(1.25)  # two are answered, at 0.5 and 1.0
-        assert len(w.aggregator.messages(em.WebPushNotificationMsg)) == 2
+        assert len(w.aggregator.messages(em.RunStoppedMsg)) == 1
         await w.runner.shutdown()
         assert trio.current_time() == 11.25
         # Answered every 0.5 s from 0.5 s to 11.0 s: 22, the one after is on its way.

@@ -6,7 +6,6 @@ written, and goes on from there, round to the seed before it. A bug that shows u
 only has those named, and the others are left out of the seed's schedule.
 """
 
-import math
 import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -62,38 +61,46 @@ def mutant(rule: str, *kinds: str, seed: int = 1) -> Callable[[Patch], Patch]:
 # What the sender does
 
 
-@mutant("overtook")
+@mutant("overtook|not delivered")
 def send_events_beside_samples(to: pytest.MonkeyPatch) -> None:
-    """Send an event before all that is in front of it is answered."""
+    """Send an event of a run before all that is in front of it is answered."""
 
-    def may_send(self: _sender.Sender, head: _outbox.Entry) -> bool:
-        samples = self._unanswered - len(self._states_under_way)
-        return samples < self._window.limit
+    def may_send(self: _sender.Sender, head: _outbox.Entry, *, alone: bool) -> bool:
+        return self._samples < self._window.limit
 
     to.setattr(_sender.Sender, "_may_send", may_send)
 
 
-@mutant("was unanswered")
+@mutant("was unanswered|not delivered")
 def send_samples_beside_events(to: pytest.MonkeyPatch) -> None:
-    """Send what follows an event before that is answered."""
+    """Send what follows an event of a run before that is answered."""
+    send = _sender.Sender._send_entry
 
-    async def step(self: _sender.Sender) -> None:
-        head = self._outbox.head()
-        if head is None or not self._may_send(head):
-            await self._bell.wait()
-        else:
-            self._send_entry(self._outbox.take())
+    def send_entry(self: _sender.Sender, entry: _outbox.Entry, *, alone: bool) -> None:
+        send(self, entry, alone=False)
 
-    to.setattr(_sender.Sender, "_step", step)
+    to.setattr(_sender.Sender, "_send_entry", send_entry)
 
 
-@mutant("never arrived|was unanswered")
+@mutant("was unanswered")
+def send_notices_beside_each_other(to: pytest.MonkeyPatch) -> None:
+    """Do not wait with a notice for the answer to the one before."""
+    send = _sender.Sender._send_entry
+
+    def send_entry(self: _sender.Sender, entry: _outbox.Entry, *, alone: bool) -> None:
+        send(self, entry, alone=alone)
+        self._notices = 0
+
+    to.setattr(_sender.Sender, "_send_entry", send_entry)
+
+
+@mutant("never arrived|was unanswered|are lost")
 def acknowledge_before_the_answer(to: pytest.MonkeyPatch) -> None:
     """Let a message leave the outbox when it is sent."""
     send = _sender.Sender._send_entry
 
-    def send_entry(self: _sender.Sender, entry: _outbox.Entry) -> None:
-        send(self, entry)
+    def send_entry(self: _sender.Sender, entry: _outbox.Entry, *, alone: bool) -> None:
+        send(self, entry, alone=alone)
         self._outbox.delivered(entry)
 
     to.setattr(_sender.Sender, "_send_entry", send_entry)
@@ -156,16 +163,10 @@ def try_poison_again(to: pytest.MonkeyPatch) -> None:
     _classify_as(to, _sender.Verdict.POISON, _sender.Verdict.TRANSIENT)
 
 
-@mutant("set aside", "handler_fails", seed=66)
-def try_for_ever(to: pytest.MonkeyPatch) -> None:
-    """Never set aside a message whose handling fails."""
-    to.setattr(_sender, "TRIES_MAX", math.inf)
-
-
 @mutant("had failed", seed=9)
 def try_again_at_once(to: pytest.MonkeyPatch) -> None:
     """Send a message whose handling failed again with no delay."""
-    to.setattr(_sender, "RETRY_S", 0)
+    to.setattr(_sender, "pause_s", lambda _: 0)
 
 
 @mutant("set aside", seed=5)
@@ -207,11 +208,13 @@ def repeat_run_started_with_the_time_of_the_link(to: pytest.MonkeyPatch) -> None
     """Repeat RunStarted with another start."""
     send = _sender.Sender._send
 
-    def send_new(self: _sender.Sender, number: int, packed: bytes, judge: Answered) -> None:
+    def send_new(
+        self: _sender.Sender, number: int, packed: bytes, judge: Answered, patience: int
+    ) -> None:
         body = unpack(packed)
         if self._untold and "started_tick" in body:
             body = re.sub(r'"started_tick":[0-9.]+', f'"started_tick":{trio.current_time()}', body)
-        send(self, number, pack(body), judge)
+        send(self, number, pack(body), judge, patience)
 
     to.setattr(_sender.Sender, "_send", send_new)
 
@@ -219,7 +222,7 @@ def repeat_run_started_with_the_time_of_the_link(to: pytest.MonkeyPatch) -> None
 @mutant("refused|was unanswered")
 def let_states_overtake_events(to: pytest.MonkeyPatch) -> None:
     """Send a run log before the beginning of its run."""
-    to.setattr(_outbox.Outbox, "has_events", property(lambda _: False))
+    to.setattr(_outbox.Outbox, "has_run_events", property(lambda _: False))
 
 
 @mutant("the same")
@@ -228,7 +231,7 @@ def send_states_again_and_again(to: pytest.MonkeyPatch) -> None:
     send = _sender.Sender._send_state
 
     def send_state(self: _sender.Sender, kind: type[em.EngineMessage]) -> None:
-        self._answered_states.pop(kind, None)
+        self._states[kind].heard = None
         send(self, kind)
 
     to.setattr(_sender.Sender, "_send_state", send_state)
@@ -237,14 +240,16 @@ def send_states_again_and_again(to: pytest.MonkeyPatch) -> None:
 @mutant("was not sent")
 def keep_states_to_ourselves(to: pytest.MonkeyPatch) -> None:
     """Tell a new link only the states that changed since the last."""
-    answered: dict[int, dict[type[em.EngineMessage], str]] = {}
+    known: dict[int, dict[type[em.EngineMessage], _sender._State]] = {}
     init = _sender.Sender.__init__
 
     def init_with(self: _sender.Sender, session: Session, outbox: Any, bell: Any) -> None:
         init(self, session, outbox, bell)
-        self._answered_states = answered.setdefault(id(outbox), {})
-        self._answered_states.pop(em.UodInfoMsg, None)
-        self._answered_states.pop(em.MethodMsg, None)
+        self._states = known.setdefault(id(outbox), self._states)
+        for state in self._states.values():
+            state.is_under_way = False
+        for kind in (em.UodInfoMsg, em.MethodMsg):
+            self._states[kind] = _sender._State()
 
     to.setattr(_sender.Sender, "__init__", init_with)
 
@@ -255,7 +260,7 @@ def never_show_a_change(to: pytest.MonkeyPatch) -> None:
     send = _sender.Sender._send_state
 
     def send_state(self: _sender.Sender, kind: type[em.EngineMessage]) -> None:
-        if kind not in self._answered_states:
+        if self._states[kind].heard is None:
             send(self, kind)
 
     to.setattr(_sender.Sender, "_send_state", send_state)
@@ -317,6 +322,7 @@ def _at_the_bound(
         given_up = give_up([entry for entry in self._line if not entry.tries])
         for entry in given_up:
             self._line.remove(entry)
+            self._thinnable -= not entry.is_event
             self._journal.gone(entry)
         self._drop(given_up, "thinned")
         return bool(given_up)
@@ -324,7 +330,7 @@ def _at_the_bound(
     to.setattr(_outbox.Outbox, "_thin", thin)
 
 
-@mutant("events never arrived|events are lost|refused")
+@mutant("events never arrived|events are lost|refused|not delivered")
 def drop_events_at_the_bound(to: pytest.MonkeyPatch) -> None:
     """Thin events too at the bound."""
     _at_the_bound(to, lambda line: line[: len(line) // 2 : 2])
@@ -341,18 +347,17 @@ def cut_off_the_oldest(to: pytest.MonkeyPatch) -> None:
     _at_the_bound(to, oldest_half)
 
 
-@mutant("are lost|never arrived|with 0 messages waiting")
+@mutant("are lost|never arrived|with 0 messages waiting|not delivered")
 def lose_an_event_now_and_then(to: pytest.MonkeyPatch) -> None:
     """Lose every fifth notification on its way into an outbox in memory."""
-    put, events = _outbox.Outbox.put, [0]
+    enter, events = _outbox.Outbox.enter, [0]
 
-    def put_most(self: _outbox.Outbox, message: em.EngineMessage) -> None:
+    def enter_most(self: _outbox.Outbox, message: em.EngineMessage) -> _outbox.Entry | None:
         events[0] += isinstance(message, em.WebPushNotificationMsg)
         lost = isinstance(message, em.WebPushNotificationMsg) and not events[0] % 5
-        if not lost or self.is_durable:
-            put(self, message)
+        return enter(self, message) if not lost or self.is_durable else None
 
-    to.setattr(_outbox.Outbox, "put", put_most)
+    to.setattr(_outbox.Outbox, "enter", enter_most)
 
 
 @mutant("over its bound", seed=7)
@@ -415,7 +420,7 @@ def do_not_sync(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant(
-    "outbox knows|never arrived|was answered",
+    "outbox knows|never arrived|was answered|not delivered",
     "burst",
     "kill_process",
     "power_cut",
@@ -424,18 +429,7 @@ def do_not_sync(to: pytest.MonkeyPatch) -> None:
 )
 def say_queued_before_it_is_on_disk(to: pytest.MonkeyPatch) -> None:
     """Write an event with the samples, half a second later."""
-    put, commit = DurableOutbox.put, DurableOutbox.commit
-    putting: list[bool] = []
-
-    def put_lightly(self: DurableOutbox, message: em.EngineMessage) -> None:
-        putting.append(True)
-        try:
-            put(self, message)
-        finally:
-            putting.pop()
-
-    to.setattr(DurableOutbox, "put", put_lightly)
-    to.setattr(DurableOutbox, "commit", lambda self: None if putting else commit(self))
+    to.setattr(DurableOutbox, "secure", _outbox.Outbox.secure)
 
 
 @mutant("was answered|never arrived|was not sent", seed=4)
@@ -467,15 +461,15 @@ def use_numbers_twice(to: pytest.MonkeyPatch) -> None:
 @mutant("refused")
 def forget_the_run(to: pytest.MonkeyPatch) -> None:
     """Stamp no sample with its run."""
-    put = _outbox.Outbox.put
+    enter = _outbox.Outbox.enter
 
-    def without_run(self: _outbox.Outbox, message: em.EngineMessage) -> None:
-        put(
+    def without_run(self: _outbox.Outbox, message: em.EngineMessage) -> _outbox.Entry | None:
+        return enter(
             self,
             evolve(message, run_id=None) if isinstance(message, em.TagsUpdatedMsg) else message,
         )
 
-    to.setattr(_outbox.Outbox, "put", without_run)
+    to.setattr(_outbox.Outbox, "enter", without_run)
 
 
 @mutant("no sample")
@@ -522,14 +516,14 @@ def ignore_the_data_log_interval(to: pytest.MonkeyPatch) -> None:
 @mutant("never arrived|are lost")
 def lose_a_sample_now_and_then(to: pytest.MonkeyPatch) -> None:
     """Lose every fiftieth sample on its way into the outbox."""
-    put, samples = _outbox.Outbox.put, [0]
+    enter, samples = _outbox.Outbox.enter, [0]
 
-    def put_most(self: _outbox.Outbox, message: em.EngineMessage) -> None:
+    def enter_most(self: _outbox.Outbox, message: em.EngineMessage) -> _outbox.Entry | None:
         samples[0] += isinstance(message, em.TagsUpdatedMsg)
-        if samples[0] % 50 or not isinstance(message, em.TagsUpdatedMsg):
-            put(self, message)
+        is_lost = isinstance(message, em.TagsUpdatedMsg) and not samples[0] % 50
+        return None if is_lost else enter(self, message)
 
-    to.setattr(_outbox.Outbox, "put", put_most)
+    to.setattr(_outbox.Outbox, "enter", enter_most)
 
 
 @mutant("was not sent|shown", seed=20)

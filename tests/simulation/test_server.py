@@ -75,8 +75,8 @@ class Client:
         self.calls: list[MessageBase] = []
         self.results: list[object] = []
         self.closed = trio.Event()
-        self._waiting: dict[str, trio.Event] = {}
-        self._results: dict[str, object] = {}
+        self._waiting: dict[str | None, trio.Event] = {}
+        self._results: dict[str | None, object] = {}
 
     async def read(self) -> None:
         """Answer calls and collect answers until the websocket ends."""

@@ -391,6 +391,23 @@ async def test_restart_ends_the_run_and_begins_another(autojump_clock: MockClock
 # Methods
 
 
+async def test_a_method_may_be_nested_to_any_depth(autojump_clock: MockClock) -> None:
+    """990 blocks in one another are taken, told and run."""
+    engine = SimulatedEngine()
+    lines = [
+        mdl.MethodLine(id=str(depth), content="    " * depth + "Block: A") for depth in range(990)
+    ]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        await engine.set_method(mdl.Method(version=1, lines=lines))
+        await engine.execute_control_command("Start")
+        await trio.sleep(200)
+        state = engine.create_method_state_msg().method_state
+        assert len(state.started_line_ids) == 990
+        await engine.execute_control_command("Stop")
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_method_is_kept_as_it_was_written(autojump_clock: MockClock) -> None:
     """Also a half-written one; it is nobody's error before it is carried out."""
     engine = SimulatedEngine(clock=wall_clock)

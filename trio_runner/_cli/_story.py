@@ -222,7 +222,7 @@ class Demo:
             samples_taken=self.outbox.samples,
             samples_received=_bodies(received, Delivery.SAMPLE),
             events_taken=self.outbox.events,
-            events_received=_bodies(received, Delivery.EVENT),
+            events_received=_bodies(received, Delivery.RUN_EVENT, Delivery.NOTICE),
             waiting=len(self.outbox),
             interrupted=interrupted,
             outage=self.outage,
@@ -230,5 +230,5 @@ class Demo:
         )
 
 
-def _bodies(messages: list[em.EngineMessage], delivery: Delivery) -> list[str]:
-    return [encode_body(message) for message in messages if DELIVERY[type(message)] is delivery]
+def _bodies(messages: list[em.EngineMessage], *deliveries: Delivery) -> list[str]:
+    return [encode_body(message) for message in messages if DELIVERY[type(message)] in deliveries]

@@ -7,9 +7,13 @@ it has it. When a link is lost, what was in flight goes back to the head: its ou
 it is sent again, with its old sequence number, before anything newer. Of a state message only the
 latest is kept, outside the line.
 
-An event counts as queued when `put` returns; until then the sender does not see it, nor what stands
-behind it. In memory that is at once. An outbox with a journal on disk (`DurableOutbox`) is told of
-every change of the line, and has written the event by then.
+Of events, those of a run are a barrier: all before it is answered when one goes out, and nothing
+follows until it is taken. A notice, that is a notification or what was logged, holds up no sample:
+if it has to wait it stands aside. What is logged while such a message waits becomes a part of it.
+
+Until an event counts as queued the sender does not see it, nor what stands behind it. In memory it
+does at once. An outbox with a journal on disk (`DurableOutbox`) is told of every change of the
+line, and has written the event by then.
 
 What a sample costs here is its encoding and packing, once: it is sent, and sent again, as it lies
 here. Only thinning looks at the whole line.
@@ -20,12 +24,14 @@ The outbox may be filled from any thread.
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-from attrs import define, evolve, field
+from attrs import define, field
 
-from trio_runner._outbox._entry import DELIVERY, RUN_EVENTS, Delivery, Entry, is_too_big
+from trio_runner._outbox._entry import DELIVERY, Delivery, Entry, is_too_big
 from trio_runner._outbox._line import Line
+from trio_runner._outbox._shrinking import merged_logs, smaller_end
 from trio_runner._outbox._statistics import OutboxStatistics
 from trio_runner.protocol import encode, encode_body, foreign, kind_of, loads, pack
 from trio_runner.protocol import engine_messages as em
@@ -44,10 +50,19 @@ class Outbox(Line, ABC):
     is_durable: ClassVar[bool]
     """Whether `commit` must be called again and again."""
 
+    commit_wanted: Callable[[], None] | None = field(default=None, init=False)
+    """Called in any thread when a commit is wanted before `COMMIT_S` is over; it does not wait.
+
+    Who sets it calls `commit` then, in a thread that may wait for a disk, and looks at `head`
+    behind that. While it is None, the thread that needs a commit writes it itself.
+    """
+
     run_id: str | None = field(default=None, init=False)
     """The run that is on behind all that waits."""
 
     _states: dict[type[em.EngineMessage], str] = field(factory=dict, init=False)
+    _log: Entry | None = field(default=None, init=False)
+    """The error log that was put in last, to which entries are added while it has not been sent."""
 
     @abstractmethod
     def claim(self, unit: str) -> None:
@@ -66,27 +81,57 @@ class Outbox(Line, ABC):
 
     def put(self, message: em.EngineMessage) -> None:
         """Take a message in. Any thread may call it; it returns when the message is queued."""
+        self.secure(self.enter(message))
+
+    def secure(self, event: Entry | None) -> None:
+        """Let an event count as queued once it is as safe as this outbox makes it."""
+        if event is not None:
+            event.is_queued = True
+
+    def enter(self, message: em.EngineMessage) -> Entry | None:
+        """Give a message its place; wait for no disk. Return an event, which is to be secured.
+
+        The sender sees neither it nor what stands behind it until then. Who holds a lock when he
+        enters a message lets go of it before `secure`, which may wait.
+        """
         kind = kind_of(message)
         delivery = DELIVERY.get(kind)
         if delivery is None:
             raise TypeError(f"{kind.__name__} is not a message that a runner sends")
         body = encode_body(message)
-        if is_too_big(body) and isinstance(message, em.RunStoppedMsg) and message.archive:
-            logger.error(
-                "The archive of run %s is too big to be sent, it is left out", message.run_id
-            )
-            self._counts["archives_left_out"] += 1
-            body = encode_body(evolve(message, archive=None, archive_filename=None))
         if delivery is Delivery.STATE:
             with self._lock:
                 self._states[kind] = body
-            return
-        entry = self._put_in_line(message, pack(body))
-        if delivery is Delivery.EVENT:
-            try:
-                self.commit()
-            finally:
-                entry.is_queued = True
+            return None
+        if isinstance(message, em.RunStoppedMsg):
+            body = self._within_the_limit(body, message)
+        entry = self._merge(body) if kind is em.ErrorLogMsg else None
+        if entry is None:
+            entry = self._put_in_line(message, pack(body))
+        return entry if entry.is_event else None
+
+    def _within_the_limit(self, body: str, message: em.RunStoppedMsg) -> str:
+        """Return the end of a run with as much as the aggregator takes."""
+        while is_too_big(body) and (smaller := smaller_end(body)):
+            body, left_out = smaller
+            logger.error(
+                "The end of run %s is too big to be sent, it goes without its %s",
+                message.run_id,
+                left_out,
+            )
+            self._counts["archives_left_out"] += left_out == "archive"
+        return body
+
+    def _merge(self, body: str) -> Entry | None:
+        """Add entries to the error log that waits; return it, None if none does."""
+        with self._lock:
+            log = self._log
+            if log is None or log.tries:
+                return None
+            text, log.left_out = merged_logs(log.text, body, log.left_out)
+            self._replace(log, text)
+            log.is_queued = False
+            return log
 
     def _put_in_line(self, message: em.EngineMessage, body: bytes) -> Entry:
         with self._lock:
@@ -99,6 +144,8 @@ class Outbox(Line, ABC):
             entry.is_queued = not entry.is_event
             self._counts["event" if entry.is_event else "sample"] += 1
             self._append(entry)
+            if entry.is_event:  # what is logged behind it comes behind it
+                self._log = entry if entry.kind is em.ErrorLogMsg else None
             return entry
 
     def close_run(self) -> None:
@@ -122,22 +169,6 @@ class Outbox(Line, ABC):
             )
             # As they waited, whatever version of the engine made them.
             self.put(foreign({**obj, **last}, em.RunStoppedMsg))
-
-    def take(self) -> Entry:
-        """Take the head; it is in flight until `delivered`, `retry`, `set_aside` or `rewind`."""
-        if self._line[0].kind in RUN_EVENTS:
-            # All before it is answered. A crash must not repeat that behind it: tags without a run
-            # are refused once one is on, and those of a run once it has ended.
-            self.commit()
-        return super().take()
-
-    def delivered(self, entry: Entry) -> None:
-        """Let a message go: the aggregator has it."""
-        super().delivered(entry)
-        if entry.kind in RUN_EVENTS:
-            # A crash must not repeat the end of a run behind the beginning of the next, which
-            # would end that one.
-            self.commit()
 
     def state(self, kind: type[em.EngineMessage]) -> str | None:
         """Return the latest state message of a type, encoded, None if there is none."""

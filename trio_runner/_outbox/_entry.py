@@ -27,16 +27,17 @@ SHRINKS_MAX = 1032
 class Delivery(Enum):
     """How a message is delivered."""
 
-    EVENT = "never dropped; nothing else is unanswered while it is sent"
-    SAMPLE = "in order with the events, several unanswered at once; thinned at the bound, counted"
-    STATE = "the latest only, when it differs from what this link last had answered"
+    RUN_EVENT = "never dropped; a barrier: nothing else is unanswered while it is sent"
+    NOTICE = "never dropped; in order among themselves and with the run events; samples may pass"
+    SAMPLE = "in order with the run events, several unanswered; thinned at the bound, counted"
+    STATE = "the latest only, when it differs from what this link last took"
 
 
 DELIVERY: dict[type[em.EngineMessage], Delivery] = {
-    em.RunStartedMsg: Delivery.EVENT,
-    em.RunStoppedMsg: Delivery.EVENT,
-    em.WebPushNotificationMsg: Delivery.EVENT,
-    em.ErrorLogMsg: Delivery.EVENT,
+    em.RunStartedMsg: Delivery.RUN_EVENT,
+    em.RunStoppedMsg: Delivery.RUN_EVENT,
+    em.WebPushNotificationMsg: Delivery.NOTICE,
+    em.ErrorLogMsg: Delivery.NOTICE,
     em.TagsUpdatedMsg: Delivery.SAMPLE,
     em.UodInfoMsg: Delivery.STATE,
     em.MethodMsg: Delivery.STATE,
@@ -50,7 +51,7 @@ DELIVERY: dict[type[em.EngineMessage], Delivery] = {
 RUN_EVENTS = em.RunStartedMsg, em.RunStoppedMsg
 """The events that change which tags the aggregator takes."""
 
-STATE_TYPES = [kind for kind, delivery in DELIVERY.items() if delivery is Delivery.STATE]
+STATE_TYPES = tuple(kind for kind, delivery in DELIVERY.items() if delivery is Delivery.STATE)
 
 
 @define(eq=False)
@@ -58,8 +59,9 @@ class Entry:
     """A message in the line: its number, its type, its body as `protocol.pack` gave it.
 
     `taken_at` is when it was put in (seconds since the epoch), `tries` how often it was sent,
-    `is_queued` false for as long as the `put` of an event has not returned, and `failures` how
-    often the aggregator failed to handle it.
+    `is_queued` false for as long as the `put` of an event has not returned. `failures` is how often
+    it was the reason why it did not get through, `due_at` when it may be tried again (s on the
+    sender's clock), `left_out` how many entries of an error log had no room.
     """
 
     sequence_number: int
@@ -69,6 +71,8 @@ class Entry:
     tries: int = 0
     is_queued: bool = True
     failures: int = 0
+    due_at: float = 0.0
+    left_out: int = 0
 
     @property
     def text(self) -> str:
@@ -82,8 +86,18 @@ class Entry:
 
     @property
     def is_event(self) -> bool:
-        """Whether this is a barrier."""
-        return DELIVERY[self.kind] is Delivery.EVENT
+        """Whether this is never dropped."""
+        return self.kind is not em.TagsUpdatedMsg
+
+    @property
+    def is_run_event(self) -> bool:
+        """Whether this is a barrier: the beginning or the end of a run."""
+        return DELIVERY[self.kind] is Delivery.RUN_EVENT
+
+    @property
+    def is_notice(self) -> bool:
+        """Whether samples may pass this."""
+        return DELIVERY[self.kind] is Delivery.NOTICE
 
     @property
     def size(self) -> int:

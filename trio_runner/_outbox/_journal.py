@@ -12,6 +12,9 @@ class Journal:
     def added(self, entry: Entry) -> None:
         """Note a message that was put in."""
 
+    def changed(self, entry: Entry) -> None:
+        """Note that a message has another body from now on."""
+
     def sent(self, entry: Entry) -> None:
         """Note a message that may have arrived from now on."""
 

@@ -1,7 +1,9 @@
-"""The line itself: what stands in it, what is in flight, and its bound in bytes."""
+"""The line itself: what stands in it, what is in flight, what lets others pass, and its bound."""
 
+import itertools
 import logging
 import threading
+from bisect import insort
 from collections import deque
 from collections.abc import Iterable
 
@@ -9,13 +11,34 @@ from attrs import define, field
 
 from trio_runner._outbox._entry import OUTBOX_BYTES_MAX, Entry
 from trio_runner._outbox._journal import Journal
+from trio_runner._outbox._shrinking import smaller_end
 from trio_runner._outbox._thinning import every_second_of_the_densest
 from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import pack
 
 logger = logging.getLogger(__name__)
 
+PASSED_AFTER = 3
+"""After so many failures of a notice the end of a run passes it too."""
+
+FAILURES_MAX = 21
+"""How often an event fails before it is set aside: by the pauses between, 15 min at least.
+
+The pauses are 1, 2, 4, 8, 16, 32 s and then 60 s each: 63 s + 14 * 60 s = 903 s.
+"""
+
+SAMPLE_FAILURES_MAX = 8
+"""How often a sample does: 63 s + 60 s = 123 s."""
+
+SMALLER_AFTER_CUTS = 3
+"""From so many links on that ended at the end of a run it goes out with less in it."""
+
 THINNED_FROM, THINNED_TO = 8, 16
 """The line is thinned if one of 8 in it is a sample that was never sent, until one of 16 is."""
+
+
+def _number(entry: Entry) -> int:
+    return entry.sequence_number
 
 
 def _no_counts() -> dict[str, int]:
@@ -26,7 +49,10 @@ def _no_counts() -> dict[str, int]:
 
 @define(eq=False)
 class Line:
-    """Events and samples in the order in which they were taken, those in flight apart."""
+    """Events and samples in the order in which they were taken.
+
+    Apart from them are those in flight, and the notices that stand aside so that samples can pass.
+    """
 
     bytes_max: int = OUTBOX_BYTES_MAX
     open_run: Entry | None = field(default=None, init=False)
@@ -35,11 +61,14 @@ class Line:
     _journal: Journal = field(factory=Journal, init=False)
     _line: deque[Entry] = field(factory=deque, init=False)
     _in_flight: dict[int, Entry] = field(factory=dict, init=False)
+    _aside: list[Entry] = field(factory=list, init=False)
+    """Notices that let others pass, in order."""
     _lock: threading.RLock = field(factory=threading.RLock, init=False)
     _numbers: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
     _retries: int = field(default=0, init=False)
-    _events: int = field(default=0, init=False)
+    _run_events: int = field(default=0, init=False)
+    """How many of them are not delivered."""
     _thinnable: int = field(default=0, init=False)
     """How many samples in the line were never sent."""
     _counts: dict[str, int] = field(factory=_no_counts, init=False)
@@ -55,30 +84,80 @@ class Line:
         with self._lock:
             return self._line[0] if self._line and self._line[0].is_queued else None
 
-    def oldest_number(self) -> int | None:
-        """Return the least sequence number of what is not delivered, None if there is nothing."""
+    @property
+    def has_aside(self) -> bool:
+        """Whether a notice stands aside."""
+        return bool(self._aside)
+
+    def next_aside(self) -> Entry:
+        """Return the notice that stands aside, of which there must be one, and is to be sent next.
+
+        One that has to wait holds up those behind it until it has failed `PASSED_AFTER` times.
+        """
         with self._lock:
-            if not self._in_flight:
-                return self._line[0].sequence_number if self._line else None
-            # What is tried again is in flight behind what is newer, and rare.
-            oldest = next(iter(self._in_flight)) if not self._retries else min(self._in_flight)
-            return min(oldest, self._line[0].sequence_number) if self._line else oldest
+            best = self._aside[0]
+            for entry in self._aside:
+                if entry.due_at < best.due_at:
+                    best = entry
+                if entry.failures < PASSED_AFTER:
+                    break
+            return best
 
     @property
-    def has_events(self) -> bool:
-        """Whether an event is not delivered yet."""
-        return self._events > 0
+    def is_held_up(self) -> bool:
+        """Whether a notice that stands aside has to go before the end of a run does."""
+        with self._lock:
+            return any(entry.failures < PASSED_AFTER for entry in self._aside)
+
+    def oldest_number(self) -> int | None:
+        """Return the least sequence number of what is not delivered, None if there is nothing.
+
+        Notices are left out that have failed so often that nothing waits for them.
+        """
+        with self._lock:
+            oldest = [self._line[0].sequence_number] if self._line else []
+            if self._in_flight:
+                # What is tried again is in flight behind what is newer, and rare.
+                numbers = self._in_flight
+                oldest.append(min(numbers) if self._retries else next(iter(numbers)))
+            awaited = (e.sequence_number for e in self._aside if e.failures < PASSED_AFTER)
+            oldest += itertools.islice(awaited, 1)
+            return min(oldest, default=None)
+
+    @property
+    def has_run_events(self) -> bool:
+        """Whether the beginning or the end of a run is not delivered yet."""
+        return self._run_events > 0
+
+    @property
+    def samples_waiting(self) -> int:
+        """How many samples have never been sent."""
+        return self._thinnable
 
     def take(self) -> Entry:
         """Take the head; it is in flight until `delivered`, `retry`, `set_aside` or `rewind`."""
         with self._lock:
-            entry = self._line.popleft()
-            entry.tries += 1
-            self._in_flight[entry.sequence_number] = entry
-            if entry.tries == 1:
-                self._thinnable -= not entry.is_event
-                self._journal.sent(entry)
-            return entry
+            return self._take(self._line.popleft())
+
+    def let_pass(self) -> None:
+        """Let the head, a notice, stand aside for what is behind it."""
+        with self._lock:
+            self._aside.append(self._line.popleft())
+
+    def take_aside(self, entry: Entry) -> Entry:
+        """Take a notice that stands aside; it is in flight as what `take` takes is."""
+        with self._lock:
+            self._aside.remove(entry)
+            self._retries += 1  # it may be in flight behind what is newer
+            return self._take(entry)
+
+    def _take(self, entry: Entry) -> Entry:
+        entry.tries += 1
+        self._in_flight[entry.sequence_number] = entry
+        if entry.tries == 1:
+            self._thinnable -= not entry.is_event
+            self._journal.sent(entry)
+        return entry
 
     def delivered(self, entry: Entry) -> None:
         """Let a message go: the aggregator has it."""
@@ -90,11 +169,55 @@ class Line:
             elif entry.kind is em.RunStoppedMsg:
                 self.open_run = None
 
-    def retry(self, entry: Entry) -> None:
-        """Put a message that is in flight back, in front of all that is newer."""
+    def retry(self, entry: Entry, due_at: float) -> None:
+        """Put a message that is in flight back, in front of all that is newer; a notice aside.
+
+        It is tried again from `due_at` on (s on the sender's clock).
+        """
         with self._lock:
-            self._put_back([self._in_flight.pop(entry.sequence_number)])
+            entry.due_at = due_at
+            del self._in_flight[entry.sequence_number]
             self._retries += 1
+            if entry.is_notice:
+                insort(self._aside, entry, key=_number)
+            else:
+                self._put_back([entry])
+
+    def failed(self, entry: Entry, why: str, due_at: float) -> None:
+        """Note that the aggregator failed to handle a message; try it again, or set it aside."""
+        entry.failures += 1
+        if not self._is_given_up(entry) or self._shrink(entry):
+            self.retry(entry, due_at)
+        else:
+            self.set_aside(entry, why)
+
+    def refused(self, entry: Entry, why: str) -> None:
+        """Note that the aggregator will never take a message as it is."""
+        if self._shrink(entry):
+            self.retry(entry, 0)
+        else:
+            self.set_aside(entry, why)
+
+    def _is_given_up(self, entry: Entry) -> bool:
+        return entry.failures >= (FAILURES_MAX if entry.is_event else SAMPLE_FAILURES_MAX)
+
+    def _shrink(self, entry: Entry) -> bool:
+        """Make a message smaller if that is possible; return whether it was."""
+        smaller = smaller_end(entry.text) if entry.kind is em.RunStoppedMsg else None
+        if smaller is None:
+            return False
+        text, left_out = smaller
+        logger.error("%s goes out without its %s", entry, left_out)
+        with self._lock:
+            self._counts["archives_left_out"] += left_out == "archive"
+            self._replace(entry, text)
+        return True
+
+    def _replace(self, entry: Entry, text: str) -> None:
+        self._bytes -= entry.size
+        entry.body = pack(text)
+        self._bytes += entry.size
+        self._journal.changed(entry)
 
     def set_aside(self, entry: Entry, why: str) -> None:
         """Give up a message that the aggregator will never take, so that the line goes on."""
@@ -106,27 +229,44 @@ class Line:
                 self.open_run = None  # or every new link would begin it once more
 
     def rewind(self) -> None:
-        """Put all that is in flight back to the head: the link is new, its outcome unknown."""
+        """Put all that is in flight back to the head: the link is new, its outcome unknown.
+
+        A message that was in flight alone when the link ended may be why it did.
+        """
         with self._lock:
-            self._put_back(self._in_flight.values())
+            if len(self._in_flight) == 1:
+                self._note_cut(*self._in_flight.values())
+            self._put_back([*self._in_flight.values(), *self._aside])
             self._in_flight.clear()
+            self._aside.clear()
             self._retries = 0
 
+    def _note_cut(self, entry: Entry) -> None:
+        entry.failures += 1
+        has_shrunk = entry.failures >= SMALLER_AFTER_CUTS and self._shrink(entry)
+        if not has_shrunk and self._is_given_up(entry):
+            self.set_aside(entry, f"{entry.failures} links ended while it was sent")
+
     def _put_back(self, entries: Iterable[Entry]) -> None:
-        tried = list(entries)
-        while self._line and self._line[0].tries:
-            tried.append(self._line.popleft())
-        tried.sort(key=lambda entry: entry.sequence_number, reverse=True)
-        self._line.extendleft(tried)
+        back = list(entries)
+        newest = max((entry.sequence_number for entry in back), default=0)
+        while self._line and self._line[0].sequence_number < newest:
+            back.append(self._line.popleft())
+        back.sort(key=_number, reverse=True)
+        self._line.extendleft(back)
 
     def __len__(self) -> int:
         """Return how many events and samples are not yet delivered."""
-        return len(self._line) + len(self._in_flight)
+        return len(self._line) + len(self._in_flight) + len(self._aside)
+
+    def _waiting(self) -> list[Entry]:
+        """Return all that is not delivered, in no order."""
+        return [*self._in_flight.values(), *self._aside, *self._line]
 
     def _append(self, entry: Entry) -> None:
         self._line.append(entry)
         self._bytes += entry.size
-        self._events += entry.is_event
+        self._run_events += entry.is_run_event
         self._thinnable += not entry.is_event
         self._journal.added(entry)
         self._keep_bound()
@@ -172,5 +312,5 @@ class Line:
     def _drop(self, entries: Iterable[Entry], counted_as: str) -> None:
         for entry in entries:
             self._bytes -= entry.size
-            self._events -= entry.is_event
+            self._run_events -= entry.is_run_event
             self._counts[counted_as] += 1

@@ -12,9 +12,11 @@ from types import TracebackType
 from typing import ClassVar
 
 from attrs import define, field
+from trio.lowlevel import in_trio_run
 
 from trio_runner._outbox import OUTBOX_BYTES_MAX, RUN_EVENTS, Entry, Outbox
 from trio_runner._outbox_sqlite._apart import keep_apart
+from trio_runner._outbox_sqlite._commits import DISK_WAIT_S, Commits
 from trio_runner._outbox_sqlite._errors import (
     OutboxClosed,
     OutboxError,
@@ -30,8 +32,14 @@ logger = logging.getLogger(__name__)
 DISK_RETRY_S = 30
 """How long to wait before a disk that could not be written is tried again (s)."""
 
+CLOSE_S = 3
+"""How long a disk that hangs is waited for when the outbox is closed (s)."""
+
 NUMBERS_AHEAD = 1000
 """How many sequence numbers are reserved on disk: none is used twice after a crash."""
+
+NUMBERS_LOST = 1000 * NUMBERS_AHEAD
+"""How many are left out when the file was damaged, more than its log can have reserved."""
 
 STATES_BYTES_S = 4000
 """How fast run log and method state may be written, on the average (B/s): 0.35 GB a day.
@@ -53,16 +61,18 @@ KEPT_STATES = {"run_log": em.RunLogMsg, "method_state": em.MethodStateMsg}
 class DurableOutbox(Outbox):
     """An outbox that outlives the process, in the file `path`; close it, or use it with `with`.
 
-    An event is on disk when `put` returns, which waits for the disk in the thread that calls it.
-    Samples and deliveries are on disk after the next `commit`, which the runner calls every
-    `COMMIT_S`; the run log and method state of the run that is on the less often the bigger they
-    are (`STATES_BYTES_S`). What was delivered before that never
-    touches the disk. After a crash, messages delivered since the last commit are sent once more.
+    An event is on disk when `put` returns, which waits for the disk; Trio's thread does not wait
+    while a runner runs: there it is on disk before it goes out. Samples and deliveries are on disk
+    after the next `commit`, which the runner calls every `COMMIT_S`; the run log and method state
+    of the run that is on the less often the bigger they are (`STATES_BYTES_S`). What was delivered
+    before that never touches the disk. After a crash, messages delivered since the last commit are
+    sent once more.
 
     When the disk fails the outbox goes on in memory: it logs that once, `statistics().degraded`
     says why, and the disk is tried again every `DISK_RETRY_S`, by `clock`, until all that waits is
     on it. Until then an event is in memory only when `put` returns, and of a crash what was
-    delivered meanwhile is sent again.
+    delivered meanwhile is sent again. A disk that has not written for `DISK_WAIT_S` counts as one
+    that fails until it has.
 
     Raises, when it is made, one of the classes of `OutboxError`; `put` raises OutboxClosed behind
     `close`.
@@ -80,8 +90,13 @@ class DurableOutbox(Outbox):
     """Whose messages these are, None while nobody has claimed them."""
 
     _journal: Changes = field(factory=Changes, init=False)
+    _commits: Commits = field(init=False)
+    _barrier: int = field(default=0, init=False)
+    """The commit that must have ended before anything goes out."""
+    _unsafe: list[Entry] = field(factory=list, init=False)
+    """The events in the line that do not count as queued yet."""
     _writing: threading.RLock = field(factory=threading.RLock, init=False)
-    """Held while the file is written, and never while `_lock` is waited for by Trio's thread."""
+    """Held while the file is written: Trio's thread never waits for it, nor for what holds it."""
     _file: OutboxFile = field(init=False)
     _is_open: bool = field(default=False, init=False)
     _facts_on_disk: dict[str, Fact] = field(factory=dict, init=False)
@@ -92,6 +107,7 @@ class DurableOutbox(Outbox):
     _retry_at: float = field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._commits = Commits(self.clock)
         self._file = OutboxFile.open(self.path, create=True, connect=self.connect)
         try:
             self._restore(self._file.load())
@@ -132,6 +148,7 @@ class DurableOutbox(Outbox):
                 self.open_run, self.run_id = None, None
                 self._states.clear()
             self.unit = unit
+        self.commit()
 
     def _part_from(self, old: str, new: str) -> None:
         if not len(self):
@@ -141,15 +158,17 @@ class DurableOutbox(Outbox):
                 f"In the outbox {self.path} wait {len(self)} messages of {old}, and"
                 f" this is {new}. Take another path, or discard them."
             )
-        entries = [*self._in_flight.values(), *self._line]
+        entries = self._waiting()
         aside = keep_apart(self.path, old, entries, _stored(self._facts()), self.connect)
-        # From here on a crash would move them once more, into one more file.
+        # A crash before the next commit moves them once more, into one more file.
         for entry in entries:
             self._journal.gone(entry)
             self._bytes -= entry.size
         self._in_flight.clear()
+        self._aside.clear()
         self._line.clear()
-        self._events = self._thinnable = self._retries = 0
+        self._log = None
+        self._run_events = self._thinnable = self._retries = 0
         logger.warning(
             "This unit is called %s now, was %s: the %d messages that wait of it are kept in %s",
             new,
@@ -158,56 +177,186 @@ class DurableOutbox(Outbox):
             aside,
         )
 
-    # To the disk
+    # What may go out when
 
-    def put(self, message: em.EngineMessage) -> None:
+    def head(self) -> Entry | None:
+        """Return what is to be sent next, None if there is nothing or the disk has to come first.
+
+        A run event goes out when nothing that has gone before it would come back after a crash, and
+        nothing goes out behind one that was delivered before that is on disk: tags without a run
+        are refused once one is on, and those of a run once it has ended.
+        """
+        if self.commit_wanted is None:
+            return super().head()
+        with self._lock:
+            is_degraded = self._release_if_degraded()
+            head = super().head()
+            if head is None or is_degraded or self._may_go(head):
+                return head
+        self._want_commit()
+        return None
+
+    def _may_go(self, head: Entry) -> bool:
+        if head.kind not in RUN_EVENTS:
+            return self._commits.ended >= self._barrier
+        return self._commits.ended == self._commits.begun >= self._barrier and not (
+            self._journal.removed or self._journal.put_aside
+        )
+
+    def take(self) -> Entry:
+        if self.commit_wanted is None and self._line[0].kind in RUN_EVENTS:
+            self.commit()
+        return super().take()
+
+    def delivered(self, entry: Entry) -> None:
+        with self._lock:
+            super().delivered(entry)
+            if entry.kind not in RUN_EVENTS:
+                return
+            self._barrier = self._commits.begun + 1
+        self._want_commit()
+
+    def _want_commit(self) -> None:
+        if self.commit_wanted is None:
+            self.commit()
+            return
+        with self._lock:
+            self._commits.want()
+        self.commit_wanted()
+
+    def enter(self, message: em.EngineMessage) -> Entry | None:
         if not self._is_open:
             raise OutboxClosed(f"{type(message).__name__}: the outbox {self.path} is closed")
-        super().put(message)
+        event = super().enter(message)
+        with self._lock:
+            if event is not None:
+                self._unsafe.append(event)
+            if self.commit_wanted is not None:
+                self._commits.want()
+                self._release_if_degraded()
+        return event
+
+    def secure(self, event: Entry | None) -> None:
+        """Let an event count as queued when it is on disk.
+
+        An engine's thread waits for that, `DISK_WAIT_S` at most; Trio's does not wait if somebody
+        else commits.
+        """
+        if event is None or event.is_queued:
+            return
+        self._want_commit()
+        if self.commit_wanted is None or in_trio_run():
+            return
+        self._commits.wait_until(lambda: event.is_queued)
+        with self._lock:
+            if not event.is_queued:
+                self._release()
+
+    def _release_if_degraded(self) -> bool:
+        """Let nothing wait for a disk that fails or is slow; return whether it does or is."""
+        if self._degraded is None and not self._commits.is_slow:
+            return False
+        self._release()
+        return True
+
+    def _release(self) -> None:
+        """Let the events count as queued of which no commit will make sure soon."""
+        if self._degraded is None and self._is_open and self._commits.became_slow():
+            logger.error(
+                "The outbox %s has not been written for %.0f s: a disk that is slow, or hangs."
+                " Until it is quick again events wait in memory only when they go out, and are lost"
+                " if the process ends",
+                self.path,
+                DISK_WAIT_S,
+            )
+        for event in self._unsafe:
+            event.is_queued = True
+        self._unsafe.clear()
+
+    # To the disk
 
     def commit(self) -> None:
         """Write what has changed; return when it is on disk, or when the disk has failed.
 
-        Any thread may call it; it waits for the disk. Raises nothing for a disk that fails.
+        Any thread may call it; it waits for the disk, but not for a commit that hangs in another
+        thread. Raises nothing for a disk that fails.
         """
-        with self._writing:
-            if not self._is_open or (self._degraded and self.clock() < self._retry_at):
-                return
-            try:
-                self._write()
-            except (sqlite3.Error, OSError, OutboxError) as error:
-                self._note_fault(error)
-            except BaseException as error:  # a KeyboardInterrupt, say: what was written is unknown
-                self._degraded, self._retry_at = f"interrupted by {error!r}", self.clock()
-                raise
-            else:
-                self._note_recovery()
+        if not self._writing.acquire(timeout=DISK_WAIT_S):
+            with self._lock:
+                self._release()
+            return
+        try:
+            if self._is_open and not (self._degraded and self.clock() < self._retry_at):
+                self._try_to_write()
+        finally:
+            with self._lock:
+                if self._degraded is not None or not self._is_open:
+                    self._release()
+            self._commits.end()
+            if not self._is_open:  # it was closed while the disk hung
+                self._file.close()
+            self._writing.release()
+
+    def _try_to_write(self) -> None:
+        try:
+            self._write()
+        except (sqlite3.Error, OSError, OutboxError) as error:
+            self._note_fault(error)
+        except BaseException as error:  # a KeyboardInterrupt, say: what was written is unknown
+            self._degraded, self._retry_at = f"interrupted by {error!r}", self.clock()
+            raise
+        else:
+            self._note_recovery()
 
     def close(self) -> None:
-        """Write what waits and let go of the file; may be called again."""
-        with self._writing:
-            if not self._is_open:
-                return
+        """Write what waits and let go of the file; may be called again.
+
+        A disk that hangs is waited for `CLOSE_S` at most, and then the file is left to the thread
+        that hangs; in Trio's thread it is waited for, unless the runner has found that it hangs.
+        """
+        if not self._is_open:
+            return
+        if in_trio_run():
+            self._close()
+        else:
+            thread = threading.Thread(target=self._close, name="outbox", daemon=True)
+            thread.start()
+            thread.join(CLOSE_S)
+        if self._is_open:
+            self._is_open = False
+            logger.error(
+                "The outbox %s is left behind: its disk hangs, and what was put in since is lost"
+                " if it does not come back before the process ends",
+                self.path,
+            )
+
+    def _close(self) -> None:
+        if not self._writing.acquire(timeout=CLOSE_S):
+            return
+        try:
             self._retry_at, self._ahead = self.clock(), 0
             self.commit()
-            self._is_open = False
             self._file.close()
-            if self._degraded is not None:
-                logger.error(
-                    "The outbox %s is closed with a disk that fails: of %d messages that wait those"
-                    " of the time since are lost",
-                    self.path,
-                    len(self),
-                )
+            self._is_open = False
+        finally:
+            self._writing.release()
+        if self._degraded is not None:
+            logger.error(
+                "The outbox %s is closed with a disk that fails: of %d messages that wait those"
+                " of the time since are lost",
+                self.path,
+                len(self),
+            )
 
     def _write(self) -> None:
         recovers = self._degraded is not None
         if recovers:
             self._reopen()
         with self._lock:
+            self._commits.begin()
             changes, self._journal = self._journal, Changes()
             facts = self._facts()
-            entries = [*self._in_flight.values(), *self._line] if recovers else []
+            entries = self._waiting() if recovers else []
         changed = _stored({name: f for name, f in facts.items() if self._is_news(name, f)})
         try:
             if recovers:
@@ -220,8 +369,14 @@ class DurableOutbox(Outbox):
                 put_aside = changes.put_aside + self._journal.put_aside
                 self._journal.put_aside = put_aside[-SET_ASIDE_MAX:]
             raise
+        with self._lock:
+            for entry in changes.new.values():
+                entry.is_queued = True
+            self._unsafe = [event for event in self._unsafe if not event.is_queued]
         self._facts_on_disk = facts
         self._pace_states(changed)
+        if recovers or changes.removed:
+            self._file.shrink()
 
     def _reopen(self) -> None:
         """Open the file anew, whatever was wrong with it; a stranger's file is not touched."""
@@ -249,8 +404,12 @@ class DurableOutbox(Outbox):
         if self._degraded is not None:
             self._degraded = None
             logger.warning("The outbox %s is written again; all that waits is on disk", self.path)
+        if self._commits.became_quick():
+            logger.warning("The disk of the outbox %s is quick again", self.path)
 
     def _why_degraded(self) -> str | None:
+        if self._degraded is None and self._commits.is_slow:
+            return f"the disk has not written for {DISK_WAIT_S:.0f} s"
         return self._degraded
 
     # What is known besides the line
@@ -304,9 +463,11 @@ class DurableOutbox(Outbox):
         except (zlib.error, DecodeError, TypeError, ValueError) as error:
             raise damaged(self.path, str(error)) from error
         self._reserved = self._numbers = max(self._numbers, last)
+        if self._file.damage is not None:  # what was reserved last may be lost
+            self._reserved = self._numbers = self._numbers + NUMBERS_LOST
         self._line.extend(contents.entries)
         self._bytes = sum(entry.size for entry in contents.entries)
-        self._events = sum(entry.is_event for entry in contents.entries)
+        self._run_events = sum(entry.is_run_event for entry in contents.entries)
         self._thinnable = sum(not (e.is_event or e.tries) for e in contents.entries)
         self._keep_bound()
 

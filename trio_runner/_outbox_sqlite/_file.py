@@ -14,6 +14,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from trio_runner._outbox import DELIVERY, Entry, Journal
+from trio_runner._outbox_sqlite._damage import Damage
 from trio_runner._outbox_sqlite._errors import OutboxError, damaged, explained
 from trio_runner._outbox_sqlite._opening import identity, open_database
 from trio_runner.protocol import engine_messages as em
@@ -23,6 +24,12 @@ SET_ASIDE_MAX = 1000
 
 SET_ASIDE_BYTES_MAX = 16 * 1024 * 1024
 """How many bytes of them are kept; the newest is, whatever its size."""
+
+SHRINK_PAGES = 256
+"""How many pages (of 4 kB) must be free before it is worth a look how many are not."""
+
+SHRINK_FREE = 3 / 4
+"""The part of the file that must be free."""
 
 KINDS: dict[str, type[em.EngineMessage]] = {kind.__name__: kind for kind in DELIVERY}
 
@@ -37,6 +44,9 @@ class Changes(Journal):
     """
 
     new: dict[int, Entry] = field(factory=dict)
+    """What is to be written, whether the file has had it in another form or not at all."""
+    rewritten: set[int] = field(factory=set)
+    """Which of them the file has had."""
     tried: set[int] = field(factory=set)
     removed: set[int] = field(factory=set)
     put_aside: list[tuple[Entry, str]] = field(factory=list)
@@ -44,14 +54,20 @@ class Changes(Journal):
     def added(self, entry: Entry) -> None:
         self.new[entry.sequence_number] = entry
 
+    def changed(self, entry: Entry) -> None:
+        if entry.sequence_number not in self.new:
+            self.new[entry.sequence_number] = entry
+            self.rewritten.add(entry.sequence_number)
+
     def sent(self, entry: Entry) -> None:
         if entry.sequence_number not in self.new:  # those are written as they are by then
             self.tried.add(entry.sequence_number)
 
     def gone(self, entry: Entry) -> None:
-        self.tried.discard(entry.sequence_number)
-        if self.new.pop(entry.sequence_number, None) is None:
-            self.removed.add(entry.sequence_number)
+        number = entry.sequence_number
+        self.tried.discard(number)
+        if self.new.pop(number, None) is None or number in self.rewritten:
+            self.removed.add(number)
 
     def set_aside(self, entry: Entry, why: str) -> None:
         self.gone(entry)
@@ -78,6 +94,8 @@ class OutboxFile:
     is_new: bool
     db: sqlite3.Connection
     identity: tuple[int, int]
+    damage: Damage | None
+    """What the disk has spoilt of it; a copy is kept."""
 
     @classmethod
     def open(
@@ -92,13 +110,15 @@ class OutboxFile:
 
         Raises an `OutboxError`. A file that is not an outbox is left as it is.
         """
-        db, is_new = open_database(path, create=create, check=check, connect=connect)
-        return cls(path, is_new, db, identity(path))
+        db, is_new, damage = open_database(path, create=create, check=check, connect=connect)
+        return cls(path, is_new, db, identity(path), damage)
 
     def close(self) -> None:
         """Close the file and let go of its lock; may be called again."""
         with suppress(sqlite3.Error):  # all that was committed is in the log
             self.db.close()
+        if self.damage is not None:
+            self.damage.close()
 
     def load(self) -> Contents:
         """Return all that the file holds, in the order of the line. Raises an `OutboxError`."""
@@ -118,6 +138,8 @@ class OutboxFile:
         for number, kind, body, taken_at, tried, crc in rows:
             if kind not in KINDS:
                 raise damaged(self.path, f"message {number} is of the unknown type {kind!r}")
+            if not (isinstance(body, bytes) and isinstance(taken_at, float) and tried in (0, 1)):
+                raise damaged(self.path, f"message {number} is not whole")
             yield Entry(number, KINDS[kind], body, taken_at, tried), crc
 
     def write(self, changes: Changes, facts: Mapping[str, Fact]) -> None:
@@ -151,6 +173,19 @@ class OutboxFile:
         )
         self.write(everything, facts)
 
+    def shrink(self) -> None:
+        """Give room back to the disk if most of the file is free; it takes as long as it holds.
+
+        What it copies is less than what was deleted since it did so last. It is no matter if it
+        fails.
+        """
+        with suppress(sqlite3.Error):
+            (free,) = self.db.execute("PRAGMA freelist_count").fetchone()
+            (pages,) = self.db.execute("PRAGMA page_count").fetchone()
+            if free >= SHRINK_PAGES and free > pages * SHRINK_FREE:
+                self.db.execute("VACUUM")
+                self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     @contextmanager
     def transaction(self) -> Generator[None, None, None]:
         """Commit what the block does, or nothing of it."""
@@ -170,8 +205,8 @@ class OutboxFile:
                 (
                     entry.sequence_number,
                     entry.kind.__name__,
-                    entry.body,
-                    zlib.crc32(entry.body),
+                    body := entry.body,  # another thread may put in another one meanwhile
+                    zlib.crc32(body),
                     min(entry.tries, 1),
                     entry.taken_at,
                 )

@@ -135,7 +135,9 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
     return count
 
 
-def _text(body: bytes) -> str | None:
+def _text(body: Fact) -> str | None:
+    if not isinstance(body, bytes):  # NULL, say
+        return None
     try:
         return unpack(body)
     except (zlib.error, ValueError):

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from trio_runner._outbox_sqlite._damage import Damage, keep_copy
 from trio_runner._outbox_sqlite._errors import (
     OutboxNotFound,
     OutboxTooNew,
@@ -15,6 +16,7 @@ from trio_runner._outbox_sqlite._errors import (
     explained,
     no_outbox,
 )
+from trio_runner._outbox_sqlite._log import fault_of
 from trio_runner._outbox_sqlite._schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 LOCK_WAIT_S = 0.5
@@ -26,15 +28,17 @@ LOG_BYTES_MAX = 8 * 1024 * 1024
 
 def open_database(
     path: Path, *, create: bool, check: bool, connect: Callable[..., sqlite3.Connection]
-) -> tuple[sqlite3.Connection, bool]:
-    """Open and lock a file; return it, and whether there was nothing in it.
+) -> tuple[sqlite3.Connection, bool, Damage | None]:
+    """Open and lock a file; return it, whether there was nothing in it, and what of it is damaged.
 
-    Raises an `OutboxError`. A file that is not an outbox is left as it is.
+    Of a log that is not whole the part that is counts, and a copy of all is kept. Raises an
+    `OutboxError`. A file that is not an outbox is left as it is.
     """
     if not create and not path.exists():
         raise OutboxNotFound(f"There is no outbox {path}.")
     with explained(path):
         _refuse_what_is_no_file(path)
+        _refuse_a_log_alone(path)
         _create(path)
         db = connect(
             f"file:{quote(str(path.absolute()))}?mode=rw",
@@ -43,18 +47,23 @@ def open_database(
             check_same_thread=False,
             timeout=LOCK_WAIT_S,
         )
+    damage: Damage | None = None
     try:
         with explained(path):
-            is_new = _lock(db, path)
+            _lock(db, path)
+            damage = _damage_of_log(path)
+            is_new = _is_new(db, path)
             if is_new and not create:
                 raise no_outbox(path, "it is empty")
             _protect(path)
             _prepare(db, is_new=is_new)
             if check:
                 _check(db, path)
-            return db, is_new
+            return db, is_new, damage
     except BaseException:
         db.close()
+        if damage is not None:
+            damage.close()
         raise
 
 
@@ -73,6 +82,13 @@ def _refuse_what_is_no_file(path: Path) -> None:
         is_ours = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
         if file == path and status.st_size == 0 and not is_ours:
             raise no_outbox(file, "it is empty, and another user's")
+
+
+def _refuse_a_log_alone(path: Path) -> None:
+    """Refuse a log whose file is empty: SQLite would delete it, with all that is in it."""
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size and path.exists() and not path.stat().st_size:
+        raise damaged(path, "it is empty, and has a write-ahead log")
 
 
 def identity(path: Path) -> tuple[int, int]:
@@ -97,18 +113,30 @@ def _protect(path: Path) -> None:
             file.chmod(0o600)
 
 
-def _lock(db: sqlite3.Connection, path: Path) -> bool:
-    """Lock the file for as long as it is open; return whether there is nothing in it yet.
+def _lock(db: sqlite3.Connection, path: Path) -> None:
+    """Lock the file for as long as it is open.
 
     An exclusive lock that is asked for before the first look also does without the shared memory
     file that a write-ahead log otherwise has.
     """
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
     if application not in (0, APPLICATION_ID):
         raise no_outbox(path, "it is the database of another program")
+
+
+def _damage_of_log(path: Path) -> Damage | None:
+    fault = fault_of(Path(f"{path}-wal"))
+    return keep_copy(path, f"in its write-ahead log {fault}") if fault is not None else None
+
+
+def _is_new(db: sqlite3.Connection, path: Path) -> bool:
+    """Return whether there is nothing in the file yet."""
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
     if db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
+        if application:
+            raise damaged(path, "its tables are missing")
         return True
     if application == 0:
         raise no_outbox(path, "it is the database of another program")
@@ -131,6 +159,10 @@ def _prepare(db: sqlite3.Connection, *, is_new: bool) -> None:
     # Reading took a shared lock only, on a file that had no log yet.
     db.execute("BEGIN EXCLUSIVE")
     db.execute("ROLLBACK")
+    # What a transaction that was not finished has left in the log would be taken for damage once
+    # others stand before it.
+    with suppress(sqlite3.Error):  # the disk is full, say
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     if is_new:
         db.executescript(f"BEGIN EXCLUSIVE; {SCHEMA} COMMIT;")
 

@@ -13,7 +13,8 @@ reaches it as a message of bytes. Three rules make that right:
 3. Only the frame that begins a message says that it is compressed; those that continue it, and the
    frames between them that are pings, pass through.
 
-A frame costs a look at its head and a copy of its bytes; nothing is unmasked.
+A message in endless pieces is refused here too, where the heads of the frames are seen. A frame
+costs a look at its head and a copy of its bytes; nothing is unmasked.
 """
 
 import re
@@ -21,6 +22,8 @@ import zlib
 
 import trio
 from attrs import define, field
+
+from trio_runner._errors import LinkLost
 
 OFFER = (b"Sec-WebSocket-Extensions", b"permessage-deflate")
 """The header with which a client offers it, and a server accepts it."""
@@ -36,6 +39,15 @@ BYTES, COMPRESSED_TEXT = 0x2, 0x41
 
 LAST = 0x80
 MASKED = 0x80
+OPCODE = 0x0F
+CONTINUES = 0x0
+CONTROL = 0x8
+"""Set in the opcodes of close, ping and pong."""
+
+FRAGMENTS_MAX = 8 * 1024
+"""How many frames a message may be in pieces of; trio-websocket keeps each, an empty one too.
+
+16 MiB, the most that either side takes, are 4,096 of ours."""
 
 _END = b"\x00\x00\xff\xff"
 """The end of a flushed block, which every message leaves out."""
@@ -58,6 +70,8 @@ class Deflating(trio.abc.Stream):
 
     `is_on` is whether both sides have agreed on it: for a client it follows from the answer to its
     upgrade, and is known when that is through; a server that has agreed gives it.
+
+    Reading raises LinkLost for a message of more than `FRAGMENTS_MAX` frames.
     """
 
     _stream: trio.abc.Stream
@@ -66,11 +80,15 @@ class Deflating(trio.abc.Stream):
     """Of an answer or of the head of a frame, which is not whole yet."""
     _is_open: bool = field(init=False)
     """Whether the answer to the upgrade has passed."""
+    _has_frames: bool = field(init=False)
+    """Whether what follows it are frames."""
+    _fragments: int = field(default=0, init=False)
+    """In how many frames the message has come so far that is not whole yet."""
     _to_come: int = field(default=0, init=False)
     """How much of the payload of a frame is still to come (bytes)."""
 
     def __attrs_post_init__(self) -> None:
-        self._is_open = self.is_on
+        self._is_open = self._has_frames = self.is_on
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         # trio-websocket hands over a frame at a time.
@@ -99,7 +117,7 @@ class Deflating(trio.abc.Stream):
         """Return what can be handed on of what has come, and hold the rest."""
         if not self._is_open:
             return self._answer(bytes(data))
-        return self._frames(bytearray(data)) if self.is_on else data
+        return self._frames(bytearray(data)) if self._has_frames else data
 
     def _answer(self, data: bytes) -> bytes | bytearray:
         """Take the acceptance out of the answer to the upgrade, as soon as that is whole."""
@@ -111,15 +129,14 @@ class Deflating(trio.abc.Stream):
         self._is_open = True
         if end is None or not may_accept:
             return data
+        self._has_frames = True
         head, rest = data[: end.end()], data[end.end() :]
         stripped, acceptances = _ACCEPTED.subn(b"", head)
-        if acceptances != 1:
-            return data
-        self.is_on = True
-        return stripped + self._frames(bytearray(rest))
+        self.is_on = acceptances == 1
+        return (stripped if self.is_on else head) + self._frames(bytearray(rest))
 
     def _frames(self, data: bytearray) -> bytearray:
-        """Return the frames with their first bytes changed; keep a head that is not whole."""
+        """Return the frames, compressed ones said to be bytes; keep a head that is not whole."""
         at = self._to_come
         while at < len(data):
             size = _size(data, at)
@@ -127,11 +144,23 @@ class Deflating(trio.abc.Stream):
                 self._held = bytes(data[at:])
                 del data[at:]
                 break
-            if data[at] & ~LAST == COMPRESSED_TEXT:
+            self._count(data[at])
+            if self.is_on and data[at] & ~LAST == COMPRESSED_TEXT:
                 data[at] = data[at] & LAST | BYTES
             at += size
         self._to_come = max(0, at - len(data))
         return data
+
+    def _count(self, first_byte: int) -> None:
+        """Count the frames of a message; those between them that are pings are none of it."""
+        if first_byte & OPCODE == CONTINUES:
+            self._fragments += 1
+            if self._fragments > FRAGMENTS_MAX:
+                raise LinkLost(
+                    f"The aggregator sent a message in more than {FRAGMENTS_MAX} pieces."
+                )
+        elif not first_byte & CONTROL:
+            self._fragments = 1
 
 
 def _size(data: bytearray, at: int) -> int | None:

@@ -17,15 +17,16 @@ from trio_runner._errors import (
     NotAnAggregator,
 )
 from trio_runner._groups import leaves
-from trio_runner._texts import printable
+from trio_runner._printable import printable
 from trio_runner._timing import Timing
 from trio_runner.net._address import USER_AGENT, Address, is_refusal
+from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import OFFER, Deflating
+from trio_runner.net._framed import FramedStream
 from trio_runner.net._interfaces import Session
 from trio_runner.net._registration import register
-from trio_runner.net._session import FRAME_BYTES_MAX, Dispatch, RpcSession
+from trio_runner.net._session import FRAME_BYTES_MAX, RpcSession
 from trio_runner.net._tls import why_no_tls
-from trio_runner.net._together import Gathering
 from trio_runner.net._upgrade import Upgrading
 from trio_runner.protocol import engine_messages as em
 
@@ -93,19 +94,19 @@ class _Link:
         """Dial, and run the session until it ends."""
         with trio.CancelScope() as wire, trio.fail_after(self._timing.dial_s) as patience:
             engine_id = await register(self._address, registration)
-            stream = Gathering(await self._address.open())
+            stream = FramedStream(await self._address.open())
             deflating = Deflating(Upgrading(stream, self._address))
             try:
                 async with trio.open_nursery() as nursery:
                     websocket = await _upgrade(nursery, deflating, self._address)
                     session = RpcSession(
-                        websocket,
-                        engine_id,
-                        self._timing,
-                        dispatch,
-                        nursery.cancel_scope.cancel,
-                        stream,
-                        deflating.is_on,
+                        websocket=websocket,
+                        engine_id=engine_id,
+                        timing=self._timing,
+                        dispatch=dispatch,
+                        cut=nursery.cancel_scope.cancel,
+                        stream=stream,
+                        deflates=deflating.is_on,
                     )
                     nursery.start_soon(session.run)
                     await session.ready()

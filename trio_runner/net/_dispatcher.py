@@ -10,8 +10,12 @@ import trio
 from trio_runner import protocol
 from trio_runner._engine import CommandHandlers
 from trio_runner._errors import CommandError
+from trio_runner._groups import leaves
+from trio_runner._printable import printable
+from trio_runner._say_once import SayOnce
 from trio_runner._timing import Timing
 from trio_runner.net._address import Address
+from trio_runner.net._commands import Commands
 from trio_runner.net._dialer import dial
 from trio_runner.net._interfaces import Session, StreamOpener
 from trio_runner.net._proxy import make_proxy, proxy_of_environment
@@ -86,7 +90,8 @@ class EngineDispatcher:
             by = make_proxy(proxy_url, opener)
             through, opener = str(by), by.open
         self._address = Address(host, port, context, opener, path.rstrip("/"), through)
-        self._last_complaint: str | None = None
+        self._say = SayOnce(logger)
+        self._commands = Commands(self.dispatch)
         self._handlers: dict[type[m.MessageBase], Handler] = {
             am.ExecuteControlCommandMsg: lambda msg: handlers.execute_control_command(msg.name),
             am.InjectCodeMsg: lambda msg: handlers.inject_code(msg.pcode),
@@ -106,7 +111,15 @@ class EngineDispatcher:
         task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """See `trio_runner.net.Dialer`."""
-        await dial(self._address, registration, self.dispatch, timing, task_status=task_status)
+
+        async def carry_out(message_json: object) -> m.MessageBase:
+            return await self._commands.carry_out(message_json, timing.answer_s)
+
+        await dial(self._address, registration, carry_out, timing, task_status=task_status)
+
+    async def end_commands(self) -> None:
+        """See `trio_runner.net.Dialer`."""
+        await self._commands.end()
 
     async def dispatch(self, message_json: object) -> m.MessageBase:
         """Carry out a message of the aggregator's and return the answer.
@@ -117,8 +130,9 @@ class EngineDispatcher:
         try:
             message = protocol.decode(message_json)
         except protocol.DecodeError as error:
-            self._complain(str(error))
-            return m.ProtocolErrorMessage(protocol_msg=f"The message cannot be read: {error}")
+            problem = printable(str(error))
+            self._complain(problem)
+            return m.ProtocolErrorMessage(protocol_msg=f"The message cannot be read: {problem}")
         handler = self._handlers.get(type(message))
         if handler is None:
             return m.ProtocolErrorMessage(
@@ -128,10 +142,12 @@ class EngineDispatcher:
         return await _outcome(handler, message, _COMMAND_NAMES[type(message)])
 
     def _complain(self, error: str) -> None:
-        # Once loudly: an aggregator of another version may send it again and again.
-        level = logging.WARNING if error != self._last_complaint else logging.DEBUG
-        self._last_complaint = error
-        logger.log(level, "The aggregator sent a message that cannot be read: %s", error)
+        # An aggregator of another version may send it again and again.
+        self._say(
+            logging.WARNING,
+            "The aggregator sent a message that cannot be read: %s",
+            printable(error),
+        )
 
 
 _COMMAND_NAMES: dict[type[m.MessageBase], str] = {
@@ -149,7 +165,7 @@ async def _outcome(handler: Handler, message: m.MessageBase, command: str) -> m.
     except Exception as raised:
         error = _alone(raised)
         if isinstance(error, CommandError):
-            logger.warning("The %s command was refused: %s", command, error.message)
+            logger.warning("The %s command was refused: %s", command, printable(error.message))
             return m.ErrorMessage(message=error.message, caller_error=error.caller_error)
         logger.exception("The %s command failed", command)
         return m.ErrorMessage(
@@ -159,8 +175,7 @@ async def _outcome(handler: Handler, message: m.MessageBase, command: str) -> m.
     return m.SuccessMessage()
 
 
-def _alone(error: Exception) -> Exception:
+def _alone(error: Exception) -> BaseException:
     """Return the one exception of a group that has one, as comes out of a handler's nursery."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    inner = list(leaves(error))
+    return inner[0] if len(inner) == 1 else error

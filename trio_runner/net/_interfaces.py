@@ -23,11 +23,14 @@ class Session(Protocol):
     def engine_id(self) -> str:
         """The id that the aggregator gave this engine."""
 
-    def send(self, sequence_number: int, packed: bytes, answered: Answered) -> None:
+    def send(
+        self, sequence_number: int, packed: bytes, answered: Answered, *, patience: int = 1
+    ) -> None:
         """Hand over a message, as `protocol.pack` gave it, for sending.
 
-        Return at once; messages go out in the order of the calls. If the link ends before the
-        answer, `answered` is never called and the outcome is unknown.
+        Its answer may take `patience` times `Timing.call_s`. Return at once; messages go out in the
+        order of the calls. If the link ends before the answer, `answered` is never called and the
+        outcome is unknown.
         """
 
     async def aclose(self) -> None:
@@ -57,4 +60,11 @@ class Dialer(Protocol):
 
         Raises DialError if no link comes about within `timing.dial_s`, LinkLost when it ends other
         than by our close.
+        """
+
+    async def end_commands(self) -> None:
+        """Cancel the aggregator's commands that are still being carried out.
+
+        They live outside the links and the runner's tasks. Wait for them 1 s at most: one that
+        cannot be cancelled is left behind, and told of in the log.
         """

@@ -15,7 +15,7 @@ import trio
 from attrs import field, frozen
 
 from trio_runner._errors import AggregatorUnreachable, DialError, NotAnAggregator
-from trio_runner._texts import printable
+from trio_runner._printable import printable
 from trio_runner.net._address import USER_AGENT, authority, encrypt, is_refusal
 from trio_runner.net._http import ClosedInReply, NotHttp, Reply, exchange
 from trio_runner.net._interfaces import StreamOpener

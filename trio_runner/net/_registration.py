@@ -13,7 +13,7 @@ from trio_runner._errors import (
     SecretRefused,
     VersionRefused,
 )
-from trio_runner._texts import printable
+from trio_runner._printable import printable
 from trio_runner.net._address import USER_AGENT, Address
 from trio_runner.net._http import REPLY_BYTES_MAX, ClosedInReply, NotHttp, Reply, exchange
 from trio_runner.net._replies import Asked, why_not
@@ -69,7 +69,7 @@ def _refusal(
             " aggregator was started with."
         )
     if reply.version_match is False:
-        wanted = printable(reply.aggregator_build_number, 50)
+        wanted = printable(reply.aggregator_build_number)
         return VersionRefused(
             f"The aggregator at {address} wants engines of version {wanted}, this one is"
             f" {message.engine_version}. Install that version, or let this engine ignore the"
@@ -78,10 +78,10 @@ def _refusal(
         )
     if reply.success:
         return NotAnAggregator(f"The aggregator at {address} gave this engine no id.")
+    name = printable(reply.engine_id or message.uod_name)
     return AlreadyConnected(
-        f"The aggregator at {address} still holds a connection of engine"
-        f" {printable(reply.engine_id or message.uod_name)}. If no other engine of that name runs,"
-        " it will drop the old connection within 40 s."
+        f"The aggregator at {address} still holds a connection of engine {name}. If no other engine"
+        " of that name runs, it will drop the old connection within 40 s."
     )
 
 

@@ -5,7 +5,7 @@ from email.utils import mktime_tz, parsedate_tz
 from attrs import frozen
 
 from trio_runner._errors import AggregatorUnreachable, DialError, NotAnAggregator
-from trio_runner._texts import printable
+from trio_runner._printable import printable
 from trio_runner.net._http import Reply
 from trio_runner.net._tls import CERTIFICATE_WANTED
 

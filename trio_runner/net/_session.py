@@ -15,19 +15,23 @@ import functools
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVarTuple
 
 import trio
 import trio_websocket
-from attrs import define, field, frozen
+from attrs import define, evolve, field
 
 from trio_runner import protocol
-from trio_runner._errors import LinkLost, TrioRunnerError
+from trio_runner._errors import LinkLost
+from trio_runner._printable import printable
 from trio_runner._publish import Doorbell
+from trio_runner._say_once import SayOnce
 from trio_runner._timing import Timing
+from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import Inflater
+from trio_runner.net._framed import KEPT_MAX, FramedStream
 from trio_runner.net._interfaces import Answered
-from trio_runner.net._together import Gathering
 from trio_runner.protocol import messages as m
 
 logger = logging.getLogger(__name__)
@@ -35,8 +39,14 @@ logger = logging.getLogger(__name__)
 CLOSE_S = 1
 """How long a close in order may take (s)."""
 
-FRAME_BYTES_MAX = 16 * 1024 * 1024
-"""The largest message taken from the aggregator (bytes); its own server takes as much from us."""
+FRAME_BYTES_MAX = 4 * 1024 * 1024
+"""The largest message taken from the aggregator (bytes), inflated too: a method of 30,000 lines."""
+
+VALUES_MAX = 250_000
+"""How many JSON values it may hold, counted roughly: a method of 80,000 lines.
+
+The worst of that size takes 22 MB and 0.1 s of Trio's thread to be read. The 16 MiB that its own
+server takes from us could take 500 MB and 4 s."""
 
 CALLS_MAX = 64
 """Calls of the aggregator's that are open or whose answers are not written, at the most.
@@ -48,20 +58,21 @@ _BROKEN_RULES = {1002, 1003, 1007, 1009}
 
 Ts = TypeVarTuple("Ts")
 
-Dispatch = Callable[[object], Awaitable[m.MessageBase]]
-"""Carries out a message of the aggregator's, as parsed JSON, and returns the answer."""
-
-
-@frozen
-class _Call:
-    """A call of ours that waits for its answer: what it was, when it is too late, who is told."""
-
-    what: str
-    deadline: float
-    answered: Callable[[object], None]
-
 
 @define(eq=False)
+class _Call:
+    """A call of ours that waits for its answer."""
+
+    what: str
+    answered: Callable[[object], None]
+    patience: int
+    """How many times `Timing.call_s` its answer may take."""
+    since: float
+    """When it was made, then when its last byte left (s on Trio's clock)."""
+    has_left: bool = False
+
+
+@define(eq=False, kw_only=True)
 class RpcSession:
     """See the interface `Session`; `run` lives as long as the link."""
 
@@ -70,29 +81,34 @@ class RpcSession:
     _timing: Timing
     _dispatch: Dispatch
     _cut: Callable[[], None]
-    _stream: Gathering
+    _stream: FramedStream
     _deflates: bool
     """Whether messages of bytes are compressed texts."""
     _calls: OrderedDict[str, _Call] = field(factory=OrderedDict, init=False)
     _calls_made: int = field(default=0, init=False)
     _calls_received: int = field(default=0, init=False)
-    _messages: deque[str | bytes] = field(factory=deque, init=False)
-    _answers: deque[str | bytes] = field(factory=deque, init=False)
+    _messages: deque[tuple[str | bytes, _Call]] = field(factory=deque, init=False)
+    _answers: deque[str] = field(factory=deque, init=False)
     _inflater: Inflater = field(factory=lambda: Inflater(FRAME_BYTES_MAX), init=False)
     _something_to_write: Doorbell = field(factory=Doorbell, init=False)
     _identified: trio.Event = field(factory=trio.Event, init=False)
-    _complaints: set[str] = field(factory=set, init=False)
+    _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
     is_ending: bool = field(default=False, init=False)
     """Whether we have begun to close it or have cut it."""
 
-    def send(self, sequence_number: int, packed: bytes, answered: Answered) -> None:
+    def send(
+        self, sequence_number: int, packed: bytes, answered: Answered, *, patience: int = 1
+    ) -> None:
         """See `Session.send`."""
 
         def settle(result: object) -> None:
-            answered(_decode_answer(result if isinstance(result, str) else repr(result)))
+            if not isinstance(result, str):
+                raise _unreadable(f"expected a string, found {type(result).__name__}")
+            answered(_decode_answer(result))
 
-        call_id = self._note_call("a message", settle)
-        self._write(self._messages, self._frame(call_id, sequence_number, packed))
+        call_id, call = self._note_call("a message", settle, patience)
+        self._messages.append((self._frame(call_id, sequence_number, packed), call))
+        self._something_to_write.ring()
 
     def _frame(self, call_id: str, sequence_number: int, packed: bytes) -> str | bytes:
         if self._deflates:
@@ -103,9 +119,9 @@ class RpcSession:
     async def aclose(self) -> None:
         """See `Session.aclose`."""
         self.is_ending = True
-        self._stream.holds = False
         try:
-            with trio.move_on_after(CLOSE_S):
+            with trio.move_on_after(CLOSE_S), suppress(trio.BrokenResourceError):
+                await self._stream.flush()
                 await self._websocket.aclose()
         finally:
             self.abort()
@@ -125,14 +141,14 @@ class RpcSession:
 
         def settle(result: object) -> None:
             if result != "pong":
-                raise LinkLost(
-                    f"The aggregator answered a ping with {result!r:.100}, not with pong."
-                )
+                said = printable(result) if isinstance(result, str) else type(result).__name__
+                raise LinkLost(f"The aggregator answered a ping with {said!r}, not with pong.")
             pong.set()
 
-        call_id = self._note_call("ping", settle)
+        call_id, call = self._note_call("ping", settle)
         ping = protocol.Request(protocol.PING, {}, call_id)
-        self._write(self._messages, protocol.encode_request(ping))
+        self._messages.append((protocol.encode_request(ping), call))
+        self._something_to_write.ring()
         await pong.wait()
         await self._identified.wait()
 
@@ -144,7 +160,7 @@ class RpcSession:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._while_open, self._writer)
-            nursery.start_soon(self._while_open, self._keepalive)
+            nursery.start_soon(self._keepalive)
             nursery.start_soon(self._watch)
             await self._while_open(self._reader, nursery)
 
@@ -157,12 +173,18 @@ class RpcSession:
             oldest = next(iter(self._calls.values()), None)
             if oldest is None:
                 await trio.sleep(self._timing.call_s)
-            elif oldest.deadline > trio.current_time():
-                await trio.sleep_until(oldest.deadline)
+            elif (due := self._due(oldest)) > trio.current_time():
+                await trio.sleep_until(due)
             else:
+                longest_s = oldest.patience * self._timing.call_s
                 raise LinkLost(
-                    f"The aggregator did not answer {oldest.what} within {self._timing.call_s:g} s."
+                    f"The aggregator did not answer {oldest.what} within {longest_s:g} s."
                 )
+
+    def _due(self, call: _Call) -> float:
+        """Return when the answer is too late, or the call, as bytes have ceased to leave."""
+        since = call.since if call.has_left else max(call.since, self._stream.left_at)
+        return since + call.patience * self._timing.call_s
 
     async def _while_open(self, task: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
         """Run a task; when it finds the websocket closed, the link is lost, or we close it."""
@@ -175,35 +197,61 @@ class RpcSession:
 
     # Out
 
-    def _note_call(self, what: str, answered: Callable[[object], None]) -> str:
+    def _note_call(
+        self, what: str, answered: Callable[[object], None], patience: int = 1
+    ) -> tuple[str, _Call]:
         self._calls_made += 1
         call_id = f"{self._calls_made:032x}"  # unique within the link, and the same in every replay
-        deadline = trio.current_time() + self._timing.call_s
-        self._calls[call_id] = _Call(what, deadline, answered)
-        return call_id
-
-    def _write(self, line: deque[str | bytes], frame: str | bytes) -> None:
-        line.append(frame)
-        self._something_to_write.ring()
+        self._calls[call_id] = call = _Call(what, answered, patience, trio.current_time())
+        return call_id, call
 
     async def _writer(self) -> None:
+        self._stream.keeps = True
         while True:
-            while line := self._answers or self._messages:
-                frame = line.popleft()
-                # A close frame must not be kept.
-                self._stream.holds = bool(self._answers or self._messages) and not self.is_ending
-                await self._websocket.send_message(frame)
-            await self._something_to_write.wait()
+            leaving: list[_Call] = []
+            while self._stream.kept_bytes < KEPT_MAX:
+                if self._answers:
+                    await self._websocket.send_message(self._answers.popleft())
+                elif self._messages:
+                    frame, call = self._messages.popleft()
+                    leaving.append(call)
+                    await self._websocket.send_message(frame)
+                else:
+                    break
+            if self._stream.kept_bytes:
+                await self._stream.flush()
+                now = trio.current_time()
+                for call in leaving:
+                    call.since, call.has_left = now, True
+            else:
+                await self._something_to_write.wait()
 
     async def _keepalive(self) -> None:
-        while True:
-            await trio.sleep(self._timing.ping_s)
-            with trio.move_on_after(self._timing.pong_s) as patience:
-                await self._websocket.ping()
-            if patience.cancelled_caught:
-                raise LinkLost(
-                    f"The aggregator did not answer a ping within {self._timing.pong_s:g} s."
-                )
+        async with trio.open_nursery() as pings:
+            while True:
+                await trio.sleep(self._timing.ping_s)
+                asked, pong = trio.current_time(), trio.Event()
+                pings.start_soon(self._while_open, self._ping, pong)
+                while not pong.is_set():
+                    due = self._pong_due(asked)
+                    if due <= trio.current_time():
+                        raise LinkLost(
+                            "The aggregator did not answer a ping within"
+                            f" {self._timing.pong_s:g} s."
+                        )
+                    with trio.move_on_at(due):
+                        await pong.wait()
+
+    def _pong_due(self, asked: float) -> float:
+        """Return when a pong is too late that was asked for at `asked`."""
+        # Of a large message, each piece that leaves is life: the peer has made room.
+        due = max(asked, self._stream.moved_at) + self._timing.pong_s
+        # What is tried again with patience may keep the aggregator from everything else.
+        return max([due, *(self._due(call) for call in self._calls.values() if call.patience > 1)])
+
+    async def _ping(self, pong: trio.Event) -> None:
+        await self._websocket.ping()
+        pong.set()
 
     # In
 
@@ -213,10 +261,10 @@ class RpcSession:
             try:
                 if self._deflates and isinstance(text, bytes):
                     text = self._inflater.text(text)
-                frame = protocol.decode_frame(text)
+                frame = protocol.decode_frame(text, VALUES_MAX)
             except (protocol.DecodeError, ValueError) as error:
                 raise LinkLost(
-                    f"The aggregator sent a frame that is no remote call: {error}"
+                    f"The aggregator sent a frame that is no remote call: {printable(str(error))}"
                 ) from None
             if isinstance(frame, protocol.Response):
                 self._settle(frame)
@@ -224,9 +272,9 @@ class RpcSession:
                 self._serve(frame, nursery)
 
     def _settle(self, response: protocol.Response) -> None:
-        call = self._calls.pop(response.call_id, None)
+        call = self._calls.pop(response.call_id or "", None)
         if call is None:
-            self._complain("Ignored an answer to a call that is not waiting", response.call_id)
+            self._complain("Ignored an answer to a call that is not waiting", str(response.call_id))
             return
         call.answered(response.result)
 
@@ -242,40 +290,51 @@ class RpcSession:
             self._calls_received += 1
             nursery.start_soon(self._carry_out, request)
         else:
-            self._complain("The aggregator called an unknown method", f"{request.method!r:.100}")
-            unknown = m.ProtocolErrorMessage(protocol_msg=f"Unknown method {request.method!r:.100}")
+            method = printable(request.method)
+            self._complain("The aggregator called an unknown method", method)
+            unknown = m.ProtocolErrorMessage(protocol_msg=f"Unknown method {method!r}")
             self._answer(request, protocol.encode_json(unknown))
 
     async def _carry_out(self, request: protocol.Request) -> None:
-        with trio.move_on_after(self._timing.answer_s) as patience:
-            reply = await self._dispatch(request.arguments.get("message_json"))
-        if patience.cancelled_caught:
-            late = f"The engine did not carry this out within {self._timing.answer_s:g} s"
-            logger.warning("%s; its handler was cancelled", late)
-            reply = m.ErrorMessage(message=late)
+        reply = await self._dispatch(request.arguments.get("message_json"))
         self._calls_received -= 1
         self._answer(request, protocol.encode_json(reply))
 
     def _complain(self, what: str, of: str) -> None:
-        # Once loudly: who does it once may do it with every message.
-        level = logging.DEBUG if what in self._complaints else logging.WARNING
-        self._complaints.add(what)
-        logger.log(level, "%s: %s", what, of)
+        # Who does it once may do it with every message.
+        self._say(logging.WARNING, "%s: %s", what, printable(of), about=what)
 
     def _answer(self, request: protocol.Request, result: str) -> None:
         response = protocol.Response(result=result, result_type="str", call_id=request.call_id)
-        self._write(self._answers, protocol.encode_response(response))
+        self._answers.append(protocol.encode_response(response))
+        self._something_to_write.ring()
 
 
 @functools.lru_cache(1)  # nearly all are one and the same Success
-def _decode_answer(result: object) -> m.MessageBase:
-    """Return the message that an answer holds; one that holds none is the aggregator's failure."""
+def _decode_answer(result: str) -> m.MessageBase:
+    """Return the message that an answer holds.
+
+    Raises LinkLost if it holds none: whether the message has arrived is unknown then. What an error
+    says is made printable here, for all who log it or keep it.
+    """
     try:
-        if not isinstance(result, str):
-            raise TypeError(f"expected a string, got {type(result).__name__}")
-        return protocol.decode_json(result)
-    except (TrioRunnerError, TypeError) as error:
-        return m.ProtocolErrorMessage(protocol_msg=f"The answer is no message: {error}")
+        answer = protocol.decode_json(result)
+    except protocol.DecodeError as error:
+        raise _unreadable(str(error)) from None
+    return _printable(answer) if isinstance(answer, m.ErrorMessage) else answer
+
+
+def _unreadable(problem: str) -> LinkLost:
+    return LinkLost(f"The aggregator answered a message with what is none: {printable(problem)}")
+
+
+def _printable(answer: m.ErrorMessage) -> m.ErrorMessage:
+    said: dict[str, str] = {
+        name: printable(text)
+        for name in ("message", "exception_message", "protocol_msg")
+        if (text := getattr(answer, name, None)) is not None
+    }
+    return evolve(answer, **said)  # type: ignore[arg-type]
 
 
 def _why_closed(closed: trio_websocket.ConnectionClosed) -> str:
@@ -284,7 +343,7 @@ def _why_closed(closed: trio_websocket.ConnectionClosed) -> str:
         return "The connection was closed."
     if reason.code == 1006:
         return "The connection broke off."
-    said = f": {reason.reason}" if reason.reason else ""
+    said = f": {printable(reason.reason)}" if reason.reason else ""
     if reason.code in _BROKEN_RULES:
         # trio-websocket does not tell which side closed: it or we.
         return f"The connection was closed for a breach of the protocol, code {reason.code}{said}."

@@ -7,7 +7,7 @@ import stat
 import truststore
 
 from trio_runner._errors import NotAnAggregator
-from trio_runner._texts import printable
+from trio_runner._printable import printable
 
 Path = str | os.PathLike[str]
 

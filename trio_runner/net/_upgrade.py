@@ -9,7 +9,7 @@ import trio
 from attrs import define, field
 
 from trio_runner._errors import AggregatorUnreachable, NotAnAggregator
-from trio_runner._texts import printable
+from trio_runner._printable import printable
 from trio_runner.net._address import Address
 from trio_runner.net._http import REPLY_BYTES_MAX, Reply
 from trio_runner.net._replies import Asked, why_not

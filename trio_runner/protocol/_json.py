@@ -1,11 +1,17 @@
 """JSON text, more strictly than the standard library has it."""
 
 import json
+import math
 from typing import Any
 
 from trio_runner.protocol._errors import DecodeError
 
 _FOUND_MAX_CHARS = 60
+
+NESTING_MAX = 100
+"""How deeply arrays and objects that are read may be nested; no message needs more than 8.
+
+Python's own bound is another in each version, and what it lets through may end who handles it."""
 
 
 def found(value: object) -> str:
@@ -30,19 +36,42 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def loads(text: str | bytes) -> Any:
+def loads(text: str | bytes, values_max: float = math.inf) -> Any:
     """Return the JSON value of the text, bytes being UTF-8.
 
     Raises:
-        DecodeError: it is no JSON, has NaN or Infinity in it, or is nested too deeply.
+        DecodeError: it is no JSON, has NaN or Infinity in it, is nested more deeply than
+            `NESTING_MAX`, or may hold more values than `values_max`, commas in texts included.
     """
     try:
-        return _DECODER.decode(text if isinstance(text, str) else text.decode())
+        text = text if isinstance(text, str) else text.decode()
+        # Each is marked off by one of these three; where there are few bytes there are few of them.
+        if len(text) > values_max and sum(map(text.count, ",[{")) > values_max:
+            raise DecodeError("$", f"expected {values_max} values at most, found more")
+        value = _DECODER.decode(text)
     except RecursionError:
         raise DecodeError("$", "expected JSON, found it nested too deeply") from None
     except ValueError as error:
         start = found(text[:_FOUND_MAX_CHARS])
         raise DecodeError("$", f"expected JSON, found {start} ({error})") from None
+    if text.count("[") + text.count("{") > NESTING_MAX and _depth(value) > NESTING_MAX:
+        raise DecodeError("$", f"expected JSON, found it nested more than {NESTING_MAX} deep")
+    return value
+
+
+def _depth(value: object) -> int:
+    """Return how deeply a value is nested, looking no further than one level over the bound."""
+    depth, level = 0, [value]
+    while level and depth <= NESTING_MAX:
+        inner: list[object] = []
+        for outer in level:
+            if isinstance(outer, dict):
+                inner += outer.values()
+            elif isinstance(outer, list):
+                inner += outer
+        depth += any(isinstance(outer, dict | list) for outer in level)
+        level = inner
+    return depth
 
 
 def dumps(value: object) -> str:

@@ -4,6 +4,7 @@ A frame is put around a message's text without a look at it; an answer's result 
 which the session has nearly always seen the same before.
 """
 
+import math
 from typing import Any
 
 from attrs import frozen
@@ -21,13 +22,17 @@ DISPATCH = "dispatch_message_async"
 """Method that takes a message (`message_json`) and answers with a string: the JSON of a message."""
 
 
+CALL_ID_CHARS_MAX = 200
+"""The longest id of a call that is read (characters): it stands in our answer. Usual are 32."""
+
+
 @frozen
 class Request:
-    """A call; its answer carries the same `call_id`."""
+    """A call; its answer carries the same `call_id`, None too."""
 
     method: str
     arguments: dict[str, Any]
-    call_id: str
+    call_id: str | None
 
 
 @frozen
@@ -36,7 +41,7 @@ class Response:
 
     result: object
     result_type: str | None
-    call_id: str
+    call_id: str | None
 
 
 def encode_request(request: Request) -> str:
@@ -82,14 +87,15 @@ def frame_around(call_id: str, engine_id: str, sequence_number: int) -> tuple[st
     return head, f'}},"call_id":{dumps(call_id)}}},"response":null}}'
 
 
-def decode_frame(text: str | bytes) -> Request | Response:
-    """Return the call or the answer that a frame holds.
+def decode_frame(text: str | bytes, values_max: float = math.inf) -> Request | Response:
+    """Return the call or the answer that a frame holds; what is null in it may be left out.
 
     Raises:
-        DecodeError: it holds neither, or both, or is not JSON, or is nested too deeply.
+        DecodeError: it holds neither, or both, or is not JSON, or is nested too deeply, has an id
+            of more than `CALL_ID_CHARS_MAX` characters, or may hold more values than `values_max`.
     """
-    frame = _object(loads(text), "$")
-    request, response = _member(frame, "request", "$"), _member(frame, "response", "$")
+    frame = _object(loads(text, values_max), "$")
+    request, response = frame.get("request"), frame.get("response")
     if request is not None and response is not None:
         raise DecodeError("$", "expected a request or a response, found both")
     if request is not None:
@@ -101,21 +107,38 @@ def decode_frame(text: str | bytes) -> Request | Response:
 
 def _request(fields: dict[str, Any]) -> Request:
     path = "$.request"
+    arguments = fields.get("arguments")
+    if "method" not in fields:
+        raise DecodeError(f"{path}.method", "expected a string, found nothing")
     return Request(
-        method=_string(fields, "method", path),
-        arguments=_object(_member(fields, "arguments", path), f"{path}.arguments"),
-        call_id=_string(fields, "call_id", path),
+        method=_string(fields["method"], f"{path}.method"),
+        arguments=_object(arguments, f"{path}.arguments") if arguments is not None else {},
+        call_id=_call_id(fields, path),
     )
 
 
 def _response(fields: dict[str, Any]) -> Response:
     path = "$.response"
-    has_type = _member(fields, "result_type", path) is not None
+    result_type = fields.get("result_type")
     return Response(
-        result=_member(fields, "result", path),
-        result_type=_string(fields, "result_type", path) if has_type else None,
-        call_id=_string(fields, "call_id", path),
+        result=fields.get("result"),
+        result_type=_string(result_type, f"{path}.result_type")
+        if result_type is not None
+        else None,
+        call_id=_call_id(fields, path),
     )
+
+
+def _call_id(fields: dict[str, Any], path: str) -> str | None:
+    if fields.get("call_id") is None:
+        return None
+    call_id = _string(fields["call_id"], f"{path}.call_id")
+    if len(call_id) > CALL_ID_CHARS_MAX:
+        raise DecodeError(
+            f"{path}.call_id",
+            f"expected {CALL_ID_CHARS_MAX} characters at most, found {len(call_id)}",
+        )
+    return call_id
 
 
 def _object(value: object, path: str) -> dict[str, Any]:
@@ -124,14 +147,7 @@ def _object(value: object, path: str) -> dict[str, Any]:
     return value
 
 
-def _member(fields: dict[str, Any], name: str, path: str) -> object:
-    if name not in fields:
-        raise DecodeError(f"{path}.{name}", "expected a value, found nothing")
-    return fields[name]
-
-
-def _string(fields: dict[str, Any], name: str, path: str) -> str:
-    value = _member(fields, name, path)
+def _string(value: object, path: str) -> str:
     if not isinstance(value, str):
-        raise DecodeError(f"{path}.{name}", f"expected a string, found {found(value)}")
+        raise DecodeError(path, f"expected a string, found {found(value)}")
     return value

@@ -90,10 +90,12 @@ def parse(lines: Iterable[mdl.MethodLine]) -> Line:
 
 
 def walk(line: Line) -> Iterable[Line]:
-    """Yield the lines below this one in the order of the text."""
-    for child in line.children:
-        yield child
-        yield from walk(child)
+    """Yield the lines below this one in the order of the text, however deeply they are nested."""
+    to_come = line.children[::-1]
+    while to_come:
+        line = to_come.pop()
+        yield line
+        to_come += line.children[::-1]
 
 
 def _split(text: str) -> tuple[str, str]:

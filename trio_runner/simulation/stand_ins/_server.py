@@ -350,7 +350,7 @@ class _Link:
     _close_code: int = field(default=1000, init=False)
     _calls_made: int = field(default=0, init=False)
     _identity_call: str = field(init=False)
-    _waiting: dict[str, trio.MemorySendChannel[Response]] = field(factory=dict, init=False)
+    _waiting: dict[str | None, trio.MemorySendChannel[Response]] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._identity_call = self._new_call_id()

@@ -17,12 +17,13 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.trials._ledger import COMMIT_S, Death, Ledger
 from trio_runner.simulation.trials._watched_link import (
     ROUNDING_S,
+    RUN_EVENTS,
     SAMPLE,
     Key,
     Sent,
     WatchedLink,
-    key_of,
-    key_of_body,
+    keys_of,
+    keys_of_body,
 )
 
 EDGES = {
@@ -53,8 +54,20 @@ RETRY_S = 0.2
 RETRY_WAIT_S = 1.0
 """Before a message is sent again after such a failure, nothing is sent (s)."""
 
-TRIES_MAX = 3
-"""After so many failures at the aggregator a message is set aside."""
+EVENT_FAILURES_MAX, SAMPLE_FAILURES_MAX = 21, 8
+"""After so many failures at the aggregator an event, and a sample, is set aside."""
+
+WORK_S = 0.25
+"""The work of ours that may stand at the aggregator (s)."""
+
+STATES = 6
+"""So many kinds of states there are."""
+
+LATE_IN_A_ROW = 8
+"""So many messages in a row may find more there, until their answers have shown it."""
+
+PASSED_AFTER = 3
+"""After so many failures a notice holds up nothing any more."""
 
 
 @define(eq=False)
@@ -66,7 +79,18 @@ class Oracle(Ledger):
     resent: int = field(default=0, init=False)
     _newest_on: dict[int, int] = field(factory=dict, init=False)
     """The same for each of the aggregator's connections."""
-    _newest_event: int = field(default=-1, init=False)
+    _newest_notice: int = field(default=-1, init=False)
+    _newest_run_event: int = field(default=-1, init=False)
+    _latest: tuple[Key | None, Key | None] = field(default=(None, None), init=False)
+    """The last two samples that were made."""
+    _kept_up_since: float = field(default=0.0, init=False)
+    """When samples last waited."""
+    _run_event_done_at: float = field(default=0.0, init=False)
+    _late_in_a_row: int = field(default=0, init=False)
+    _made_smaller: set[Key] = field(factory=set, init=False)
+    """The ends of runs that were refused as they were, until they are sent with less in them."""
+    _sent_states: set[str] = field(factory=set, init=False)
+    """The kinds of states that were sent at any time."""
     _failures: dict[Key, int] = field(factory=dict, init=False)
     _failed_at: dict[Key, float] = field(factory=dict, init=False)
     _state_since: float = field(default=0.0, init=False)
@@ -82,12 +106,12 @@ class Oracle(Ledger):
 
     def make(self, message: em.EngineMessage) -> None:
         """Note an event or a sample that the engine hands over."""
-        key = key_of(message)
-        assert key is not None
-        self._add(key)
-        if key[0] == SAMPLE:
-            self._check_gap()
-            self._last_sample = trio.current_time()
+        for key in keys_of(message):
+            self._add(key)
+            if key[0] == SAMPLE:
+                self._check_gap()
+                self._last_sample = trio.current_time()
+                self._latest = (self._latest[-1], key)
 
     # Processes
 
@@ -128,19 +152,25 @@ class Oracle(Ledger):
     def send(self, link: WatchedLink, number: int, body: str) -> None:
         """Check a message that goes out."""
         kind = body.rsplit('"_type":"', 1)[1].partition('"')[0]
-        key = key_of_body(kind, body)
+        keys = keys_of_body(kind, body)
         self.trace.note(f"send {number} {kind}")
         self.expect(
             link.is_open and link is self._link, f"{kind} {number} sent on a link that ended"
         )
-        self._check_number(number, key)
+        self._check_number(number, keys[0] if keys else None)
         introduces = kind == "RunStartedMsg" and link.messages >= 2 and not link.last_number
-        if key is None:
-            self._note_state(kind, body)
-        else:
+        was_sent = any(key in self._numbers for key in keys) or kind in self._sent_states
+        if self._is_behind():
+            self._kept_up_since = trio.current_time()
+        for key in keys:
             self._check_order(link, number, key, introduces=introduces)
-            self._check_same(key, body)
-        link.send(number, Sent(key, kind, body, repeats=introduces and key in self._answered))
+        if keys:
+            self._check_same(keys[0], body)
+        else:
+            self._sent_states.add(kind)
+            self._note_state(kind, body)
+        repeats = introduces and keys[0] in self._answered
+        link.send(number, Sent(keys, kind, body, repeats=repeats, was_sent=was_sent))
 
     def _check_number(self, number: int, key: Key | None) -> None:
         is_new = number not in self._numbered
@@ -151,6 +181,9 @@ class Oracle(Ledger):
         )
 
     def _check_same(self, key: Key, body: str) -> None:
+        if key in self._made_smaller:
+            self._made_smaller.discard(key)
+            self._bodies[key] = hash(body)
         known = self._bodies.setdefault(key, hash(body))
         self.expect(known == hash(body), f"{key} was sent again, and it is not the same")
 
@@ -165,51 +198,87 @@ class Oracle(Ledger):
         self.expect(known == number, f"{key} has the number {known} and was sent with {number}")
         since = trio.current_time() - self._failed_at.get(key, -math.inf)
         self.expect(since >= RETRY_S, f"{key} had failed, and was sent again after {since:.2f} s")
+        is_notice = key[0] in ("notification", "errors")
         if key in self._place:
             # What another process made, and the end of its run, are in the outbox's order.
             again = key in self._failures
+            last = link.last_notice if is_notice else link.last_number
             self.expect(
-                introduces or again or number > link.last_number,
-                f"{key} {number} was sent behind {link.last_number}",
+                introduces or again or number >= last, f"{key} {number} was sent behind {last}"
             )
             self.expect(
-                introduces or self._state != "Reconnected" or self._made_at[key] > link.opened_at,
+                introduces
+                or self._state != "Reconnected"
+                or self._made_at[key] > link.opened_at
+                or self._failures.get(key, 0) >= PASSED_AFTER,
                 f"{key} had waited, and was sent when all that had waited was said to be",
             )
+            if not introduces:
+                self._check_sides(key, is_notice=is_notice)
         if not introduces:
             self.expect(key not in self._answered, f"{key} was sent again, and it was answered")
             self.expect(key not in self._set_aside, f"{key} was sent again, and was set aside")
-            if key not in self._failures:
+            if key not in self._failures and is_notice:
+                link.last_notice = number
+            elif key not in self._failures:
                 link.last_number = number
+
+    def _check_sides(self, key: Key, *, is_notice: bool) -> None:
+        """Check that notices stay on their side of the beginning and the end of a run."""
+        if not is_notice and key[0] == SAMPLE:
+            return
+        place = self._place[key]
+        done = self._answered.keys() | self._set_aside.keys() | self.excused | self.handled
+        for before in self.made[self._settled : place]:
+            if before in done or before[0] == SAMPLE or self._place.get(before, place) >= place:
+                continue
+            is_run_event = before[0] in RUN_EVENTS
+            if is_run_event == is_notice and self._failures.get(before, 0) < PASSED_AFTER:
+                self.expect(False, f"{key} was sent, and {before} before it is not delivered")
 
     def answer(self, link: WatchedLink, number: int, answer: MessageBase) -> None:
         """Note the answer to a message."""
         self.trace.note(f"answer {number} {type(answer).__name__}")
-        sent = link.answer(number)
-        if sent is None or sent.key is None:
+        is_taken = isinstance(answer, SuccessMessage)
+        sent = link.answer(number, is_taken=is_taken)
+        if sent is None or not sent.keys:
             return
-        said = str(answer)
+        now = trio.current_time()
+        if sent.is_run_event:
+            self._run_event_done_at = now
         if sent.repeats:
-            self.taint = self.taint or not isinstance(answer, SuccessMessage)
-        elif isinstance(answer, SuccessMessage):
-            self._answered[sent.key] = trio.current_time()
-        elif "No engine registered" not in said:
-            failures = self._failures[sent.key] = self._failures.get(sent.key, 0) + 1
-            self._failed_at[sent.key] = trio.current_time()
-            if "Handler raised exception" not in said or failures >= TRIES_MAX:
-                self._set_aside[sent.key] = trio.current_time()
-                self._set_aside_now += 1
-                self.taint = self.taint or sent.key[0].startswith("Run")
+            self.taint = self.taint or not is_taken
+        elif is_taken:
+            self._answered.update(dict.fromkeys(sent.keys, now))
+        elif "No engine registered" not in str(answer):
+            self._note_failure(sent, str(answer))
+
+    def _note_failure(self, sent: Sent, said: str) -> None:
+        now = trio.current_time()
+        is_refusal = "Handler raised exception" not in said
+        for key in sent.keys:
+            self._failures[key] = self._failures.get(key, 0) + 1
+            if not is_refusal:
+                self._failed_at[key] = now
+        failures = self._failures[sent.keys[0]]
+        most = SAMPLE_FAILURES_MAX if sent.keys[0][0] == SAMPLE else EVENT_FAILURES_MAX
+        if not is_refusal and failures < most:
+            return
+        if sent.kind == "RunStoppedMsg" and _has_more_than_the_end(sent.body):
+            self._made_smaller.add(sent.keys[0])
+            return
+        self._set_aside.update(dict.fromkeys(sent.keys, now))
+        self._set_aside_now += 1
+        self.taint = self.taint or sent.is_run_event
 
     # The aggregator's side
 
     def receive(self, message: em.EngineMessage, connection: int, refused: str | None) -> None:
         """Check a message that has come in, and what the aggregator made of it."""
-        key = key_of(message)
         self.trace.note(f"receive {message.sequence_number} {type(message).__name__} {refused}")
         tainted = self.taint
         by_fault = refused is not None and refused.startswith(("answered", "sent before"))
-        if key is not None:
+        for key in keys_of(message):
             self._check_arrival(key, connection)
             if not by_fault:
                 self.handled.add(key)
@@ -218,6 +287,22 @@ class Oracle(Ledger):
             return
         harmless = isinstance(message, em.RunStartedMsg) and "active already" in refused
         self.expect(harmless, f"the aggregator refused {type(message).__name__}: {refused}")
+
+    def check_line(self, number: int, way_s: float, handling_s: float) -> None:
+        """Check that what was handled now has not stood in line for long.
+
+        `way_s` is how long it was on its way at the most, `handling_s` what handling one takes (s).
+        """
+        link = self._link
+        sent_at = link.sent_at(number) if link is not None else None
+        if sent_at is None:
+            return
+        in_line_s = trio.current_time() - sent_at - way_s - handling_s
+        self._late_in_a_row = self._late_in_a_row + 1 if in_line_s > WORK_S + handling_s else 0
+        self.expect(
+            self._late_in_a_row < LATE_IN_A_ROW,
+            f"{in_line_s:.2f} s of work stood at the aggregator",
+        )
 
     def _check_arrival(self, key: Key, connection: int) -> None:
         again = self.received.get(key, 0)
@@ -228,14 +313,19 @@ class Oracle(Ledger):
         if not again and place is not None:
             # Behind a kill samples may come back that were just given up, but no event. Between two
             # links, it is the order of sending that tells.
-            newest = self._newest_on.get(connection, -1)
-            if key[0] != SAMPLE:
-                newest = max(newest, self._newest_event)
+            newest = self._newest_notice
+            if key[0] not in ("notification", "errors"):
+                newest = self._newest_on.get(connection, -1)
+                if key[0] in RUN_EVENTS:
+                    newest = max(newest, self._newest_run_event)
             self.expect(place > newest, f"{key} arrived behind {self.made[newest]}")
             self._newest = max(self._newest, place)
-            self._newest_on[connection] = place
-            if key[0] != SAMPLE:
-                self._newest_event = place
+            if key[0] in ("notification", "errors"):
+                self._newest_notice = place
+            else:
+                self._newest_on[connection] = place
+                if key[0] in RUN_EVENTS:
+                    self._newest_run_event = place
 
     # What is always true
 
@@ -273,9 +363,14 @@ class Oracle(Ledger):
             return
         since, longest = self._last_sample, self._offline_s
         if self._link is not None and self._link.is_open:
-            since, longest = max(since, self._link.opened_at), self.steady_s
+            since = max(since, self._link.opened_at, self._kept_up_since)
+            longest = max(longest, self.steady_s) if self._is_behind() else self.steady_s
         gap = trio.current_time() - since
         self.expect(gap <= longest + TICKS_S + ROUNDING_S, f"no sample was taken for {gap:.1f} s")
+
+    def _is_behind(self) -> bool:
+        """Tell whether the last two samples wait to be sent: they are taken more seldom then."""
+        return all(key is None or key not in self._numbers for key in self._latest)
 
     def _check_told(self, outbox: OutboxStatistics) -> None:
         """Check that a link in steady state knows all states, and whether a run is on."""
@@ -283,16 +378,26 @@ class Oracle(Ledger):
             self._settled = len(self.made)
         link, run, now = self._link, self._engine_run, trio.current_time()
         steady = link is not None and link.is_open and self._state in ("Connected", "Reconnected")
-        since = max(self._state_since, self._engine_run_since)
-        # A state must not overtake an event. With none waiting all states went out at the last tick
-        # or answer, as they were then: what a run has changed is seen with the first sample, a
-        # durable outbox writes it before it is told, and at the next sample it is.
+        since = max(self._state_since, self._engine_run_since, self._run_event_done_at)
+        # A state must not overtake the beginning or the end of a run. Behind that they go out at
+        # the next tick or answer, over a slow link one after the other: what a run has changed is
+        # seen with the first sample, a durable outbox writes it before it is told, and at the next
+        # sample it is.
         known_s = 2 * (self.steady_s + TICKS_S) + COMMIT_S + RETRY_WAIT_S
-        if link is None or not steady or self._may_an_event_wait() or now - since < known_s:
+        known_s += STATES * link.longest_s if link is not None else 0
+        if link is None or not steady or self._may_a_run_event_wait() or now - since < known_s:
             return
+        if link.has_state_unanswered:
+            return  # over a slow link they go out one after the other
         states = {"UodInfoMsg", "MethodMsg", "ControlStateMsg", "MethodStateMsg"}
         states.add("QueuedRunLogMsg" if run is None else "RunLogMsg")
         untold = sorted(states - link.told)
         self.expect(not untold, f"{', '.join(untold)} was not sent on this link")
-        shows = self._shown == (run is not None) or link.is_state_unanswered("ControlStateMsg")
+        shows = self._shown == (run is not None)
         self.expect(shows, f"the run is {run}, and shown was {self._shown}")
+
+
+def _has_more_than_the_end(body: str) -> bool:
+    """Tell whether the end of a run can go out with less in it."""
+    end = json.loads(body)
+    return end.get("archive") is not None or bool(end["runlog"]["lines"])

@@ -1,7 +1,6 @@
 """A link as the oracle sees it: what was sent on it, what was answered, and what it may carry."""
 
 import json
-import math
 from collections.abc import Callable
 
 import trio
@@ -17,51 +16,62 @@ SAMPLE = "sample"
 CALL_S = 10.0
 """After so long without an answer a link must have ended (s)."""
 
-WORK_S = 0.25
-"""The work of ours that may stand at the aggregator (s)."""
+PATIENCE_MAX = 12
+"""How many times longer the answer to a message may take that was sent in vain before."""
+
+RUN_EVENTS = "RunStartedMsg", "RunStoppedMsg"
 
 ROUNDING_S = 0.25
 
 
-def key_of(message: em.EngineMessage) -> Key | None:
-    """Return which event or sample a message is, None for a state."""
+def keys_of(message: em.EngineMessage) -> tuple[Key, ...]:
+    """Return which events or samples are in a message, none in a state.
+
+    An error log has several, since those that wait become one.
+    """
     match message:
         case em.RunStartedMsg() | em.RunStoppedMsg():
-            return type(message).__name__, message.run_id
+            return ((type(message).__name__, message.run_id),)
         case em.WebPushNotificationMsg():
-            return "notification", str(message.notification.body)
+            return (("notification", str(message.notification.body)),)
         case em.ErrorLogMsg():
-            return "errors", message.log.entries[0].message
+            return tuple(("errors", entry.message) for entry in message.log.entries)
         case em.TagsUpdatedMsg():
-            return SAMPLE, str(message.tags[0].value)
-    return None
+            return ((SAMPLE, str(message.tags[0].value)),)
+    return ()
 
 
-def key_of_body(kind: str, body: str) -> Key | None:
+def keys_of_body(kind: str, body: str) -> tuple[Key, ...]:
     """Return the same of an encoded message, without decoding all of it."""
     if kind == "TagsUpdatedMsg":
-        return SAMPLE, str(json.loads(body)["tags"][0]["value"])
-    if kind in ("RunStartedMsg", "RunStoppedMsg"):
-        return kind, json.loads(body)["run_id"]
+        return ((SAMPLE, str(json.loads(body)["tags"][0]["value"])),)
+    if kind in RUN_EVENTS:
+        return ((kind, json.loads(body)["run_id"]),)
     if kind == "WebPushNotificationMsg":
-        return "notification", json.loads(body)["notification"]["body"]
+        return (("notification", json.loads(body)["notification"]["body"]),)
     if kind == "ErrorLogMsg":
-        return "errors", json.loads(body)["log"]["entries"][0]["message"]
-    return None
+        entries = json.loads(body)["log"]["entries"]
+        return tuple(("errors", entry["message"]) for entry in entries)
+    return ()
 
 
 @define(eq=False)
 class Sent:
     """A message on a link, until it is answered."""
 
-    key: Key | None
+    keys: tuple[Key, ...]
     kind: str
     body: str
     repeats: bool
     """Whether it repeats the beginning of the open run on a new link."""
+    was_sent: bool
+    """Whether it, or a state of its kind, was sent before."""
     at: float = field(factory=trio.current_time, init=False)
-    beside: int = field(default=0, init=False)
-    """How many messages were unanswered then, itself included."""
+
+    @property
+    def is_run_event(self) -> bool:
+        """Whether nothing may be unanswered beside it."""
+        return self.kind in RUN_EVENTS
 
 
 @define(eq=False)
@@ -74,92 +84,93 @@ class WatchedLink:
     messages: int = field(default=0, init=False)
     """How many were sent on it."""
     last_number: int = field(default=0, init=False)
-    """The number of the last event or sample that was not tried again after a failure."""
+    """The number of the last of a run's events and samples that had not failed before."""
+    last_notice: int = field(default=0, init=False)
+    """The same of the notices."""
     opened_at: float = field(factory=trio.current_time, init=False)
     told: set[str] = field(factory=set, init=False)
     """The types of states that were sent on it."""
+    longest_s: float = field(default=0.0, init=False)
+    """What an answer took at the most (s)."""
+    taken: set[str] = field(factory=set, init=False)
+    """Those that were answered with Success."""
     _heard: dict[str, str] = field(factory=dict, init=False)
-    """The state of each type that was answered last."""
+    """The state of each type that was taken last."""
     _unanswered: dict[int, Sent] = field(factory=dict, init=False)
-    _samples_answered: int = field(default=0, init=False)
-    _least_s: float = field(default=math.inf, init=False)
-    """The shortest time that the answer to a sample took (s)."""
-    _in_line_s: float = field(default=0.0, init=False)
-    """What the answer to the last sample took longer (s)."""
-    _in_line: int = field(default=1, init=False)
-    """How many messages were unanswered when that sample was sent."""
 
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way, or its answer is."""
-        return any(sent.key == key for sent in self._unanswered.values())
+        return any(key in sent.keys for sent in self._unanswered.values())
 
-    def is_state_unanswered(self, kind: str) -> bool:
-        """Tell whether a state is under way: the next of its type waits for its answer."""
-        return any(sent.kind == kind for sent in self._unanswered.values())
+    def sent_at(self, number: int) -> float | None:
+        """Return when a sample that is unanswered was sent (s), None if it is none."""
+        sent = self._unanswered.get(number)
+        return sent.at if sent is not None and sent.kind == "TagsUpdatedMsg" else None
+
+    @property
+    def has_state_unanswered(self) -> bool:
+        """Whether a state is under way."""
+        return any(not sent.keys for sent in self._unanswered.values())
 
     def send(self, number: int, sent: Sent) -> None:
         """Check a message that goes out beside those that are unanswered."""
         self._check_introduction(sent.kind)
         self._check_barrier(number, sent)
-        if sent.key is None:
+        if not sent.keys:
             self.expect(
                 self._heard.get(sent.kind) != sent.body,
                 f"{sent.kind} was sent again, and it is the same",
             )
             self.told.add(sent.kind)
-        elif sent.key[0] == SAMPLE:
-            self._check_work()
-        sent.beside = len(self._unanswered) + 1
         self._unanswered[number] = sent
 
     def _check_introduction(self, kind: str) -> None:
+        if self.messages == 1 and kind == "UodInfoMsg":
+            return  # it was not taken
         self.messages += 1
         expected = {1: "UodInfoMsg", 2: "MethodMsg"}.get(self.messages, kind)
         self.expect(kind == expected, f"{kind} was sent as the {self.messages}. message of a link")
+        self.expect(
+            self.messages == 1 or "UodInfoMsg" in self.taken,
+            f"{kind} was sent on a link whose UodInfo was not taken",
+        )
 
     def _check_barrier(self, number: int, sent: Sent) -> None:
         waiting = len(self._unanswered)
         self.expect(
-            not (_is_event(sent) and waiting), f"{sent.kind} {number} overtook {waiting} unanswered"
+            not (sent.is_run_event and waiting),
+            f"{sent.kind} {number} overtook {waiting} unanswered",
         )
         for other in self._unanswered.values():
             self.expect(
-                not _is_event(other),
-                f"{sent.kind} {number} was sent while {other.key} was unanswered",
+                not other.is_run_event,
+                f"{sent.kind} {number} was sent while {other.keys} was unanswered",
+            )
+            self.expect(
+                not (_is_notice(sent) and _is_notice(other)),
+                f"{sent.kind} {number} was sent while {other.keys} was unanswered",
             )
 
-    def _check_work(self) -> None:
-        """Check that what stands at the aggregator is little, by what its answers have shown."""
-        samples = 1 + sum(1 for sent in self._unanswered.values() if sent.key is not None)
-        # Each answer lets one more be tried: who has seen few knows little of how long they take.
-        most = 1.0 + self._samples_answered
-        if self._in_line_s > WORK_S:
-            # So many stood there when the last one was sent, and this is what it then waited: as
-            # many as would have been done in time may stand there now; one always may.
-            most = min(most, max(1.0, self._in_line * WORK_S / self._in_line_s))
-        self.expect(samples <= most, f"{samples} samples stand at the aggregator, not {most:.0f}")
-
-    def answer(self, number: int) -> Sent | None:
+    def answer(self, number: int, *, is_taken: bool) -> Sent | None:
         """Note that a message was answered, and return it."""
         sent = self._unanswered.pop(number, None)
         self.expect(sent is not None, f"message {number} was answered twice to the sender")
         if sent is None:
             return None
-        if sent.key is None:
+        self.longest_s = max(self.longest_s, trio.current_time() - sent.at)
+        if not sent.keys and is_taken:
             self._heard[sent.kind] = sent.body
-        elif sent.key[0] == SAMPLE:
-            took_s = trio.current_time() - sent.at
-            self._samples_answered += 1
-            self._least_s = min(self._least_s, took_s)
-            self._in_line_s, self._in_line = took_s - self._least_s, sent.beside
+            self.taken.add(sent.kind)
         return sent
 
     def check_waiting(self) -> None:
         """Check that the link does not outlive an answer that does not come."""
         now = trio.current_time()
-        waited = now - min((sent.at for sent in self._unanswered.values()), default=now)
-        self.expect(waited <= CALL_S + ROUNDING_S, f"a link lived {waited:.1f} s unanswered")
+        for sent in self._unanswered.values():
+            longest = CALL_S * (PATIENCE_MAX if sent.was_sent else 1) + ROUNDING_S
+            waited = now - sent.at
+            self.expect(waited <= longest, f"a link lived {waited:.1f} s unanswered")
 
 
-def _is_event(sent: Sent) -> bool:
-    return sent.key is not None and sent.key[0] != SAMPLE
+def _is_notice(sent: Sent) -> bool:
+    return bool(sent.keys) and sent.keys[0][0] in ("notification", "errors")

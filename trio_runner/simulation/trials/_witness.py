@@ -40,6 +40,10 @@ class Witness:
                 if self.is_on:
                     self.oracle.close_link(link)
 
+    async def end_commands(self) -> None:
+        """See `trio_runner.Dialer`."""
+        await self.dialer.end_commands()
+
     def note(self, what: str) -> None:
         """Add a line to the trace."""
         if self.is_on:
@@ -74,7 +78,9 @@ class _WatchedSession:
     def engine_id(self) -> str:
         return self._session.engine_id
 
-    def send(self, sequence_number: int, packed: bytes, answered: Answered) -> None:
+    def send(
+        self, sequence_number: int, packed: bytes, answered: Answered, *, patience: int = 1
+    ) -> None:
         def settle(answer: MessageBase) -> None:
             if self._witness.is_on:
                 self._witness.oracle.answer(self._link, sequence_number, answer)
@@ -82,7 +88,7 @@ class _WatchedSession:
 
         if self._witness.is_on:
             self._witness.oracle.send(self._link, sequence_number, unpack(packed))
-        self._session.send(sequence_number, packed, settle)
+        self._session.send(sequence_number, packed, settle, patience=patience)
 
     async def aclose(self) -> None:
         await self._session.aclose()

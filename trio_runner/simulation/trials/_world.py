@@ -26,7 +26,7 @@ from trio_runner.simulation.trials._ledger import Death
 from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._schedule import Planned
 from trio_runner.simulation.trials._trace import Trace
-from trio_runner.simulation.trials._watched_link import key_of
+from trio_runner.simulation.trials._watched_link import keys_of
 from trio_runner.simulation.trials._witness import Witness
 
 Fault = Callable[["World", Random], Awaitable[None]]
@@ -53,11 +53,14 @@ class _Recorder(Aggregator):
     """An aggregator whose every message the oracle sees, and which keeps none."""
 
     oracle: Oracle = field(kw_only=True)
+    way_s: Callable[[], float] = field(kw_only=True)
+    """How long a message may be on its way (s)."""
 
     def note(
         self, message: em.EngineMessage, connection: Connection, now: float, refused: str | None
     ) -> None:
         self.oracle.receive(message, connection.number, refused)
+        self.oracle.check_line(message.sequence_number, self.way_s(), self.handling_time_s)
 
 
 @define(eq=False)
@@ -130,7 +133,10 @@ class World:
         self.steady_s = rng.choice((Timing().steady_s, 0.5, 1.0, 2.0))
         self.oracle = Oracle(self.trace, lambda _: self._all.cancel(), self.steady_s)
         self.aggregator = _Recorder(
-            handling_time_s=self.handling_s, on_message=self._on_message, oracle=self.oracle
+            handling_time_s=self.handling_s,
+            on_message=self._on_message,
+            oracle=self.oracle,
+            way_s=self._way_s,
         )
         self.disk = None
         if rng.random() < 0.6:
@@ -427,7 +433,7 @@ class World:
         while self.hangs:
             await self._woken.wait()
         # A state that is refused is not sent again before it changes: no loss, but no test either.
-        return self.answer() if key_of(message) is not None else None
+        return self.answer() if keys_of(message) else None
 
     def wake_aggregator(self) -> None:
         """Let the aggregator look whether it may go on."""
@@ -443,6 +449,10 @@ class World:
         finally:
             self._troubles -= 1
             self._trouble_until = trio.current_time() + SETTLED_S
+
+    def _way_s(self) -> float:
+        network = self.network
+        return network.latency_s + network.jitter_s if self._is_calm() else math.inf
 
     async def call(self, message: MessageBase) -> None:
         """Call the engine as the page does, and check that the answer comes in time."""

@@ -1,8 +1,11 @@
-"""What others have said, made fit for a log line and the message of an error."""
+"""What somebody else has said, fit for a log line and an error."""
+
+CHARS_MAX = 200
+"""What is behind so many characters is cut off."""
 
 
-def printable(text: object, longest: int = 200) -> str:
-    """Return a text on one line without control characters, of so many characters at most.
+def printable(text: object, longest: int = CHARS_MAX) -> str:
+    """Return the text on one line without control characters, of `longest` characters at most.
 
     What cannot be printed stands there as Python would escape it: a line feed that a peer has sent
     begins no line of a log of ours, an escape code does nothing to a terminal.

@@ -1,0 +1,217 @@
+"""Large messages over thin lines: bytes that move are life, and pings pass between the pieces."""
+
+import base64
+from random import Random
+
+import attrs
+import pytest
+import trio
+import trio.testing
+import wsproto
+import wsproto.events as ws
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+
+from tests.net.peer import BODY, Peer, linked, register
+from tests.unit import Middle, Unit, wall_clock
+from trio_runner import EngineDispatcher, EngineRunner, LinkLost
+from trio_runner.net._framed import PIECE, FramedStream
+from trio_runner.protocol import encode_body, pack
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation import Aggregator, Network
+
+MEGABIT_BYTES_PER_S = 125_000
+
+ARCHIVE = base64.b64encode(Random(0).randbytes(5_000_000)).decode()
+"""Of which 5 MB are left when it is packed."""
+
+LEAVES_S = 40
+"""What 5 MB need at 1 Mbit/s."""
+
+
+@attrs.define(eq=False)
+class Archiving(Unit):
+    """A unit whose runs end with a large archive."""
+
+    def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
+        return attrs.evolve(super().create_run_stopped_msg(run_id), archive=ARCHIVE)
+
+
+async def test_the_end_of_a_run_with_5_mb_of_archive_arrives_once_over_the_first_link(
+    autojump_clock: MockClock,
+) -> None:
+    """At 1 Mbit/s it takes 40 s; both sides' pings pass meanwhile, and what waits follows."""
+    unit, aggregator = Archiving(), Aggregator()
+    async with trio.open_nursery() as nursery:
+        network = Network(aggregator, nursery, Middle(), 0.02)
+        dispatcher = EngineDispatcher("host", handlers=unit, open_stream=network.open_stream)
+        runner = EngineRunner(dispatcher, unit, unit, rng=Middle(), clock=wall_clock)
+        await nursery.start(runner.run)
+        runner.on_start("run")
+        await trio.sleep(10)
+        network.bytes_per_s = MEGABIT_BYTES_PER_S
+        start = trio.current_time()
+        runner.on_stop()
+        await aggregator.wait_until(lambda: archives(aggregator))
+        assert trio.current_time() - start == pytest.approx(LEAVES_S, abs=2)
+        await trio.sleep(30)
+        assert archives(aggregator) == [ARCHIVE]
+        assert runner.statistics().links == 1
+        assert runner.buffer_size <= 1
+        await runner.shutdown()
+        nursery.cancel_scope.cancel()
+
+
+def archives(aggregator: Aggregator) -> list[str | None]:
+    """Return the archives of the runs that were told to have ended."""
+    return [
+        received.message.archive
+        for received in aggregator.engine().received
+        if isinstance(received.message, em.RunStoppedMsg)
+    ]
+
+
+def large() -> bytes:
+    """Return a packed message of 5 MB."""
+    return pack(encode_body(attrs.evolve(Unit().create_run_stopped_msg("run"), archive=ARCHIVE)))
+
+
+async def test_an_answer_is_due_ten_seconds_after_the_last_byte_has_left(
+    autojump_clock: MockClock,
+) -> None:
+    """What leaves for 40 s has its 10 s from then on, and so has what stands behind it."""
+    aggregator = Aggregator()
+    async with trio.open_nursery() as nursery:
+        network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
+        async with linked(open_stream=network.open_stream) as link:
+            await aggregator.wait_until(lambda: aggregator.engines)
+            aggregator.muted = True
+            start = trio.current_time()
+            link.session.send(1, large(), lambda _: None)
+            link.session.send(2, BODY, lambda _: None)
+            failure = await link.lost()
+            assert link.ended_s - start == pytest.approx(LEAVES_S + 10, abs=1)
+        nursery.cancel_scope.cancel()
+    assert type(failure) is LinkLost
+    assert str(failure) == "The aggregator did not answer a message within 10 s."
+
+
+async def test_a_peer_that_takes_no_more_of_a_large_message_is_noticed_in_ten_seconds(
+    autojump_clock: MockClock,
+) -> None:
+    """No byte moves: 5 s to the next ping at the most, and 5 s for its pong."""
+    aggregator = Aggregator()
+    async with trio.open_nursery() as nursery:
+        network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
+        async with linked(open_stream=network.open_stream) as link:
+            link.session.send(1, large(), lambda _: None)
+            await trio.sleep(17)
+            (wire,) = network.wires
+            wire.up.is_stalled = wire.down.is_stalled = True
+            start = trio.current_time()
+            failure = await link.lost()
+            assert 5 < link.ended_s - start <= 10
+        nursery.cancel_scope.cancel()
+    assert type(failure) is LinkLost
+    assert str(failure) == "The aggregator did not answer a ping within 5 s."
+
+
+async def test_bytes_that_come_in_are_life(autojump_clock: MockClock) -> None:
+    """While a frame of 30 kB trickles in no pong can come; 10 s behind its last byte it is late."""
+
+    async def trickle(peer: Peer) -> None:
+        await peer.open()
+        await peer.send_raw(b"\x81\x7e\xff\xff")
+        for _ in range(30):
+            await peer.send_raw(b" " * 1000)
+            last.append(trio.current_time())
+            await trio.sleep(1)
+        peer.answers_pings = False
+        await peer.listen()
+
+    last: list[float] = []
+    async with linked(trickle) as link:
+        failure = await link.lost()
+        assert len(last) == 30
+        assert 5 <= link.ended_s - last[-1] <= 10
+    assert str(failure) == "The aggregator did not answer a ping within 5 s."
+
+
+async def test_control_frames_pass_between_the_pieces(autojump_clock: MockClock) -> None:
+    """A ping that comes in the middle of a large message is answered in the middle of it."""
+    streams: list[tuple[trio.abc.Stream, trio.abc.Stream]] = [
+        memory_stream_pair(),
+        lockstep_stream_pair(),
+    ]
+    remaining = list(streams)
+    events: list[ws.Event] = []
+
+    async def open_stream(host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        return remaining.pop(0)[0]
+
+    async def play() -> None:
+        await register(Peer(streams[0][1]))
+        peer = Peer(streams[1][1])
+        await peer.open()
+        while not (events and getattr(events[-1], "message_finished", False)):
+            peer._websocket.receive_data(await peer._receive())
+            events.extend(peer._websocket.events())
+            if len(events) == 3:
+                await peer.send_event(ws.Ping(payload=b"still there?"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play)
+        async with linked(open_stream=open_stream) as link:
+            link.session.send(1, large(), lambda _: None)
+            await trio.testing.wait_all_tasks_blocked()
+    kinds = [type(event) for event in events]
+    assert kinds.count(ws.TextMessage) > 1000
+    assert kinds.index(ws.Pong) < 10
+
+
+@given(st.sampled_from([1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 70_000]), st.booleans())
+def test_a_message_in_pieces_is_the_same_message(size: int, compressed: bool) -> None:
+    """Whatever its size, with a mask of its own for each piece; what is small stays whole."""
+    text = Random(size).randbytes(size).hex()[:size]
+    client = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+    server = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+    server.receive_data(client.send(ws.Request(host="host", target="/")))
+    assert isinstance(next(server.events()), ws.Request)
+    client.receive_data(server.send(ws.AcceptConnection()))
+    sent = client.send(ws.TextMessage(data=text))
+
+    async def through() -> bytes:
+        ours, theirs = memory_stream_pair()
+        stream = FramedStream(ours)
+        stream.keeps = True
+        await stream.send_all(sent)
+        await stream.flush()
+        return bytes(await theirs.receive_some())
+
+    written = trio.run(through)
+    assert (written == sent) is (len(sent) <= PIECE)
+    server.receive_data(written)
+    parts = list(server.events())
+    assert all(isinstance(part, ws.TextMessage) for part in parts)
+    assert "".join(part.data for part in parts if isinstance(part, ws.TextMessage)) == text
+    assert [getattr(part, "message_finished", None) for part in parts][-1] is True
+
+
+async def test_small_messages_are_written_together(autojump_clock: MockClock) -> None:
+    """All that is kept leaves in one piece; a ping does not wait for it."""
+    ours, theirs = memory_stream_pair()
+    stream = FramedStream(ours)
+    await stream.send_all(b"GET /")
+    stream.keeps = True
+    await stream.send_all(b"\x81\x80mask")
+    await stream.send_all(b"\x89\x80mask")
+    assert await theirs.receive_some() == b"GET /\x89\x80mask"
+    await stream.send_all(b"\x81\x80mask")
+    await stream.flush()
+    assert await theirs.receive_some() == b"\x81\x80mask\x81\x80mask"
+    await stream.send_all(b"\x88\x80mask")
+    await stream.send_all(b"\x81\x80mask")
+    await stream.flush()
+    assert await theirs.receive_some() == b"\x88\x80mask"  # nothing behind a close

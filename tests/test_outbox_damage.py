@@ -1,0 +1,200 @@
+"""What the disk has spoilt: a damaged outbox is read whole, or it is told; never a traceback."""
+
+import io
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.test_outbox import LINE, UNIT, event, sample
+from tests.test_outbox_sqlite import crash
+from trio_runner import DurableOutbox, OutboxDamaged, OutboxError
+from trio_runner._outbox_sqlite import export, summarize
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+
+# 12,000 were tried by hand.
+MUTATIONS = int(os.environ.get("TRIO_RUNNER_MUTATIONS", "240"))
+
+
+def filled(path: Path) -> DurableOutbox:
+    """Return an outbox in which there is some of everything."""
+    outbox = DurableOutbox(path)
+    outbox.claim("host_Unit")
+    outbox.put(UNIT.create_run_started_msg("a", 1.0))
+    outbox.delivered(outbox.take())
+    outbox.put(em.RunLogMsg(id="", run_id="a", runlog=mdl.RunLog(lines=[LINE])))
+    for number in range(12):
+        outbox.put(sample(number))
+        outbox.commit()
+    outbox.take()
+    outbox.set_aside(outbox.take(), "not understood")
+    outbox.put(event("hello"))
+    for number in range(12):
+        outbox.put(sample(number))
+    outbox.commit()
+    return outbox
+
+
+@pytest.fixture(params=["all in the log", "half in the log", "nothing in the log"])
+def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Return the files that a process leaves which dies before, amid or behind a checkpoint."""
+    path = tmp_path / "first"
+    outbox = filled(path)
+    if request.param != "all in the log":
+        outbox.close()
+        outbox = DurableOutbox(path)
+    if request.param == "half in the log":
+        for number in range(12):
+            outbox.put(sample(number))
+            outbox.commit()
+    image = crash(path, tmp_path / "image")
+    outbox.close()
+    return image
+
+
+Contents = tuple[object, ...]
+
+
+def contents(path: Path) -> tuple[Contents, int]:
+    """Return what the next process finds, and its next number."""
+    with DurableOutbox(path) as outbox:
+        run = outbox.open_run
+        found = (
+            outbox.unit,
+            outbox.run_id,
+            (run.sequence_number, run.text) if run is not None else None,
+            {kind: outbox.state(kind) for kind in (em.RunLogMsg, em.MethodStateMsg)},
+            [(e.sequence_number, e.kind, e.text) for e in outbox._line],
+        )
+        number = outbox.next_number()
+        outbox.put(event("new"))
+    aside = [(a.sequence_number, a.kind) for a in summarize(path).set_aside]
+    return (*found, aside), number
+
+
+def spoil(file: Path, rng: Random) -> None:
+    """Flip a bit, or overwrite a byte, a few, or a sector."""
+    data = bytearray(file.read_bytes())
+    at = rng.randrange(len(data))
+    size = rng.choice((0, 0, 1, 8, 512))
+    if size:
+        data[at : at + size] = rng.choice((bytes(size), rng.randbytes(size)))[: len(data) - at]
+    else:
+        data[at] ^= 1 << rng.randrange(8)
+    file.write_bytes(data)
+
+
+def test_a_spoilt_file_is_read_whole_or_it_is_told(
+    image: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is spoilt of the file or its log; and looking at it does not fail otherwise."""
+    rng = Random(13)
+    whole, number = contents(crash(image, image.with_name("whole")))
+    silent, outcomes = [], Counter[str]()
+    for place in range(MUTATIONS // 3):
+        folder = image.with_name("spoilt")
+        folder.mkdir()
+        spoilt = crash(image, folder / "unit")
+        log = Path(f"{spoilt}-wal")
+        has_log = log.exists() and log.stat().st_size
+        file = log if has_log and rng.random() < 0.7 else spoilt
+        spoil(file, rng)
+        look_at(crash(spoilt, folder / "looked-at"))
+        caplog.clear()
+        try:
+            found, next_number = contents(spoilt)
+        except OutboxError:
+            outcomes["refused"] += 1
+        else:
+            is_told = any(record.levelno >= logging.ERROR for record in caplog.records)
+            is_whole = found == whole and next_number >= number
+            outcomes["told" if is_told else "whole" if is_whole else "silent"] += 1
+            if not is_told and not is_whole:
+                pairs = zip((*whole, number), (*found, next_number), strict=True)
+                silent.append((place, file.name, [pair for pair in pairs if pair[0] != pair[1]]))
+        shutil.rmtree(folder)
+    logging.getLogger(__name__).info("%s", dict(outcomes))
+    assert not silent, f"{len(silent)} without a word, the first: {silent[0]}"
+
+
+def look_at(path: Path) -> None:
+    """Do what a person does, which either works or says why not."""
+    for look in (summarize, lambda path: export(path, io.StringIO())):
+        try:
+            look(path)
+        except OutboxError as error:
+            assert str(path) in str(error)  # noqa: PT017
+
+
+def test_a_log_that_is_spoilt_is_told_and_a_copy_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite drops all behind the damage without a word; numbers are not used twice either."""
+    outbox = filled(tmp_path / "first")
+    path = crash(outbox.path, tmp_path / "unit")
+    used = outbox.next_number()
+    outbox.close()
+    log = Path(f"{path}-wal")
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 1
+    log.write_bytes(data)
+    before = path.read_bytes(), log.read_bytes()
+    caplog.clear()
+    with DurableOutbox(path) as outbox:
+        assert len(outbox) < 23
+        assert outbox.next_number() > used
+    (error,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    copy = Path(f"{path}.damaged-1")
+    assert "in its write-ahead log frame" in error
+    assert error.endswith(f"the files as they were are kept as {copy}")
+    assert (copy.read_bytes(), Path(f"{copy}-wal").read_bytes()) == before
+    assert copy.stat().st_mode & 0o077 == 0
+    caplog.clear()
+    DurableOutbox(path).close()
+    assert not caplog.records
+
+
+def test_no_more_than_three_copies_are_kept(tmp_path: Path) -> None:
+    """A disk that spoils something again and again does not fill itself with copies."""
+    for _ in range(5):
+        outbox = filled(tmp_path / "first")
+        path = crash(outbox.path, tmp_path / "unit")
+        outbox.close()
+        log = Path(f"{path}-wal")
+        log.write_bytes(b"\0" * 40 + log.read_bytes()[40:])
+        DurableOutbox(path).close()
+        outbox.path.unlink()
+    assert len(list(tmp_path.glob("unit.damaged-?"))) == 3
+
+
+def test_copying_does_not_give_up_the_lock(tmp_path: Path) -> None:
+    """Another process stays out while this one has the file, also behind a copy of it."""
+    outbox = filled(tmp_path / "first")
+    path = crash(outbox.path, tmp_path / "unit")
+    outbox.close()
+    log = Path(f"{path}-wal")
+    log.write_bytes(b"\0" * 40 + log.read_bytes()[40:])
+    with DurableOutbox(path):
+        assert Path(f"{path}.damaged-1").exists()
+        code = f"from trio_runner._outbox_sqlite import summarize; summarize({str(path)!r})"
+        process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "OutboxInUse" in process.stderr
+
+
+def test_a_log_whose_file_is_empty_is_not_deleted(tmp_path: Path) -> None:
+    """SQLite would, and all that is in it would be lost."""
+    outbox = filled(tmp_path / "first")
+    path = crash(outbox.path, tmp_path / "unit")
+    outbox.close()
+    path.write_bytes(b"")
+    before = Path(f"{path}-wal").read_bytes()
+    with pytest.raises(OutboxDamaged, match="it is empty, and has a write-ahead log"):
+        DurableOutbox(path)
+    assert Path(f"{path}-wal").read_bytes() == before

@@ -1,0 +1,246 @@
+"""A disk under the durable outbox that is slow, or hangs: who waits for it, and how long."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from attrs import define, field
+
+from tests.test_outbox import UNIT, event, sample
+from tests.test_outbox_sqlite import numbers, rows
+from tests.unit import Unit
+from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner, OutboxClosed, OutboxInUse
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation import Aggregator
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "unit.outbox"
+
+
+@define(eq=False)
+class HangingDisk:
+    """A disk on which a commit takes a time (s), or hangs while `works` is not set."""
+
+    commit_s: float = 0.0
+    works: threading.Event = field(factory=threading.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self.works.set()
+
+    def connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
+        disk = self
+
+        class Connection(sqlite3.Connection):
+            def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+                if sql == "COMMIT":
+                    time.sleep(disk.commit_s)
+                    disk.works.wait()
+                return super().execute(sql, parameters)
+
+        return sqlite3.connect(*arguments, factory=Connection, **options)
+
+
+@pytest.fixture
+def disk() -> Iterator[HangingDisk]:
+    disk = HangingDisk()
+    yield disk
+    disk.works.set()
+
+
+@contextmanager
+def committed(outbox: DurableOutbox) -> Iterator[None]:
+    """Commit in another thread when that is wanted, as a runner does."""
+    wanted, is_over = threading.Event(), threading.Event()
+
+    def keep_committing() -> None:
+        while wanted.wait() and not is_over.is_set():
+            wanted.clear()
+            outbox.commit()
+
+    thread = threading.Thread(target=keep_committing, daemon=True)
+    thread.start()
+    outbox.commit_wanted = wanted.set
+    yield
+    outbox.commit_wanted = None
+    is_over.set()
+    wanted.set()
+
+
+async def test_no_disk_holds_up_trios_thread(path: Path, disk: HangingDisk) -> None:
+    """Put, head, delivered and statistics return at once; the event goes out once it is on disk."""
+    with DurableOutbox(path, connect=disk.connect) as outbox, committed(outbox):
+        disk.works.clear()
+        began = time.perf_counter()
+        outbox.put(event("one"))
+        for _ in range(20):
+            assert outbox.head() is None
+            assert len(outbox) == outbox.statistics().waiting == 1
+        assert time.perf_counter() - began < 0.05
+        assert rows(path) == []
+        disk.works.set()
+        with trio.fail_after(5):
+            while outbox.head() is None:
+                await trio.sleep(0.01)
+        assert rows(path) == [1]
+
+
+def test_an_engines_thread_waits_for_a_disk_that_hangs_a_second_at_most(
+    path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The event is in memory then, said as degraded, and can be sent; the next does not wait."""
+    with DurableOutbox(path, connect=disk.connect) as outbox, committed(outbox):
+        disk.works.clear()
+        began = time.perf_counter()
+        outbox.put(event("one"))
+        assert 0.9 < time.perf_counter() - began < 1.5
+        assert "a disk that is slow, or hangs" in caplog.text
+        assert outbox.statistics().degraded == "the disk has not written for 1 s"
+        began = time.perf_counter()
+        outbox.put(event("two"))
+        assert outbox.head() is not None
+        assert time.perf_counter() - began < 0.1
+        disk.works.set()
+        while outbox.statistics().degraded is not None:
+            time.sleep(0.01)
+    assert numbers(path) == [1, 2]
+    assert caplog.text.count("hangs") == 1
+
+
+def test_closing_leaves_a_disk_that_hangs_behind(
+    path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In 3 s, also if it hangs from just then on; what is written later is whole."""
+    outbox = DurableOutbox(path, connect=disk.connect)
+    outbox.put(event("one"))
+    disk.works.clear()
+    began = time.perf_counter()
+    outbox.close()
+    assert 2.9 < time.perf_counter() - began < 4
+    assert f"The outbox {path} is left behind: its disk hangs" in caplog.text
+    with pytest.raises(OutboxClosed):
+        outbox.put(event("two"))
+    disk.works.set()
+    while True:
+        try:
+            assert numbers(path) == [1]
+            break
+        except OutboxInUse:
+            time.sleep(0.01)
+
+
+async def test_a_run_event_goes_out_when_the_disk_has_what_went_before_it(path: Path) -> None:
+    """Nor does anything behind one that was delivered, before that is on disk."""
+    wanted: list[None] = []
+    with DurableOutbox(path) as outbox:
+        outbox.commit_wanted = lambda: wanted.append(None)
+        outbox.put(sample(1))
+        outbox.put(UNIT.create_run_started_msg("a", 1.0))
+        outbox.put(sample(3))
+        outbox.commit()
+        outbox.delivered(outbox.take())
+        wanted.clear()
+        assert outbox.head() is None
+        assert wanted
+        outbox.commit()
+        assert rows(path) == [2, 3]
+        wanted.clear()
+        outbox.delivered(outbox.take())
+        assert wanted
+        assert outbox.head() is None
+        outbox.commit()
+        assert outbox.head() is not None
+        outbox.commit_wanted = None
+
+
+# Under a runner, on the real clock
+
+
+STILL_S_MAX = 0.05 + 0.15
+"""For how long Trio's thread may do nothing (s), with what a loaded machine adds."""
+
+
+@define(eq=False)
+class Pulse:
+    """Measures for how long Trio's thread did nothing else at most (s)."""
+
+    longest_s: float = 0.0
+
+    async def beat(self) -> None:
+        last = time.perf_counter()
+        while True:
+            await trio.sleep(0.005)
+            now = time.perf_counter()
+            self.longest_s, last = max(self.longest_s, now - last - 0.005), now
+
+
+async def test_a_disk_that_needs_more_than_a_second_never_holds_up_trios_thread(
+    path: Path, disk: HangingDisk
+) -> None:
+    """1.2 s a commit, and events of the engine's thread: 50 ms at most, all arrive in order."""
+    aggregator, unit, pulse = Aggregator(), Unit(clock=time.time), Pulse()
+    with DurableOutbox(path, connect=disk.connect) as outbox:
+        async with trio.open_nursery() as nursery:
+            opener = aggregator.in_memory(nursery)
+            dispatcher = EngineDispatcher("a.example", handlers=unit, open_stream=opener)
+            runner = EngineRunner(dispatcher, unit, unit, outbox=outbox)
+            await nursery.start(runner.run)
+            disk.commit_s = 1.2
+            waited_s: list[float] = []
+
+            def engine() -> None:
+                for number in range(3):
+                    began = time.perf_counter()
+                    runner.on_notify_command(str(number))
+                    waited_s.append(time.perf_counter() - began)
+
+            nursery.start_soon(pulse.beat)
+            await trio.to_thread.run_sync(engine)
+            runner.on_notify_command("3")
+            await aggregator.wait_until(lambda: len(notified(aggregator)) == 4)
+            disk.commit_s = 0
+            await runner.shutdown()
+            nursery.cancel_scope.cancel()
+    assert notified(aggregator) == ["0", "1", "2", "3"]
+    assert 0.5 < max(waited_s) < 1.3
+    assert pulse.longest_s < STILL_S_MAX
+
+
+def notified(aggregator: Aggregator) -> list[str]:
+    told = aggregator.messages(em.WebPushNotificationMsg)
+    return [str(message.notification.body) for message in told]
+
+
+@pytest.mark.parametrize("is_down", [False, True])
+async def test_a_disk_that_hangs_does_not_hold_up_the_end(
+    path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture, is_down: bool
+) -> None:
+    """Without a link to flush over, and with one that has nothing to flush: 3 s at most."""
+    aggregator, unit, pulse = Aggregator(), Unit(clock=time.time), Pulse()
+    if is_down:
+        aggregator.down()
+    outbox = DurableOutbox(path, connect=disk.connect)
+    async with trio.open_nursery() as nursery:
+        opener = aggregator.in_memory(nursery)
+        dispatcher = EngineDispatcher("a.example", handlers=unit, open_stream=opener)
+        runner = EngineRunner(dispatcher, unit, unit, outbox=outbox)
+        await nursery.start(runner.run)
+        disk.works.clear()
+        nursery.start_soon(pulse.beat)
+        runner.on_notify_command("hello")
+        await trio.sleep(1.2)
+        began = time.perf_counter()
+        await runner.shutdown()
+        assert time.perf_counter() - began < 3
+        nursery.cancel_scope.cancel()
+    assert pulse.longest_s < STILL_S_MAX
+    assert notified(aggregator) == ([] if is_down else ["hello"])
+    outbox.close()
+    assert "is left behind: its disk hangs" in caplog.text

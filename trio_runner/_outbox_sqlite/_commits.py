@@ -1,0 +1,75 @@
+"""Which commits have begun and ended, and how long what is not on disk has waited for one."""
+
+import threading
+from collections.abc import Callable
+
+from attrs import define, field
+
+DISK_WAIT_S = 1.0
+"""How long an engine's thread waits for the disk, and from when on a disk is slow (s)."""
+
+QUICK_S = 60
+"""A disk was slow until it has been quick for so long (s)."""
+
+
+@define(eq=False)
+class Commits:
+    """Counts commits; what was noted before one began is on disk when it has ended well.
+
+    `want` and `begin` are called with the outbox's lock held, in which what the commit writes is
+    taken; `end` by who has begun.
+    """
+
+    clock: Callable[[], float]
+    begun: int = field(default=0, init=False)
+    ended: int = field(default=0, init=False)
+    _wanted_at: float | None = field(default=None, init=False)
+    """Since when something waits that no commit has taken."""
+    _taken_at: float | None = field(default=None, init=False)
+    """Since when what is being written has waited."""
+    _slow_at: float | None = field(default=None, init=False)
+    """When the disk was slow last, None once it has been quick again for `QUICK_S`."""
+    _changed: threading.Condition = field(factory=threading.Condition, init=False)
+
+    def want(self) -> None:
+        """Note that something waits to be written."""
+        if self._wanted_at is None:
+            self._wanted_at = self.clock()
+
+    def begin(self) -> None:
+        """Note that a commit has taken what waits."""
+        self.begun += 1
+        self.want()
+        self._taken_at, self._wanted_at = self._wanted_at, None
+
+    def end(self) -> None:
+        """Note that no commit is being written, and wake who waits for that."""
+        with self._changed:
+            self.ended, self._taken_at = self.begun, None
+            self._changed.notify_all()
+
+    def wait_until(self, is_done: Callable[[], bool]) -> None:
+        """Wait until what a commit does is done, `DISK_WAIT_S` at most."""
+        with self._changed:
+            self._changed.wait_for(is_done, DISK_WAIT_S)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether something has waited for longer than anybody waits for it."""
+        now = self.clock()
+        return any(
+            since is not None and now - since >= DISK_WAIT_S
+            for since in (self._taken_at, self._wanted_at)
+        )
+
+    def became_slow(self) -> bool:
+        """Note that the disk is slow; return whether that is news."""
+        was_quick, self._slow_at = self._slow_at is None, self.clock()
+        return was_quick
+
+    def became_quick(self) -> bool:
+        """Return, once, whether a disk that was slow has been quick for `QUICK_S`."""
+        if self._slow_at is None or self.clock() - self._slow_at < QUICK_S:
+            return False
+        self._slow_at = None
+        return True

@@ -1,0 +1,68 @@
+"""What is done with the files of an outbox that the disk has spoilt: a copy is kept, and told."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from attrs import frozen
+
+logger = logging.getLogger(__name__)
+
+COPIES_MAX = 3
+"""How many copies of damaged files are kept of one outbox, the newest."""
+
+
+@frozen
+class Damage:
+    """What the disk has spoilt of an outbox."""
+
+    what: str
+    held: list[int]
+    """Files that were copied, open: to close one would give up the lock that SQLite has on it, by
+    the rules of POSIX."""
+
+    def close(self) -> None:
+        """Close what was copied, once the lock is given up."""
+        while self.held:
+            os.close(self.held.pop())
+
+
+def keep_copy(path: Path, what: str) -> Damage:
+    """Copy the files of an outbox that is locked, and log what is wrong and where the copy is.
+
+    Raises nothing: a copy that cannot be had, on a disk that is full, say, is told of as well.
+    """
+    copy, held = _place(path), list[int]()
+    try:
+        for end in ("", "-wal"):
+            _copy(Path(f"{path}{end}"), Path(f"{copy}{end}"), held)
+        kept = f"the files as they were are kept as {copy}"
+    except OSError as error:
+        kept = f"no copy of the files could be kept ({error})"
+    logger.error(
+        "The outbox %s is damaged: %s. What was put in last may be lost, and what was delivered"
+        " last may come once more; %s",
+        path,
+        what,
+        kept,
+    )
+    return Damage(what, held)
+
+
+def _place(path: Path) -> Path:
+    """Return a path that is free, or that of the oldest copy."""
+    places = [path.with_name(f"{path.name}.damaged-{n + 1}") for n in range(COPIES_MAX)]
+    free = (place for place in places if not place.exists())
+    return next(free, None) or min(places, key=lambda place: place.stat().st_mtime)
+
+
+def _copy(file: Path, to: Path, held: list[int]) -> None:
+    to.unlink(missing_ok=True)
+    if not file.exists():
+        return
+    source = os.open(file, os.O_RDONLY)
+    held.append(source)
+    target = os.open(to, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with open(source, "rb", closefd=False) as reader, open(target, "wb") as writer:
+        shutil.copyfileobj(reader, writer)

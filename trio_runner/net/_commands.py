@@ -1,0 +1,116 @@
+"""The aggregator's commands while they are carried out: outside of any link, and of the runner.
+
+What an engine's handler does is not ours to rule: it may wait in a thread that cannot be cancelled,
+or raise while it is. So each one runs in a system task of Trio's, which no nursery waits for. It
+has its time, then it is cancelled; who asked is answered at that moment, whether it ends or not.
+"""
+
+import contextvars
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+import trio
+from attrs import define, field
+
+from trio_runner._groups import leaves
+from trio_runner._printable import printable
+from trio_runner._say_once import SayOnce
+from trio_runner.protocol import messages as m
+
+logger = logging.getLogger(__name__)
+
+COMMANDS_MAX = 16
+"""How many may be begun and not ended, those left behind included; Trio has 40 threads for all."""
+
+END_S = 1
+"""How long those that still run when the runner ends are waited for (s)."""
+
+Dispatch = Callable[[object], Awaitable[m.MessageBase]]
+"""Carries out a message of the aggregator's, as parsed JSON, and returns the answer."""
+
+
+@define(eq=False)
+class _Command:
+    """A message that is being carried out."""
+
+    name: str
+    scope: trio.CancelScope
+    begun: float = field(factory=trio.current_time)
+    ended: trio.Event = field(factory=trio.Event)
+    reply: m.MessageBase | None = None
+
+    @property
+    def age_s(self) -> float:
+        return trio.current_time() - self.begun
+
+
+@define(eq=False)
+class Commands:
+    """Those of one aggregator that have been begun and have not ended."""
+
+    _dispatch: Dispatch
+    _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
+    _open: set[_Command] = field(factory=set, init=False)
+
+    async def carry_out(self, message_json: object, answer_s: float) -> m.MessageBase:
+        """Carry out a message and return the answer, within `answer_s` (s).
+
+        If cancelled, the message is still carried out, within the same time.
+        """
+        name = _name(message_json)
+        if len(self._open) >= COMMANDS_MAX:
+            self._say(logging.WARNING, "Refused %s: %d others have not ended", name, COMMANDS_MAX)
+            return m.ErrorMessage(message=f"The engine is still busy with {COMMANDS_MAX} commands")
+        command = _Command(name, trio.CancelScope(deadline=trio.current_time() + answer_s))
+        self._open.add(command)
+        context = contextvars.copy_context()
+        trio.lowlevel.spawn_system_task(
+            self._run, command, message_json, name=f"command {name}", context=context
+        )
+        with trio.move_on_after(answer_s) as patience:
+            await command.ended.wait()
+        if patience.cancelled_caught or command.reply is None:
+            late = f"The engine did not carry this out within {answer_s:g} s"
+            logger.warning("%s: %s; its handler was cancelled", late, name)
+            return m.ErrorMessage(message=late)
+        return command.reply
+
+    async def _run(self, command: _Command, message_json: object) -> None:
+        try:
+            with command.scope:
+                command.reply = await self._dispatch(message_json)
+        except BaseException as error:  # noqa: ASYNC103 - who would hear of it is Trio, which ends
+            if any(not isinstance(leaf, trio.Cancelled) for leaf in leaves(error)):
+                logger.error("The handler of %s raised", command.name, exc_info=error)
+                command.reply = m.ErrorMessage(
+                    message=f"The engine failed to handle {command.name}",
+                    exception_message=printable(str(error)),
+                )
+        finally:
+            self._open.discard(command)
+            command.ended.set()
+            if trio.current_time() > command.scope.deadline:
+                logger.warning("%s has ended, after %.1f s", command.name, command.age_s)
+
+    async def end(self) -> None:
+        """Cancel what still runs and wait for it, for `END_S` at most; the rest is left behind."""
+        still_open = list(self._open)
+        for command in still_open:
+            command.scope.deadline = math.inf  # it is not late, it is not wanted any more
+            command.scope.cancel()
+        with trio.move_on_after(END_S):
+            for command in still_open:
+                await command.ended.wait()
+        for command in self._open:
+            logger.error(
+                "%s has run for %.1f s and does not end by being cancelled: it is left behind",
+                command.name,
+                command.age_s,
+            )
+
+
+def _name(message_json: object) -> str:
+    """Return what a message calls itself, for the log."""
+    named = message_json.get("_type") if isinstance(message_json, dict) else None
+    return printable(named) if isinstance(named, str) else "a message without a type"
