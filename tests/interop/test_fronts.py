@@ -113,7 +113,7 @@ async def test_aggregator_below_a_path_is_reached(
 async def test_client_certificate_is_shown(aggregator: RealAggregator, before: Front) -> None:
     """Where it is wanted; without, the text says what to give."""
     error = await failure(before, before.mutual)
-    assert "a client certificate" in str(error)
+    assert "client certificate" in str(error)
     assert "--client-cert FILE" in str(error)
     options: Any = {
         "secure": True,

@@ -153,8 +153,9 @@ def why_no_tls(name: str, error: ssl.SSLError) -> NotAnAggregator:
         return NotAnAggregator(f"{name} {CERTIFICATE_WANTED}")
     if reason in _CERTIFICATE_REFUSED:
         return NotAnAggregator(
-            f"{name} refused this engine's client certificate ({reason}). Give one that is valid"
-            " and of an authority that it trusts (--client-cert FILE --client-key FILE)."
+            f"{name} refused this engine's client certificate, or that it has none ({reason}). Give"
+            " one that is valid and of an authority that it trusts (--client-cert FILE --client-key"
+            " FILE)."
         )
     if reason in _BROKEN_OFF:
         return NotAnAggregator(
