@@ -3,10 +3,12 @@
 import os
 import socket
 import ssl
+import threading
 import warnings
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from trio_runner import (
     TlsFileUnusable,
 )
 from trio_runner.net import Session
+from trio_runner.net._address import Address
 from trio_runner.net._tls import why_no_tls
 from trio_runner.simulation import Aggregator
 
@@ -356,6 +359,67 @@ async def test_certificate_of_an_inspecting_proxy_is_taken(
         await succeed(
             EngineDispatcher(port=port, handlers=Unit(), secure=True, **given), aggregator
         )
+
+
+async def test_authorities_are_not_read_on_trios_thread(
+    authority: trustme.CA, ca_file: Path
+) -> None:
+    """A disk that is slow or hangs holds up this dial alone."""
+    threads = []
+
+    class Noting(ssl.SSLContext):
+        def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+            threads.append(threading.get_ident())
+            return super().wrap_bio(*arguments, **options)
+
+    context = Noting(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(ca_file)
+    async with serving(authority.issue_cert("127.0.0.1")) as (_, port):
+        address = Address("127.0.0.1", port, context, trio.open_tcp_stream)
+        await trio.aclose_forcefully(await address.open())
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
+
+
+async def test_tls_within_tls_through_a_secure_proxy(
+    authority: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy's certificate is verified by the system's store, the aggregator's by the file."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    heads = []
+
+    async def tunnel(stream: "trio.SSLStream[trio.SocketStream]") -> None:
+        try:
+            heads.append(bytes(await stream.receive_some()).partition(b"\r\n")[0])
+            await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+            other = await trio.open_tcp_stream("127.0.0.1", port)
+            async with other, trio.open_nursery() as both:
+                both.start_soon(carry, stream, other)
+                await carry(other, stream)
+                both.cancel_scope.cancel()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the dial has ended
+
+    async def carry(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
+        async for data in source:
+            await sink.send_all(bytes(data))
+
+    async with trio.open_nursery() as nursery, serving(authority.issue_cert("127.0.0.1")) as it:
+        aggregator, port = it
+        serve = partial(trio.serve_ssl_over_tcp, tunnel, 0, context, host="127.0.0.1")
+        listeners: Any = await nursery.start(serve)
+        proxy_port = listeners[0].transport_listener.socket.getsockname()[1]
+        proxy = f"https://localhost:{proxy_port}"
+        dispatcher = EngineDispatcher(
+            port=port, handlers=Unit(), secure=True, ca_file=ca_file, proxy=proxy
+        )
+        error = await failure(dispatcher)
+        assert f"The certificate of the proxy {proxy} is not trusted" in str(error)
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+        await succeed(dispatcher, aggregator)
+        nursery.cancel_scope.cancel()
+    assert heads == [f"CONNECT 127.0.0.1:{port} HTTP/1.1".encode()] * 2
 
 
 async def test_expired_certificate_is_told_as_that(authority: trustme.CA, ca_file: Path) -> None:
