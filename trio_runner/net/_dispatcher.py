@@ -82,14 +82,19 @@ class EngineDispatcher:
         if context is None:
             refuse_tls_files(ca_file=ca_file, client_cert=client_cert, client_key=client_key)
         if proxy is True:
-            proxy_url = None if open_stream else proxy_of_environment(host, port, is_secure=secure)
+            url = None if open_stream else proxy_of_environment(host, port, is_secure=secure)
         else:
-            proxy_url = None if proxy is False else proxy
-        through, opener = "", open_stream or trio.open_tcp_stream
-        if proxy_url is not None:
-            by = make_proxy(proxy_url, opener)
-            through, opener = str(by), by.open
-        self._address = Address(host, port, context, opener, path.rstrip("/"), through)
+            url = None if proxy is False else proxy
+        opener = open_stream or trio.open_tcp_stream
+        by = None if url is None else make_proxy(url, opener)
+        self._address = Address(
+            host,
+            port,
+            context,
+            by.open if by else opener,
+            path=path.rstrip("/"),
+            through=str(by) if by else "",
+        )
         self._say = SayOnce(logger)
         self._commands = Commands(self.dispatch)
         self._handlers: dict[type[m.MessageBase], Handler] = {
