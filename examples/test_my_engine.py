@@ -23,7 +23,7 @@ async def test_a_run_survives_an_outage(autojump_clock: trio.testing.MockClock) 
         await nursery.start(runner.run)
         await trio.sleep(5)
         await aggregator.call("pc_Bath", am.ExecuteControlCommandMsg(name="Start"))
-        network.wires[-1].up.is_lost = True  # nothing tells either side
+        network.wires[-1].up.lose()  # nothing tells either side
         await trio.sleep(30)
         async with aggregator.outage(kill=True):
             await trio.sleep(120)

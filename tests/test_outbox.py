@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from attrs import evolve
 
-from tests.unit import Unit
+from tests.helpers.unit import Unit
 from trio_runner import DurableOutbox, MemoryOutbox
 from trio_runner._outbox import (
     DELIVERY,

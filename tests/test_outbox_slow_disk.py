@@ -3,21 +3,23 @@
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from attrs import define, field
 
+from tests.helpers.unit import Unit
 from tests.test_outbox import UNIT, event, sample
-from tests.test_outbox_sqlite import numbers, rows
-from tests.unit import Unit
+from tests.test_outbox_sqlite import error_log, numbers, rows
 from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner, OutboxClosed, OutboxInUse
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation import Aggregator
+from trio_runner.simulation import Aggregator, SimulatedDisk
 
 
 @pytest.fixture
@@ -112,6 +114,27 @@ def test_an_engines_thread_waits_for_a_disk_that_hangs_a_second_at_most(
             time.sleep(0.01)
     assert numbers(path) == [1, 2]
     assert caplog.text.count("hangs") == 1
+
+
+async def test_what_grows_while_it_is_written_goes_out_when_it_is_on_disk_whole(
+    path: Path, disk: HangingDisk
+) -> None:
+    """An error log takes in what is logged while the disk takes what it was."""
+    with DurableOutbox(path, connect=disk.connect) as outbox:
+        outbox.commit_wanted = lambda: None
+        disk.works.clear()
+        outbox.put(error_log("one"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, outbox.commit)
+            with trio.fail_after(5):
+                while not outbox._commits.begun > outbox._commits.ended:
+                    await trio.sleep(0.001)
+            outbox.put(error_log("two"))
+            disk.works.set()
+        assert outbox.head() is None
+        outbox.commit()
+        assert outbox.head() is not None
+        outbox.commit_wanted = None
 
 
 def test_closing_leaves_a_disk_that_hangs_behind(
@@ -244,3 +267,61 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_end(
     assert notified(aggregator) == ([] if is_down else ["hello"])
     outbox.close()
     assert "is left behind: its disk hangs" in caplog.text
+
+
+# Under a runner, in virtual time
+
+
+async def test_an_event_goes_out_when_a_slow_disk_has_it(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """0.4 s a commit: it is asked for it at once, not at the next half second."""
+    aggregator, unit, disk = Aggregator(), Unit(), SimulatedDisk(tmp_path, Random(1))
+    async with running(disk, aggregator, unit) as runner:
+        await trio.sleep(3.01)
+        disk.commit_s = 0.4
+        runner.on_notify_command("hello")
+        await aggregator.wait_until(lambda: notified(aggregator))
+        assert trio.current_time() == pytest.approx(3.41)
+        assert runner.statistics().outbox.degraded is None
+
+
+async def test_when_the_disk_hangs_an_event_goes_out_from_memory_and_the_end_comes_in_time(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At 1 s, with the next sample; the end waits for the last commit for a second, not more."""
+    aggregator, unit, disk = Aggregator(), Unit(), SimulatedDisk(tmp_path, Random(1))
+    async with running(disk, aggregator, unit) as runner:
+        await trio.sleep(3.01)
+        with disk.hanging():
+            runner.on_notify_command("hello")
+            await aggregator.wait_until(lambda: notified(aggregator))
+            assert 4.01 <= trio.current_time() < 4.01 + 0.3
+            assert runner.statistics().outbox.degraded == "the disk has not written for 1 s"
+            assert caplog.text.count("a disk that is slow, or hangs") == 1
+            await trio.sleep(10)
+            began = trio.current_time()
+            await runner.shutdown()
+            assert trio.current_time() - began == pytest.approx(1)
+    assert counts(aggregator) == list(range(1, unit.count + 1))
+
+
+def counts(aggregator: Aggregator) -> list[int]:
+    told = aggregator.messages(em.TagsUpdatedMsg)
+    return [tag.value for message in told for tag in message.tags if isinstance(tag.value, int)]
+
+
+@asynccontextmanager
+async def running(
+    disk: SimulatedDisk, aggregator: Aggregator, unit: Unit
+) -> AsyncGenerator[EngineRunner, None]:
+    """Run an engine with its outbox on a simulated disk."""
+    with DurableOutbox(disk.path, connect=disk.connect, clock=trio.current_time) as outbox:
+        async with trio.open_nursery() as nursery:
+            dispatcher = EngineDispatcher(
+                "a.example", handlers=unit, open_stream=aggregator.in_memory(nursery)
+            )
+            runner = EngineRunner(dispatcher, unit, unit, outbox=outbox, offload=disk.offload)
+            await nursery.start(runner.run)
+            yield runner
+            nursery.cancel_scope.cancel()

@@ -609,6 +609,8 @@ def test_a_beginning_of_a_run_of_another_shape_is_no_damage(
     with DurableOutbox(path) as outbox:
         assert outbox.run_id == "a"
         assert outbox.open_run is not None
+    assert summarize(path).open_run == "a"
+    assert discard(path) == 0
 
 
 def test_a_damaged_file_says_so_and_can_be_discarded(path: Path) -> None:
@@ -652,6 +654,7 @@ def test_a_message_that_the_disk_has_spoilt_is_set_aside(
         (2, "spoilt on the disk")
     ]
     assert export(path, io.StringIO(), set_aside=True) == 0
+    assert f"The disk has spoilt 1 messages of {path}, they are left out" in caplog.messages
 
 
 @contextmanager
@@ -829,6 +832,29 @@ def test_what_is_delivered_while_the_disk_is_away_is_gone_when_it_is_back(path: 
         assert rows(path) == [2, 3, 4]
     with DurableOutbox(path) as outbox:
         assert [(e.sequence_number, e.tries) for e in outbox._line] == [(2, 1), (3, 0), (4, 0)]
+
+
+def error_log(text: str) -> em.ErrorLogMsg:
+    entry = mdl.ErrorLogEntry(message=text, created_time=1.0, severity=40)
+    return em.ErrorLogMsg(log=mdl.ErrorLog(entries=[entry]))
+
+
+def test_what_grows_while_the_disk_is_away_is_whole_when_it_is_back(path: Path) -> None:
+    """An error log that waits takes in what is logged; the file has it as it was."""
+    now = 0.0
+    with DurableOutbox(path, clock=lambda: now) as outbox:
+        outbox.put(error_log("one"))
+        moved = path.rename(path.with_name("moved"))
+        outbox.put(error_log("two"))
+        moved.rename(path)
+        now = 30.0
+        outbox.commit()
+        assert outbox.statistics().degraded is None
+        copy = crash(path, path.with_name("copy"))
+    with DurableOutbox(copy) as outbox:
+        text = outbox.take().text
+        assert '"one"' in text
+        assert '"two"' in text
 
 
 def test_a_disk_that_fails_leaves_what_was_set_aside_for_later(path: Path) -> None:

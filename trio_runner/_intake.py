@@ -1,13 +1,21 @@
 """The way into the outbox: events as they happen, samples and states when they are asked for."""
 
+import math
 import threading
 
+import trio
 from attrs import define, evolve, field
 
 from trio_runner._engine import MessageBuilder
 from trio_runner._outbox import Outbox
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
+
+RUN_LOG_SHARE = 0.1
+"""Of Trio's time, what making run logs may take: one of 4,000 lines takes a second."""
+
+RUN_LOG_S_MAX = 50
+"""Between two run logs (s), whatever they cost; with the wait for a sample, less than a minute."""
 
 
 @define(eq=False)
@@ -25,6 +33,7 @@ class Intake:
     run_id: str | None = field(default=None, init=False)
     _runs: int = field(default=0, init=False)
     """How often a run began or ended."""
+    _run_log_due: float = field(default=-math.inf, init=False)
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
     def post(self, message: em.EngineMessage) -> None:
@@ -39,6 +48,7 @@ class Intake:
             if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
                 self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
                 self._runs += 1
+                self._run_log_due = -math.inf
         self._outbox.secure(event)  # which may wait for a disk: the ticker must not wait for us
 
     @property
@@ -76,17 +86,30 @@ class Intake:
         self._outbox.put(self._builder.create_method_msg())
         self._outbox.put(self._builder.create_control_state_msg())
         self._outbox.put(self._builder.create_method_state_msg())
-        run_id, runs = self.run_id, self._runs
+        if trio.current_time() >= self._run_log_due:
+            self._take_run_log()
+
+    def _take_run_log(self) -> None:
+        """Queue the run log; say when the next is due, by what making and encoding it cost.
+
+        The last one of a run is a part of its end.
+        """
+        run_id, runs, began = self.run_id, self._runs, trio.current_time()
         log: em.EngineMessage | None
         if run_id is not None:
             log = self._builder.create_runlog_msg(run_id)
         else:
-            # No queue is an empty queue: the page must not show commands that have gone.
             log = self._builder.create_queued_runlog_msg()
-            log = log or em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
+            if log is None and self._outbox.state(em.QueuedRunLogMsg) is not None:
+                # The page must not show commands that have gone. Where none waited there is nothing
+                # to tell: an aggregator begins with none, and older ones know no queue.
+                log = em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
         with self._lock:
             if runs == self._runs:
-                self._outbox.put(log)
+                if log is not None:
+                    self._outbox.put(log)
+                cost_s = trio.current_time() - began
+                self._run_log_due = began + min(cost_s / RUN_LOG_SHARE, RUN_LOG_S_MAX)
 
     def introduce(self) -> em.UodInfoMsg:
         """Queue what a new link must tell, and return the description of the unit."""

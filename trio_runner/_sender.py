@@ -36,6 +36,9 @@ PATIENCE_MAX = 12
 SUSPECT_TRIES = 2
 """What was sent so often and is not delivered goes alone, so that it shows what is to blame."""
 
+UNREADABLE = "deserialization failed"
+"""What an aggregator says of a message of a kind, or with a field, that it does not know."""
+
 STATE_REST = 4
 """How many times longer than a state occupied the line the next one of its kind has to wait."""
 
@@ -79,6 +82,10 @@ class _State:
     """The last that was answered, taken or refused: it is not sent again."""
     is_under_way: bool = False
     is_taken: bool = False
+    is_known: bool = False
+    """Whether one was taken."""
+    is_unknown: bool = False
+    """Whether none can be: the aggregator is of an older version."""
     failures: int = 0
     due_at: float = 0.0
 
@@ -199,7 +206,9 @@ class Sender:
         if head.is_notice and (self._notices or self._outbox.has_aside):
             self._outbox.let_pass()
             return True
-        alone = head.is_run_event or head.tries >= SUSPECT_TRIES
+        # What has failed goes alone too: a sample behind newer ones would not be stored.
+        suspect = head.failures > 0 or head.tries >= SUSPECT_TRIES
+        alone = head.is_run_event or suspect
         if not self._may_send(head, alone=alone) or self._has_to_wait(self._due_at(head)):
             return False
         self._send_entry(self._outbox.take(), alone=alone)
@@ -278,7 +287,7 @@ class Sender:
     def _send_state(self, kind: type[em.EngineMessage]) -> None:
         """Send the latest message of a type, if this link has not heard it already."""
         body, state = self._outbox.state(kind), self._states[kind]
-        if body is None or body == state.heard or state.is_under_way:
+        if body is None or body == state.heard or state.is_under_way or state.is_unknown:
             return
         if self._states_under_way >= self._window.limit or self._has_to_wait(state.due_at):
             return
@@ -296,11 +305,13 @@ class Sender:
             self._states_under_way -= 1
             state.is_taken = verdict is Verdict.DELIVERED
             if state.is_taken:
-                state.failures = 0
+                state.failures, state.is_known = 0, True
             else:
                 state.failures += 1
                 text = "The aggregator did not take %s: %s"
                 self._say(logging.ERROR, text, kind.__name__, answer)
+                if kind is not em.UodInfoMsg and not state.is_known:  # without it nothing is taken
+                    state.is_unknown = UNREADABLE in str(answer)
             if verdict is Verdict.TRANSIENT:
                 state.due_at = now + pause_s(state.failures)
             else:  # what was refused is sent again when it has changed

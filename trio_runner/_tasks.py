@@ -42,7 +42,7 @@ from attrs import define, field, frozen
 
 from trio_runner._backoff import Backoff
 from trio_runner._engine import MessageBuilder
-from trio_runner._errors import NetworkError
+from trio_runner._errors import NetworkError, RegistrationRefused
 from trio_runner._groups import first
 from trio_runner._intake import Intake
 from trio_runner._outbox import COMMIT_S, Outbox
@@ -62,6 +62,9 @@ again. Links that break at once, one after the other, are dialled ever more seld
 
 HEALTHY_S = 60
 """A link that was in steady state for so long (s) was healthy: what ends it is news again."""
+
+REMIND_S = 3600
+"""A refused registration is waited for; what a person must do about it is said so often (s)."""
 
 END_S = 1
 """What each of the last steps may take (s), besides the flush: two changes of state, a commit."""
@@ -199,6 +202,7 @@ class Connector:
     """Logs each failure once for as long as no link has been healthy."""
     _serves_since: float = field(default=math.inf, init=False)
     _steady_since: float = field(default=math.inf, init=False)
+    _reminder_due: float = field(default=-math.inf, init=False)
     dials: int = field(default=0, init=False)
     links: int = field(default=0, init=False)
 
@@ -290,6 +294,9 @@ class Connector:
         if trio.current_time() - self._serves_since > LIVED_S:
             self._backoff.reset()
         self._serves_since = self._steady_since = math.inf
+        if isinstance(failure, RegistrationRefused) and trio.current_time() >= self._reminder_due:
+            self._say.forget()
+            self._reminder_due = trio.current_time() + REMIND_S
         self._say(logging.WARNING, "%s", failure)
         self.last_failure = failure
 

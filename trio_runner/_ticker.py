@@ -49,14 +49,15 @@ class Ticker:
     def _in_ticks(self, interval_s: float) -> int:
         return max(1, round(interval_s / self._timing.tick_s))
 
-    def set_data_log_interval(self, interval_s: float) -> None:
+    def set_data_log_interval(self, interval_s: float | None) -> None:
         """Sample offline at least as often as the unit's data log stores, from the next outage on.
 
         The aggregator keeps a sample only if it is more than one interval newer. At exactly one
         interval it would drop every second one, so a whole number of samples takes two ticks more
-        than an interval: two, since the engine has ticks of its own.
+        than an interval: two, since the engine has ticks of its own. None is what an infinite one
+        has become in a message; neither changes anything.
         """
-        if math.isfinite(interval_s):
+        if interval_s is not None and math.isfinite(interval_s):
             samples = max(1, math.ceil(interval_s / self._timing.offline_s))
             self._offline_s = interval_s / samples + 2 * self._timing.tick_s
 

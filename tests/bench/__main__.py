@@ -15,7 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from tests.bench import _benchmarks, _lives
 from tests.bench._child import pythons
 from tests.bench._rows import Row, table
-from tests.interop._install import Unavailable
+from tests.helpers.install import Unavailable
 
 BENCHMARKS = {
     "catch-up": _benchmarks.catch_up_rate,

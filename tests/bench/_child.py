@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from tests.interop._install import _CACHE, aggregator_command, find_python
+from tests.helpers.install import _CACHE, aggregator_command, find_python
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 240.0
@@ -38,7 +38,7 @@ class Pythons:
 def pythons() -> Pythons:
     """Return the interpreters, with what they need installed by the first call of all.
 
-    Raises `tests.interop._install.Unavailable`.
+    Raises `tests.helpers.install.Unavailable`.
     """
     theirs = aggregator_command().with_name("python")
     python, minor = find_python()

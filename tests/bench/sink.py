@@ -97,6 +97,8 @@ class Connection:
         self.changed = 0.0
         self._inflate: Any = None
         self._deflate: Any = None
+        self._pieces: list[bytes] = []
+        self._is_deflated = False
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes in; return the bytes to send."""
@@ -177,6 +179,8 @@ class Connection:
     def _take(self, buffer: bytes, first: int, begin: int, size: int) -> bytes:
         opcode = first & 0x0F
         mask = buffer[begin - 4 : begin]
+        if opcode == 0 or (opcode == 1 and not first & 0x80):
+            return self._piece(first, unmask(buffer[begin : begin + size], mask))
         if opcode != 1:
             payload = unmask(buffer[begin : begin + size], mask)
             if opcode == 9:
@@ -189,6 +193,17 @@ class Connection:
         turn = (size - TAIL) % 4
         tail = buffer[begin + size - TAIL : begin + size]
         return self._text(unmask(tail, mask[turn:] + mask[:turn]), size)
+
+    def _piece(self, first: int, payload: bytes) -> bytes:
+        """Take a message that comes in several frames; handle it when it is whole."""
+        if first & 0x0F:
+            self._is_deflated = bool(first & 0x40)
+        self._pieces.append(payload)
+        if not first & 0x80:
+            return b""
+        whole = b"".join(self._pieces)
+        self._pieces.clear()
+        return self._text(self._inflated(whole) if self._is_deflated else whole)
 
     def _inflated(self, payload: bytes) -> bytes:
         text: bytes = self._inflate.decompress(payload + b"\x00\x00\xff\xff")

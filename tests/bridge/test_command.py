@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import textwrap
 from argparse import Namespace
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import trio
 from attrs import evolve
 
-from tests.cli.command import Command, ran, running
+from tests.helpers.command import Command, ran, running
+from trio_runner import DurableOutbox
 from trio_runner._cli._engine import run
 from trio_runner._cli._network import add_options
 from trio_runner.bridge import Arguments, parse
@@ -380,6 +382,49 @@ async def test_the_run_of_an_engine_that_died_is_ended(tmp_path: Path) -> None:
     assert "Dies.py has failed: The engine's thread has ended: OSError('of" in command.err
     (started,) = aggregator.messages(em.RunStartedMsg)
     assert [m.run_id for m in aggregator.messages(em.RunStoppedMsg)] == [started.run_id]
+
+
+RESTORE = """
+from openpectus.engine.engine import Engine
+from openpectus.lang.exec.tags import SystemTagName
+
+make = Engine.__init__
+
+def make_restored(self, *arguments, **named):
+    make(self, *arguments, **named)
+    self._runstate_started = True
+    self._runstate_started_time = 1.7e9
+    self._system_tags[SystemTagName.RUN_ID].set_value("R", 1.7e9)
+
+Engine.__init__ = make_restored
+"""
+"""Lets a UOD file stand for an engine that can restore its run, which the package's cannot yet."""
+
+
+@pytest.mark.parametrize("restored", [False, True])
+async def test_a_run_that_the_engine_has_restored_goes_on(tmp_path: Path, restored: bool) -> None:
+    """It is not ended for the aggregator; without, it is, before anything else is sampled."""
+    uod, file, aggregator = Path(uod_named(tmp_path, "Unit")), tmp_path / "outbox", Aggregator()
+    if restored:
+        uod.write_text(RESTORE + uod.read_text())
+    with DurableOutbox(file) as outbox:  # of a process that died
+        outbox.claim(f"{socket.gethostname()}_Unit")
+        outbox.put(em.RunStartedMsg(run_id="R", started_tick=1.7e9))
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(aggregator.run)
+        where = ("-ap", str(port), "-uod", str(uod), "--outbox", str(file))
+        async with running("engine", *where, *IGNORE) as command:
+            await command.until("Starting engine on first steady-state")
+            await aggregator.wait_until(lambda: len(aggregator.messages(em.TagsUpdatedMsg)) > 2)
+            assert len(aggregator.messages(em.RunStoppedMsg)) == (not restored)
+            assert {s.run_id for s in aggregator.messages(em.TagsUpdatedMsg)[-2:]} == {
+                "R" if restored else None
+            }
+            command.send(signal.SIGTERM)
+        nursery.cancel_scope.cancel()
+    assert command.code == 0
+    assert [m.run_id for m in aggregator.messages(em.RunStartedMsg)] == ["R"]
+    assert [m.run_id for m in aggregator.messages(em.RunStoppedMsg)] == ["R"]
 
 
 async def test_roles_that_the_aggregator_does_not_know_are_warned_of(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.cli.command import running
+from tests.helpers.command import running
 from tests.interop._aggregator import RealAggregator, eventually
 from tests.interop._browser import open_browser
-from tests.interop._unit import CONNECT_S, open_api
+from tests.interop._unit import CONNECT_S, ON_DISK_S, open_api
 from tests.interop._unit_page import open_unit_page, reading
 from tests.interop.conftest import aggregator as aggregator
 from tests.interop.conftest import browser_folder as browser_folder
@@ -94,7 +94,7 @@ async def test_a_killed_engine_closes_its_run_when_it_is_back(
             await api.set_method(*METHOD)
             await api.press("Start")
             await eventually(lambda: api.of_unit("run_log"), lambda log: len(log["lines"]) >= 4)
-            await trio.sleep(1)  # until the run log is on the disk
+            await trio.sleep(ON_DISK_S)
             command.send(signal.SIGKILL)
         assert command.code == -signal.SIGKILL
         await eventually(api.state, lambda state: state == "not_online")

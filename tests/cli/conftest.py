@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .command import COMMAND, ENVIRONMENT
+from tests.helpers.command import COMMAND, ENVIRONMENT
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import trio
 from attrs import define, field
 
-from tests.cli.command import Command, running
+from tests.helpers.command import Command, running
 from trio_runner._outbox_sqlite import export, summarize
 from trio_runner.protocol import SuccessMessage
 from trio_runner.protocol import aggregator_messages as am

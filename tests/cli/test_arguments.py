@@ -10,12 +10,11 @@ from typing import TextIO
 import pytest
 import trio
 
+from tests.helpers.command import COMMAND, ran, running
 from trio_runner import DurableOutbox
 from trio_runner import _cli as cli
 from trio_runner._cli import main
 from trio_runner._cli._network import split_where
-
-from .command import COMMAND, ran, running
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 
 import trio
 
-from .command import ENVIRONMENT, running
+from tests.helpers.command import ENVIRONMENT, running
 
 
 async def test_demo_ends_in_order_when_interrupted_in_its_outage() -> None:

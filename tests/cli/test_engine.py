@@ -6,7 +6,7 @@ import sys
 import pytest
 import trio
 
-from .command import ran
+from tests.helpers.command import ran
 
 
 @pytest.mark.skipif(

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.command import Command, running
 from trio_runner import DurableOutbox, Outbox, OutboxError, OutboxNotWritable
 from trio_runner._cli import _keeping
 from trio_runner._cli._keeping import Keeping, bytes_of
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import SimulatedEngine
-
-from .command import Command, running
 
 
 @pytest.fixture

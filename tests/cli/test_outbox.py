@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.helpers.command import ENVIRONMENT, Command, ran
 from trio_runner import DurableOutbox
 from trio_runner.protocol import engine_messages as em
-
-from .command import ENVIRONMENT, Command, ran
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import pytest
 import trio
 from attrs import frozen
 
-from tests.ports import free_port
-from tests.together import Outcomes, chosen
+from tests.helpers.command import Command
+from tests.helpers.ports import free_port
+from tests.helpers.waiting_cases import Outcomes, chosen
 from trio_runner.simulation import Aggregator
 
-from .command import Command
 from .processes import (
     Scene,
     check_delivery,

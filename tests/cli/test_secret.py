@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.command import ran, running
 from trio_runner._cli._secret import SecretUnusable, find_secret
 from trio_runner.simulation import Aggregator
 
-from .command import ran, running
 from .test_simulated import serving
 
 OF_FILE, GIVEN = "of the file", "s3cr3t"

@@ -15,14 +15,14 @@ import pytest
 import trio
 from attrs import define, evolve, field
 
+from tests.helpers.command import COMMAND, ENVIRONMENT
 from trio_runner._cli import main
 from trio_runner._sender import Sender
+from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.trials._faults import FAULTS
 from trio_runner.simulation.trials._schedule import plan
 from trio_runner.simulation.trials._shrink import Case, shrink
 from trio_runner.simulation.trials._simulate import Report, simulate
-
-from .command import COMMAND, ENVIRONMENT
 
 SHORT = ["--hours", "1/360"]  # 10 s
 
@@ -215,18 +215,16 @@ class Terminal:
     process: trio.Process
     fd: int
     shown: str = field(default="", init=False)
-    changed: trio.Event = field(factory=trio.Event, init=False)
+    _change: Change = field(factory=Change, init=False)
 
     async def read(self) -> None:
         with suppress(trio.BrokenResourceError):  # so ends a terminal that nobody writes to
             async for data in trio.lowlevel.FdStream(self.fd):
                 self.shown += data.decode()
-                self.changed.set()
-                self.changed = trio.Event()
+                self._change.notify()
 
     async def until(self, pattern: str) -> None:
-        while not re.search(pattern, self.shown):
-            await self.changed.wait()
+        await self._change.wait_until(lambda: re.search(pattern, self.shown))
 
     async def rest(self) -> str:
         """Return what is on stdout when the last process that has it has ended."""

@@ -8,13 +8,12 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from tests.helpers.command import running
 from trio_runner._cli._signals import SAME_S
 from trio_runner.protocol import SuccessMessage
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import Aggregator
-
-from .command import running
 
 SALT = "salt"
 SIGNALS = [signal.SIGINT, signal.SIGTERM]

@@ -4,10 +4,9 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.helpers.command import Command, ran, running
 from trio_runner import DurableOutbox
 from trio_runner.protocol import engine_messages as em
-
-from .command import Command, ran, running
 
 POORER = [sys.executable, "-m", "tests.cli.without_posix"]
 

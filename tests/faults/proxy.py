@@ -13,7 +13,8 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 import trio
 from attrs import define, field
 
-from tests.ports import free_port
+from tests.helpers.ports import free_port
+from trio_runner.simulation.stand_ins._change import Change
 
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -40,23 +41,22 @@ def frame(opcode: int, payload: bytes) -> bytes:
 class Gate:
     """Lets everybody through, until it is shut."""
 
-    _opened: trio.Event = field(factory=trio.Event, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._opened.set()
+    _is_shut: bool = field(default=False, init=False)
+    _opened: Change = field(factory=Change, init=False)
 
     @contextmanager
     def shut(self) -> Generator[None, None, None]:
         """Stop everybody for as long as the block runs."""
-        self._opened = trio.Event()
+        self._is_shut = True
         try:
             yield
         finally:
-            self._opened.set()
+            self._is_shut = False
+            self._opened.notify()
 
     async def passed(self) -> None:
         """Wait until it is open."""
-        await self._opened.wait()
+        await self._opened.wait_until(lambda: not self._is_shut)
 
 
 @define(eq=False)
@@ -159,10 +159,9 @@ class Proxy:
     _new_up: dict[str, float] = field(factory=dict, init=False)
     _new_down: dict[str, float] = field(factory=dict, init=False)
     _welcome: Welcome | None = field(default=None, init=False)
-    _shut: trio.Event = field(factory=trio.Event, init=False)
-    _is_shut: trio.Event = field(factory=trio.Event, init=False)
-    _reopened: trio.Event = field(factory=trio.Event, init=False)
-    _is_open: trio.Event = field(factory=trio.Event, init=False)
+    _is_refusing: bool = field(default=False, init=False)
+    _is_listening: bool = field(default=False, init=False)
+    _change: Change = field(factory=Change, init=False)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; started when it listens at `port`."""
@@ -173,11 +172,15 @@ class Proxy:
                     listening.start_soon(self._listen, listeners, serving)
                     task_status.started()
                     task_status = trio.TASK_STATUS_IGNORED
-                    self._is_open.set()
-                    await self._shut.wait()
+                    self._note_listening(True)
+                    await self._change.wait_until(lambda: self._is_refusing)
                     listening.cancel_scope.cancel()
-                self._is_shut.set()
-                await self._reopened.wait()
+                self._note_listening(False)
+                await self._change.wait_until(lambda: not self._is_refusing)
+
+    def _note_listening(self, is_listening: bool) -> None:
+        self._is_listening = is_listening
+        self._change.notify()
 
     async def _listen(self, listeners: list[trio.SocketListener], serving: trio.Nursery) -> None:
         await trio.serve_listeners(self._serve, listeners, handler_nursery=serving)
@@ -278,15 +281,15 @@ class Proxy:
     @asynccontextmanager
     async def refusing(self) -> AsyncGenerator[None, None]:
         """Refuse new connections."""
-        self._is_shut, self._reopened, self._is_open = trio.Event(), trio.Event(), trio.Event()
-        self._shut.set()
-        await self._is_shut.wait()
+        self._is_refusing = True
+        self._change.notify()
+        await self._change.wait_until(lambda: not self._is_listening)
         try:
             yield
         finally:
-            self._shut = trio.Event()
-            self._reopened.set()
-        await self._is_open.wait()
+            self._is_refusing = False
+            self._change.notify()
+        await self._change.wait_until(lambda: self._is_listening)
 
 
 async def black_hole(stream: trio.SocketStream) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx2
 import trio
 
-from tests.ports import free_port
+from tests.helpers.ports import free_port
 
 T = TypeVar("T")
 Json = dict[str, Any]

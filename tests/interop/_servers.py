@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import trustme
 from attrs import define, field, frozen
 
-from tests.ports import free_port
+from tests.helpers.ports import free_port
 
 _START_S = 30.0  # measured: under 1 s, squid 2 s
 _STOP_S = 20.0

@@ -17,6 +17,9 @@ from ._aggregator import Api, RealAggregator, eventually
 
 CONNECT_S = 15.0
 
+ON_DISK_S = 10.0
+"""Until a run log of some lines is on the disk (s): 4 kB of it are written a second."""
+
 
 @define(eq=False, kw_only=True)
 class NotingEngine(SimulatedEngine):
@@ -53,7 +56,7 @@ class NotingEngine(SimulatedEngine):
 
 
 @frozen
-class Unit:
+class RunningUnit:
     """An engine with its runner, and what people see of it at the aggregator."""
 
     engine: NotingEngine
@@ -69,7 +72,7 @@ async def running_unit(
     host: str = "127.0.0.1",
     port: int | None = None,
     **network: Unpack[NetworkOptions],
-) -> AsyncIterator[Unit]:
+) -> AsyncIterator[RunningUnit]:
     """Run an engine of this name, listed as ready at the aggregator.
 
     It dials the aggregator itself, or the port of what stands before it.
@@ -82,7 +85,7 @@ async def running_unit(
         await nursery.start(runner.run)
         await eventually(api.state, lambda state: state == "ready", within_s=CONNECT_S)
         await eventually(api.process_values, bool)
-        yield Unit(engine, runner, api)
+        yield RunningUnit(engine, runner, api)
         await runner.shutdown()
         nursery.cancel_scope.cancel()
 

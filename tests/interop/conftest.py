@@ -7,15 +7,16 @@ from typing import NoReturn
 
 import pytest
 
+from tests.helpers.install import Unavailable, aggregator_command
+
 from ._aggregator import RealAggregator
 from ._browser import CHROMIUM, HOW_TO_GET_IT
-from ._install import Unavailable, aggregator_command
 from ._servers import KINDS, NotInstalled, program
 
 REQUIRE_VARIABLE = "TRIO_RUNNER_REQUIRE_INTEROP"
 
 
-def _go_without(reason: str) -> NoReturn:
+def go_without(reason: str) -> NoReturn:
     """Skip the test, but where interop is required a skip is a failure."""
     if os.environ.get(REQUIRE_VARIABLE) == "1":
         pytest.fail(reason, pytrace=False)
@@ -28,7 +29,7 @@ def shared_aggregator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real
     try:
         command = aggregator_command()
     except Unavailable as error:
-        _go_without(str(error))
+        go_without(str(error))
     with RealAggregator(command, tmp_path_factory.mktemp("aggregator")) as aggregator:
         yield aggregator
 
@@ -49,7 +50,7 @@ def aggregator(
 def browser_folder(tmp_path: Path) -> Path:
     """Give a folder for a browser's profile, where there is a browser."""
     if not CHROMIUM.exists():
-        _go_without(HOW_TO_GET_IT)
+        go_without(HOW_TO_GET_IT)
     return tmp_path
 
 
@@ -69,5 +70,5 @@ def _installed(name: str) -> str:
     try:
         program(name)
     except NotInstalled as error:
-        _go_without(str(error))
+        go_without(str(error))
     return name

@@ -17,7 +17,7 @@ from trio_runner.simulation import SimulatedEngine
 
 from ._aggregator import RealAggregator, eventually
 from ._servers import PREFIX, Front, front
-from ._unit import CONNECT_S, Unit, running_unit
+from ._unit import CONNECT_S, RunningUnit, running_unit
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
@@ -45,7 +45,7 @@ async def failure(before: Front, port: int, **options: Any) -> DialError:
     return caught.value
 
 
-async def assert_values_flow(unit: Unit) -> None:
+async def assert_values_flow(unit: RunningUnit) -> None:
     """Wait until the aggregator has a value that was taken from now on."""
     now = unit.engine.clock()
 
@@ -147,7 +147,7 @@ async def test_authority_that_is_unknown_is_told(before: Front) -> None:
     assert "add that authority to the system's store or give its CA file" in str(error)
 
 
-def _links(unit: Unit) -> Any:
+def _links(unit: RunningUnit) -> Any:
     async def ask() -> int:
         await trio.lowlevel.checkpoint()
         return unit.runner.statistics().links
@@ -155,7 +155,7 @@ def _links(unit: Unit) -> Any:
     return ask
 
 
-def _told(unit: Unit) -> Any:
+def _told(unit: RunningUnit) -> Any:
     async def ask() -> str:
         await trio.lowlevel.checkpoint()
         return str(unit.runner.statistics().last_failure)

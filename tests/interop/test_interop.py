@@ -9,6 +9,7 @@ import pytest
 import trio
 from attrs import define, evolve, field
 
+from tests.helpers.install import VERSION
 from trio_runner import (
     AlreadyConnected,
     EngineDispatcher,
@@ -22,8 +23,7 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import SimulatedEngine
 
 from ._aggregator import RealAggregator, eventually
-from ._install import VERSION
-from ._unit import CONNECT_S, NotingEngine, Unit, open_api, running_unit
+from ._unit import CONNECT_S, NotingEngine, RunningUnit, open_api, running_unit
 
 # The first test may have to install the aggregator.
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
@@ -222,11 +222,11 @@ async def _dial(aggregator: RealAggregator, registration: em.RegisterEngineMsg) 
         await dispatcher.dial(registration, Timing())
 
 
-def _method_and_state(unit: Unit) -> Any:
+def _method_and_state(unit: RunningUnit) -> Any:
     return lambda: unit.api.of_unit("method-and-state")
 
 
-def _run_log(unit: Unit) -> Any:
+def _run_log(unit: RunningUnit) -> Any:
     return lambda: unit.api.of_unit("run_log")
 
 
@@ -239,7 +239,7 @@ def _is_at(line_id: str, *, behind: Sequence[str]) -> Any:
     return is_at
 
 
-def _ticks(unit: Unit) -> Any:
+def _ticks(unit: RunningUnit) -> Any:
     async def ask() -> list[float]:
         return _all_ticks(await unit.api.of_unit("plot_log"))
 
@@ -295,7 +295,9 @@ def _assert_holds_what_was_sampled(
     assert stored == expected
 
 
-async def _assert_archive_holds_the_outage(unit: Unit, run_id: str, down: float, up: float) -> None:
+async def _assert_archive_holds_the_outage(
+    unit: RunningUnit, run_id: str, down: float, up: float
+) -> None:
     plot_log = await unit.api.get(f"recent_runs/{run_id}/plot_log")
     _assert_no_hole(plot_log, down, up)
     _assert_holds_what_was_sampled(plot_log, unit.engine, down, up)

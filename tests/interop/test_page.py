@@ -8,7 +8,7 @@ import trio
 
 from ._aggregator import RealAggregator
 from ._browser import Page, open_browser
-from ._unit import Unit, running_unit
+from ._unit import RunningUnit, running_unit
 from ._unit_page import open_unit_page, reading
 
 pytestmark = [pytest.mark.page, pytest.mark.interop, pytest.mark.timeout(600)]
@@ -51,7 +51,7 @@ async def test_the_page_shows_live_values(aggregator: RealAggregator, browser_fo
             await take_picture(unit, page, Path(picture))
 
 
-async def take_picture(unit: Unit, page: Page, png: Path) -> None:
+async def take_picture(unit: RunningUnit, page: Page, png: Path) -> None:
     """Run a method and take a picture of the unit's page, which is open, while it runs."""
     await unit.api.set_method(*PICTURE_METHOD)
     await unit.api.press("Start")

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import trio
 
-from tests.cli.command import running
+from tests.helpers.command import running
+from tests.helpers.ports import free_port
+from tests.helpers.unit import Unit
 from tests.net.test_tls import serving
-from tests.ports import free_port
-from tests.unit import Unit
 from trio_runner import DialError, EngineDispatcher, Timing
 
 from . import _servers

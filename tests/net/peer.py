@@ -10,7 +10,7 @@ from attrs import define, field
 from trio.testing import memory_stream_pair
 from wsproto.extensions import Extension
 
-from tests.unit import Unit
+from tests.helpers.unit import Unit
 from trio_runner import EngineDispatcher, Timing
 from trio_runner.net import Session, StreamOpener
 from trio_runner.protocol import (

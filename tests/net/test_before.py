@@ -4,8 +4,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.helpers.unit import Middle, Unit
 from tests.net.peer import ENGINE_ID, Peer, Script, http_response, register, scripted
-from tests.unit import Middle, Unit
 from trio_runner import (
     AggregatorUnreachable,
     DialError,

@@ -15,8 +15,8 @@ import trio
 import wsproto.events as ws
 from trio.testing import MockClock
 
+from tests.helpers.unit import Unit
 from tests.net.peer import ENGINE_ID, IDENTITY_CALL, Peer, Script, linked, register, scripted
-from tests.unit import Unit
 from trio_runner import (
     AggregatorUnreachable,
     AlreadyConnected,

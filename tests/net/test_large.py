@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
+from tests.helpers.unit import Middle, Unit, wall_clock
 from tests.net.peer import BODY, Peer, linked, register
-from tests.unit import Middle, Unit, wall_clock
 from trio_runner import EngineDispatcher, EngineRunner, LinkLost
 from trio_runner.net._framed import PIECE, FramedStream
 from trio_runner.protocol import encode_body, pack
@@ -97,24 +97,52 @@ async def test_an_answer_is_due_ten_seconds_after_the_last_byte_has_left(
     assert str(failure) == "The aggregator did not answer a message within 10 s."
 
 
+@pytest.mark.parametrize("patience", [1, 3])
 async def test_a_peer_that_takes_no_more_of_a_large_message_is_noticed_in_ten_seconds(
-    autojump_clock: MockClock,
+    patience: int, autojump_clock: MockClock
 ) -> None:
-    """No byte moves: 5 s to the next ping at the most, and 5 s for its pong."""
+    """No byte moves: 5 s to the next ping at the most, and 5 s for its pong.
+
+    Patience is for an answer, and has no part in it.
+    """
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:
         network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
         async with linked(open_stream=network.open_stream) as link:
-            link.session.send(1, large(), lambda _: None)
+            link.session.send(1, large(), lambda _: None, patience=patience)
             await trio.sleep(17)
             (wire,) = network.wires
-            wire.up.is_stalled = wire.down.is_stalled = True
+            wire.up.stall()
+            wire.down.stall()
             start = trio.current_time()
             failure = await link.lost()
             assert 5 < link.ended_s - start <= 10
         nursery.cancel_scope.cancel()
     assert type(failure) is LinkLost
     assert str(failure) == "The aggregator did not answer a ping within 5 s."
+
+
+@pytest.mark.parametrize("how", ["abort", "reset", "neither"])
+async def test_a_close_behind_a_large_message_has_its_second_and_no_error(
+    how: str, autojump_clock: MockClock
+) -> None:
+    """It waits for what leaves, for 1 s; whatever becomes of the connection meanwhile."""
+    aggregator = Aggregator()
+    async with trio.open_nursery() as nursery:
+        network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
+        async with linked(open_stream=network.open_stream) as link:
+            link.session.send(1, large(), lambda _: None)
+            await trio.sleep(5)
+            start = trio.current_time()
+            nursery.start_soon(link.session.aclose)
+            await trio.sleep(0.5)
+            if how == "abort":
+                link.session.abort()
+            elif how == "reset":
+                network.reset()
+            assert await link.lost() is None
+            assert link.ended_s - start == (1 if how == "neither" else 0.5)
+        nursery.cancel_scope.cancel()
 
 
 async def test_bytes_that_come_in_are_life(autojump_clock: MockClock) -> None:

@@ -9,8 +9,8 @@ import trio
 import wsproto.events as ws
 from trio.testing import MockClock
 
+from tests.helpers.unit import Unit
 from tests.net.peer import BODY, Peer, Script, linked, scripted
-from tests.unit import Unit
 from trio_runner import CommandError, DialError, EngineDispatcher, Timing
 from trio_runner.net._session import RpcSession
 from trio_runner.protocol import (

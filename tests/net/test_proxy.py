@@ -12,8 +12,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.helpers.unit import Unit
 from tests.net.peer import Peer, PeerGone, Script, scripted
-from tests.unit import Unit
 from trio_runner import (
     AggregatorUnreachable,
     DialError,

@@ -9,8 +9,8 @@ import trio
 import wsproto.events as ws
 from trio.testing import MockClock, lockstep_stream_pair
 
+from tests.helpers.unit import Unit
 from tests.net.peer import BODY, Peer, PeerGone, Script, linked, register, scripted
-from tests.unit import Unit
 from trio_runner import CommandError, LinkLost, Timing
 from trio_runner.protocol import (
     DISPATCH,
@@ -167,6 +167,30 @@ async def test_patience_holds_for_pongs_too(autojump_clock: MockClock) -> None:
         failure = await link.lost()
         assert link.ended_s - start == 30
         assert str(failure) == "The aggregator did not answer a message within 30 s."
+
+
+async def test_what_stands_behind_a_patient_call_has_its_time_behind_it(
+    autojump_clock: MockClock,
+) -> None:
+    """The aggregator takes one after the other: the 10 s of the next begin at the answer."""
+
+    async def behave(peer: Peer) -> None:
+        first, second = await peer.request(), await peer.request()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.listen)
+            await trio.sleep(25)
+            await peer.answer(first)
+            await trio.sleep(9)
+            await peer.answer(second)
+
+    told: list[float] = []
+    start = trio.current_time()
+    async with linked(opened(behave)) as link:
+        link.session.send(1, BODY, lambda _: told.append(trio.current_time() - start), patience=3)
+        link.session.send(2, BODY, lambda _: told.append(trio.current_time() - start))
+        await trio.sleep(60)
+        assert not link.ended.is_set()
+    assert told == [25, 34]
 
 
 async def test_a_call_has_ten_seconds(autojump_clock: MockClock) -> None:

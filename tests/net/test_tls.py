@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from tests.helpers.unit import Unit
 from tests.net.certificates import forged
-from tests.unit import Unit
 from trio_runner import (
     AggregatorUnreachable,
     DialError,

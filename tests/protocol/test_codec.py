@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.recorded import CONVERSATION, EXAMPLES, FRAMES, MESSAGES
 from tests.protocol.instances import CLASSES, MESSAGE_CLASSES, instances, name_of
-from tests.protocol.recorded import CONVERSATION, EXAMPLES, FRAMES, MESSAGES
 from trio_runner._errors import TrioRunnerError
 from trio_runner.protocol import (
     DecodeError,

@@ -4,8 +4,8 @@ from typing import Any
 import attrs
 import pytest
 
+from tests.helpers.recorded import MESSAGES
 from tests.protocol.instances import CLASSES, ENUMS, name_of
-from tests.protocol.recorded import MESSAGES
 from trio_runner.protocol import OPENPECTUS_VERSION
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.protocol.recorded import EXAMPLES, FRAMES, MESSAGES
+from tests.helpers.recorded import EXAMPLES, FRAMES, MESSAGES
 from trio_runner.protocol import (
     DISPATCH,
     GET_ENGINE_ID,

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.unit import Unit, World, world
+from tests.helpers.unit import Unit, World, world
 from trio_runner.protocol import ErrorMessage, SuccessMessage
 from trio_runner.protocol import aggregator_messages as am
 

@@ -11,8 +11,8 @@ import pytest
 import trio
 import trio.testing
 
+from tests.helpers.unit import EPOCH, Middle, Unit, wall_clock
 from tests.test_outbox import LINE
-from tests.unit import EPOCH, Middle, Unit, wall_clock
 from trio_runner import (
     DurableOutbox,
     EngineDispatcher,

@@ -8,12 +8,13 @@ import trio
 import trio.testing
 from attrs import evolve, field, frozen
 
-from tests.unit import EPOCH, Named, Unit, World, world
+from tests.helpers.unit import EPOCH, Named, Unit, World, world
 from trio_runner import MemoryOutbox, RunStateChange
 from trio_runner._errors import LinkLost
 from trio_runner._publish import Doorbell
 from trio_runner._sender import Sender
 from trio_runner.net import Answered
+from trio_runner.protocol import OPENPECTUS_VERSION
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
@@ -201,21 +202,53 @@ async def test_states_are_sent_when_they_have_changed(autojump_clock: Clock) -> 
 
 async def test_a_queue_that_has_emptied_is_told(autojump_clock: Clock) -> None:
     """The page shall not show a queued command that has gone."""
-    line = mdl.RunLogLine(
-        id="QueuedCommand",
-        command_name="Mark: A",
-        start=0.0,
-        end=None,
-        progress=None,
-        start_values=[],
-        end_values=[],
-    )
+    line = _queued("Mark: A")
     async with world(unit=Unit(queued=[line])) as w:
         await trio.sleep(1)
         assert w.aggregator.engine().unit.queued_run_log.lines == [line]
         w.unit.queued.clear()
         await trio.sleep(0.35)
         assert w.aggregator.engine().unit.queued_run_log.lines == []
+
+
+async def test_what_an_older_aggregator_cannot_read_is_not_told_again(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once a link, however often it changes: the next link may be to a newer one."""
+    tries: list[float] = []
+
+    async def know_no_queue(message: em.EngineMessage) -> m.MessageBase | None:
+        if isinstance(message, em.QueuedRunLogMsg):
+            tries.append(trio.current_time())
+            return m.ProtocolErrorMessage(protocol_msg="Message deserialization failed")
+        return None
+
+    aggregator = Aggregator(on_message=know_no_queue)
+    async with world(aggregator=aggregator) as w:
+        await trio.sleep(1)
+        assert tries == []  # no command waits, so that there is nothing to tell
+        for number in range(10):
+            w.unit.queued.append(_queued(f"Mark: {number}"))
+            await trio.sleep(1)
+        assert len(tries) == 1
+        w.aggregator.kill()
+        await w.until("Reconnected")
+        await trio.sleep(5)
+        assert len(tries) == 2
+        assert w.aggregator.engine().unit.queued_run_log.lines == []
+    assert sum("did not take QueuedRunLogMsg" in r.message for r in caplog.records) == 2
+
+
+def _queued(command: str) -> mdl.RunLogLine:
+    return mdl.RunLogLine(
+        id="QueuedCommand",
+        command_name=command,
+        start=0.0,
+        end=None,
+        progress=None,
+        start_values=[],
+        end_values=[],
+    )
 
 
 async def test_errors_of_the_engine_reach_the_error_log(autojump_clock: Clock) -> None:
@@ -355,6 +388,24 @@ async def test_a_failure_is_logged_once_not_at_every_dial(
         warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
         assert [r.message for r in warnings] == [w.runner.statistics().last_failure]
         assert "Is the aggregator running there?" in warnings[0].message
+
+
+async def test_what_to_install_is_said_each_hour_not_each_dial(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An aggregator of another version is waited for, until it is of ours or we are let in."""
+    async with world(aggregator=Aggregator(version="0.1.9999")) as w:
+        await trio.sleep(10_795)  # 5 s short of 3 h
+        # Every 10 s (MAX_RECONNECT_WAIT_SECONDS) from 0 to 10,790 s.
+        assert w.runner.statistics().dials == 1080
+        told = [r for r in caplog.records if r.levelno >= logging.WARNING]
+        assert len(told) == 3  # at 0, 1 and 2 h
+        for record in told:
+            assert "wants engines of version 0.1.9999" in record.message
+            assert "Install that version" in record.message
+        w.aggregator.version = OPENPECTUS_VERSION
+        with trio.fail_after(5.1):
+            await w.until("Reconnected")
 
 
 async def test_a_command_while_catching_up_is_answered_at_once(autojump_clock: Clock) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import trio
 
-from tests.unit import Named, Unit
+from tests.helpers.unit import Named, Unit
 from trio_runner import EngineDispatcher, EngineRunner
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit import Unit, wall_clock
+from tests.helpers.unit import Unit, wall_clock
 from trio_runner import MemoryOutbox, Timing
 from trio_runner._intake import Intake
 from trio_runner._ticker import Ticker

@@ -1,6 +1,6 @@
 """When the runner does what, to the hundredth of a second of virtual time.
 
-The waits before a dial are the middles of their ranges (`tests.unit.Middle`): 0.625 s for the first
+The waits before a dial are the middles of their ranges (`Middle`): 0.625 s for the first
 try after a success, and then 1.125, 2.125, 4.125 and 5.125 s; while dials are refused at once it is
 0.9375 s for the second and 1.375 s for every further one.
 """
@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.unit import EPOCH, Middle, Unit, wall_clock, world
+from tests.helpers.unit import EPOCH, Middle, Unit, wall_clock, world
 from trio_runner import EngineDispatcher, EngineRunner, Timing
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
@@ -356,7 +356,6 @@ async def test_a_stop_closes_the_websocket_in_order(autojump_clock: trio.testing
             "MethodMsg",
             "ControlStateMsg",
             "MethodStateMsg",
-            "QueuedRunLogMsg",
             "RunStartedMsg",
             "WebPushNotificationMsg",
             "RunStoppedMsg",

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 from attrs import define, field
 
-from tests.unit import Middle, Unit, wall_clock
+from tests.helpers.unit import Middle, Unit, wall_clock
 from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner, _tasks
 from trio_runner._states import STATES
 from trio_runner.simulation import Aggregator, Network

@@ -13,7 +13,7 @@ from attrs import define, field
 from trio_runner._engine import BlockInfo, ConnectionStatus, RunStateChange, ScopeInfo
 from trio_runner.protocol import models as mdl
 from trio_runner.simulation.skid._engine import SimulatedEngine
-from trio_runner.simulation.skid._messages import Run
+from trio_runner.simulation.skid._messages import EngineRun
 
 EPOCH = 1_700_000_000.0
 """The wall clock at virtual time 0: 2023-11-14 22:13:20 UTC."""
@@ -52,7 +52,7 @@ class Bench:
         return self.engine.tags.value(name)
 
     @property
-    def run(self) -> Run:
+    def run(self) -> EngineRun:
         """The run that is on."""
         assert self.engine._run is not None
         return self.engine._run

@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.protocol.recorded import CONVERSATION, MESSAGES
+from tests.helpers.recorded import CONVERSATION, MESSAGES
 from trio_runner.protocol import (
     ErrorMessage,
     MessageBase,
@@ -17,9 +17,9 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.simulation.stand_ins._aggregator import (
     HANDLED,
+    AggregatorRules,
     Connection,
     EngineRecord,
-    Ledger,
     Sample,
     engine_id_of,
 )
@@ -69,8 +69,8 @@ def tags(run_id: str | None, tick: float, **values: float | str) -> em.TagsUpdat
 class Session:
     """A ledger with one engine that has registered and said its id."""
 
-    def __init__(self, ledger: Ledger | None = None) -> None:
-        self.ledger = ledger or Ledger()
+    def __init__(self, ledger: AggregatorRules | None = None) -> None:
+        self.ledger = ledger or AggregatorRules()
         self.reply = self.ledger.register(REGISTER, 0.0)
         self.connection = Connection(1, 0.0)
         self.let_in = self.ledger.connect(self.connection, E1)
@@ -123,7 +123,7 @@ def test_registration_is_refused_for_secret_and_version(
     version_match: bool | None,
 ) -> None:
     """A wrong secret hides all else; a wrong version may be ignored on the engine's word."""
-    ledger = Ledger(secret="s")  # noqa: S106 - no secret
+    ledger = AggregatorRules(secret="s")  # noqa: S106 - no secret
     message = attrs.evolve(REGISTER, **({"secret": "s"} | changes))
     reply = ledger.register(message, 0.0)
     assert (reply.success, reply.secret_match, reply.version_match) == (
@@ -154,7 +154,7 @@ def test_connection_is_refused_without_a_free_id(engine_id: object) -> None:
 
 def test_message_before_the_engine_id_is_lost() -> None:
     """What comes before the answer to get_engine_id_async is answered and has no effect."""
-    ledger = Ledger()
+    ledger = AggregatorRules()
     ledger.register(REGISTER, 0.0)
     assert ledger.handle(UOD_INFO, Connection(1, 0.0), 0.0) == SuccessMessage()
     assert ledger.engine().unit.uod_info is None
@@ -386,7 +386,7 @@ def test_killed_aggregator_remembers_no_run() -> None:
 def test_engine_names_the_only_one() -> None:
     """With one engine its id need not be given; with none or several it must."""
     with pytest.raises(LookupError, match="expected one engine, found \\[\\]"):
-        Ledger().engine()
+        AggregatorRules().engine()
     session = Session()
     session.ledger.register(attrs.evolve(REGISTER, computer_name="vm2"), 0.0)
     with pytest.raises(LookupError, match="vm2_DemoUod"):

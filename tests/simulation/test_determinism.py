@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop._install import _candidates, _minor_version
+from tests.helpers.install import _candidates, _minor_version
 
 ROOT = Path(__file__).parents[2]
 

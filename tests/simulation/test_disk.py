@@ -5,6 +5,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import trio
+import trio.testing
 
 from trio_runner import DurableOutbox
 from trio_runner._outbox_sqlite._durable import DISK_RETRY_S
@@ -168,3 +170,44 @@ def test_the_power_does_not_fail_while_a_process_is_being_born(disk: SimulatedDi
     assert disk.tears
     disk.tears = False
     assert found(disk) == ["run-1"]
+
+
+async def test_a_slow_disk_takes_its_time_and_one_that_hangs_waits_for_its_end(
+    disk: SimulatedDisk, autojump_clock: trio.testing.MockClock
+) -> None:
+    """1.2 s a commit; with two that hold it, until both have let go; cancelled, it is not done."""
+    done_at: list[float] = []
+
+    def work() -> None:
+        done_at.append(trio.current_time())
+
+    disk.commit_s = 1.2
+    await disk.offload(work)
+    disk.commit_s = 0
+    async with trio.open_nursery() as nursery:
+        with disk.hanging():
+            nursery.start_soon(disk.offload, work)
+            with disk.hanging():
+                await trio.sleep(10)
+            with trio.move_on_after(5):
+                await disk.offload(lambda: pytest.fail("was cancelled"))
+            assert done_at == pytest.approx([1.2])
+    assert done_at == pytest.approx([1.2, 16.2])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_log_that_the_disk_spoils_is_told(
+    seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever bit it is, all that was put in is found, or that it was damaged is said."""
+    disk = SimulatedDisk(tmp_path, Random(seed))
+    assert not disk.spoil_log()
+    with opened(disk) as outbox:
+        for number in range(5):
+            outbox.put(event(number))
+        disk.die(power=False)
+    assert disk.spoil_log()
+    left = found(disk)
+    assert left == [f"run-{n}" for n in range(5)] or "is damaged: in its write-ahead log" in (
+        caplog.text
+    )

@@ -8,7 +8,7 @@ import trio
 from trio_runner.simulation.trials._faults import FAULTS
 from trio_runner.simulation.trials._schedule import Planned
 from trio_runner.simulation.trials._trace import Trace
-from trio_runner.simulation.trials._world import World
+from trio_runner.simulation.trials._world import World, handle_it
 
 BEGIN_S, END_S = 5.0, 5.2
 """By then there is a link; most faults would last longer."""
@@ -31,15 +31,18 @@ async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
         network, aggregator = world.network, world.aggregator
         for wire in network.wires:
             for flow in (wire.up, wire.down):
-                assert (flow.is_lost, flow.is_stalled, flow.cut_after) == (False, False, None)
+                assert flow.stage not in ("stalled", "lost")
+                assert flow.cut_after is None
         assert network.cut_next_after is None
         assert (network._refusing, network._losing) == (0, 0)
         line = (network.latency_s, network.jitter_s, network.bytes_per_s)
-        assert line == (world.latency_s, world.jitter_s, world.bytes_per_s)
+        assert line == (world.usual.latency_s, world.usual.jitter_s, world.usual.bytes_per_s)
         assert (aggregator.is_up, aggregator.muted, world.hangs) == (True, False, 0)
-        assert aggregator.handling_time_s == world.handling_s
+        times = (aggregator.handling_time_s, aggregator.archiving_time_s)
+        assert times == (world.usual.handling_s, 0)
         assert (aggregator.secret, aggregator.version) == ("", world.version)
-        assert world.answer() is None
+        assert world.answer is handle_it
+        assert not any(world.answers.values())
         assert world.disk is None or not (world.disk.is_full or world.disk.tears)
         nursery.cancel_scope.cancel()
 

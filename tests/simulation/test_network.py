@@ -134,7 +134,7 @@ async def test_half_open_loses_one_direction_only(
 ) -> None:
     """What the engine sends never arrives, and what it is sent does."""
     wire, here, there = await pair(nursery)
-    wire.up.is_lost = True
+    wire.up.lose()
     await here.send_all(b"lost")
     await there.send_all(b"not lost")
     assert await here.receive_some() == b"not lost"
@@ -143,13 +143,13 @@ async def test_half_open_loses_one_direction_only(
     assert patience.cancelled_caught
 
 
-@pytest.mark.parametrize("fault", ["is_lost", "is_stalled"])
+@pytest.mark.parametrize("fault", ["lose", "stall"])
 async def test_half_open_hides_the_end(
     fault: str, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """The peer does not hear of a close either, until the connection is reset."""
     wire, here, there = await pair(nursery)
-    setattr(wire.up, fault, True)
+    getattr(wire.up, fault)()
     await here.aclose()
 
     async def reset_later() -> None:
@@ -167,7 +167,7 @@ async def test_what_is_stalled_arrives_when_it_is_released(
 ) -> None:
     """Nothing of it is lost, and what follows takes its usual time."""
     wire, here, there = await pair(nursery, latency_s=0.25)
-    wire.up.is_stalled = True
+    wire.up.stall()
     await here.send_all(b"held")
 
     async def release_later() -> None:
@@ -278,3 +278,19 @@ async def test_a_wire_is_gone_when_both_sides_are_closed(nursery: trio.Nursery) 
     assert (network.wires, wire.is_held) == ([wire], False)
     await there.aclose()
     assert network.wires == []
+
+
+async def test_what_was_lost_is_not_followed_by_anything(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Two faults may hold one direction: none lets bytes arrive behind a gap."""
+    wire, here, there = await pair(nursery)
+    wire.up.stall()
+    await here.send_all(b"held")
+    wire.up.lose()
+    wire.up.stall()
+    wire.up.release()
+    await here.send_all(b"more")
+    with trio.move_on_after(1000) as patience:
+        await there.receive_some()
+    assert patience.cancelled_caught

@@ -21,7 +21,7 @@ from trio_runner.simulation.trials._watched_link import SAMPLE, WatchedLink
 
 BOUND = 20_000
 OTHER_RUN = "of run b, and run a is active"
-ALL_STATES = "ControlStateMsg, MethodMsg, MethodStateMsg, QueuedRunLogMsg, UodInfoMsg"
+ALL_STATES = "ControlStateMsg, MethodMsg, MethodStateMsg, UodInfoMsg"
 NOTHING: OutboxStatistics = MemoryOutbox().statistics()
 
 

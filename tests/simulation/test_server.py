@@ -15,8 +15,8 @@ import trio_websocket
 import trustme
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.protocol.recorded import CONVERSATION
-from tests.simulation.test_aggregator import E1, METHOD, REGISTER, UOD_INFO, started, tags
+from tests.helpers.recorded import CONVERSATION
+from tests.simulation.test_aggregator import E1, METHOD, REGISTER, UOD_INFO, started, stopped, tags
 from trio_runner.protocol import (
     DISPATCH,
     GET_ENGINE_ID,
@@ -336,6 +336,25 @@ async def test_late_answer_closes_the_connection(
         assert not aggregator.is_connected(E1)
         await client.closed.wait()
         assert client.close_code == 1000
+
+
+async def test_a_run_is_listed_before_its_end_is_answered(
+    dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
+) -> None:
+    """The archive takes 12 s, and as long an engine that has gone counts as connected."""
+    async with connected(dial) as client:
+        await client.send(started("a"))
+        aggregator.archiving_time_s = 12
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, stopped("a"))
+            await wait_all_tasks_blocked()
+            assert [run.run_id for run in aggregator.recent_runs] == ["a"]
+            nursery.cancel_scope.cancel()
+    await trio.sleep_until(11)
+    assert aggregator.is_connected(E1)
+    assert not (await register(dial)).success
+    await trio.sleep_until(13)
+    assert not aggregator.is_connected(E1)
 
 
 async def test_answer_waits_in_line_behind_messages(

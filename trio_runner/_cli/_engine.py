@@ -265,7 +265,12 @@ class Unit:
         )
         timing = Timing(flush_s=FLUSH_S)
         runner = EngineRunner(
-            dispatcher, engine.builder, engine.emitter, outbox=outbox, timing=timing
+            dispatcher,
+            engine.builder,
+            engine.emitter,
+            outbox=outbox,
+            timing=timing,
+            resume_run=engine.run_id,
         )
 
         async def start() -> None:

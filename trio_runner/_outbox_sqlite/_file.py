@@ -164,11 +164,12 @@ class OutboxFile:
     ) -> None:
         """Bring a file up to date of which nothing is known, given all that waits."""
         wanted = {entry.sequence_number: entry for entry in entries}
-        stored = {number for (number,) in self.db.execute("SELECT sequence_number FROM messages")}
+        stored = dict(self.db.execute("SELECT sequence_number, crc FROM messages"))
+        same = {n for n in wanted.keys() & stored if zlib.crc32(wanted[n].body) == stored[n]}
         everything = Changes(
-            new={number: wanted[number] for number in wanted.keys() - stored},
-            tried={number for number in wanted.keys() & stored if wanted[number].tries},
-            removed=stored - wanted.keys(),
+            new={number: wanted[number] for number in wanted.keys() - same},
+            tried={number for number in same if wanted[number].tries},
+            removed=stored.keys() - wanted.keys(),
             put_aside=changes.put_aside,
         )
         self.write(everything, facts)

@@ -3,6 +3,7 @@
 While an engine runs it holds its file, and these raise OutboxInUse.
 """
 
+import logging
 import zlib
 from pathlib import Path
 from typing import TextIO
@@ -12,8 +13,9 @@ from attrs import frozen
 from trio_runner._outbox_sqlite._errors import OutboxDamaged, explained
 from trio_runner._outbox_sqlite._file import Fact, OutboxFile
 from trio_runner._outbox_sqlite._schema import APPLICATION_ID, SCHEMA_VERSION
-from trio_runner.protocol import decode_json, unpack
-from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import DecodeError, loads, unpack
+
+logger = logging.getLogger(__name__)
 
 
 @frozen
@@ -102,11 +104,13 @@ def _summary(file: OutboxFile, file_bytes: int) -> OutboxSummary:
 
 
 def _run_of(run_started: Fact) -> str | None:
-    if not isinstance(run_started, bytes):
+    """Return the run that a beginning names, whatever version of the engine made it."""
+    try:
+        message = loads(_text(run_started) or "null")
+    except DecodeError:
         return None
-    text = _text(run_started)
-    message = decode_json(text) if text is not None else None
-    return message.run_id if isinstance(message, em.RunStartedMsg) else None
+    run_id = message.get("run_id") if isinstance(message, dict) else None
+    return run_id if isinstance(run_id, str) else None
 
 
 def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
@@ -120,7 +124,7 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
     """
     outbox = OutboxFile.open(Path(path), create=False, check=False)
     table = "set_aside" if set_aside else "messages"
-    count = 0
+    count = spoilt = 0
     try:
         with explained(outbox.path):
             for number, body in outbox.db.execute(
@@ -130,8 +134,12 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
                 if text is not None:
                     file.write(f'{{"sequence_number":{number},{text[1:]}\n')
                     count += 1
+                else:
+                    spoilt += 1
     finally:
         outbox.close()
+        if spoilt:
+            logger.error("The disk has spoilt %d messages of %s, they are left out", spoilt, path)
     return count
 
 

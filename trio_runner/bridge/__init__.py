@@ -3,7 +3,9 @@
     engine = UodEngine(load_uod("my_uod.py"), secret="...")
     engine.connect()                                   # to the hardware; it blocks
     dispatcher = UodDispatcher("127.0.0.1", 9800, engine=engine)
-    runner = EngineRunner(dispatcher, engine.builder, engine.emitter)
+    runner = EngineRunner(
+        dispatcher, engine.builder, engine.emitter, resume_run=engine.run_id
+    )
     runner.first_steady_state_callback = engine.start
 
 The engine ticks in a thread of its own, as it does under `pectus-engine`. What it tells goes out as

@@ -71,6 +71,17 @@ class UodEngine:
         """Take a handler for a class of messages; the package calls it."""
         self.handlers[message_type] = handler
 
+    @property
+    def run_id(self) -> str | None:
+        """The run that is on, None if none is. Before `start` it is one that was restored.
+
+        For `EngineRunner(resume_run=...)`, which ends the run that its outbox knows if it is None.
+        """
+        if not self._engine._runstate_started:
+            return None
+        run_id: str | None = self._engine._system_tags[SystemTagName.RUN_ID].get_value()
+        return run_id
+
     def _keep_archive_in(self, folder: str) -> None:
         archiver = self._engine._system_tags.get(SystemTagName.ARCHIVER)
         archiver.data_path = os.path.join(archiver.data_path, folder)

@@ -6,12 +6,16 @@ neither the answers to us nor the next command. The writer sends what is queued,
 keepalive pings. The watch ends the session when the oldest unanswered call is too old; it looks
 when the oldest that it knew of is due, so that a call and its answer cost it nothing.
 
+Bytes that move are life: what leaves slowly over a thin line is not late. An answer is due so long
+after the last byte of its call has left; what has not left is due so long after any byte did. A
+pong is due so long after its ping, after bytes last came in, or after the last piece of a large
+message left. A peer that takes nothing and says nothing is noticed in 10 s in either case.
+
 What a message costs here is mostly what is below: so frames that are ready are written together, a
 message goes out compressed as it has waited, an answer that was the last one too is not parsed
 again, and no message has a task or scope of its own.
 """
 
-import functools
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
@@ -20,7 +24,7 @@ from typing import TypeVarTuple
 
 import trio
 import trio_websocket
-from attrs import define, evolve, field
+from attrs import define, field
 
 from trio_runner import protocol
 from trio_runner._errors import LinkLost
@@ -32,6 +36,7 @@ from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import Inflater
 from trio_runner.net._framed import KEPT_MAX, FramedStream
 from trio_runner.net._interfaces import Answered
+from trio_runner.net._said import decode_answer, unreadable, why_closed
 from trio_runner.protocol import messages as m
 
 logger = logging.getLogger(__name__)
@@ -52,9 +57,6 @@ CALLS_MAX = 64
 """Calls of the aggregator's that are open or whose answers are not written, at the most.
 
 With more it is taken for mad and the link is cut."""
-
-_BROKEN_RULES = {1002, 1003, 1007, 1009}
-"""Close codes for what a side cannot take from the other: no websocket frame, no UTF-8, too big."""
 
 Ts = TypeVarTuple("Ts")
 
@@ -85,6 +87,8 @@ class RpcSession:
     _deflates: bool
     """Whether messages of bytes are compressed texts."""
     _calls: OrderedDict[str, _Call] = field(factory=OrderedDict, init=False)
+    _freed_at: float = field(default=0.0, init=False)
+    """When the last call was answered that may take longer than others (s on Trio's clock)."""
     _calls_made: int = field(default=0, init=False)
     _calls_received: int = field(default=0, init=False)
     _messages: deque[tuple[str | bytes, _Call]] = field(factory=deque, init=False)
@@ -103,8 +107,8 @@ class RpcSession:
 
         def settle(result: object) -> None:
             if not isinstance(result, str):
-                raise _unreadable(f"expected a string, found {type(result).__name__}")
-            answered(_decode_answer(result))
+                raise unreadable(f"expected a string, found {type(result).__name__}")
+            answered(decode_answer(result))
 
         call_id, call = self._note_call("a message", settle, patience)
         self._messages.append((self._frame(call_id, sequence_number, packed), call))
@@ -120,7 +124,10 @@ class RpcSession:
         """See `Session.aclose`."""
         self.is_ending = True
         try:
-            with trio.move_on_after(CLOSE_S), suppress(trio.BrokenResourceError):
+            with (
+                trio.move_on_after(CLOSE_S),
+                suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+            ):
                 await self._stream.flush()
                 await self._websocket.aclose()
         finally:
@@ -183,8 +190,9 @@ class RpcSession:
 
     def _due(self, call: _Call) -> float:
         """Return when the answer is too late, or the call, as bytes have ceased to leave."""
-        since = call.since if call.has_left else max(call.since, self._stream.left_at)
-        return since + call.patience * self._timing.call_s
+        if not call.has_left:
+            return max(call.since, self._stream.left_at) + self._timing.call_s
+        return max(call.since, self._freed_at) + call.patience * self._timing.call_s
 
     async def _while_open(self, task: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
         """Run a task; when it finds the websocket closed, the link is lost, or we close it."""
@@ -192,7 +200,7 @@ class RpcSession:
             await task(*arguments)
         except trio_websocket.ConnectionClosed as closed:
             if not self.is_ending:
-                raise LinkLost(_why_closed(closed)) from None
+                raise LinkLost(why_closed(closed)) from None
             await trio.sleep_forever()  # until aclose has ended
 
     # Out
@@ -247,7 +255,8 @@ class RpcSession:
         # Of a large message, each piece that leaves is life: the peer has made room.
         due = max(asked, self._stream.moved_at) + self._timing.pong_s
         # What is tried again with patience may keep the aggregator from everything else.
-        return max([due, *(self._due(call) for call in self._calls.values() if call.patience > 1)])
+        patient = (call for call in self._calls.values() if call.has_left and call.patience > 1)
+        return max([due, *map(self._due, patient)])
 
     async def _ping(self, pong: trio.Event) -> None:
         await self._websocket.ping()
@@ -276,6 +285,8 @@ class RpcSession:
         if call is None:
             self._complain("Ignored an answer to a call that is not waiting", str(response.call_id))
             return
+        if call.patience > 1:
+            self._freed_at = trio.current_time()
         call.answered(response.result)
 
     def _serve(self, request: protocol.Request, nursery: trio.Nursery) -> None:
@@ -308,43 +319,3 @@ class RpcSession:
         response = protocol.Response(result=result, result_type="str", call_id=request.call_id)
         self._answers.append(protocol.encode_response(response))
         self._something_to_write.ring()
-
-
-@functools.lru_cache(1)  # nearly all are one and the same Success
-def _decode_answer(result: str) -> m.MessageBase:
-    """Return the message that an answer holds.
-
-    Raises LinkLost if it holds none: whether the message has arrived is unknown then. What an error
-    says is made printable here, for all who log it or keep it.
-    """
-    try:
-        answer = protocol.decode_json(result)
-    except protocol.DecodeError as error:
-        raise _unreadable(str(error)) from None
-    return _printable(answer) if isinstance(answer, m.ErrorMessage) else answer
-
-
-def _unreadable(problem: str) -> LinkLost:
-    return LinkLost(f"The aggregator answered a message with what is none: {printable(problem)}")
-
-
-def _printable(answer: m.ErrorMessage) -> m.ErrorMessage:
-    said: dict[str, str] = {
-        name: printable(text)
-        for name in ("message", "exception_message", "protocol_msg")
-        if (text := getattr(answer, name, None)) is not None
-    }
-    return evolve(answer, **said)  # type: ignore[arg-type]
-
-
-def _why_closed(closed: trio_websocket.ConnectionClosed) -> str:
-    reason = closed.reason
-    if reason is None:
-        return "The connection was closed."
-    if reason.code == 1006:
-        return "The connection broke off."
-    said = f": {printable(reason.reason)}" if reason.reason else ""
-    if reason.code in _BROKEN_RULES:
-        # trio-websocket does not tell which side closed: it or we.
-        return f"The connection was closed for a breach of the protocol, code {reason.code}{said}."
-    return f"The aggregator closed the connection with code {reason.code}{said}."

@@ -14,7 +14,7 @@ from trio_runner.simulation.skid import _pcode
 from trio_runner.simulation.skid._archive import Archive, archive_filename
 from trio_runner.simulation.skid._commands import check
 from trio_runner.simulation.skid._interpreter import Interpreter
-from trio_runner.simulation.skid._messages import EngineMessages, Run
+from trio_runner.simulation.skid._messages import EngineMessages, EngineRun
 from trio_runner.simulation.skid._runlog import RunLog, make_uuid
 from trio_runner.simulation.skid._skid import COMMANDS, READING_NAMES
 from trio_runner.simulation.skid._tags import Value
@@ -73,7 +73,7 @@ class SimulatedEngine(EngineMessages):
         if self._run is not None:
             self._tick_run(self._run, dt_s)
 
-    def _tick_run(self, run: Run, dt_s: float) -> None:
+    def _tick_run(self, run: EngineRun, dt_s: float) -> None:
         run.run_s += dt_s
         if self.is_advancing:
             run.method_s += dt_s
@@ -84,13 +84,13 @@ class SimulatedEngine(EngineMessages):
             self._set_run_tags(run)
             run.archive.sample(run.run_s, self._tick_time, self.tags)
 
-    def _end_timed_pause_and_hold(self, run: Run) -> None:
+    def _end_timed_pause_and_hold(self, run: EngineRun) -> None:
         if run.pause_until_s is not None and run.run_s >= run.pause_until_s - _ROUNDING_S:
             self.unpause()
         if run.hold_until_s is not None and run.run_s >= run.hold_until_s - _ROUNDING_S:
             self.unhold()
 
-    def _set_run_tags(self, run: Run) -> None:
+    def _set_run_tags(self, run: EngineRun) -> None:
         self._set_tags(
             {
                 SystemTagName.CLOCK: self._tick_time,
@@ -242,12 +242,12 @@ class SimulatedEngine(EngineMessages):
         run.is_held, run.hold_until_s = False, None
         self._show_state()
 
-    def _running(self) -> Run:
+    def _running(self) -> EngineRun:
         if self._run is None:
             raise CommandError("This is not possible: no run is on")
         return self._run
 
-    def _new_run(self) -> Run:
+    def _new_run(self) -> EngineRun:
         # Not from the seed alone: a second process with the same seed must not repeat a run's id.
         origin = f"{self.seed} {self.name} {self._tick_time} {self._run_count}"
         self._run_count += 1
@@ -255,14 +255,14 @@ class SimulatedEngine(EngineMessages):
         run_id = make_uuid(ids)
         run_log = RunLog(lambda: self._tick_time, lambda: self.tags.select(READING_NAMES), ids)
         filename = archive_filename(self._tick_time)
-        return Run(
+        return EngineRun(
             id=run_id,
             began=self._tick_time,
             interpreter=Interpreter(self, self._method, run_log),
             archive=Archive(filename, self.data_log_interval_s),
         )
 
-    def _set_paused(self, run: Run, *, is_paused: bool) -> None:
+    def _set_paused(self, run: EngineRun, *, is_paused: bool) -> None:
         run.is_paused = self.skid.is_safe = is_paused
         self._show_state()
 

@@ -13,7 +13,7 @@ from trio_runner._errors import CommandError
 from trio_runner.simulation.skid._commands import check
 from trio_runner.simulation.skid._method import LineState, Method
 from trio_runner.simulation.skid._pcode import Line, TagReading, parse_condition, parse_quantity
-from trio_runner.simulation.skid._runlog import Entry, RunLog
+from trio_runner.simulation.skid._runlog import RunLog, RunLogEntry
 from trio_runner.simulation.skid._skid import COMMANDS
 
 _ROUNDING_S = 1e-6
@@ -67,7 +67,7 @@ class Scope:
     """An open body of lines: the method's, a block's, a watch's or that of injected code."""
 
     line: Line
-    entry: Entry | None = None
+    entry: RunLogEntry | None = None
     began_s: float = 0.0
 
 
@@ -76,7 +76,7 @@ class Pending:
     """What a strand waits for before its next line."""
 
     line: Line
-    entry: Entry
+    entry: RunLogEntry
     is_over: Callable[[], bool]
     on_over: Callable[[], None]
     on_cancel: Callable[[], None] | None = None
@@ -158,7 +158,7 @@ class Interpreter:
             raise CommandError(f"'{entry.command_name}' cannot be forced")
         entry.forced, entry.forcible = True, False
 
-    def _pending_of(self, entry: Entry) -> Pending | None:
+    def _pending_of(self, entry: RunLogEntry) -> Pending | None:
         pendings = (strand.pending for strand in self._strands)
         return next((p for p in pendings if p is not None and p.entry is entry), None)
 
@@ -189,14 +189,14 @@ class Interpreter:
         except CommandError as error:
             self._fail(strand, line, entry, error)
 
-    def _fail(self, strand: Strand, line: Line, entry: Entry, error: CommandError) -> None:
+    def _fail(self, strand: Strand, line: Line, entry: RunLogEntry, error: CommandError) -> None:
         entry.failed = True
         self._end(line, entry, LineState.FAILED)
         if self._method.is_injected(line):
             self._remove(strand)
         self._host.on_failure(error, line)
 
-    def _carry_out(self, strand: Strand, line: Line, entry: Entry) -> None:
+    def _carry_out(self, strand: Strand, line: Line, entry: RunLogEntry) -> None:
         match line.name:
             case "Wait":
                 self._wait(strand, line, entry)
@@ -218,7 +218,7 @@ class Interpreter:
                 self._host.carry_out(line.name, line.argument)
                 self._end(line, entry)
 
-    def _wait(self, strand: Strand, line: Line, entry: Entry) -> None:
+    def _wait(self, strand: Strand, line: Line, entry: RunLogEntry) -> None:
         duration_s = parse_quantity(line.argument, "s")
         began_s = self._host.method_s
 
@@ -236,7 +236,7 @@ class Interpreter:
             progress=progress,
         )
 
-    def _watch(self, strand: Strand, line: Line, entry: Entry) -> None:
+    def _watch(self, strand: Strand, line: Line, entry: RunLogEntry) -> None:
         condition = parse_condition(line.argument, self._host.read_tag)
         watch = Strand([Scope(line, entry)], outer=strand.outer + strand.scopes)
 
@@ -258,7 +258,7 @@ class Interpreter:
         self,
         strand: Strand,
         line: Line,
-        entry: Entry,
+        entry: RunLogEntry,
         begin: Callable[[float | None], None],
         end: Callable[[], None],
     ) -> None:
@@ -277,7 +277,7 @@ class Interpreter:
         )
         begin(parse_quantity(line.argument, "s"))
 
-    def _end_block(self, strand: Strand, line: Line, entry: Entry) -> None:
+    def _end_block(self, strand: Strand, line: Line, entry: RunLogEntry) -> None:
         """End the innermost block around the line, else the one that the method is in."""
         scopes = self._main.scopes + strand.outer + strand.scopes
         block = next((scope for scope in reversed(scopes) if scope.line.name == "Block"), None)
@@ -310,7 +310,7 @@ class Interpreter:
                 self._end(scope.line, scope.entry)
         strand.scopes = strand.scopes[: len(strand.scopes) - len(scopes)]
 
-    def _end(self, line: Line, entry: Entry, state: LineState = LineState.EXECUTED) -> None:
+    def _end(self, line: Line, entry: RunLogEntry, state: LineState = LineState.EXECUTED) -> None:
         self._method.mark(line, state)
         if entry.end is None:
             self.run_log.end(entry)

@@ -22,7 +22,7 @@ ERROR_LOG_MAX = 1000
 
 
 @define(eq=False)
-class Run:
+class EngineRun:
     """A run; `run_s` counts while it is on, `method_s` while it is neither paused nor held."""
 
     id: str
@@ -59,8 +59,8 @@ class EngineMessages(PlainEngine):
         init=False, factory=lambda: deque(maxlen=ERROR_LOG_MAX)
     )
     _run_count: int = field(init=False, default=0)
-    _run: Run | None = field(init=False, default=None)
-    _last_run: Run | None = field(init=False, default=None)  # the run that is on, or was
+    _run: EngineRun | None = field(init=False, default=None)
+    _last_run: EngineRun | None = field(init=False, default=None)  # the run that is on, or was
 
     def __attrs_post_init__(self) -> None:
         """Bring the skid and its tags into their first state."""
@@ -141,7 +141,7 @@ class EngineMessages(PlainEngine):
         began = self._tick_time if self._last_run is None else self._last_run.began
         return datetime.fromtimestamp(began, UTC).strftime("%H:%M UTC")
 
-    def _run_with(self, run_id: str) -> Run:
+    def _run_with(self, run_id: str) -> EngineRun:
         if self._last_run is None or self._last_run.id != run_id:
             raise LookupError(f"The engine has no run with id {run_id}")
         return self._last_run

@@ -14,7 +14,7 @@ QUEUED_ID = "QueuedCommand"
 
 
 @define(eq=False)
-class Entry:
+class RunLogEntry:
     """A line of the run log; start and end are in seconds since the epoch."""
 
     id: str
@@ -58,20 +58,20 @@ class RunLog:
     _now: Callable[[], float]
     _readings: Callable[[], list[mdl.TagValue]]
     _ids: Random
-    entries: list[Entry] = field(factory=list)
+    entries: list[RunLogEntry] = field(factory=list)
 
-    def begin(self, command_name: str) -> Entry:
+    def begin(self, command_name: str) -> RunLogEntry:
         """Note that a command has begun."""
-        entry = Entry(make_uuid(self._ids), command_name, self._now(), self._readings())
+        entry = RunLogEntry(make_uuid(self._ids), command_name, self._now(), self._readings())
         self.entries.append(entry)
         return entry
 
-    def end(self, entry: Entry) -> None:
+    def end(self, entry: RunLogEntry) -> None:
         """Note that the command has ended, for whatever reason."""
         entry.end, entry.end_values = self._now(), self._readings()
         entry.forcible = entry.cancellable = False
 
-    def find(self, exec_id: str) -> Entry:
+    def find(self, exec_id: str) -> RunLogEntry:
         """Return the entry with this id.
 
         Raises:

@@ -170,7 +170,7 @@ class EngineRecord:
 
 
 @define(eq=False)
-class Ledger:
+class AggregatorRules:
     """The aggregator's memory and its rules.
 
     `plot_log` maps a run id to the samples of each tag, oldest first. `recent_engines` maps an

@@ -1,9 +1,12 @@
-"""A disk under a durable outbox: it may be full, and loses what was not synced with the power.
+"""A disk under a durable outbox: full, slow, hanging; it loses what was not synced with the power.
 
 The files are real ones. What SQLite would have lost is worked out from when it commits and whether
 it syncs then: with `synchronous=FULL` a commit that has returned is safe, one that has not may be
 torn at any byte. Every death of the process moves what is left to a new folder, so that what the
 dead one still does has no effect.
+
+How long it takes is on Trio's clock: give a runner `offload`. What is written without it, when an
+outbox is opened or closed, takes no time.
 """
 
 import shutil
@@ -15,6 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import trio
 from attrs import define, field
 
 Image = dict[str, bytes]
@@ -23,7 +27,7 @@ Image = dict[str, bytes]
 
 @define(eq=False)
 class SimulatedDisk:
-    """A disk in a folder; open the outbox at `path` with `connect`.
+    """A disk in a folder; open the outbox at `path` with `connect`, commit it by `offload`.
 
     `on_power_loss` is called when the power fails in mid-commit, for which `tears` asks.
     """
@@ -34,6 +38,11 @@ class SimulatedDisk:
     is_full: bool = field(default=False, init=False)
     tears: bool = field(default=False, init=False)
     """Let the power fail in the middle of the next commit that writes something."""
+    commit_s: float = field(default=0.0, init=False)
+    """How long a commit takes (s)."""
+    _hangs: int = field(default=0, init=False)
+    _works: trio.Event = field(factory=trio.Event, init=False)
+    """Set when the disk hangs no more."""
     _boots: int = field(default=0, init=False)
     _synced: Image | None = field(default=None, init=False)
     """What would be left without power; None if all that was written."""
@@ -53,6 +62,34 @@ class SimulatedDisk:
         database.commit_on = self._commit
         database.boot = self._boots
         return database
+
+    async def offload(self, work: Callable[[], None]) -> None:
+        """Do what waits for the disk, once it has; if cancelled before, it is not done."""
+        await trio.sleep(self.commit_s)
+        while self._hangs:
+            await self._works.wait()
+        work()
+
+    @contextmanager
+    def hanging(self) -> Generator[None, None, None]:
+        """Let nothing be written while this is held."""
+        self._hangs += 1
+        try:
+            yield
+        finally:
+            self._hangs -= 1
+            if not self._hangs:
+                self._works.set()
+                self._works = trio.Event()
+
+    def spoil_log(self) -> bool:
+        """Flip a bit of the write-ahead log, between two processes; return whether there is one."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        data = bytearray(log.read_bytes() if log.exists() else b"")
+        if data:
+            data[self.rng.randrange(len(data))] ^= 1 << self.rng.randrange(8)
+            log.write_bytes(data)
+        return bool(data)
 
     @contextmanager
     def powered(self) -> Generator[None, None, None]:

@@ -8,13 +8,15 @@ import errno
 import math
 import operator
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from random import Random
+from typing import Literal
 
 import trio
 from attrs import define, field
 
+from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.stand_ins._server import Aggregator
 
 BUFFER_BYTES = 64 * 1024
@@ -43,15 +45,14 @@ class Network:
     """Reset the next connection after so many bytes from the engine."""
     _refusing: int = field(default=0, init=False)
     _losing: int = field(default=0, init=False)
-    _changed: trio.Event = field(factory=trio.Event, init=False)
+    _change: Change = field(factory=Change, init=False)
 
     async def open_stream(self, host: str, port: int) -> trio.abc.Stream:
         """Open a connection, as `trio.open_tcp_stream` does.
 
         Raises ConnectionRefusedError while connections are refused or the aggregator is down.
         """
-        while self._losing:
-            await self._changed.wait()
+        await self._change.wait_until(lambda: not self._losing)
         await trio.sleep(2 * self.latency_s)
         if self._refusing or not self.aggregator.is_up:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{host}:{port} refused")
@@ -78,8 +79,7 @@ class Network:
             yield
         finally:
             self._losing -= 1
-            self._changed.set()
-            self._changed = trio.Event()
+            self._change.notify()
 
     def reset(self) -> None:
         """Reset all connections, so that both sides hear of it at once."""
@@ -119,61 +119,94 @@ class Wire:
             self._network.wires.remove(self)
 
 
+Stage = Literal["flowing", "stalled", "lost", "closed", "abandoned", "broken"]
+"""What becomes of what is sent in one direction of a connection.
+
+flowing    it arrives
+stalled    it waits, and goes on when released
+lost       it vanishes, until the buffer is full
+closed     nobody receives any more, and who sends hears of it
+abandoned  nobody receives any more, and who sends does not hear of it
+broken     both sides hear of it; what had arrived can still be read
+"""
+
+STAGES: dict[Stage, tuple[Stage, ...]] = {
+    "flowing": ("stalled", "lost", "closed", "abandoned", "broken"),
+    "stalled": ("flowing", "lost", "closed", "abandoned", "broken"),
+    "lost": ("abandoned", "broken"),
+    "closed": ("broken",),
+    "abandoned": ("broken",),
+    "broken": (),
+}
+"""Which stages can follow a stage; what can not is ignored, for faults know nothing of each other.
+
+What was lost leaves a gap, so nothing flows behind it.
+"""
+
+
 class Flow:
     """One direction of a connection.
 
-    `is_lost`: what is sent vanishes, until the buffer is full. `is_stalled`: what is sent waits
-    until `release`. `cut_after`: the connection is reset behind so many bytes from now.
+    `cut_after`: the connection is reset behind so many bytes from now.
     """
 
     def __init__(self, network: Network) -> None:
-        self.is_lost = False
-        self.is_stalled = False
+        self.stage: Stage = "flowing"
         self.cut_after: int | None = None
-        self._is_broken = False
-        self._is_closed = False
-        self._is_left = False
         self._network = network
         self._line_free_at = -math.inf
         self._under_way: deque[tuple[float, bytes]] = deque()
         self._bytes = 0
-        self._changed = trio.Event()
+        self._change = Change()
         self._patience = trio.CancelScope()
         """Of who waits for something to arrive."""
 
+    def _enter(self, stage: Stage) -> None:
+        if stage in STAGES[self.stage]:
+            self.stage = stage
+        self._change.notify()
+
     # Faults
+
+    def stall(self) -> None:
+        """Let what is under way, and what is sent from now on, wait until `release`."""
+        self._enter("stalled")
+
+    def release(self) -> None:
+        """Let what waits arrive now."""
+        now = trio.current_time()
+        self._under_way = deque((min(arrives, now), data) for arrives, data in self._under_way)
+        self._line_free_at = now
+        self._enter("flowing")
+
+    def lose(self) -> None:
+        """Let what is sent from now on vanish, and what is stalled."""
+        if self.stage == "stalled":
+            self._under_way.clear()
+        self._enter("lost")
 
     def reset(self) -> None:
         """Break it for both sides; what has arrived can still be read."""
         now = trio.current_time()
-        while self._under_way and (self.is_stalled or self._under_way[-1][0] > now):
+        while self._under_way and (self.stage == "stalled" or self._under_way[-1][0] > now):
             self._under_way.pop()
         self.break_behind()
 
     def break_behind(self) -> None:
         """Break it behind what is under way."""
-        self._is_broken = True
-        self._notify()
-
-    def release(self) -> None:
-        """Let what waits arrive now."""
-        self.is_stalled = False
-        now = trio.current_time()
-        self._under_way = deque((min(arrives, now), data) for arrives, data in self._under_way)
-        self._line_free_at = now
-        self._notify()
+        self._enter("broken")
 
     def put(self, data: bytes) -> None:
         """Put bytes into the flow, whoever they are of; b"" is its end."""
         self._bytes += len(data)
-        if self.is_lost or self._is_broken:
+        if self.stage not in ("flowing", "stalled"):
             return
         left = max(trio.current_time(), self._line_free_at)
         left += len(data) / self._network.bytes_per_s
         self._line_free_at = left
         last = self._under_way[-1][0] if self._under_way else -math.inf
         self._under_way.append((max(last, self._network.arrival(left)), data))
-        if len(self._under_way) == 1 and not self.is_stalled:
+        if len(self._under_way) == 1 and self.stage == "flowing":
             self._patience.deadline = self._under_way[0][0]  # wakes who receives once, not twice
 
     # Its two sides
@@ -181,17 +214,18 @@ class Flow:
     @property
     def _is_over(self) -> bool:
         """Whether who sends can know that nothing arrives any more."""
-        return self._is_broken or self._is_left or (self._is_closed and not self.is_lost)
+        return self.stage in ("closed", "broken")
 
-    async def wait_for_room(self) -> None:
-        """Wait while the buffer is full."""
-        while self._bytes >= BUFFER_BYTES and not self._is_over:
-            await self._changed.wait()
+    async def wait_for_room(self, gives_up: Callable[[], bool] = lambda: False) -> None:
+        """Wait while the buffer is full, unless who sends gives up."""
+        await self._change.wait_until(
+            lambda: self._bytes < BUFFER_BYTES or self._is_over or gives_up()
+        )
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes, gives_up: Callable[[], bool]) -> None:
         """Send a piece. Raises trio.BrokenResourceError."""
-        await self.wait_for_room()
-        if self._is_over:
+        await self.wait_for_room(gives_up)
+        if self._is_over or gives_up():
             raise trio.BrokenResourceError("the simulated connection is broken")
         if self.cut_after is not None:
             data = data[: self.cut_after]
@@ -205,19 +239,18 @@ class Flow:
         Raises trio.BrokenResourceError, and trio.ClosedResourceError behind `close`.
         """
         has_waited = False
-        while not self._is_closed:
-            if self._under_way and not self.is_stalled:
+        while self.stage not in ("closed", "abandoned"):
+            arrives = math.inf
+            if self._under_way and self.stage != "stalled":
                 arrives, data = self._under_way[0]
                 if arrives <= trio.current_time():
                     if not has_waited:
                         await trio.lowlevel.cancel_shielded_checkpoint()
                     return self._take(data, max_bytes)
-            elif self._is_broken:
+            elif self.stage == "broken":
                 raise trio.BrokenResourceError("the simulated connection was reset")
-            else:
-                arrives = math.inf
             with trio.CancelScope(deadline=arrives) as self._patience:
-                await self._changed.wait()
+                await self._change.wait()
             has_waited = True
         raise trio.ClosedResourceError("this end of the simulated connection was closed")
 
@@ -228,23 +261,16 @@ class Flow:
         if len(data) > max_bytes:
             self._under_way.appendleft((arrived, data[max_bytes:]))
         self._bytes -= len(data[:max_bytes])
-        self._notify()
+        self._change.notify()
         return data[:max_bytes]
 
     def close(self, *, heard: bool) -> None:
         """Note that who receives wants no more, and whether who sends can hear of it."""
-        self._is_closed = True
-        self.is_lost = self.is_lost or not heard
-        self._notify()
+        self._enter("closed" if heard and self.stage != "lost" else "abandoned")
 
     def leave(self) -> None:
         """Note that who sends has gone; what is under way still arrives."""
-        self._is_left = True
-        self._notify()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        self._change.notify()
 
 
 class _End(trio.abc.HalfCloseableStream):
@@ -262,7 +288,7 @@ class _End(trio.abc.HalfCloseableStream):
         with self._alone("sending"):
             await trio.lowlevel.checkpoint()
             try:
-                await self._out.send(bytes(data))
+                await self._out.send(bytes(data), lambda: self.is_closed)
             except trio.BrokenResourceError:
                 self._check_open()  # it may have been closed meanwhile, here
                 raise
@@ -273,7 +299,7 @@ class _End(trio.abc.HalfCloseableStream):
     async def wait_send_all_might_not_block(self) -> None:
         with self._alone("sending"):
             await trio.lowlevel.checkpoint()
-            await self._out.wait_for_room()
+            await self._out.wait_for_room(lambda: self.is_closed)
             self._check_open()
 
     async def send_eof(self) -> None:
@@ -296,7 +322,8 @@ class _End(trio.abc.HalfCloseableStream):
             if not self._at_its_end:
                 self._out.put(b"")
             self._out.leave()
-            self._back.close(heard=not (self._out.is_lost or self._out.is_stalled))
+            # Whose bytes do not arrive cannot say either that it is gone.
+            self._back.close(heard=self._out.stage not in ("lost", "stalled"))
             self._wire.let_go()
         await trio.lowlevel.checkpoint()
 

@@ -41,7 +41,8 @@ from trio_runner.protocol import (
 )
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation.stand_ins._aggregator import Connection, Ledger
+from trio_runner.simulation.stand_ins._aggregator import AggregatorRules, Connection
+from trio_runner.simulation.stand_ins._change import Change
 
 CALL_DEADLINE_S = 2.0
 PING_INTERVAL_S = 20.0
@@ -72,24 +73,26 @@ class HttpRequest:
 
 
 @define(eq=False)
-class Aggregator(Ledger):
+class Aggregator(AggregatorRules):
     """An Open Pectus aggregator in process.
 
-    Three ways to make it misbehave, all off at first: `handling_time_s` is how long it takes over
-    each message; `muted`, it handles messages and never answers them; `on_message` is awaited with
-    each message before it is handled, and an answer that it returns is sent instead of handling it.
+    Four ways to make it misbehave, all off at first: `handling_time_s` is how long it takes over
+    each message, `archiving_time_s` how long over the end of a run before it answers that; `muted`,
+    it handles messages and never answers them; `on_message` is awaited with each message before it
+    is handled, and an answer that it returns is sent instead of handling it.
     """
 
     handling_time_s: float = 0.0
+    archiving_time_s: float = 0.0
     muted: bool = False
     on_message: OnMessage | None = None
     requests: list[HttpRequest] = field(factory=list, init=False)
     bad_frames: list[str] = field(factory=list, init=False)
     _is_up: bool = field(default=True, init=False)
-    _links: dict["_Link", None] = field(factory=dict, init=False)  # a set in a fixed order
+    _links: dict["_Websocket", None] = field(factory=dict, init=False)  # a set in a fixed order
     _serving: dict[trio.CancelScope, None] = field(factory=dict, init=False)
     _connections: int = field(default=0, init=False)
-    _changed: trio.Event = field(factory=trio.Event, init=False)
+    _change: Change = field(factory=Change, init=False)
 
     async def run(
         self,
@@ -162,13 +165,12 @@ class Aggregator(Ledger):
             return ErrorMessage(message=f"The engine's answer cannot be read: {error}")
         if isinstance(message, am.MethodMsg) and isinstance(answer, SuccessMessage):
             self.engine(engine_id).unit.method = message.method
-            self._notify()
+            self._change.notify()
         return answer
 
     async def wait_until(self, predicate: Callable[[], object]) -> None:
         """Wait until a predicate is true; it is asked again after each thing that happens here."""
-        while not predicate():
-            await self._changed.wait()
+        await self._change.wait_until(predicate)
 
     async def restart(self) -> None:
         """Stop in order (close frames with 1012, recent engines kept) and be back at once."""
@@ -201,7 +203,7 @@ class Aggregator(Ledger):
     def down(self) -> None:
         """Refuse dials from now on; connections that are there stay."""
         self._is_up = False
-        self._notify()
+        self._change.notify()
 
     @property
     def is_up(self) -> bool:
@@ -211,7 +213,7 @@ class Aggregator(Ledger):
     def up(self) -> None:
         """Accept dials again."""
         self._is_up = True
-        self._notify()
+        self._change.notify()
 
     @asynccontextmanager
     async def outage(self, *, kill: bool = False) -> AsyncGenerator[None, None]:
@@ -258,7 +260,7 @@ class Aggregator(Ledger):
             await self._serve_websocket(replayed, deflates=deflates)
         else:
             await stream.send_all(_encode_http(*self._answer(request)))
-        self._notify()
+        self._change.notify()
 
     def _answer(self, request: HttpRequest) -> tuple[int, str, str]:
         """Return the status, the type and the text of the answer to a plain request."""
@@ -301,7 +303,7 @@ class Aggregator(Ledger):
     ) -> None:
         self._connections += 1
         connection = Connection(self._connections, trio.current_time())
-        link = _Link(self, websocket, connection, Deflater() if deflates else None)
+        link = _Websocket(self, websocket, connection, Deflater() if deflates else None)
         self._links[link] = None
         try:
             await link.run()
@@ -321,22 +323,22 @@ class Aggregator(Ledger):
             answer = self.handle(message, connection, trio.current_time())
         elif isinstance(message, em.EngineMessage):
             self.note(message, connection, trio.current_time(), "answered by on_message")
-        self._notify()
+        self._change.notify()
+        if isinstance(message, em.RunStoppedMsg) and self.archiving_time_s:
+            # The run is listed whoever still waits for the answer, and an engine that has given up
+            # the connection is taken for connected as long: nobody reads from it.
+            await trio.sleep(self.archiving_time_s)
         return answer
 
-    def _gone(self, link: "_Link") -> None:
+    def _gone(self, link: "_Websocket") -> None:
         """Take note that a connection has ended; safe to call again."""
         self._links.pop(link, None)
         self.disconnect(link.connection, trio.current_time())
-        self._notify()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        self._change.notify()
 
 
 @define(eq=False)
-class _Link:
+class _Websocket:
     """A websocket while it is open."""
 
     aggregator: Aggregator
@@ -446,7 +448,7 @@ class _Link:
         if response.call_id == self._identity_call:
             if not self.aggregator.connect(self.connection, response.result):
                 self.close(1000)
-            self.aggregator._notify()
+            self.aggregator._change.notify()
 
     async def _take_request(self, request: Request) -> None:
         if request.method == PING:

@@ -1,11 +1,11 @@
 """An engine that is busy: events from many tasks, runs that come and go, storms of tags."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import TypeVar
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from trio_runner._plain_engine import PlainEngine
 from trio_runner._runner import EngineRunner
@@ -14,7 +14,7 @@ from trio_runner.protocol import models as mdl
 from trio_runner.protocol.models import NotificationTopic
 
 MARKS_MAX = 20
-"""Lines of the run log that are kept."""
+"""Lines of the run log that are kept, unless it is to be long."""
 
 
 MessageT = TypeVar("MessageT", bound=em.EngineMessage)
@@ -43,7 +43,12 @@ class BusyEngine(PlainEngine):
     storm: int = 0
     """Tags that every sample has besides the first."""
     has_bug: bool = False
+    marks_max: int = MARKS_MAX
+    archive_bytes: int = 0
+    """The size of what is archived of the next run that ends."""
     commands: int = field(default=0, init=False)
+    mood: Callable[[], Awaitable[None]] | None = field(default=None, init=False)
+    """What a command is carried out like; at first it is done at once."""
     _errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
     _marks: list[mdl.RunLogLine] = field(factory=list, init=False)
 
@@ -101,7 +106,7 @@ class BusyEngine(PlainEngine):
             start_values=[],
             end_values=[],
         )
-        self._marks = [*self._marks, line][-MARKS_MAX:]
+        self._marks = [*self._marks, line][-self.marks_max :]
 
     # Messages
 
@@ -149,7 +154,13 @@ class BusyEngine(PlainEngine):
 
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
         """Return the word that the run has ended."""
-        return self._noted(super().create_run_stopped_msg(run_id))
+        message = super().create_run_stopped_msg(run_id)
+        message = evolve(message, runlog=mdl.RunLog(lines=self._marks))
+        if self.archive_bytes:
+            archive = self.rng.randbytes(self.archive_bytes // 2).hex()
+            message = evolve(message, archive=archive, archive_filename="run.csv")
+            self.archive_bytes = 0
+        return self._noted(message)
 
     def create_notification(self, topic: NotificationTopic, text: str) -> em.WebPushNotificationMsg:
         """Return a notification that is like no other."""
@@ -162,5 +173,7 @@ class BusyEngine(PlainEngine):
     # Commands
 
     async def inject_code(self, pcode: str) -> None:
-        """Count the command."""
+        """Count the command, and carry it out in the mood that the engine is in."""
         self.commands += 1
+        if self.mood is not None:
+            await self.mood()

@@ -109,6 +109,10 @@ class Ledger:
         """Note that the outbox ends a run that was open when the process died."""
         self._add(("RunStoppedMsg", run_id))
 
+    def is_given_up(self, key: Key) -> bool:
+        """Tell whether it need not arrive: it was lost with a process, or set aside."""
+        return key in self.excused or key in self._set_aside
+
     # Processes
 
     def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:

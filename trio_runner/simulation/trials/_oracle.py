@@ -66,6 +66,9 @@ STATES = 6
 LATE_IN_A_ROW = 8
 """So many messages in a row may find more there, until their answers have shown it."""
 
+SMALLER_AFTER = 3
+"""After so many links that ended, the end of a run is sent with less in it."""
+
 PASSED_AFTER = 3
 """After so many failures a notice holds up nothing any more."""
 
@@ -86,12 +89,16 @@ class Oracle(Ledger):
     _kept_up_since: float = field(default=0.0, init=False)
     """When samples last waited."""
     _run_event_done_at: float = field(default=0.0, init=False)
+    passed: set[Key] = field(factory=set, init=False)
+    """Samples whose handling failed while newer ones were under way, which are stored first."""
     _late_in_a_row: int = field(default=0, init=False)
     _made_smaller: set[Key] = field(factory=set, init=False)
     """The ends of runs that were refused as they were, until they are sent with less in them."""
     _sent_states: set[str] = field(factory=set, init=False)
     """The kinds of states that were sent at any time."""
     _failures: dict[Key, int] = field(factory=dict, init=False)
+    _cuts: dict[Key, int] = field(factory=dict, init=False)
+    """How many links ended while nothing else was unanswered."""
     _failed_at: dict[Key, float] = field(factory=dict, init=False)
     _state_since: float = field(default=0.0, init=False)
     _shown: bool | None = field(default=None, init=False)
@@ -118,6 +125,8 @@ class Oracle(Ledger):
     def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has started, with what is in its outbox."""
         super().begin_life(durable=durable, outbox=outbox)
+        if outbox.waiting:
+            self._latest = (None, None)  # a sample may be among what waits
         self._state, self._link, self._offline_s = "Started", None, OFFLINE_S
         self._last_sample = self._state_since = trio.current_time()
         self._failures.clear()
@@ -139,10 +148,21 @@ class Oracle(Ledger):
         return self._link
 
     def close_link(self, link: WatchedLink) -> None:
-        """Note that a link has ended."""
+        """Note that a link has ended, perhaps for what was sent on it."""
+        self._note_cut(link)
         link.is_open = False
         self._last_sample = trio.current_time()  # from here on at the offline rate
         self.trace.note(f"link {link.number} ended")
+
+    def _note_cut(self, link: WatchedLink) -> None:
+        sent = link.alone
+        if sent is not None and sent.kind == "RunStoppedMsg":
+            key = sent.keys[0]
+            cuts = self._cuts[key] = self._cuts.get(key, 0) + 1
+            if cuts + self._failures.get(key, 0) >= SMALLER_AFTER and _has_more_than_the_end(
+                sent.body
+            ):
+                self._made_smaller.add(key)
 
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way on the link, or its answer is."""
@@ -256,6 +276,9 @@ class Oracle(Ledger):
     def _note_failure(self, sent: Sent, said: str) -> None:
         now = trio.current_time()
         is_refusal = "Handler raised exception" not in said
+        link = self._link
+        if sent.kind == "TagsUpdatedMsg" and link is not None and link.has_sample_unanswered:
+            self.passed.update(sent.keys)
         for key in sent.keys:
             self._failures[key] = self._failures.get(key, 0) + 1
             if not is_refusal:
@@ -390,7 +413,8 @@ class Oracle(Ledger):
         if link.has_state_unanswered:
             return  # over a slow link they go out one after the other
         states = {"UodInfoMsg", "MethodMsg", "ControlStateMsg", "MethodStateMsg"}
-        states.add("QueuedRunLogMsg" if run is None else "RunLogMsg")
+        if run is not None:
+            states.add("RunLogMsg")
         untold = sorted(states - link.told)
         self.expect(not untold, f"{', '.join(untold)} was not sent on this link")
         shows = self._shown == (run is not None)

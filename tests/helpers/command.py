@@ -13,6 +13,8 @@ from types import MappingProxyType
 import trio
 from attrs import define, field
 
+from trio_runner.simulation.stand_ins._change import Change
+
 COMMAND = [sys.executable, "-m", "trio_runner"]
 DEADLINE_S = 40
 UNWANTED = {"TRIO_RUNNER_SECRET", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"}
@@ -39,12 +41,11 @@ class Command:
     process: trio.Process
     out: str = field(default="", init=False)
     err: str = field(default="", init=False)
-    _written: trio.Event = field(factory=trio.Event, init=False)
+    _written: Change = field(factory=Change, init=False)
 
     async def until(self, text: str, *, times: int = 1) -> None:
         """Wait until the text has been written, to stdout or stderr, so many times."""
-        while (self.out + self.err).count(text) < times:
-            await self._written.wait()
+        await self._written.wait_until(lambda: (self.out + self.err).count(text) >= times)
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -58,8 +59,7 @@ class Command:
         with suppress(trio.ClosedResourceError):  # `hang_up`
             async for data in stream:
                 setattr(self, name, getattr(self, name) + data.decode())
-                self._written.set()
-                self._written = trio.Event()
+                self._written.notify()
 
     async def hang_up(self) -> None:
         """Close what its stdout goes to."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-_DATA = Path(__file__).parent / "data"
+_DATA = Path(__file__).parents[1] / "protocol" / "data"
 
 MESSAGES: dict[str, Any] = json.loads((_DATA / "messages.json").read_text(encoding="utf-8"))
 

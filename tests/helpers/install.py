@@ -1,16 +1,20 @@
-"""The real aggregator's installation: a Python that runs it, and its own virtual environment."""
+"""The real aggregator's installation: a Python that runs it, and its own virtual environment.
+
+Another kind of environment has this project in it too, to run the real engine of that version.
+"""
 
 import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 VERSION = "0.1.1585"
 PYTHON_VARIABLE = "TRIO_RUNNER_OPENPECTUS_PYTHON"
 _MINORS = (13, 12, 14)  # the first that is there is taken; 0.1.1585 was published for 3.13
-_CACHE = Path(__file__).parents[2] / ".cache"
+_PROJECT = Path(__file__).parents[2]
+_CACHE = _PROJECT / ".cache"
 
 HOW_TO_GET_ONE = (
     f"the real aggregator (openpectus {VERSION}) needs Python 3.12 or newer: put python3.13 on the "
@@ -27,14 +31,27 @@ def aggregator_command() -> Path:
 
     Several test runs may call at once. Raises `Unavailable`.
     """
+    return _environment("openpectus", VERSION, [f"openpectus=={VERSION}"]) / "pectus-aggregator"
+
+
+def both_of_version(version: str) -> Path:
+    """Return the folder of the commands of this project and of an `openpectus` beside it.
+
+    Installed as a user does, by the first call of all. Raises `Unavailable`.
+    """
+    what = ["--editable", f"{_PROJECT}[openpectus]", f"openpectus=={version}"]
+    return _environment("both", version, what)
+
+
+def _environment(name: str, version: str, what: Sequence[str]) -> Path:
     python, minor = find_python()
-    home = _CACHE / f"openpectus-{VERSION}-py3.{minor}"
+    home = _CACHE / f"{name}-{version}-py3.{minor}"
     _CACHE.mkdir(exist_ok=True)
     with home.with_name(f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / "complete").exists():
-            _install(python, home)
-    return home / "bin" / "pectus-aggregator"
+            _install(python, home, what)
+    return home / "bin"
 
 
 def find_python() -> tuple[str, int]:
@@ -68,12 +85,12 @@ def _minor_version(python: str) -> int | None:
     return int(words[1]) if answer.returncode == 0 and words[:1] == [b"3"] else None
 
 
-def _install(python: str, home: Path) -> None:
+def _install(python: str, home: Path, what: Sequence[str]) -> None:
     # A virtual environment holds its own path, so it cannot be made elsewhere and moved into place:
     # the marker, written last, tells a whole one from one whose making was cut short.
     shutil.rmtree(home, ignore_errors=True)
     _run(python, "-m", "venv", str(home))
-    _run(str(home / "bin" / "pip"), "install", "--quiet", f"openpectus=={VERSION}")
+    _run(str(home / "bin" / "pip"), "install", "--quiet", *what)
     (home / "complete").touch()
 
 

@@ -1,0 +1,89 @@
+"""How often run logs are told, by what they cost."""
+
+import pytest
+import trio
+import trio.testing
+from attrs import define, field
+
+from tests.helpers.unit import Unit
+from trio_runner import MemoryOutbox, Timing
+from trio_runner._intake import Intake
+from trio_runner._ticker import Ticker
+from trio_runner.protocol import engine_messages as em
+
+Clock = trio.testing.MockClock
+
+
+@define(eq=False)
+class Costly(Unit):
+    """A unit whose run logs take their time to make, all of it Trio's thread's."""
+
+    clock_of_test: Clock = field(kw_only=True)
+    cost_s: float = 0.0
+    asked_at: list[float] = field(factory=list)
+    """When the making of each run log began, since the start (s)."""
+    began: float = field(factory=trio.current_time)
+
+    def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
+        self.asked_at.append(round(trio.current_time() - self.began, 6))
+        self.clock_of_test.jump(self.cost_s)
+        return super().create_runlog_msg(run_id)
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "asked_at"),
+    [
+        # Each sample: 0.02 s is less than a tenth of the 0.3 s between two.
+        (0.02, [0.1, 0.4, 0.7, 1.0]),
+        # 10 * 0.85 s = 8.5 s behind 0.1 s is 8.6 s. Samples are each 0.3 s from 1 s on, the tick
+        # behind the first run log: 8.8 s. + 8.5 s is 17.3 s, of 9.7 s + n * 0.3 s it is 17.5 s.
+        (0.85, [0.1, 8.8, 17.5]),
+        # At least once a minute: 0.1 + 50 s, of 7.4 s + n * 0.3 s that is 50.3 s; + 50 s, of
+        # 57.6 s + n * 0.3 s that is 100.5 s.
+        (7.2, [0.1, 50.3, 100.5]),
+    ],
+)
+async def test_run_logs_take_a_tenth_of_the_thread(
+    cost_s: float, asked_at: list[float], autojump_clock: Clock
+) -> None:
+    """As often as that allows, with each sample at best, and at least once a minute."""
+    unit, outbox = Costly(clock_of_test=autojump_clock, cost_s=cost_s), MemoryOutbox()
+    intake = Intake(unit, outbox)
+    ticker = Ticker(intake, Timing(), lambda: None)
+    intake.post(unit.create_run_started_msg("1", 0.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ticker.run)
+        with ticker.linked():
+            await trio.sleep_until(unit.began + asked_at[-1] + 0.25)
+        nursery.cancel_scope.cancel()
+    assert unit.asked_at == asked_at
+
+
+async def test_a_new_run_is_told_its_run_log_at_once(autojump_clock: Clock) -> None:
+    """However dear that of the run before was; the end of that run holds its last one."""
+    unit, outbox = Costly(clock_of_test=autojump_clock, cost_s=3.0), MemoryOutbox()
+    intake = Intake(unit, outbox)
+    for run_id in "12":
+        intake.post(unit.create_run_started_msg(run_id, 0.0))
+        for _ in range(10):
+            intake.take_states()
+        assert f'"run_id":"{run_id}"' in str(outbox.state(em.RunLogMsg))
+        intake.post(unit.create_run_stopped_msg(run_id))
+    # One of 3 s each by the samples, one by the end of each run.
+    assert unit.asked_at == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize("interval", [None, float("inf"), float("nan")])
+async def test_a_data_log_interval_that_is_no_number_ends_nothing(
+    interval: float | None, autojump_clock: Clock
+) -> None:
+    """Samples are taken at the offline rate then: what is infinite is null in the message."""
+    unit, outbox = Unit(), MemoryOutbox()
+    ticker = Ticker(Intake(unit, outbox), Timing(), lambda: None)
+    ticker.set_data_log_interval(interval)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ticker.run)
+        await trio.sleep_until(began + 15.5)  # at 0.1, 5.1, 10.1 and 15.1 s
+        nursery.cancel_scope.cancel()
+    assert unit.count == 4

@@ -1,0 +1,91 @@
+"""The oracle judges by effect: what was answered with Success and is not there, it finds."""
+
+import pytest
+import trio
+
+from trio_runner import MemoryOutbox
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+from trio_runner.simulation.stand_ins._aggregator import (
+    AggregatorRules,
+    RecentRun,
+    Sample,
+)
+from trio_runner.simulation.trials._oracle import Oracle
+from trio_runner.simulation.trials._stored import Stored
+from trio_runner.simulation.trials._trace import Trace
+
+ENGINE_ID = "host_Unit"
+NO_METHOD = mdl.Method(version=0, lines=[])
+
+
+def listed(run_id: str) -> RecentRun:
+    """Return a run as the page lists it."""
+    state = mdl.MethodState.untouched()
+    return RecentRun(ENGINE_ID, run_id, 0.0, mdl.RunLog(lines=[]), NO_METHOD, state, [], None, None)
+
+
+def sample(number: int) -> em.TagsUpdatedMsg:
+    """Return a sample of a run, taken now."""
+    tick_time = 1e9 + trio.current_time()
+    tag = mdl.TagValue(name="Count", tick_time=tick_time, value=number, value_unit="")
+    return em.TagsUpdatedMsg(run_id="a", tags=[tag])
+
+
+@pytest.mark.parametrize(
+    ("stored", "times_listed", "violation"),
+    [
+        pytest.param((1, 3, 5), 1, None, id="right"),
+        pytest.param((1, 3, 5), 6, None, id="told again"),
+        pytest.param((1, 3, 5), 7, "a is listed 7 times", id="listed again and again"),
+        pytest.param((1, 3, 5), 0, "a is listed 0 times", id="lost"),
+        pytest.param((1, 5), 1, "3 of a was not stored", id="a hole"),
+        pytest.param((), 1, "1 of a was not stored", id="thrown away"),
+        pytest.param((1, 3, 5, 7), 1, "a has 7 stored", id="made up"),
+    ],
+)
+async def test_what_the_engine_did_is_found_at_the_aggregator(
+    stored: tuple[int, ...],
+    times_listed: int,
+    violation: str | None,
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Each value at the data-log rate, and each run, once or as often as its end was told."""
+    oracle, aggregator = Oracle(Trace(), lambda _: None, steady_s=1), AggregatorRules()
+    oracle.begin_life(durable=True, outbox=MemoryOutbox().statistics())
+    this = Stored(oracle, aggregator, interval_s=1.0)
+    oracle.make(em.RunStartedMsg(run_id="a", started_tick=0.0))
+    plot: list[Sample] = []
+    for number in range(1, 6):
+        message = sample(number)
+        oracle.make(message)
+        this.make(message, "a")
+        if number in stored:
+            plot.append(Sample(message.tags[0].tick_time, number))
+        await trio.sleep(0.75)
+    if 7 in stored:
+        plot.append(Sample(2e9, 7))
+    oracle.make_end_of_run("a")
+    aggregator.plot_log["a"] = {"Count": plot}
+    aggregator.recent_runs.extend([listed("a")] * times_listed)
+    this.check_end(ENGINE_ID)
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("refused", "violation"),
+    [(None, None), ("thrown away", "the newest value at the aggregator is 10.0 s old")],
+)
+async def test_the_newest_value_is_young_when_nothing_stands_in_its_way(
+    refused: str | None, violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """A sample a second is taken, and none of them arrives behind the first: 5 s is too old."""
+    oracle = Oracle(Trace(), lambda _: None, steady_s=1)
+    this = Stored(oracle, AggregatorRules(), interval_s=1.0)
+    for number in range(12):
+        message = sample(number)
+        this.make(message, "a")
+        this.receive(message, refused if number else None)
+        this.check_second(is_quiet=number > 0, way_s=0.1)
+        await trio.sleep(1)
+    assert oracle.violation == violation

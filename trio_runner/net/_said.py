@@ -1,0 +1,56 @@
+"""What the aggregator says in an answer and with a close, made fit for our log."""
+
+import functools
+
+import trio_websocket
+from attrs import evolve
+
+from trio_runner import protocol
+from trio_runner._errors import LinkLost
+from trio_runner._printable import printable
+from trio_runner.protocol import messages as m
+
+_BROKEN_RULES = {1002, 1003, 1007, 1009}
+"""Close codes for what a side cannot take from the other: no websocket frame, no UTF-8, too big."""
+
+
+@functools.lru_cache(1)  # nearly all are one and the same Success
+def decode_answer(result: str) -> m.MessageBase:
+    """Return the message that an answer holds.
+
+    Raises LinkLost if it holds none: whether the message has arrived is unknown then. What an error
+    says is made printable here, for all who log it or keep it.
+    """
+    try:
+        answer = protocol.decode_json(result)
+    except protocol.DecodeError as error:
+        raise unreadable(str(error)) from None
+    return _printable(answer) if isinstance(answer, m.ErrorMessage) else answer
+
+
+def unreadable(problem: str) -> LinkLost:
+    """Return the error that an answer is none."""
+    return LinkLost(f"The aggregator answered a message with what is none: {printable(problem)}")
+
+
+def _printable(answer: m.ErrorMessage) -> m.ErrorMessage:
+    said: dict[str, str] = {
+        name: printable(text)
+        for name in ("message", "exception_message", "protocol_msg")
+        if (text := getattr(answer, name, None)) is not None
+    }
+    return evolve(answer, **said)  # type: ignore[arg-type]
+
+
+def why_closed(closed: trio_websocket.ConnectionClosed) -> str:
+    """Return how a connection ended, for an error."""
+    reason = closed.reason
+    if reason is None:
+        return "The connection was closed."
+    if reason.code == 1006:
+        return "The connection broke off."
+    said = f": {printable(reason.reason)}" if reason.reason else ""
+    if reason.code in _BROKEN_RULES:
+        # trio-websocket does not tell which side closed: it or we.
+        return f"The connection was closed for a breach of the protocol, code {reason.code}{said}."
+    return f"The aggregator closed the connection with code {reason.code}{said}."

@@ -1,0 +1,89 @@
+"""People at the aggregator's pages: they press buttons, and an engine has to answer in time."""
+
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from random import Random
+
+import trio
+from attrs import define, field
+
+from trio_runner.protocol import MessageBase
+from trio_runner.protocol import aggregator_messages as am
+from trio_runner.simulation.stand_ins._network import Network
+from trio_runner.simulation.stand_ins._server import Aggregator
+from trio_runner.simulation.trials._oracle import Oracle
+
+CALL_S = 2.0
+"""What an aggregator gives an engine to answer a call (s)."""
+
+ANSWER_S = 1.5
+"""After so long an engine answers though its handler goes on (s)."""
+
+WORK_S = 0.25
+"""The work of ours that may stand before an answer at the aggregator (s)."""
+
+EVERY_S = 15.0
+"""Between two buttons, on average (s)."""
+
+SETTLED_S = 12.0
+"""So long after trouble (s) a link may still be one that suffers from it: 10 s until that shows."""
+
+
+@define(eq=False)
+class Callers:
+    """Calls the engine, and checks that each answer comes in time unless there is trouble."""
+
+    aggregator: Aggregator
+    network: Network
+    oracle: Oracle
+    engine_id: str
+    calls: int = field(default=0, init=False)
+    slow_handlers: int = field(default=0, init=False)
+    """How many faults slow down the handlers."""
+    _troubles: int = field(default=0, init=False)
+    _trouble_until: float = field(default=-math.inf, init=False)
+
+    async def press_buttons(self, rng: Random) -> None:
+        """Press a button now and then."""
+        while True:
+            await trio.sleep(rng.expovariate(1 / EVERY_S))
+            await self.call(am.InjectCodeMsg(pcode="Mark: A"))
+
+    async def call(self, message: MessageBase) -> None:
+        """Call the engine as the page does, and check that the answer comes in time."""
+        was_calm = self.is_calm
+        self.calls += 1
+        try:
+            answer = await self.aggregator.call(self.engine_id, message)
+        except trio.BrokenResourceError:
+            return  # the connection ended
+        except trio.TooSlowError:
+            late = was_calm and self.is_calm and self._may_expect_an_answer
+            self.oracle.expect(not late, f"a call was not answered within {CALL_S:g} s")
+            return
+        self.oracle.trace.note(f"call answered {type(answer).__name__}")
+
+    @property
+    def _may_expect_an_answer(self) -> bool:
+        """Whether an answer could have come in time, from as far away as this."""
+        network = self.network
+        slow_s = ANSWER_S if self.slow_handlers else 0.0
+        return slow_s + WORK_S + 2 * (network.latency_s + network.jitter_s) <= CALL_S
+
+    @contextmanager
+    def trouble(self) -> Generator[None, None, None]:
+        """Mark a time in which an answer to the aggregator may be late through no fault of ours."""
+        self._troubles += 1
+        try:
+            yield
+        finally:
+            self._troubles -= 1
+            self._trouble_until = trio.current_time() + SETTLED_S
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether there is no trouble, and none that a link may still suffer from."""
+        # A process without power leaves such a wire.
+        dead = any(wire.up.stage == "lost" for wire in self.network.wires)
+        return not (dead or self._troubles or trio.current_time() < self._trouble_until)

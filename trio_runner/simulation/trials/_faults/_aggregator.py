@@ -1,0 +1,157 @@
+"""Faults of the aggregator."""
+
+from random import Random
+
+import trio
+
+from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage
+from trio_runner.protocol import aggregator_messages as am
+from trio_runner.simulation.stand_ins._aggregator import HANDLED
+from trio_runner.simulation.trials._faults._known import fault, for_a_while
+from trio_runner.simulation.trials._world import ENGINE_ID, World, handle_it
+
+FAILED = ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
+"""What is said when a handler raises."""
+
+CLOSE_CODES = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4000)
+
+
+@fault
+async def close(world: World, rng: Random) -> None:
+    """Close all connections in order, with some code."""
+    world.aggregator.close(rng.choice(CLOSE_CODES))
+
+
+@fault
+async def restart_aggregator(world: World, rng: Random) -> None:
+    """Stop the aggregator in order, and be away for a while."""
+    with world.trouble():
+        async with world.aggregator.outage():
+            await for_a_while(rng)
+
+
+@fault
+async def kill_aggregator(world: World, rng: Random) -> None:
+    """Kill the aggregator: it forgets all runs, and is away for a while."""
+    with world.trouble():
+        world.note_aggregator_dies()
+        async with world.aggregator.outage(kill=True):
+            await for_a_while(rng)
+
+
+@fault
+async def hang(world: World, rng: Random) -> None:
+    """Let the aggregator do nothing, then go on with all that waits."""
+    world.hangs += 1
+    with world.trouble():
+        try:
+            await for_a_while(rng, 40)
+        finally:
+            world.hangs -= 1
+            world.woken.notify()
+
+
+@fault
+async def mute(world: World, rng: Random) -> None:
+    """Let the aggregator handle messages and never answer them."""
+    aggregator = world.aggregator
+    with world.trouble():
+        aggregator.muted = True
+        try:
+            await for_a_while(rng, 30)
+        finally:
+            aggregator.muted = False
+            aggregator.close(1011)  # what it has not answered it never will
+
+
+@fault
+async def slow_handler(world: World, rng: Random) -> None:
+    """Let the aggregator take its time over each message."""
+    with world.trouble():
+        world.aggregator.handling_time_s = rng.uniform(0.01, 1)
+        try:
+            await for_a_while(rng)
+        finally:
+            world.aggregator.handling_time_s = world.usual.handling_s
+
+
+@fault
+async def slow_archive(world: World, rng: Random) -> None:
+    """Let the aggregator take 5 to 20 s to archive a run."""
+    aggregator = world.aggregator
+    with world.trouble():
+        aggregator.archiving_time_s = rng.uniform(5, 20)
+        try:
+            await for_a_while(rng)
+        finally:
+            aggregator.archiving_time_s = 0
+            aggregator.close(1011)  # and is through with the one that it is at
+
+
+async def _answer_with(world: World, rng: Random, answer: MessageBase) -> None:
+    chance = rng.choice((0.02, 0.2, 1.0))
+    world.answer = lambda: answer if rng.random() < chance else None
+    try:
+        await for_a_while(rng, 5)
+    finally:
+        world.answer = handle_it
+
+
+@fault
+async def handler_fails(world: World, rng: Random) -> None:
+    """Let handlers at the aggregator raise."""
+    await _answer_with(world, rng, FAILED)
+
+
+@fault
+async def one_handler_fails(world: World, rng: Random) -> None:
+    """Let the aggregator's handler of one kind of messages raise, each time or now and then."""
+    kind, chance = rng.choice(HANDLED), rng.choice((0.3, 1.0))
+    with world.failing(kind, lambda: FAILED if rng.random() < chance else None):
+        if rng.random() < 0.5:
+            world.network.reset()  # so that a new link is told all of it again
+        await for_a_while(rng, 20)
+
+
+@fault
+async def poison(world: World, rng: Random) -> None:
+    """Let the aggregator refuse messages for good."""
+    await _answer_with(world, rng, ErrorMessage(message="The aggregator does not like this"))
+
+
+@fault
+async def forgotten(world: World, rng: Random) -> None:
+    """Let the aggregator deny that it knows the engine."""
+    unknown = ErrorMessage(message=f"No engine registered under id {ENGINE_ID}")
+    await _answer_with(world, rng, unknown)
+
+
+@fault
+async def wrong_secret(world: World, rng: Random) -> None:
+    """Refuse the registration for its secret."""
+    world.aggregator.secret = "another"  # noqa: S105 - of the simulation
+    world.network.reset()
+    try:
+        await for_a_while(rng)
+    finally:
+        world.aggregator.secret = ""
+
+
+@fault
+async def wrong_version(world: World, rng: Random) -> None:
+    """Refuse the registration for its version."""
+    right = world.version
+    world.aggregator.version = "9.9.9"
+    world.network.reset()
+    try:
+        await for_a_while(rng)
+    finally:
+        world.aggregator.version = right
+
+
+@fault
+async def many_calls(world: World, rng: Random) -> None:
+    """Let people press many buttons at once."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(rng.randint(2, 20)):
+            nursery.start_soon(world.callers.call, am.InjectCodeMsg(pcode="Mark: A"))

@@ -1,0 +1,187 @@
+"""Faults of the engine, its process, disk and clock."""
+
+from random import Random
+
+import trio
+
+from trio_runner._runner import EngineRunner
+from trio_runner.protocol import aggregator_messages as am
+from trio_runner.simulation.trials._busy import MARKS_MAX, BusyEngine
+from trio_runner.simulation.trials._faults._known import draw, fault, for_a_while
+from trio_runner.simulation.trials._world import World
+
+LINE_BYTES = 200
+"""A line of the run log has at the most."""
+
+
+@fault
+async def burst(world: World, rng: Random) -> None:
+    """Let the engine tell many things at once."""
+    world.processes.with_engine(lambda engine, runner: engine.burst(runner, rng.randint(5, 60)))
+
+
+@fault
+async def toggle_runs(world: World, rng: Random) -> None:
+    """Begin and end runs in quick succession."""
+    for _ in range(rng.randint(1, 6)):
+        world.processes.with_engine(lambda engine, runner: engine.toggle_run(runner))
+        await trio.sleep(rng.choice((0.0, 0.01, 1.0)))
+
+
+@fault
+async def big_archive(world: World, rng: Random) -> None:
+    """End a run of which much is archived, as much as the usual line carries in 5 s at the most."""
+    most = min(5e6, 5 * world.usual.bytes_per_s)
+    size = int(draw(rng, 1e4, most))
+    world.processes.note_size(size)
+
+    def end_run(engine: BusyEngine, runner: EngineRunner) -> None:
+        if engine.run_id is None:
+            engine.toggle_run(runner)
+        engine.archive_bytes = size
+        engine.toggle_run(runner)
+
+    with world.trouble():
+        world.processes.with_engine(end_run)
+        await for_a_while(rng, 20)
+
+
+@fault
+async def long_run_log(world: World, rng: Random) -> None:
+    """Let the run log grow by many lines, and be short again."""
+    lines = int(draw(rng, 50, 1000))
+    world.processes.note_size(LINE_BYTES * lines)
+
+    def grow(engine: BusyEngine, runner: EngineRunner) -> None:
+        engine.marks_max = lines
+        for _ in range(lines):
+            engine.mark()
+
+    with world.trouble():
+        engines = world.processes.with_engine(grow)
+        try:
+            await for_a_while(rng, 20)
+        finally:
+            for engine in engines:
+                engine.marks_max = MARKS_MAX
+                engine.mark()
+
+
+@fault
+async def noisy_log(world: World, rng: Random) -> None:
+    """Let the engine log errors faster than it is sampled."""
+    with trio.move_on_after(draw(rng, 1, 60)):
+        while True:
+            world.processes.with_engine(lambda engine, _: engine.log_error())
+            await trio.sleep(0.1)
+
+
+@fault
+async def tag_storm(world: World, rng: Random) -> None:
+    """Let every sample have many tags."""
+    size = rng.randint(5, 100)
+    engines = world.processes.with_engine(lambda engine, _: setattr(engine, "storm", size))
+    try:
+        await for_a_while(rng, 20)
+    finally:
+        for engine in engines:
+            engine.storm = 0
+
+
+@fault
+async def bug(world: World, rng: Random) -> None:
+    """Let the engine's message builder raise; the process ends and is started again."""
+    world.processes.with_engine(lambda engine, _: setattr(engine, "has_bug", True))
+    await trio.sleep(1)
+
+
+async def _slow() -> None:
+    await trio.sleep(8)
+
+
+async def _failing() -> None:
+    raise ValueError("a command handler with a bug")
+
+
+async def _failing_late() -> None:
+    await trio.sleep(1)
+    raise ValueError("a command handler with a bug that shows late")
+
+
+async def _failing_in_its_cleanup() -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise ValueError("a command handler with a bug in its clean-up")
+
+
+MOODS = (_slow, _failing, _failing_late, _failing_in_its_cleanup)
+"""How a command may be carried out."""
+
+
+@fault
+async def bad_handlers(world: World, rng: Random) -> None:
+    """Let the engine's command handlers be slow or raise, also while they are cancelled."""
+    mood = rng.choice(MOODS)
+    engines = world.processes.with_engine(lambda engine, _: setattr(engine, "mood", mood))
+    world.callers.slow_handlers += 1
+    try:
+        for _ in range(rng.randint(1, 6)):
+            await world.callers.call(am.InjectCodeMsg(pcode="Mark: A"))
+            await for_a_while(rng, 10)
+    finally:
+        world.callers.slow_handlers -= 1
+        for engine in engines:
+            engine.mood = None
+
+
+@fault
+async def stop_process(world: World, rng: Random) -> None:
+    """Stop the process in order, and start it again."""
+    await world.processes.stop()
+
+
+@fault
+async def kill_process(world: World, rng: Random) -> None:
+    """Kill the process, and start it again."""
+    world.processes.kill(power=False)
+
+
+@fault
+async def power_cut(world: World, rng: Random) -> None:
+    """Cut the engine's power: the aggregator hears nothing of it."""
+    with world.trouble():
+        world.processes.kill(power=True)
+        try:
+            await for_a_while(rng)
+        finally:
+            world.processes.forget_the_dead()
+
+
+@fault
+async def torn_write(world: World, rng: Random) -> None:
+    """Cut the engine's power in the middle of a write."""
+    if world.disk is not None:
+        world.disk.tears = True
+        try:
+            await trio.sleep(5)
+        finally:
+            world.disk.tears = False  # nothing was written
+            world.processes.forget_the_dead()
+
+
+@fault
+async def disk_full(world: World, rng: Random) -> None:
+    """Let the disk be full."""
+    if world.disk is not None:
+        world.disk.is_full = True
+        try:
+            await for_a_while(rng)
+        finally:
+            world.disk.is_full = False
+
+
+@fault
+async def clock_jump(world: World, rng: Random) -> None:
+    """Put the wall clock forward or back."""
+    world.processes.clock_offset_s += rng.choice((-1, 1)) * 0.1 * 1e6 ** rng.random()

@@ -1,0 +1,197 @@
+"""Faults of the network."""
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+import trio
+
+from trio_runner.simulation.stand_ins._network import Flow, Wire
+from trio_runner.simulation.trials._faults._known import (
+    LONGEST_S,
+    SHORTEST_S,
+    draw,
+    fault,
+    for_a_while,
+    newest_wire,
+)
+from trio_runner.simulation.trials._world import World
+
+
+@fault
+async def reset(world: World, rng: Random) -> None:
+    """Reset all connections."""
+    world.network.reset()
+
+
+@fault
+async def cut_after(world: World, rng: Random) -> None:
+    """Reset the connection behind some bytes, in mid-frame."""
+    wire = newest_wire(world)
+    if wire is not None:
+        flow = rng.choice((wire.up, wire.down))
+        flow.cut_after = rng.randint(1, 3000)
+        try:
+            await for_a_while(rng, 20)
+        finally:
+            flow.cut_after = None  # behind the last fault no link is cut, nor in the last flush
+
+
+@fault
+async def cut_handshake(world: World, rng: Random) -> None:
+    """Reset the connection, and the next one in mid-handshake."""
+    world.network.cut_next_after = rng.randint(1, 800)
+    world.network.reset()
+    try:
+        await for_a_while(rng, 20)
+    finally:
+        world.network.cut_next_after = None
+
+
+async def _lose(world: World, rng: Random, flows: Callable[[Wire], Sequence[Flow]]) -> None:
+    wire = newest_wire(world)
+    if wire is None:
+        return
+    with world.trouble():
+        for flow in flows(wire):
+            flow.lose()
+        try:
+            await for_a_while(rng)
+        finally:
+            wire.reset()
+
+
+@fault
+async def half_open(world: World, rng: Random) -> None:
+    """Lose what is sent in both directions."""
+    await _lose(world, rng, lambda wire: (wire.up, wire.down))
+
+
+@fault
+async def half_open_up(world: World, rng: Random) -> None:
+    """Lose what the engine sends."""
+    await _lose(world, rng, lambda wire: (wire.up,))
+
+
+@fault
+async def half_open_down(world: World, rng: Random) -> None:
+    """Lose what the aggregator sends."""
+    await _lose(world, rng, lambda wire: (wire.down,))
+
+
+@fault
+async def stall(world: World, rng: Random) -> None:
+    """Hold back what is under way, then let it go."""
+    wire = newest_wire(world)
+    if wire is None:
+        return
+    flow = rng.choice((wire.up, wire.down))
+    with world.trouble():
+        flow.stall()
+        try:
+            await for_a_while(rng, 30)
+        finally:
+            flow.release()
+
+
+@fault
+async def slow_line(world: World, rng: Random) -> None:
+    """Lower the bandwidth."""
+    await _thin_out(world, draw(rng, 1e3, 1e5), draw(rng, SHORTEST_S, LONGEST_S))
+
+
+@fault
+async def thin_line(world: World, rng: Random) -> None:
+    """Lower the bandwidth for minutes to less than many samples need."""
+    await _thin_out(world, draw(rng, 300, 1500), draw(rng, 10, 180))
+
+
+async def _thin_out(world: World, bytes_per_s: float, duration_s: float) -> None:
+    network = world.network
+    with world.trouble():
+        network.bytes_per_s = bytes_per_s
+        try:
+            await trio.sleep(duration_s)
+        finally:
+            network.bytes_per_s = world.usual.bytes_per_s
+            for wire in network.wires:
+                for flow in (wire.up, wire.down):
+                    if flow.stage != "stalled":
+                        flow.release()
+
+
+@fault
+async def far_away(world: World, rng: Random) -> None:
+    """Raise latency and jitter."""
+    network = world.network
+    with world.trouble():
+        network.latency_s, network.jitter_s = rng.uniform(0.05, 1), rng.uniform(0, 1)
+        try:
+            await for_a_while(rng)
+        finally:
+            network.latency_s, network.jitter_s = world.usual.latency_s, world.usual.jitter_s
+
+
+@fault
+async def wander(world: World, rng: Random) -> None:
+    """Change the distance again and again in mid-link, never so far that a call could be late."""
+    network = world.network
+    with trio.move_on_after(draw(rng, 5, 180)):
+        try:
+            while True:
+                network.latency_s, network.jitter_s = rng.uniform(0, 0.4), rng.uniform(0, 0.15)
+                await trio.sleep(draw(rng, 0.1, 60))
+        finally:
+            network.latency_s, network.jitter_s = world.usual.latency_s, world.usual.jitter_s
+
+
+@fault
+async def refused(world: World, rng: Random) -> None:
+    """Reset all connections and refuse new ones."""
+    with world.network.refusing():
+        world.network.reset()
+        await for_a_while(rng)
+
+
+@fault
+async def black_hole(world: World, rng: Random) -> None:
+    """Reset all connections and answer no new ones."""
+    with world.network.losing_dials():
+        world.network.reset()
+        await for_a_while(rng)
+
+
+@fault
+async def garbage(world: World, rng: Random) -> None:
+    """Put bytes into the line that are no websocket frame."""
+    wire = newest_wire(world)
+    if wire is not None:
+        with world.trouble():
+            wire.down.put(rng.randbytes(rng.randint(1, 60)))
+            await trio.sleep(1)
+            wire.reset()  # what looks like the head of a long frame would wait for its rest
+
+
+NONSENSE = (
+    (1, b""),
+    (1, b"not json"),
+    (1, b"[1, 2]"),
+    (1, b"{}"),
+    (1, b'{"request":{"method":"shut_down","arguments":{},"call_id":"1"},"response":null}'),
+    (1, b'{"request":null,"response":{"result":"x","result_type":"str","call_id":"99"}}'),
+    (1, b"[" * 5000),
+    (2, b"\xff\xfe"),
+    (9, b"ping"),
+    (10, b"a pong that nobody asked for"),
+)
+"""Frames as no aggregator sends them: opcode and payload."""
+
+
+@fault
+async def nonsense(world: World, rng: Random) -> None:
+    """Put a whole frame into the line that says nothing sensible."""
+    wire = newest_wire(world)
+    if wire is not None:
+        opcode, payload = rng.choice(NONSENSE)
+        size = len(payload)
+        head = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
+        wire.down.put(bytes([0x80 | opcode]) + head + payload)

@@ -1,0 +1,281 @@
+"""The engine's processes: one after the other, from its start to its end, however that comes."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from random import Random
+
+import trio
+from attrs import define, field
+
+from trio_runner._outbox import MemoryOutbox, Outbox
+from trio_runner._outbox_sqlite import DurableOutbox
+from trio_runner._runner import EngineRunner
+from trio_runner._timing import Timing
+from trio_runner.net import EngineDispatcher
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation.stand_ins._change import Change
+from trio_runner.simulation.stand_ins._disk import SimulatedDisk
+from trio_runner.simulation.stand_ins._network import Network, Wire
+from trio_runner.simulation.trials._busy import BusyEngine, EngineBug
+from trio_runner.simulation.trials._conditions import Conditions
+from trio_runner.simulation.trials._ledger import Death
+from trio_runner.simulation.trials._oracle import Oracle
+from trio_runner.simulation.trials._stored import Stored
+from trio_runner.simulation.trials._witness import Witness
+
+EPOCH = 1_700_000_000.0
+"""The wall clock at virtual time 0 (s)."""
+
+DATA_LOG_INTERVAL_S = 1.0
+"""Of the engine (s)."""
+
+RESTART_S = 1.0
+"""Between the end of a process and its next start (s)."""
+
+
+@define(eq=False)
+class Process:
+    """One runner with its engine, from its start to its end."""
+
+    runner: EngineRunner
+    engine: BusyEngine
+    outbox: Outbox
+    witness: Witness
+    scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    working: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    wires: list[Wire] = field(factory=list, init=False)
+    ended: trio.Event = field(factory=trio.Event, init=False)
+    is_over: bool = field(default=False, init=False)
+    """Whether it has ended, or counts as ended while what is left of it unwinds."""
+
+
+@define(eq=False)
+class Processes:
+    """Keeps a process of the engine running, and ends it as a fault wants it.
+
+    `chance` gives each part of a seed's world its own. Without a disk what waits is in memory.
+    """
+
+    oracle: Oracle
+    stored: Stored
+    network: Network
+    disk: SimulatedDisk | None
+    usual: Conditions
+    rng: Random
+    chance: Callable[[str], Random]
+    now: Process | None = field(default=None, init=False)
+    """The one that lives."""
+    born: Change = field(factory=Change, init=False)
+    count: int = field(default=0, init=False)
+    """How many there were."""
+    largest_bytes: int = field(default=2000, init=False)
+    """The size of the largest event that any of them made, all but its tags."""
+    clock_offset_s: float = field(default=0.0, init=False)
+    _things: int = field(default=0, init=False)
+    """How many events, samples and lines engines have numbered, over all processes."""
+    _open_run: str | None = field(default=None, init=False)
+    """The run that was on when the last process died."""
+    _in_doubt: bool = field(default=False, init=False)
+    _is_ending: bool = field(default=False, init=False)
+
+    def wall_clock(self) -> float:
+        """Return the seconds since the epoch as the engine's computer has them."""
+        return EPOCH + trio.current_time() + self.clock_offset_s
+
+    def number(self) -> int:
+        """Return a number that no other thing of an engine has."""
+        self._things += 1
+        return self._things
+
+    def note_size(self, size: int) -> None:
+        """Note that an engine may make an event of so many bytes."""
+        self.largest_bytes = max(self.largest_bytes, 2000 + size)
+
+    # From start to end
+
+    async def keep_one(self) -> None:
+        """Start a process, and another whenever one has ended, until `end`."""
+        async with trio.open_nursery() as nursery:
+            while not self._is_ending:
+                # A process loses its power in mid-write, and this one is not born yet.
+                with self.disk.powered() if self.disk is not None else nullcontext():
+                    process = self._start()
+                nursery.start_soon(self._run, process)
+                await process.ended.wait()
+                if not self._is_ending:
+                    await trio.sleep(RESTART_S)
+
+    def _start(self) -> Process:
+        self.count += 1
+        outbox = self._open_outbox()
+        found = outbox.run_id
+        self.oracle.begin_life(durable=self.disk is not None, outbox=outbox.statistics())
+        if self.disk is not None:
+            self.oracle.find_open_run(found, self._open_run, in_doubt=self._in_doubt)
+            if found != self._open_run:
+                self.oracle.taint = True  # nobody will end the run that the aggregator has
+        resumed = found if self.rng.random() < 0.3 else None
+        if found is not None and resumed is None:
+            # The runner ends the run; nobody but the outbox makes this message.
+            self.oracle.make_end_of_run(found)
+        self.now = process = self._make(outbox, resumed)
+        self.born.notify()
+        self.oracle.trace.note(f"process {self.count} starts")
+        return process
+
+    def _make(self, outbox: Outbox, resumed: str | None) -> Process:
+        engine = BusyEngine(
+            computer_name="host",
+            data_log_interval_s=DATA_LOG_INTERVAL_S,
+            clock=self.wall_clock,
+            count=self.number,
+            made=lambda message: self._note_made(process, message),
+            rng=self.chance(f"engine {self.count}"),
+            run_id=resumed,
+        )
+        dispatcher = EngineDispatcher(
+            "aggregator.example",
+            handlers=engine,
+            open_stream=lambda host, port: self._open_stream(process, host, port),
+        )
+        witness = Witness(dispatcher, self.oracle)
+        runner = EngineRunner(
+            witness,
+            engine,
+            engine,
+            outbox=outbox,
+            resume_run=resumed,
+            timing=Timing(steady_s=self.usual.steady_s),
+            offload=_at_once,
+            rng=self.chance(f"waits {self.count}"),
+            clock=self.wall_clock,
+        )
+        process = Process(runner, engine, outbox, witness)
+        return process
+
+    def _note_made(self, process: Process, message: em.EngineMessage) -> None:
+        if not process.is_over:
+            self.oracle.make(message)
+            self.stored.make(message, process.engine.run_id)
+
+    def _open_outbox(self) -> Outbox:
+        if self.disk is None:
+            return MemoryOutbox(self.usual.bytes_max)
+        return DurableOutbox(
+            path=self.disk.path,
+            bytes_max=self.usual.bytes_max,
+            clock=trio.current_time,
+            connect=self.disk.connect,
+        )
+
+    async def _open_stream(self, process: Process, host: str, port: int) -> trio.abc.Stream:
+        if process.is_over:
+            raise OSError("the process is dead")
+        stream = await self.network.open_stream(host, port)
+        wire = self.network.wires[-1]
+        process.wires = [*(old for old in process.wires if old.is_held), wire]
+        if process.is_over:
+            wire.reset()
+        return stream
+
+    async def _run(self, process: Process) -> None:
+        how: Death = "stopped"
+        held: AbstractContextManager[object] = nullcontext()
+        if isinstance(process.outbox, DurableOutbox):
+            held = process.outbox
+        with held, process.scope:
+            try:
+                with process.runner.state_changes() as changes:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._watch_states, process, changes)
+                        nursery.start_soon(self._work, process)
+                        try:
+                            await process.runner.run()
+                        finally:
+                            process.working.cancel()
+            except* EngineBug:
+                how = "raised"
+        self._note_end(process, how)
+
+    async def _work(self, process: Process) -> None:
+        with process.working:
+            await process.engine.work(process.runner)
+
+    async def _watch_states(
+        self, process: Process, changes: "trio.MemoryReceiveChannel[object]"
+    ) -> None:
+        async for change in changes:
+            if not process.is_over:
+                self.oracle.change_state(getattr(change, "before"), getattr(change, "after"))  # noqa: B009
+
+    def _note_end(self, process: Process, how: Death) -> None:
+        """Note the end of a process, once: the dead may unwind for a while."""
+        if process.is_over:
+            return
+        self.oracle.trace.note(f"process ends: {how}")
+        outbox = process.outbox.statistics()
+        self.oracle.end_life(how, durable=self.disk is not None, outbox=outbox)
+        self._open_run = process.engine.run_id
+        self._in_doubt = how == "torn" or outbox.degraded is not None
+        process.is_over, process.witness.is_on = True, False
+        self.now = None
+        process.ended.set()
+
+    # What befalls it
+
+    async def end(self) -> Process | None:
+        """Stop the process in order, start no other, and return it."""
+        self._is_ending = True
+        process = self.now
+        await self.stop()
+        return process
+
+    async def stop(self) -> None:
+        """Stop the process in order and wait for its end."""
+        process = self.now
+        if process is not None:
+            process.working.cancel()
+            await process.runner.shutdown()
+            await process.ended.wait()
+
+    def kill(self, *, power: bool, torn: bool = False) -> None:
+        """End the process at once; without power the aggregator hears nothing of it."""
+        process = self.now
+        if process is None:
+            return
+        self._note_end(process, "torn" if torn else "killed")
+        for wire in process.wires:
+            if power or torn:
+                wire.up.lose()
+                wire.down.stall()
+                wire.down.lose()
+            else:
+                wire.reset()
+        if self.disk is not None:
+            self.disk.die(power=power or torn)
+        process.working.cancel()
+        process.scope.cancel()
+
+    def tear(self) -> None:
+        """Lose the power in mid-commit; called in the middle of the dying process's own step."""
+        self.kill(power=True, torn=True)
+
+    def forget_the_dead(self) -> None:
+        """Let the aggregator hear of the ends that it did not hear of."""
+        for wire in list(self.network.wires):
+            if wire.up.stage == "lost":
+                wire.reset()
+
+    def with_engine(self, do: Callable[[BusyEngine, EngineRunner], object]) -> list[BusyEngine]:
+        """Do something with the engine if its process lives; return it."""
+        process = self.now
+        if process is None or process.runner.state in ("Stopped", "ShutdownComplete"):
+            return []
+        do(process.engine, process.runner)
+        return [process.engine]
+
+
+async def _at_once(do: Callable[[], None]) -> None:
+    """Do in Trio's thread what is else done in another: a mock clock waits for no thread."""
+    await trio.lowlevel.checkpoint()
+    do()

@@ -1,0 +1,66 @@
+"""Checks behind the last fault that the runner is back in time, and ends with nothing left."""
+
+import trio
+from attrs import define
+
+from trio_runner.simulation.stand_ins._server import Aggregator
+from trio_runner.simulation.trials._conditions import Conditions
+from trio_runner.simulation.trials._oracle import Oracle
+from trio_runner.simulation.trials._process import RESTART_S, Processes
+
+BACK_S = 10 + 10
+"""Behind the last fault: the longest wait, and the dial (s)."""
+
+
+@define(eq=False)
+class RecoveryCheck:
+    """Checks that what the faults have done is over when they are."""
+
+    oracle: Oracle
+    processes: Processes
+    aggregator: Aggregator
+    usual: Conditions
+
+    async def check_back(self) -> float:
+        """Let a fresh event arrive, and the state be steady, in time; return how long it took."""
+        began = trio.current_time()
+        self.oracle.trace.note("faults ended")
+        await trio.lowlevel.checkpoint()  # what the last fault's end has woken comes first
+        await self.processes.born.wait_until(lambda: self.processes.now is not None)
+        process = self.processes.now
+        assert process is not None
+        process.engine.notify(process.runner)
+        fresh = self.oracle.made[-1]
+        waiting = process.runner.statistics().outbox.waiting
+        patience_s = BACK_S + RESTART_S + 2 * waiting * self.usual.exchange_s
+        patience_s += 2 * self.processes.largest_bytes / self.usual.bytes_per_s
+        with trio.move_on_after(patience_s) as patience:
+            await self.aggregator.wait_until(
+                lambda: (
+                    fresh in self.oracle.handled | self.oracle.excused
+                    # What a fault has left on the way comes before the answer.
+                    and not self.oracle.is_unanswered(fresh)
+                    and self._is_steady()
+                )
+            )
+        took_s = trio.current_time() - began
+        seen = process.runner.statistics()
+        self.oracle.expect(
+            not patience.cancelled_caught,
+            f"{took_s:.1f} s behind the last fault it is {process.runner.state}"
+            f" with {seen.outbox.waiting} messages waiting ({seen.last_failure})",
+        )
+        return took_s
+
+    def _is_steady(self) -> bool:
+        """Tell whether the process that lives is; a bug may have ended the one before just now."""
+        process = self.processes.now
+        return process is not None and process.runner.state in ("Connected", "Reconnected")
+
+    async def check_end(self) -> None:
+        """Stop the process in order: nothing waits, no stream is open."""
+        process = await self.processes.end()
+        if process is not None:
+            self.oracle.check_end(process.outbox.statistics())
+            held = [wire for wire in process.wires if wire.is_held]
+            self.oracle.expect(not held, f"{len(held)} streams were left open")
