@@ -408,7 +408,7 @@ class Oracle(Ledger):
         # sample it is.
         known_s = 2 * (self.steady_s + TICKS_S) + COMMIT_S + RETRY_WAIT_S
         known_s += STATES * link.longest_s if link is not None else 0
-        if link is None or not steady or self._may_a_run_event_wait() or now - since < known_s:
+        if link is None or not steady or self.may_a_run_event_wait() or now - since < known_s:
             return
         if link.has_state_unanswered:
             return  # over a slow link they go out one after the other

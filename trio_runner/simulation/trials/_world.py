@@ -181,7 +181,8 @@ class World:
         process = self.processes.now
         is_steady = process is not None and process.runner.state in ("Connected", "Reconnected")
         answers = self.answer is handle_it and not any(self.answers.values())
-        return is_steady and answers and self.callers.is_calm and not self.oracle.taint
+        calm = self.callers.is_calm and not self.oracle.taint
+        return is_steady and answers and calm and not self.oracle.may_a_run_event_wait()
 
     def trouble(self) -> AbstractContextManager[None]:
         """Mark a time in which an answer to the aggregator may be late through no fault of ours."""
