@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 
 from trio_runner import _backoff, _outbox, _sender, _states, _tasks, _ticker, _window
 from trio_runner._outbox_sqlite import DurableOutbox, _file, _opening
-from trio_runner.net import Answered, Session, _session
+from trio_runner.net import Answered, Session, _commands, _session
 from trio_runner.protocol import MessageBase, pack, unpack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.trials._simulate import simulate
@@ -407,7 +407,7 @@ def leave_the_run_open_after_a_crash(to: pytest.MonkeyPatch) -> None:
 # The disk
 
 
-@mutant("outbox knows|was answered|never arrived", seed=4)
+@mutant("outbox knows|was answered|never arrived|with the number", seed=4)
 def do_not_sync(to: pytest.MonkeyPatch) -> None:
     """Let a commit be in the computer's memory only when it returns."""
     prepare = _opening._prepare
@@ -646,6 +646,16 @@ def answer_late(to: pytest.MonkeyPatch) -> None:
         await carry_out(self, request)
 
     to.setattr(_session.RpcSession, "_carry_out", carry_out_late)
+
+
+@mutant("call was not answered", "bad_handlers", seed=10)
+def wait_for_handlers(to: pytest.MonkeyPatch) -> None:
+    """Answer a command when its handler has ended, however long that takes."""
+
+    async def carry_out(self: _commands.Commands, message: object, _: float) -> MessageBase:
+        return await self._dispatch(message)
+
+    to.setattr(_commands.Commands, "carry_out", carry_out)
 
 
 @pytest.mark.parametrize("name", MUTANTS)
