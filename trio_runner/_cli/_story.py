@@ -11,7 +11,7 @@ from attrs import define, evolve, field
 
 from trio_runner import EngineRunner, MemoryOutbox, RecoverState
 from trio_runner._cli._summary import Outage, Records, count
-from trio_runner._outbox import DELIVERY, Delivery
+from trio_runner._outbox import DELIVERY, Delivery, Entry
 from trio_runner.protocol import MessageBase, SuccessMessage, encode_body
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
@@ -59,13 +59,14 @@ class RecordingOutbox(MemoryOutbox):
     samples: list[str] = field(factory=list, init=False)
     events: list[str] = field(factory=list, init=False)
 
-    def put(self, message: em.EngineMessage) -> None:
-        """Take a message in and note it."""
-        super().put(message)
+    def enter(self, message: em.EngineMessage) -> Entry | None:
+        """Give a message its place and note it."""
+        entry = super().enter(message)
         delivery = DELIVERY[type(message)]
         if delivery is not Delivery.STATE:
             into = self.samples if delivery is Delivery.SAMPLE else self.events
             into.append(encode_body(message))
+        return entry
 
 
 @define
