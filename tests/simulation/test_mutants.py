@@ -18,7 +18,7 @@ from attrs import evolve, frozen
 
 from trio_runner import _backoff, _outbox, _sender, _states, _tasks, _ticker, _window
 from trio_runner._outbox_sqlite import DurableOutbox, _file, _opening
-from trio_runner.net import Answered, Session, _session
+from trio_runner.net import Answered, Session, _commands, _session
 from trio_runner.protocol import MessageBase, pack, unpack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.trials._simulate import simulate
@@ -94,7 +94,7 @@ def send_notices_beside_each_other(to: pytest.MonkeyPatch) -> None:
     to.setattr(_sender.Sender, "_send_entry", send_entry)
 
 
-@mutant("never arrived|was unanswered|are lost")
+@mutant("never arrived|was unanswered|are lost|not delivered")
 def acknowledge_before_the_answer(to: pytest.MonkeyPatch) -> None:
     """Let a message leave the outbox when it is sent."""
     send = _sender.Sender._send_entry
@@ -123,7 +123,7 @@ def give_a_new_number_when_sent_again(to: pytest.MonkeyPatch) -> None:
     to.setattr(_outbox.Outbox, "take", renumbered)
 
 
-@mutant("set aside", seed=5)
+@mutant("set aside|never arrived|not stored", seed=5)
 def take_every_answer_for_success(to: pytest.MonkeyPatch) -> None:
     """Take any answer for a delivery."""
     to.setattr(_sender, "classify", lambda _: _sender.Verdict.DELIVERED)
@@ -157,7 +157,7 @@ def give_up_at_the_first_failure(to: pytest.MonkeyPatch) -> None:
     _classify_as(to, _sender.Verdict.TRANSIENT, _sender.Verdict.POISON)
 
 
-@mutant("set aside", seed=5)
+@mutant("set aside", seed=41)
 def try_poison_again(to: pytest.MonkeyPatch) -> None:
     """Take a refusal for good for a failure."""
     _classify_as(to, _sender.Verdict.POISON, _sender.Verdict.TRANSIENT)
@@ -169,7 +169,7 @@ def try_again_at_once(to: pytest.MonkeyPatch) -> None:
     to.setattr(_sender, "pause_s", lambda _: 0)
 
 
-@mutant("set aside", seed=5)
+@mutant("set aside", seed=41)
 def set_aside_without_counting(to: pytest.MonkeyPatch) -> None:
     """Count what is set aside as delivered."""
     drop = _outbox.Outbox._drop
@@ -201,6 +201,43 @@ def do_not_repeat_run_started(to: pytest.MonkeyPatch) -> None:
         await introduced(self)
 
     to.setattr(_sender.Sender, "introduce", introduce)
+
+
+@mutant("was not taken|not stored", "one_handler_fails", "reset", "restart_aggregator")
+def take_a_refused_uod_info_for_told(to: pytest.MonkeyPatch) -> None:
+    """Go on whatever the answer to UodInfo is."""
+
+    async def tell(self: _sender.Sender, kind: type[em.EngineMessage]) -> None:
+        self._send_state(kind)
+        await self._all_answered()
+
+    to.setattr(_sender.Sender, "_tell", tell)
+
+
+@mutant("refused", "one_handler_fails", "reset", "kill_aggregator", "toggle_runs")
+def take_a_refused_run_started_for_told(to: pytest.MonkeyPatch) -> None:
+    """Go on whatever the answer to the beginning of the open run is."""
+
+    async def repeat(self: _sender.Sender) -> None:
+        run_started = self._outbox.open_run
+        if run_started is not None:
+            self._send(run_started.sequence_number, run_started.body, lambda _: None, 1)
+            await self._all_answered()
+
+    to.setattr(_sender.Sender, "_repeat_run_started", repeat)
+
+
+@mutant("call was not answered", "bad_handlers")
+def wait_for_a_slow_handler(to: pytest.MonkeyPatch) -> None:
+    """Answer a command when it is done, however long that takes."""
+    carry_out = _commands.Commands.carry_out
+
+    async def carry_out_patiently(
+        self: _commands.Commands, message_json: object, answer_s: float
+    ) -> MessageBase:
+        return await carry_out(self, message_json, 20 * answer_s)
+
+    to.setattr(_commands.Commands, "carry_out", carry_out_patiently)
 
 
 @mutant("not the same")
