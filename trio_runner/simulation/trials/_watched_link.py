@@ -19,6 +19,9 @@ CALL_S = 10.0
 PATIENCE_MAX = 12
 """How many times longer the answer to a message may take that was sent in vain before."""
 
+LEAST_BYTES_PER_S = 1000.0
+"""What the thinnest line lets through of a message before it is compressed (bytes a second)."""
+
 RUN_EVENTS = "RunStartedMsg", "RunStoppedMsg"
 
 ROUNDING_S = 0.25
@@ -176,7 +179,9 @@ class WatchedLink:
         now, due_at = trio.current_time(), 0.0
         for sent in self._unanswered.values():
             patience_s = CALL_S * (PATIENCE_MAX if sent.was_sent else 1)
-            due_at = max(due_at, sent.at + patience_s + ROUNDING_S)
+            # Bytes that move are life.
+            moving_s = len(sent.body) / LEAST_BYTES_PER_S
+            due_at = max(due_at, sent.at + moving_s + patience_s + ROUNDING_S)
             self.expect(now <= due_at, f"a link lived {now - sent.at:.1f} s unanswered")
 
 
