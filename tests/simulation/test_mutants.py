@@ -326,13 +326,13 @@ def have_no_window(to: pytest.MonkeyPatch) -> None:
 # Where messages wait
 
 
-@mutant("behind the last fault|refused|are lost")
+@mutant("behind the last fault|refused|are lost|not delivered")
 def forget_what_was_in_flight(to: pytest.MonkeyPatch) -> None:
     """Do not put back what was in flight when a link broke."""
     to.setattr(_outbox.Outbox, "rewind", lambda _: None)
 
 
-@mutant("never arrived|are lost")
+@mutant("never arrived|are lost|not delivered")
 def take_a_clean_close_for_delivery(to: pytest.MonkeyPatch) -> None:
     """Drop what was in flight when the aggregator closed in order."""
     note = _tasks.Connector._note_failure
@@ -397,7 +397,7 @@ def lose_an_event_now_and_then(to: pytest.MonkeyPatch) -> None:
     to.setattr(_outbox.Outbox, "enter", enter_most)
 
 
-@mutant("over its bound", seed=7)
+@mutant("over its bound", seed=128)
 def have_no_bound(to: pytest.MonkeyPatch) -> None:
     """Let the outbox grow and grow."""
     to.setattr(_outbox.Outbox, "_keep_bound", lambda _: None)
@@ -444,7 +444,7 @@ def leave_the_run_open_after_a_crash(to: pytest.MonkeyPatch) -> None:
 # The disk
 
 
-@mutant("outbox knows|was answered|never arrived", seed=4)
+@mutant("outbox knows|was answered|never arrived|with the number", seed=4)
 def do_not_sync(to: pytest.MonkeyPatch) -> None:
     """Let a commit be in the computer's memory only when it returns."""
     prepare = _opening._prepare
