@@ -4,9 +4,11 @@ import io
 import logging
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -198,3 +200,48 @@ def test_a_log_whose_file_is_empty_is_not_deleted(tmp_path: Path) -> None:
     with pytest.raises(OutboxDamaged, match="it is empty, and has a write-ahead log"):
         DurableOutbox(path)
     assert Path(f"{path}-wal").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE messages SET kind = NULL WHERE sequence_number = 4",
+        "UPDATE messages SET kind = x'ff' WHERE sequence_number = 4",
+        "UPDATE messages SET body = NULL WHERE sequence_number = 4",
+        "UPDATE messages SET body = 7 WHERE sequence_number = 4",
+        "UPDATE messages SET crc = NULL WHERE sequence_number = 4",
+        "UPDATE messages SET tried = NULL WHERE sequence_number = 4",
+        "UPDATE messages SET taken_at = NULL WHERE sequence_number = 4",
+        "UPDATE facts SET value = NULL",
+        "UPDATE facts SET value = x'00'",
+        "UPDATE sqlite_master SET sql = replace(sql, 'body', 'bod') WHERE name = 'messages'",
+        "UPDATE sqlite_master SET sql = 'nonsense' WHERE name = 'messages'",
+        "UPDATE sqlite_master SET sql = NULL WHERE name = 'facts'",
+        "UPDATE sqlite_master SET rootpage = 1000 WHERE name = 'facts'",
+        "DELETE FROM sqlite_master WHERE name = 'set_aside'",
+        "DELETE FROM sqlite_master",
+    ],
+)
+def test_nulls_and_a_damaged_schema_are_told(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Never a traceback, neither for an engine nor for a person."""
+    path = tmp_path / "unit"
+    filled(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '')")
+        db.execute("PRAGMA schema_version = 100")
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute(damage)
+    look_at(crash(path, tmp_path / "looked-at"))
+    caplog.clear()
+    try:
+        outbox = DurableOutbox(path)
+    except OutboxError as error:
+        assert "Move the file away" in str(error)  # noqa: PT017
+    else:
+        outbox.put(event("new"))
+        outbox.close()
+        assert any(record.levelno >= logging.ERROR for record in caplog.records)

@@ -33,3 +33,9 @@ def test_any_text_comes_out_short_and_printable(said: str) -> None:
     assert shown.isprintable()
     assert len(shown) <= CHARS_MAX
     assert said.isprintable() is False or len(said) > CHARS_MAX or shown == said
+
+
+def test_length_can_be_given_and_any_object_is_shown() -> None:
+    """Where there is less room, less is shown; an error is shown by its text."""
+    assert printable("123456789", 8) == "12345..."
+    assert printable(ValueError("wrong\n")) == r"wrong\n"

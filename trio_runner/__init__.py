@@ -41,7 +41,15 @@ from trio_runner._plain_engine import PlainEngine
 from trio_runner._runner import EngineRunner, StateChange, Statistics
 from trio_runner._states import RecoverState
 from trio_runner._timing import Timing
-from trio_runner.net import Dialer, EngineDispatcher, Session, StreamOpener
+from trio_runner.net import (
+    Dialer,
+    EngineDispatcher,
+    NetworkOptions,
+    ProxyUnusable,
+    Session,
+    StreamOpener,
+    TlsFileUnusable,
+)
 
 __all__ = [
     "MAX_RECONNECT_WAIT_SECONDS",
@@ -62,6 +70,7 @@ __all__ = [
     "MemoryOutbox",
     "MessageBuilder",
     "NetworkError",
+    "NetworkOptions",
     "NotAnAggregator",
     "NotAnOutbox",
     "Outbox",
@@ -75,6 +84,7 @@ __all__ = [
     "OutboxStatistics",
     "OutboxTooNew",
     "PlainEngine",
+    "ProxyUnusable",
     "RecoverState",
     "RegistrationRefused",
     "RunStateChange",
@@ -85,6 +95,7 @@ __all__ = [
     "Statistics",
     "StreamOpener",
     "Timing",
+    "TlsFileUnusable",
     "TrioRunnerError",
     "VersionRefused",
 ]

@@ -35,9 +35,13 @@ class Backoff:
         """Return how long to wait now (s), given how the last link or dial failed.
 
         After a refusal of the registration it is the longest wait: only a person can change that.
+        Where a server said how long to stay away, the wait begins behind that.
         """
         if isinstance(failure, RegistrationRefused):
             return MAX_RECONNECT_WAIT_SECONDS
+        return failure.retry_after_s + self._drawn_s(failure)
+
+    def _drawn_s(self, failure: NetworkError) -> float:
         tries = self._tries
         # Past 2**4 the cap rules; an engine that waits for months shall not compute 2**1000000.
         self._tries = min(tries + 1, 4)

@@ -154,7 +154,8 @@ class CommandHandlers(Protocol):
     cannot be done. A handler has 1.5 s (`Timing.answer_s`), then it is cancelled and the person is
     told so: hand long work to a task of the engine's own. It runs on when the link is lost. One
     that does not end by being cancelled holds up nobody, is left behind at the runner's end, and
-    counts among the 16 that may be under way; what one raises, at any time, is logged.
+    counts among the 16 that may be under way; what one raises, at any time, is logged. Only
+    `trio.run` waits for it at its own end: wait in threads with `abandon_on_cancel=True`.
     """
 
     async def execute_control_command(self, name: str) -> None:

@@ -14,10 +14,11 @@ class NetworkError(TrioRunnerError):
     """The aggregator cannot be reached, does not let us in, or the link to it has ended.
 
     `refused` is true when the host refused the connection at once: it is up, the aggregator is not,
-    and another try costs nothing.
+    and another try costs nothing. `retry_after_s` is for how long no other try is wanted (s).
     """
 
     refused: bool = False
+    retry_after_s: float = 0
 
 
 class LinkLost(NetworkError):
@@ -31,9 +32,10 @@ class DialError(NetworkError):
 class AggregatorUnreachable(DialError):
     """Nothing answers at the address, or not in time."""
 
-    def __init__(self, message: str, *, refused: bool = False) -> None:
+    def __init__(self, message: str, *, refused: bool = False, retry_after_s: float = 0) -> None:
         super().__init__(message)
         self.refused = refused
+        self.retry_after_s = retry_after_s
 
 
 class NotAnAggregator(DialError):

@@ -66,12 +66,18 @@ def classify(answer: m.MessageBase) -> Verdict:
     """Return what an answer of the aggregator's says."""
     if isinstance(answer, m.SuccessMessage):
         return Verdict.DELIVERED
-    said = f"{getattr(answer, 'protocol_msg', '')} {getattr(answer, 'message', '')}"
+    said = reason(answer)
     if "No engine registered" in said:
         return Verdict.NOT_REGISTERED
     if "Handler raised exception" in said:
         return Verdict.TRANSIENT
     return Verdict.POISON
+
+
+def reason(answer: m.MessageBase) -> str:
+    """Return what an answer says in words."""
+    texts = (getattr(answer, name, None) for name in ("protocol_msg", "message"))
+    return " ".join(text for text in texts if text) or type(answer).__name__
 
 
 @define(eq=False)
@@ -158,7 +164,9 @@ class Sender:
             if not answers or classify(answers[0]) is Verdict.DELIVERED:
                 return  # no answer is judged that ends the link
             failures += 1
-            self._say(logging.ERROR, "The aggregator did not take %s: %s", run_started, answers[0])
+            self._say(
+                logging.ERROR, "The aggregator did not take %s: %s", run_started, reason(answers[0])
+            )
             await trio.sleep(pause_s(failures))
 
     async def drain(self) -> None:
@@ -206,7 +214,9 @@ class Sender:
         if head.is_notice and (self._notices or self._outbox.has_aside):
             self._outbox.let_pass()
             return True
-        alone = head.is_run_event or head.tries >= SUSPECT_TRIES
+        # What has failed goes alone too: a sample behind newer ones would not be stored.
+        suspect = head.failures > 0 or head.tries >= SUSPECT_TRIES
+        alone = head.is_run_event or suspect
         if not self._may_send(head, alone=alone) or self._has_to_wait(self._due_at(head)):
             return False
         self._send_entry(self._outbox.take(), alone=alone)
@@ -274,13 +284,13 @@ class Sender:
                 logging.WARNING,
                 "The aggregator failed to handle %s, it is tried again: %s",
                 entry,
-                answer,
-                about=str(answer),
+                reason(answer),
+                about=reason(answer),
             )
             due_at = trio.current_time() + pause_s(entry.failures + 1)
-            self._outbox.failed(entry, str(answer), due_at)
+            self._outbox.failed(entry, reason(answer), due_at)
         else:
-            self._outbox.refused(entry, str(answer))
+            self._outbox.refused(entry, reason(answer))
 
     def _send_state(self, kind: type[em.EngineMessage]) -> None:
         """Send the latest message of a type, if this link has not heard it already."""
@@ -307,7 +317,7 @@ class Sender:
             else:
                 state.failures += 1
                 text = "The aggregator did not take %s: %s"
-                self._say(logging.ERROR, text, kind.__name__, answer)
+                self._say(logging.ERROR, text, kind.__name__, reason(answer))
                 if kind is not em.UodInfoMsg and not state.is_known:  # without it nothing is taken
                     state.is_unknown = UNREADABLE in str(answer)
             if verdict is Verdict.TRANSIENT:

@@ -28,13 +28,13 @@ class Timing:
     """For a whole dial: connect, TLS, register, upgrade, ready."""
 
     call_s: float = _seconds(10)
-    """For the aggregator's answer to a message of ours; later, the link is taken for lost."""
+    """For the aggregator's answer, since the message's last byte left; then the link is lost."""
 
     ping_s: float = _seconds(5)
     """Between two websocket pings of ours."""
 
     pong_s: float = _seconds(5)
-    """For the pong to a ping of ours; later, the link is taken for lost."""
+    """For the pong to a ping of ours, unless other bytes move; then the link is lost."""
 
     answer_s: float = _seconds(1.5)
     """For a command handler; the aggregator closes the connection after 2 s without an answer."""

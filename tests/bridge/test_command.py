@@ -4,13 +4,17 @@ import shutil
 import signal
 import socket
 import textwrap
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import trio
+from attrs import evolve
 
 from tests.helpers.command import Command, ran, running
 from trio_runner import DurableOutbox
+from trio_runner._cli._engine import run
+from trio_runner._cli._network import add_options
 from trio_runner.bridge import Arguments, parse
 from trio_runner.protocol import SuccessMessage
 from trio_runner.protocol import aggregator_messages as am
@@ -112,10 +116,11 @@ HANGING_TAG = f"type('Hangs', (Tag,), {{'on_engine_configured': lambda self: {HA
 
 def test_the_defaults_are_those_of_the_package() -> None:
     """Without arguments: the demo unit at 127.0.0.1, the engine started when first connected."""
-    assert parse([], "engine") == Arguments(
+    given = parse([], "engine", add_options)
+    assert evolve(given, network=Namespace()) == Arguments(
         hostname="127.0.0.1",
         port=None,
-        secure=False,
+        network=Namespace(),
         uods=[str(DEMO_UOD)],
         validate=False,
         show_register_details=False,
@@ -125,7 +130,6 @@ def test_the_defaults_are_those_of_the_package() -> None:
         ignore_version_error=False,
         outbox=None,
         outbox_max=None,
-        ca_file=None,
         start_at_once=False,
     )
 
@@ -140,16 +144,16 @@ def test_the_defaults_are_those_of_the_package() -> None:
 )
 def test_the_packages_spellings_are_taken(line: str) -> None:
     """Short, long and abbreviated."""
-    given = parse(line.split(), "engine")
-    assert (given.hostname, given.port, given.secure) == ("host", 443, True)
+    given = parse(line.split(), "engine", add_options)
+    assert (given.hostname, given.port, given.network.secure) == ("host", 443, True)
     assert (given.uods, given.sentry_event_level) == (["a.py"], "ERROR")
     assert (given.secret, given.ignore_version_error) == ("x", True)
-    assert parse(["--no-secure"], "engine").secure is False
+    assert parse(["--no-secure"], "engine", add_options).network.secure is False
 
 
 def test_several_uods_are_several_units() -> None:
     """Each `--uod` is one; the default is not among them."""
-    assert parse(["-uod", "a.py", "--uod", "b.py"], "engine").uods == ["a.py", "b.py"]
+    assert parse(["-uod", "a.py", "--uod", "b.py"], "engine", add_options).uods == ["a.py", "b.py"]
 
 
 @pytest.mark.parametrize(
@@ -158,8 +162,7 @@ def test_several_uods_are_several_units() -> None:
         ("-ap http", "'http' is no port from 1 to 65535"),
         ("-ignore perhaps", "say True or False"),
         ("-validate -rd", "not allowed with argument"),
-        ("--ca-file x", "it is of use with --secure only"),
-        ("-s --ca-file no/such", "cannot read no/such: No such file"),
+        ("--proxy http://a:1 --no-proxy", "argument --no-proxy: not allowed with argument --proxy"),
         ("--start-engine never", "invalid choice: 'never'"),
         ("--outbox=", "a file needs a name"),
     ],
@@ -167,8 +170,29 @@ def test_several_uods_are_several_units() -> None:
 def test_wrong_arguments_are_told(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With exit code 2."""
     with pytest.raises(SystemExit) as ended:
-        parse(line.split(), "trio-runner engine")
+        parse(line.split(), "trio-runner engine", add_options)
     assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("--ca-file x", "argument --ca-file: it is of use with --secure only"),
+        ("-s --ca-file no/such", "argument --ca-file: cannot read no/such: No such file"),
+        ("-s --client-key x", "argument --client-key: it is of use with a client certificate only"),
+        (
+            "--proxy socks5://a",
+            "argument --proxy: there is no way through a proxy of kind 'socks5'",
+        ),
+        ("-ahn a:9", "argument -ahn/--aggregator_hostname: 'a:9' is no host name: give the port"),
+    ],
+)
+def test_wrong_ways_to_the_aggregator_are_told(
+    line: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With exit code 2, before any hardware is connected."""
+    assert run(line.split()) == 2
     assert told in capsys.readouterr().err
 
 

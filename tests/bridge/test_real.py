@@ -13,7 +13,7 @@ import trio
 from tests.helpers.command import running
 from tests.interop._aggregator import RealAggregator, eventually
 from tests.interop._browser import open_browser
-from tests.interop._unit import CONNECT_S, open_api
+from tests.interop._unit import CONNECT_S, ON_DISK_S, open_api
 from tests.interop._unit_page import open_unit_page, reading
 from tests.interop.conftest import aggregator as aggregator
 from tests.interop.conftest import browser_folder as browser_folder
@@ -31,9 +31,6 @@ OUTAGE_S = 6.0
 # The unit logs every 1 s. Sampling while offline is two ticks (of 0.1 s) slower, and the aggregator
 # stores what is more than 1 s newer than the last: 2 s, and 0.5 s for two busy processors.
 GAP_S_MAX = 2.5
-
-ON_DISK_S = 10.0
-"""Until a run log of some lines, with all their values, is on the disk: it takes 4 kB a second."""
 
 
 def uod_named(folder: Path, name: str) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -9,10 +10,11 @@ from typing import TextIO
 import pytest
 import trio
 
-from tests.helpers.command import COMMAND, ran
+from tests.helpers.command import COMMAND, ran, running
 from trio_runner import DurableOutbox
 from trio_runner import _cli as cli
 from trio_runner._cli import main
+from trio_runner._cli._network import split_where
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,17 @@ def test_help_tells_commands_and_options(
         (["simulated", "--outbox-max", "64X"], "argument --outbox-max: '64X' is no size"),
         (["simulated", "--ca-file", "x"], "argument --ca-file: it is of use with --secure only"),
         (["simulated", "-s", "--ca-file", "no/such"], "cannot read no/such: No such file"),
+        (["simulated", "-s", "--ca-file", ""], "argument --ca-file: a file needs a name"),
+        (["simulated", "-s", "--ca-file", "/dev/null"], "/dev/null is no regular file"),
+        (["simulated", "--client-cert", "x"], "argument --client-cert: it is of use with --secure"),
+        (
+            ["simulated", "-s", "--client-key", "x"],
+            "argument --client-key: it is of use with a client certificate only",
+        ),
+        (["simulated", "--proxy", ""], "argument --proxy: it is no proxy's URL"),
+        (["simulated", "--proxy", "socks5://a:1"], "through a proxy of kind 'socks5'"),
+        (["simulated", "--proxy", "http://a:1", "--no-proxy"], "not allowed with argument --proxy"),
+        (["simulated", "-ahn", "/pectus"], "'/pectus' is no host name"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_code_2(
@@ -140,3 +153,32 @@ def _empty_outbox(folder: Path) -> Path:
     path = folder / "outbox"
     DurableOutbox(path).close()
     return path
+
+
+@pytest.mark.parametrize(
+    ("where", "host", "path"),
+    [
+        ("lab.example", "lab.example", ""),
+        ("lab.example/", "lab.example", ""),
+        ("lab.example/pectus/", "lab.example", "/pectus"),
+        ("::1/a/b", "::1", "/a/b"),
+        ("lab.example/größe%20a", "lab.example", "/gr%C3%B6%C3%9Fe%20a"),
+        ("lab.example/a?b#c", "lab.example", "/a%3Fb%23c"),
+    ],
+)
+def test_host_may_have_a_path(where: str, host: str, path: str) -> None:
+    """Where a proxy before the aggregator has it under one; it goes over the wire as a URL's."""
+    assert split_where(where) == (host, path)
+
+
+async def test_proxy_of_the_environment_that_is_none_is_told() -> None:
+    """Before anything runs, without its password."""
+    command = await ran("simulated", environment={"ALL_PROXY": "socks5://me:secret@a:1"})
+    assert (command.code, command.out, command.err.count("\n")) == (2, "", 1)
+    assert "error: the proxy of the environment: there is no way through a proxy" in command.err
+    assert "secret" not in command.err
+    async with running(
+        "simulated", "--no-proxy", environment={"ALL_PROXY": "socks5://a:1"}
+    ) as running_command:
+        await running_command.until("Registering for engine id at http://127.0.0.1:9800\n")
+        running_command.send(signal.SIGTERM)

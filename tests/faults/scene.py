@@ -155,9 +155,12 @@ class Scene:
         assert self.outbox.statistics().thinned == 0
 
     def check_repeats(self) -> None:
-        """Only what has no answer is sent again, with its number, before anything newer."""
+        """Only what has no answer is sent again, with its number, before anything newer.
+
+        Notices hold up no sample, and are in order among themselves; runs are in order with both.
+        """
         run_started: set[int] = set()
-        links: dict[int, list[int]] = {}
+        links: dict[tuple[int, bool], list[int]] = {}
         for received in self.line():
             number = received.sequence_number
             if received.refused == OBJECTED:
@@ -166,7 +169,11 @@ class Scene:
                 continue  # of the open run, once more on every new link
             if isinstance(received.message, em.RunStartedMsg):
                 run_started.add(number)
-            links.setdefault(received.connection, []).append(number)
+            for of_notices in (False, True):
+                is_run = isinstance(received.message, em.RunStartedMsg | em.RunStoppedMsg)
+                is_notice = isinstance(received.message, em.WebPushNotificationMsg | em.ErrorLogMsg)
+                if is_run or is_notice is of_notices:
+                    links.setdefault((received.connection, of_notices), []).append(number)
             answered_s = self.outbox.answered_s.get(number)
             assert answered_s is None or received.time_s <= answered_s, f"answered, sent: {number}"
         for numbers in links.values():

@@ -131,9 +131,10 @@ def check_delivered(s: Scene, case: Case) -> None:
     s.check_end()
     assert s.runner.statistics().links == case.links
     assert (s.noticed_s is not None) == (case.links > 1)
-    # At 0.3 s a sample, some ticks missed on a loaded machine: no hole while nothing is noticed.
+    # A link that is silent does not keep up: the data log gets what it stores, a sample each 1.2 s.
+    # Some ticks are missed on a loaded machine; there is no hole while nothing is noticed.
     if s.noticed_s is not None and s.noticed_s > 4:
-        assert s.samples_unnoticed >= 0.5 * s.noticed_s / 0.3
+        assert s.samples_unnoticed >= 0.5 * s.noticed_s / 1.2
 
 
 def check_said(s: Scene, case: Case, logged: list[str]) -> None:

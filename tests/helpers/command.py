@@ -20,7 +20,11 @@ DEADLINE_S = 40
 UNWANTED = {"TRIO_RUNNER_SECRET", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"}
 """Of the environment of the tests, what would change what the command does."""
 
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in UNWANTED} | {
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in UNWANTED and not name.lower().endswith("_proxy")
+} | {
     "PYTHONWARNINGS": "error",
     "PYTHONUTF8": "1",
 }

@@ -22,7 +22,7 @@ from trio_runner import (
 )
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
-from trio_runner.simulation import Aggregator
+from trio_runner.simulation import Aggregator, Network
 
 EPOCH = 1_700_000_000.0
 """The wall clock's time at the virtual time 0 (s)."""
@@ -134,12 +134,13 @@ class Middle(Random):
 
 @define(eq=False)
 class World:
-    """A unit, its runner and an aggregator, joined by streams in memory."""
+    """A unit, its runner and an aggregator, joined by a network in memory."""
 
     nursery: trio.Nursery
     unit: Unit
     aggregator: Aggregator
     runner: EngineRunner
+    network: Network
     changes: list[tuple[float, str]] = field(factory=list)
     """Every change of state: at which virtual time (s), to what."""
 
@@ -187,13 +188,14 @@ async def world(
     if not up:
         aggregator.down()
     async with trio.open_nursery() as nursery:
+        network = Network(aggregator, nursery)
         dispatcher = EngineDispatcher(
-            "aggregator.example", handlers=unit, open_stream=aggregator.in_memory(nursery)
+            "aggregator.example", handlers=unit, open_stream=network.open_stream
         )
         runner = EngineRunner(
             dispatcher, unit, unit, timing=timing, outbox=outbox, rng=Middle(), clock=wall_clock
         )
-        this = World(nursery, unit, aggregator, runner)
+        this = World(nursery, unit, aggregator, runner, network)
         runner.state_changing_callback = this.note_change
         if run:
             await nursery.start(runner.run)

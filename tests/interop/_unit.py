@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Unpack
 
 import httpx2
 import trio
 from attrs import define, field, frozen
 
-from trio_runner import EngineDispatcher, EngineRunner
+from trio_runner import EngineDispatcher, EngineRunner, NetworkOptions
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.simulation import SimulatedEngine
@@ -15,6 +16,9 @@ from trio_runner.simulation import SimulatedEngine
 from ._aggregator import Api, RealAggregator, eventually
 
 CONNECT_S = 15.0
+
+ON_DISK_S = 10.0
+"""Until a run log of some lines is on the disk (s): 4 kB of it are written a second."""
 
 
 @define(eq=False, kw_only=True)
@@ -61,10 +65,20 @@ class RunningUnit:
 
 
 @asynccontextmanager
-async def running_unit(aggregator: RealAggregator, name: str) -> AsyncIterator[RunningUnit]:
-    """Run an engine of this name, listed as ready at the aggregator."""
+async def running_unit(
+    aggregator: RealAggregator,
+    name: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    **network: Unpack[NetworkOptions],
+) -> AsyncIterator[RunningUnit]:
+    """Run an engine of this name, listed as ready at the aggregator.
+
+    It dials the aggregator itself, or the port of what stands before it.
+    """
     engine = NotingEngine(name=name, seed=1)
-    dispatcher = EngineDispatcher("127.0.0.1", aggregator.port, handlers=engine)
+    dispatcher = EngineDispatcher(host, port or aggregator.port, handlers=engine, **network)
     runner = EngineRunner(dispatcher, engine, engine)
     async with open_api(aggregator, name) as api, trio.open_nursery() as nursery:
         await nursery.start(engine.run)

@@ -11,6 +11,7 @@ from tests.helpers.install import Unavailable, aggregator_command
 
 from ._aggregator import RealAggregator
 from ._browser import CHROMIUM, HOW_TO_GET_IT
+from ._servers import KINDS, NotInstalled, program
 
 REQUIRE_VARIABLE = "TRIO_RUNNER_REQUIRE_INTEROP"
 
@@ -51,3 +52,23 @@ def browser_folder(tmp_path: Path) -> Path:
     if not CHROMIUM.exists():
         go_without(HOW_TO_GET_IT)
     return tmp_path
+
+
+@pytest.fixture(params=KINDS)
+def reverse_proxy(request: pytest.FixtureRequest) -> str:
+    """Give each kind of reverse proxy that is installed."""
+    return _installed(request.param)
+
+
+@pytest.fixture(params=["tinyproxy", "squid"])
+def company_proxy(request: pytest.FixtureRequest) -> str:
+    """Give each kind of a company's proxy that is installed."""
+    return _installed(request.param)
+
+
+def _installed(name: str) -> str:
+    try:
+        program(name)
+    except NotInstalled as error:
+        go_without(str(error))
+    return name

@@ -4,11 +4,12 @@ import signal
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.helpers.command import running
 
 from ._aggregator import RealAggregator, eventually
-from ._unit import CONNECT_S, open_api
+from ._unit import CONNECT_S, ON_DISK_S, open_api
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
@@ -27,6 +28,7 @@ async def test_a_killed_engine_comes_back_by_itself(
             await api.press("Start")
             await eventually(lambda: api.of_unit("run_log"), lambda log: len(log["lines"]) == 3)
             await eventually(api.process_values, lambda v: "Pump" in v and v["Pump"]["value"] == 40)
+            await trio.sleep(ON_DISK_S)
             command.send(signal.SIGKILL)
         assert command.code == -signal.SIGKILL
         await eventually(api.state, lambda state: state == "not_online")

@@ -21,7 +21,7 @@ from tests.helpers.install import Unavailable, both_of_version
 
 from ._aggregator import Api, RealAggregator, eventually
 from ._releases import releases
-from ._unit import CONNECT_S, open_api
+from ._unit import CONNECT_S, ON_DISK_S, open_api
 from .conftest import go_without
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
@@ -29,9 +29,6 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 OUTAGE_S = 6.0
 # As in the other tests with an outage: both units log every 1 s.
 GAP_S_MAX = 2.5
-
-ON_DISK_S = 10.0
-"""Until a run log of some lines, with all their values, is on the disk: it takes 4 kB a second."""
 
 METHODS = {
     "real": ["Mark: begun", "Block: Feed", "    Mark: fed", "    End block", "Wait: 10 min", ""],

@@ -294,8 +294,7 @@ async def test_stand_in_refuses_a_second_engine(autojump_clock: MockClock) -> No
         (200, "[]"),
         (200, "\x00"),
         (200, encode_json(am.CancelMsg(exec_id="1"))),
-        (301, ""),
-        (500, "Internal Server Error"),
+        (418, "I am a teapot"),
     ],
 )
 async def test_another_http_server_is_no_aggregator(
@@ -306,7 +305,7 @@ async def test_another_http_server_is_no_aggregator(
     assert type(error) is NotAnAggregator
     assert str(error) == (
         "What answers at http://aggregator.example:9800 is not an Open Pectus aggregator (HTTP"
-        f" status {status} for a registration). Check host and port."
+        f" status {status} for a registration). Check host, port and path."
     )
 
 
@@ -315,12 +314,13 @@ async def test_a_gateway_without_an_aggregator_is_unreachable(
     status: int, autojump_clock: MockClock
 ) -> None:
     """A reverse proxy that finds no aggregator behind it: unreachable, not another program."""
-    error = await failure_with(replies(status, "<html>", "text/html"))
-    assert type(error) is AggregatorUnreachable
-    assert f"with HTTP status {status}. Is the aggregator running?" in str(error)
-    error = await failure_with(register, replies(status, "<html>", "text/html"))
-    assert type(error) is AggregatorUnreachable
-    assert f"with HTTP status {status}. Is the aggregator running?" in str(error)
+    for before, what in ((), "registration"), ((register,), "websocket"):
+        error = await failure_with(*before, replies(status, "<html>", "text/html"))
+        assert type(error) is AggregatorUnreachable
+        assert str(error) == (
+            "A proxy answers for the aggregator at http://aggregator.example:9800 (HTTP status"
+            f" {status} for a {what}). Is the aggregator running behind it?"
+        )
 
 
 @pytest.mark.parametrize(
@@ -459,6 +459,46 @@ async def half_handshake(peer: Peer) -> None:
 async def no_answer_to_upgrade(peer: Peer) -> None:
     """Script: close where the answer to the upgrade is due."""
     await peer.http_request()
+
+
+async def closes_before_the_upgrade(peer: Peer) -> None:
+    """Script: close before the request for the upgrade has come."""
+
+
+@pytest.mark.parametrize(
+    "script", [half_handshake, no_answer_to_upgrade, closes_before_the_upgrade]
+)
+async def test_closed_instead_of_a_websocket_is_told_at_once(
+    script: Script, autojump_clock: MockClock
+) -> None:
+    """A stream that ends where the answer to the upgrade is due: said as it is, in no time."""
+    start = trio.current_time()
+    error = await failure_with(register, script)
+    assert trio.current_time() == start
+    assert type(error) is AggregatorUnreachable
+    assert str(error) == (
+        "The connection to http://aggregator.example:9800 was closed instead of an answer to the"
+        " upgrade to a websocket. Is the aggregator just starting or stopping, or does a proxy or a"
+        " firewall on the way let no websockets through?"
+    )
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b"HTTP/1.0 503 Service Unavailable\r\ncontent-type: text/html\r\n\r\n<html>",
+        b"HTTP/1.1 503 X\r\ncontent-length: 100\r\n\r\n<html>",
+        b"HTTP/1.1 503 X\r\n\r\n" + bytes(100_000),
+    ],
+)
+async def test_refused_websocket_whose_body_ends_with_the_stream_is_told_at_once(
+    refusal: bytes, autojump_clock: MockClock
+) -> None:
+    """The status counts, wherever the body ends."""
+    start = trio.current_time()
+    error = await failure_with(register, says(refusal))
+    assert trio.current_time() == start
+    assert "HTTP status 503 for a websocket" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,29 @@ async def test_a_peer_that_takes_no_more_of_a_large_message_is_noticed_in_ten_se
     assert str(failure) == "The aggregator did not answer a ping within 5 s."
 
 
+@pytest.mark.parametrize("how", ["abort", "reset", "neither"])
+async def test_a_close_behind_a_large_message_has_its_second_and_no_error(
+    how: str, autojump_clock: MockClock
+) -> None:
+    """It waits for what leaves, for 1 s; whatever becomes of the connection meanwhile."""
+    aggregator = Aggregator()
+    async with trio.open_nursery() as nursery:
+        network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
+        async with linked(open_stream=network.open_stream) as link:
+            link.session.send(1, large(), lambda _: None)
+            await trio.sleep(5)
+            start = trio.current_time()
+            nursery.start_soon(link.session.aclose)
+            await trio.sleep(0.5)
+            if how == "abort":
+                link.session.abort()
+            elif how == "reset":
+                network.reset()
+            assert await link.lost() is None
+            assert link.ended_s - start == (1 if how == "neither" else 0.5)
+        nursery.cancel_scope.cancel()
+
+
 async def test_bytes_that_come_in_are_life(autojump_clock: MockClock) -> None:
     """While a frame of 30 kB trickles in no pong can come; 10 s behind its last byte it is late."""
 

@@ -1,17 +1,40 @@
 """Real sockets: TLS with certificates of an authority made for the test, plain TCP, IPv6."""
 
+import os
+import socket
 import ssl
+import threading
+import warnings
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from tests.helpers.unit import Unit
-from trio_runner import AggregatorUnreachable, DialError, EngineDispatcher, NotAnAggregator, Timing
+from tests.net.certificates import forged
+from trio_runner import (
+    AggregatorUnreachable,
+    DialError,
+    EngineDispatcher,
+    NotAnAggregator,
+    Timing,
+    TlsFileUnusable,
+)
 from trio_runner.net import Session
+from trio_runner.net._address import Address
+from trio_runner.net._tls import why_no_tls
 from trio_runner.simulation import Aggregator
 
 
@@ -31,12 +54,14 @@ def ca_file(authority: trustme.CA, tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def serving(
-    certificate: trustme.LeafCert | None = None, *, host: str = "127.0.0.1"
+    certificate: trustme.LeafCert | None = None,
+    *,
+    host: str = "127.0.0.1",
+    context: ssl.SSLContext | None = None,
 ) -> AsyncGenerator[tuple[Aggregator, int], None]:
     """Serve the stand-in on a free port, with TLS given a certificate; yield it and the port."""
-    context = None
     if certificate is not None:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context = context or ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         certificate.configure_cert(context)
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:
@@ -46,6 +71,27 @@ async def serving(
 
         yield aggregator, await nursery.start(run)
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def refusing(context: ssl.SSLContext) -> AsyncGenerator[int, None]:
+    """Serve one connection that the TLS context refuses; yield the port.
+
+    By the standard library, which tells the client why; Trio's streams do not.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            with connection.dup() as raw:
+                with suppress(OSError):
+                    context.wrap_socket(connection, server_side=True)
+                while raw.recv(4096):
+                    pass
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, refuse)
+            yield listener.getsockname()[1]
 
 
 async def dial(dispatcher: EngineDispatcher, *, task_status: trio.TaskStatus[Session]) -> None:
@@ -106,12 +152,12 @@ async def test_ipv6(authority: trustme.CA, ca_file: Path) -> None:
 
 
 async def test_an_untrusted_certificate_is_refused(authority: trustme.CA) -> None:
-    """A certificate that the system does not trust: the text tells of the CA file."""
+    """A certificate that the system does not trust: the text tells of store and CA file."""
     async with serving(authority.issue_cert("127.0.0.1")) as (aggregator, port):
         error = await failure(EngineDispatcher(port=port, handlers=Unit(), secure=True))
         assert type(error) is NotAnAggregator
         assert str(error).startswith(f"The certificate of https://127.0.0.1:{port} is not trusted:")
-        assert str(error).endswith(" give its CA file.")
+        assert str(error).endswith(" system's store or give its CA file (--ca-file FILE).")
         assert aggregator.requests == []
 
 
@@ -132,7 +178,8 @@ async def test_a_certificate_for_another_host_is_refused(
         dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
         error = await failure(dispatcher)
         assert type(error) is NotAnAggregator
-        assert "127.0.0.1" in str(error).partition("is not trusted:")[2]
+        assert "127.0.0.1" in str(error).partition("is for another name:")[2]
+        assert str(error).endswith("(-ahn), or have one issued for this name.")
 
 
 async def test_tls_to_a_plain_port(ca_file: Path) -> None:
@@ -141,8 +188,27 @@ async def test_tls_to_a_plain_port(ca_file: Path) -> None:
         dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
         error = await failure(dispatcher)
         assert type(error) is NotAnAggregator
-        assert "does not speak TLS" in str(error)
-        assert "dial it without a secure connection" in str(error)
+        assert "broke off the TLS handshake. It may speak no TLS at all at this port" in str(error)
+        assert "no --secure" in str(error)
+
+
+async def test_tls_to_a_port_that_answers_in_plain_http(ca_file: Path) -> None:
+    """As the aggregator's own server does: it is known for that."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\nInvalid HTTP request received.")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, answer, 0)
+        port = listeners[0].socket.getsockname()[1]
+        dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
+        error = await failure(dispatcher)
+        nursery.cancel_scope.cancel()
+    assert str(error) == (
+        f"What answers at https://127.0.0.1:{port} does not speak TLS (WRONG_VERSION_NUMBER). Check"
+        " the port, or dial it without a secure connection (no --secure)."
+    )
 
 
 async def test_plain_to_a_tls_port(authority: trustme.CA) -> None:
@@ -164,26 +230,254 @@ async def test_a_closed_port_refuses() -> None:
     assert error.refused
 
 
-async def test_proxy_settings_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """HTTP_PROXY and its kind, set to a port that refuses, stop neither of the connections."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-        monkeypatch.setenv(name.lower(), "http://127.0.0.1:9")
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+async def test_proxy_of_the_environment_is_used(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set to a port that refuses, it stops the dial; NO_PROXY and `proxy=False` do without."""
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    async with serving() as (aggregator, port):
+        error = await failure(EngineDispatcher(port=port, handlers=Unit()))
+        assert str(error).startswith("Nothing answers at the proxy http://127.0.0.1:9: connection")
+        await succeed(EngineDispatcher(port=port, handlers=Unit(), proxy=False), aggregator)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     async with serving() as (aggregator, port):
         await succeed(EngineDispatcher(port=port, handlers=Unit()), aggregator)
 
 
-async def test_a_ca_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """A missing or wrong CA file is told when the dispatcher is made, not at the first dial."""
-    with pytest.raises(FileNotFoundError):
-        EngineDispatcher(handlers=Unit(), secure=True, ca_file=tmp_path / "none.pem")
-    empty = tmp_path / "empty.pem"
-    empty.write_text("no certificate")
-    with pytest.raises(ssl.SSLError):
-        EngineDispatcher(handlers=Unit(), secure=True, ca_file=empty)
+@pytest.fixture
+def files(authority: trustme.CA, ca_file: Path, tmp_path: Path) -> dict[str, Path]:
+    """Return files that are of use, and some that are not."""
+    mine = authority.issue_cert("engine.example")
+    paths = {
+        name: tmp_path / f"{name}.pem" for name in ("cert", "key", "both", "other", "words", "pipe")
+    }
+    mine.cert_chain_pems[0].write_to_path(str(paths["cert"]))
+    mine.private_key_pem.write_to_path(str(paths["key"]))
+    mine.private_key_and_cert_chain_pem.write_to_path(str(paths["both"]))
+    authority.issue_cert("other.example").private_key_pem.write_to_path(str(paths["other"]))
+    paths["words"].write_text("no certificate")
+    os.mkfifo(paths["pipe"])
+    return paths | {"ca": ca_file, "none": tmp_path / "none.pem", "folder": tmp_path}
 
 
-async def test_a_ca_file_without_tls_is_a_mistake(ca_file: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"ca_file": "none"}, "ca_file: cannot read .*none.pem: No such file"),
+        ({"ca_file": "words"}, "ca_file: there are no PEM certificates in .*words.pem"),
+        ({"ca_file": "pipe"}, "ca_file: .*pipe.pem is no regular file"),
+        ({"ca_file": "folder"}, "ca_file: .* is no regular file"),
+        ({"ca_file": ""}, "ca_file: a file needs a name"),
+        ({"client_cert": "pipe"}, "client_cert: .*pipe.pem is no regular file"),
+        ({"client_cert": "words"}, "client_cert: there are no PEM certificate and key in"),
+        ({"client_cert": "cert"}, "client_cert: there are no PEM certificate and key in"),
+        ({"client_cert": "cert", "client_key": "other"}, "client_key: .* is not that of the"),
+        ({"client_cert": "cert", "client_key": ""}, "client_key: a file needs a name"),
+        ({"client_key": "key"}, "client_key: it is of use with a client certificate only"),
+    ],
+)
+def test_file_of_no_use_is_refused_at_once(
+    given: dict[str, str], told: str, files: dict[str, Path]
+) -> None:
+    """When the dispatcher is made, not at the first dial; a pipe is not waited for."""
+    paths: Any = {name: files.get(file, file) for name, file in given.items()}
+    with pytest.raises(TlsFileUnusable, match=told):
+        EngineDispatcher(handlers=Unit(), secure=True, **paths)
+
+
+def test_key_with_a_passphrase_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    """Nobody is asked at the terminal for it."""
+    key = load_pem_private_key(files["key"].read_bytes(), None)
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"sesame"))
+    )
+    with pytest.raises(TlsFileUnusable, match=r"client_key: the key in .* has a passphrase"):
+        EngineDispatcher(handlers=Unit(), secure=True, client_cert=files["cert"], client_key=locked)
+
+
+@pytest.mark.parametrize("argument", ["ca_file", "client_cert", "client_key"])
+async def test_tls_file_without_tls_is_a_mistake(argument: str, ca_file: Path) -> None:
     """A CA file for a plain connection would be a false comfort."""
-    with pytest.raises(ValueError, match="secure connection only"):
-        EngineDispatcher(handlers=Unit(), ca_file=ca_file)
+    given: Any = {argument: ca_file}
+    with pytest.raises(ValueError, match=f"{argument}: it is of use with a secure connection only"):
+        EngineDispatcher(handlers=Unit(), **given)
+
+
+@pytest.mark.parametrize("maximum", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_client_certificate_is_shown_where_it_is_wanted(
+    maximum: ssl.TLSVersion, authority: trustme.CA, ca_file: Path, files: dict[str, Path]
+) -> None:
+    """With it the dial succeeds; without, or with a stranger's, the text says what to give."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.maximum_version = maximum
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    stranger = ca_file.parent / "stranger.pem"
+    trustme.CA().issue_cert("engine.example").private_key_and_cert_chain_pem.write_to_path(
+        str(stranger)
+    )
+    certificates: list[Any] = [
+        {"client_cert": files["cert"], "client_key": files["key"]},
+        {"client_cert": files["both"]},
+    ]
+    for given in certificates:
+        async with serving(authority.issue_cert("127.0.0.1"), context=context) as (peer, port):
+            dispatcher = EngineDispatcher(
+                port=port, handlers=Unit(), secure=True, ca_file=ca_file, **given
+            )
+            await succeed(dispatcher, peer)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with refusing(context) as port:
+        dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
+        error = await failure(dispatcher)
+        assert type(error) is NotAnAggregator
+        assert "want" in str(error)
+        assert "a client certificate" in str(error)
+        assert "--client-cert FILE --client-key FILE" in str(error)
+    async with refusing(context) as port:
+        dispatcher = EngineDispatcher(
+            port=port, handlers=Unit(), secure=True, ca_file=ca_file, client_cert=stranger
+        )
+        error = await failure(dispatcher)
+        assert "refused this engine's client certificate" in str(error)
+
+
+@pytest.mark.parametrize("in_system_store", [False, True])
+async def test_certificate_of_an_inspecting_proxy_is_taken(
+    in_system_store: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One without Authority Key Identifier, which Python 3.13's strict check would refuse."""
+    ca_file, certificate = forged(tmp_path)
+    if in_system_store:
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    async with serving(context=context) as (aggregator, port):
+        given: Any = {} if in_system_store else {"ca_file": ca_file}
+        await succeed(
+            EngineDispatcher(port=port, handlers=Unit(), secure=True, **given), aggregator
+        )
+
+
+async def test_authorities_are_not_read_on_trios_thread(
+    authority: trustme.CA, ca_file: Path
+) -> None:
+    """A disk that is slow or hangs holds up this dial alone."""
+    threads = []
+
+    class Noting(ssl.SSLContext):
+        def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+            threads.append(threading.get_ident())
+            return super().wrap_bio(*arguments, **options)
+
+    context = Noting(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(ca_file)
+    async with serving(authority.issue_cert("127.0.0.1")) as (_, port):
+        address = Address("127.0.0.1", port, context, trio.open_tcp_stream)
+        await trio.aclose_forcefully(await address.open())
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
+
+
+async def test_tls_within_tls_through_a_secure_proxy(
+    authority: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy's certificate is verified by the system's store, the aggregator's by the file."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    heads = []
+
+    async def tunnel(stream: "trio.SSLStream[trio.SocketStream]") -> None:
+        try:
+            heads.append(bytes(await stream.receive_some()).partition(b"\r\n")[0])
+            await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+            other = await trio.open_tcp_stream("127.0.0.1", port)
+            async with other, trio.open_nursery() as both:
+                both.start_soon(carry, stream, other)
+                await carry(other, stream)
+                both.cancel_scope.cancel()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the dial has ended
+
+    async def carry(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
+        async for data in source:
+            await sink.send_all(bytes(data))
+
+    async with trio.open_nursery() as nursery, serving(authority.issue_cert("127.0.0.1")) as it:
+        aggregator, port = it
+        serve = partial(trio.serve_ssl_over_tcp, tunnel, 0, context, host="127.0.0.1")
+        listeners: Any = await nursery.start(serve)
+        proxy_port = listeners[0].transport_listener.socket.getsockname()[1]
+        proxy = f"https://localhost:{proxy_port}"
+        dispatcher = EngineDispatcher(
+            port=port, handlers=Unit(), secure=True, ca_file=ca_file, proxy=proxy
+        )
+        error = await failure(dispatcher)
+        assert f"The certificate of the proxy {proxy} is not trusted" in str(error)
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+        await succeed(dispatcher, aggregator)
+        nursery.cancel_scope.cancel()
+    assert heads == [f"CONNECT 127.0.0.1:{port} HTTP/1.1".encode()] * 2
+
+
+async def test_expired_certificate_is_told_as_that(authority: trustme.CA, ca_file: Path) -> None:
+    """Who has it renewed, and where."""
+    old = datetime(2020, 1, 1, tzinfo=UTC)
+    certificate = authority.issue_cert("127.0.0.1", not_before=old, not_after=old)
+    async with serving(certificate) as (_, port):
+        dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
+        error = await failure(dispatcher)
+        assert str(error) == (
+            f"The certificate of https://127.0.0.1:{port} is out of date: certificate has expired."
+            " Have it renewed there; if other computers take it, set this computer's clock."
+        )
+
+
+async def test_certificate_of_tomorrow_is_told_as_that(
+    authority: trustme.CA, ca_file: Path
+) -> None:
+    """Mostly it is the clock of the engine's computer."""
+    start = datetime.now(UTC) + timedelta(days=1)
+    certificate = authority.issue_cert(
+        "127.0.0.1", not_before=start, not_after=start + timedelta(days=1)
+    )
+    async with serving(certificate) as (_, port):
+        dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
+        error = await failure(dispatcher)
+        assert "is not valid yet" in str(error)
+        assert str(error).endswith("Is this computer's clock right?")
+
+
+async def test_old_tls_is_told_as_that(authority: trustme.CA, ca_file: Path) -> None:
+    """A server that speaks TLS 1.1 at most."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with refusing(context) as port:
+        dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
+        error = await failure(dispatcher)
+        assert "speaks no version of TLS that is still safe" in str(error)
+        assert str(error).endswith("Let it speak TLS 1.2 or newer.")
+
+
+@pytest.mark.parametrize(
+    ("codes", "told"),
+    [
+        ([10, 0x800B0101, 0x800B0101 - 2**32, -67818], "is out of date: as it is said. Have it"),
+        ([9, -67819], "is not valid yet: as it is said. Is this computer's clock right?"),
+        ([62, 64, 0x800B010F, -67602], "is for another name: as it is said. Dial a name"),
+        ([18, 19, 20, 21, 0x800B0109, 0x800B010A, -67843], "is not trusted: as it is said. If"),
+        ([23, 0x800B010C], "is not accepted: as it is said. Have it replaced there."),
+    ],
+)
+def test_reasons_of_every_system_are_known(codes: list[int], told: str) -> None:
+    """OpenSSL, Windows and macOS number the reasons in ways of their own."""
+    for code in codes:
+        error = ssl.SSLCertVerificationError("x")
+        error.verify_code, error.verify_message = code, "as it is said."
+        assert told in str(why_no_tls("https://a.example:443", error))

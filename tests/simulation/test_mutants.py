@@ -203,7 +203,7 @@ def do_not_repeat_run_started(to: pytest.MonkeyPatch) -> None:
     to.setattr(_sender.Sender, "introduce", introduce)
 
 
-@mutant("was not taken|not stored", "one_handler_fails", "reset", "restart_aggregator")
+@mutant("was not taken|not stored", "one_handler_fails", "reset", "restart_aggregator", seed=188)
 def take_a_refused_uod_info_for_told(to: pytest.MonkeyPatch) -> None:
     """Go on whatever the answer to UodInfo is."""
 
@@ -227,7 +227,7 @@ def take_a_refused_run_started_for_told(to: pytest.MonkeyPatch) -> None:
     to.setattr(_sender.Sender, "_repeat_run_started", repeat)
 
 
-@mutant("call was not answered", "bad_handlers")
+@mutant("call was not answered", "bad_handlers", seed=10)
 def wait_for_a_slow_handler(to: pytest.MonkeyPatch) -> None:
     """Answer a command when it is done, however long that takes."""
     carry_out = _commands.Commands.carry_out
@@ -683,6 +683,16 @@ def answer_late(to: pytest.MonkeyPatch) -> None:
         await carry_out(self, request)
 
     to.setattr(_session.RpcSession, "_carry_out", carry_out_late)
+
+
+@mutant("call was not answered", "bad_handlers", seed=10)
+def wait_for_handlers(to: pytest.MonkeyPatch) -> None:
+    """Answer a command when its handler has ended, however long that takes."""
+
+    async def carry_out(self: _commands.Commands, message: object, _: float) -> MessageBase:
+        return await self._dispatch(message)
+
+    to.setattr(_commands.Commands, "carry_out", carry_out)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

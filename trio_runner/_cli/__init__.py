@@ -6,10 +6,9 @@ import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from io import TextIOWrapper
-from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, NoReturn
 
-from trio_runner._cli import _keeping, _secret, _simulate_arguments
+from trio_runner._cli import _keeping, _network, _secret, _simulate_arguments
 from trio_runner._groups import leaves
 from trio_runner._outbox import OUTBOX_BYTES_MAX
 
@@ -113,7 +112,7 @@ def _parse(argv: list[str] | None) -> Namespace:
     if unknown:
         chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command == "simulated":
-        _check_ca_file(arguments, chosen)
+        _find_network(arguments, chosen)
         _find_secret(arguments, chosen)
     if arguments.command == "simulate":
         _simulate_arguments.check(arguments, chosen)
@@ -126,9 +125,9 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
     add(
         "-ahn",
         "--aggregator_hostname",
-        metavar="HOST",
-        type=_host,
-        default="127.0.0.1",
+        metavar=_network.WHERE,
+        type=_network.split_where,
+        default=("127.0.0.1", ""),
         help="where the aggregator is (default: 127.0.0.1)",
     )
     add(
@@ -139,7 +138,7 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
         help="its port (default: 9800, or 443 with --secure)",
     )
     add("-s", "--secure", action=BooleanOptionalAction, default=False, help="use https and wss")
-    add("--ca-file", metavar="FILE", help="trust these authorities (PEM) instead of the system's")
+    _network.add_options(parser)
     add("-secret", "--secret", default="", help="the secret that the aggregator asks for; better:")
     add("--secret-file", metavar="FILE", help=_secret.HELP)
     add(
@@ -196,17 +195,6 @@ def _add_outbox(commands: "_SubParsersAction[_Parser]") -> ArgumentParser:
     return outbox
 
 
-def _host(text: str) -> str:
-    if not text or "/" in text or any(letter.isspace() for letter in text):
-        raise ArgumentTypeError(f"{text!r} is no host name: give a name or an IP address alone")
-    if ":" in text:
-        try:
-            IPv6Address(text)
-        except ValueError:
-            raise ArgumentTypeError(f"{text!r} is no host name: give the port with -ap") from None
-    return text
-
-
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
@@ -225,20 +213,16 @@ def _path(text: str) -> str:
     return text
 
 
-def _check_ca_file(arguments: Namespace, parser: ArgumentParser) -> None:
-    """Refuse a CA file that is of no use, before anything runs."""
-    if arguments.ca_file is None:
-        return
-    if not arguments.secure:
-        parser.error("argument --ca-file: it is of use with --secure only")
-    import ssl
-
+def _find_network(arguments: Namespace, parser: ArgumentParser) -> None:
+    """Refuse files and proxies that are of no use, before anything runs."""
+    host, path = arguments.aggregator_hostname
+    arguments.aggregator_hostname = host
     try:
-        ssl.create_default_context(cafile=arguments.ca_file)
-    except ssl.SSLError:  # before OSError, of which it is one
-        parser.error(f"argument --ca-file: there are no PEM certificates in {arguments.ca_file}")
-    except OSError as error:
-        parser.error(f"argument --ca-file: cannot read {arguments.ca_file}: {error.strerror}")
+        arguments.network = _network.network_options(
+            arguments, host, arguments.aggregator_port, path
+        )
+    except ArgumentTypeError as error:
+        parser.error(str(error))
 
 
 def _find_secret(arguments: Namespace, parser: ArgumentParser) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import trio
 from attrs import define, evolve, field
 
-from trio_runner import EngineRunner, Outbox, OutboxError, Timing
+from trio_runner import EngineRunner, NetworkOptions, Outbox, OutboxError, Timing
 from trio_runner._cli._keeping import Keeping, bytes_of
+from trio_runner._cli._network import add_options, network_options, split_where
 from trio_runner._cli._secret import SecretUnusable, find_secret, warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner._cli._unit_files import file_name
@@ -64,10 +65,11 @@ def run(argv: list[str]) -> int:
             raise
         print(HOW_TO_INSTALL, file=sys.stderr)
         return WRONG_ARGUMENTS
-    arguments = bridge.parse(argv, PROGRAM)
+    arguments = bridge.parse(argv, PROGRAM, add_options)
     try:
         secret = find_secret(arguments.secret, arguments.secret_file)
         keeping = _keeping(arguments)
+        host, network = _network(arguments)
     except (SecretUnusable, ArgumentTypeError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
@@ -75,7 +77,7 @@ def run(argv: list[str]) -> int:
     bridge.start_sentry(arguments.sentry_event_level)
     if arguments.secret:
         warn_of_visible_secret()
-    arguments = evolve(arguments, secret=secret)
+    arguments = evolve(arguments, secret=secret, hostname=host)
     if arguments.validate:
         return bridge.validate(arguments.uods)
     if arguments.show_register_details:
@@ -84,7 +86,7 @@ def run(argv: list[str]) -> int:
         bridge.name_units_in_log()
     before, patience = threading.enumerate(), _patience(END_S, ALL_FAILED)
     try:
-        code = trio.run(_run_units, arguments, keeping, patience)
+        code = trio.run(_run_units, arguments, network, keeping, patience)
     finally:
         patience.cancel()
     _leave_behind(before, code)
@@ -100,6 +102,15 @@ def _keeping(arguments: "bridge.Arguments") -> Keeping:
         except ArgumentTypeError as error:
             raise ArgumentTypeError(f"argument --outbox-max: {error}") from None
     return Keeping("engine", arguments.outbox, bytes_max, is_for_several)
+
+
+def _network(arguments: "bridge.Arguments") -> tuple[str, NetworkOptions]:
+    """Return the aggregator's host and how it is reached. Raises ArgumentTypeError."""
+    try:
+        host, path = split_where(arguments.hostname)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"argument -ahn/--aggregator_hostname: {error}") from None
+    return host, network_options(arguments.network, host, arguments.port, path)
 
 
 def _patience(seconds: float, code: int) -> threading.Timer:
@@ -130,12 +141,15 @@ def _leave_behind(before: Iterable[threading.Thread], code: int) -> None:
 
 
 async def _run_units(
-    arguments: "bridge.Arguments", keeping: Keeping, patience: threading.Timer
+    arguments: "bridge.Arguments",
+    network: NetworkOptions,
+    keeping: Keeping,
+    patience: threading.Timer,
 ) -> int:
     """Run all units until SIGINT or SIGTERM, or until all have failed."""
     logger.info("Engine starting")
     stopping, names = trio.Event(), dict[str, Unit]()
-    units = [Unit(path, arguments, keeping, stopping, names) for path in arguments.uods]
+    units = [Unit(path, arguments, network, keeping, stopping, names) for path in arguments.uods]
 
     def stop() -> None:
         patience.start()
@@ -163,6 +177,7 @@ class Unit:
 
     _path: str
     _arguments: "bridge.Arguments"
+    _network: NetworkOptions
     _keeping: Keeping
     _stopping: trio.Event
     _names: "dict[str, Unit]"
@@ -246,8 +261,7 @@ class Unit:
             self._arguments.hostname,
             self._arguments.port,
             engine=engine,
-            secure=self._arguments.secure,
-            ca_file=self._arguments.ca_file,
+            **self._network,
         )
         timing = Timing(flush_s=FLUSH_S)
         runner = EngineRunner(

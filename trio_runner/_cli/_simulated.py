@@ -52,8 +52,7 @@ async def _run(arguments: Namespace, engine: SimulatedEngine, outbox: Outbox) ->
         arguments.aggregator_hostname,
         arguments.aggregator_port,
         handlers=engine,
-        secure=arguments.secure,
-        ca_file=arguments.ca_file,
+        **arguments.network,
     )
     timing = Timing(flush_s=FLUSH_S)
     runner = EngineRunner(dispatcher, engine, engine, outbox=outbox, timing=timing)

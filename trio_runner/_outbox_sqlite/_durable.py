@@ -23,8 +23,18 @@ from trio_runner._outbox_sqlite._errors import (
     OutboxOfAnotherUnit,
     damaged,
 )
+from trio_runner._outbox_sqlite._facts import (
+    KEPT_STATES,
+    NUMBERS_LOST,
+    KnownFacts,
+    check,
+    is_renamed,
+    run_behind,
+    run_of,
+    stored,
+)
 from trio_runner._outbox_sqlite._file import SET_ASIDE_MAX, Changes, Contents, Fact, OutboxFile
-from trio_runner.protocol import DecodeError, loads, pack, unpack
+from trio_runner.protocol import DecodeError, unpack
 from trio_runner.protocol import engine_messages as em
 
 logger = logging.getLogger(__name__)
@@ -34,27 +44,6 @@ DISK_RETRY_S = 30
 
 CLOSE_S = 3
 """How long a disk that hangs is waited for when the outbox is closed (s)."""
-
-NUMBERS_AHEAD = 1000
-"""How many sequence numbers are reserved on disk: none is used twice after a crash."""
-
-NUMBERS_LOST = 1000 * NUMBERS_AHEAD
-"""How many are left out when the file was damaged, more than its log can have reserved."""
-
-STATES_BYTES_S = 4000
-"""How fast run log and method state may be written, on the average (B/s): 0.35 GB a day.
-
-They change several times a second, and a run log of 1,000 lines has 100 kB and more. A crash costs
-what has changed since they were written last: the aggregator then knows a newer run log than the
-one that its end has. Telling the aggregator only what is on the disk would show an old one always,
-so that a crash, which is rare, costs nothing.
-"""
-
-STATES_WRITE_BYTES = 16 * 1024
-"""What writing them costs besides their bytes: pages that are rewritten with them."""
-
-KEPT_STATES = {"run_log": em.RunLogMsg, "method_state": em.MethodStateMsg}
-"""The states that the end of a run needs, by their names in the file."""
 
 
 @define(eq=False)
@@ -99,10 +88,7 @@ class DurableOutbox(Outbox):
     """Held while the file is written: Trio's thread never waits for it, nor for what holds it."""
     _file: OutboxFile = field(init=False)
     _is_open: bool = field(default=False, init=False)
-    _facts_on_disk: dict[str, Fact] = field(factory=dict, init=False)
-    _ahead: int = field(default=NUMBERS_AHEAD, init=False)
-    _reserved: int = field(default=0, init=False)
-    _states_due_at: float = field(default=0.0, init=False)
+    _known: KnownFacts = field(factory=KnownFacts, init=False)
     _degraded: str | None = field(default=None, init=False)
     _retry_at: float = field(default=0.0, init=False)
 
@@ -153,13 +139,13 @@ class DurableOutbox(Outbox):
     def _part_from(self, old: str, new: str) -> None:
         if not len(self):
             return
-        if not _is_renamed(old, new):
+        if not is_renamed(old, new):
             raise OutboxOfAnotherUnit(
                 f"In the outbox {self.path} wait {len(self)} messages of {old}, and"
                 f" this is {new}. Take another path, or discard them."
             )
         entries = self._waiting()
-        aside = keep_apart(self.path, old, entries, _stored(self._facts()), self.connect)
+        aside = keep_apart(self.path, old, entries, stored(self._facts()), self.connect)
         # A crash before the next commit moves them once more, into one more file.
         for entry in entries:
             self._journal.gone(entry)
@@ -336,7 +322,7 @@ class DurableOutbox(Outbox):
         if not self._writing.acquire(timeout=CLOSE_S):
             return
         try:
-            self._retry_at, self._ahead = self.clock(), 0
+            self._retry_at, self._known.is_last = self.clock(), True
             self.commit()
             self._file.close()
             self._is_open = False
@@ -359,10 +345,10 @@ class DurableOutbox(Outbox):
             changes, self._journal = self._journal, Changes()
             facts = self._facts()
             entries = self._waiting() if recovers else []
-        changed = _stored({name: f for name, f in facts.items() if self._is_news(name, f)})
+        changed = self._known.changed(facts)
         try:
             if recovers:
-                self._file.write_all(entries, changes, _stored(facts))
+                self._file.write_all(entries, changes, stored(facts))
             elif changes or changed:
                 self._file.write(changes, changed)
         except BaseException:
@@ -375,8 +361,7 @@ class DurableOutbox(Outbox):
             for number, entry in changes.new.items():
                 entry.is_queued = number not in self._journal.new  # or it has grown meanwhile
             self._unsafe = [event for event in self._unsafe if not event.is_queued]
-        self._facts_on_disk = facts
-        self._pace_states(changed)
+        self._known.written(facts, changed, self.clock())
         if recovers or changes.removed:
             self._file.shrink()
 
@@ -416,41 +401,11 @@ class DurableOutbox(Outbox):
 
     # What is known besides the line
 
-    def _is_news(self, name: str, fact: Fact) -> bool:
-        return name not in self._facts_on_disk or self._facts_on_disk[name] != fact
-
     def _facts(self) -> dict[str, Fact]:
-        if self._numbers + self._ahead // 2 > self._reserved or not self._ahead:
-            self._reserved = self._numbers + self._ahead
-        run = self.open_run
-        facts: dict[str, Fact] = {
-            "unit": self.unit,
-            "numbers": self._reserved,
-            "open_run_number": run.sequence_number if run else None,
-            "open_run_body": run.body if run else None,
-            "open_run_taken_at": run.taken_at if run else None,
-        }
-        return facts | self._kept_states()
-
-    def _kept_states(self) -> dict[str, Fact]:
-        """Return run log and method state: as they are if they are due, else as the disk has them.
-
-        What the disk has nothing of is due, and all is when a run ends or the outbox is closed.
-        """
-        latest: dict[str, Fact] = dict.fromkeys(KEPT_STATES)
-        if self.run_id is not None:
-            latest = {name: self._states.get(kind) for name, kind in KEPT_STATES.items()}
-        on_disk = {name: self._facts_on_disk.get(name) for name in KEPT_STATES}
-        is_news = any((latest[name] is None) != (on_disk[name] is None) for name in KEPT_STATES)
-        if latest == on_disk or is_news or not self._ahead:
-            return latest
-        return latest if self.clock() >= self._states_due_at else on_disk
-
-    def _pace_states(self, facts: dict[str, Fact]) -> None:
-        written = [f for name, f in facts.items() if name in KEPT_STATES and isinstance(f, bytes)]
-        if written:
-            size = STATES_WRITE_BYTES + sum(map(len, written))
-            self._states_due_at = self.clock() + size / STATES_BYTES_S
+        is_on = self.run_id is not None
+        states = {n: self._states.get(kind) if is_on else None for n, kind in KEPT_STATES.items()}
+        now = self.clock()
+        return self._known.latest(self.unit, self._numbers, self.open_run, states, now)
 
     def _restore(self, contents: Contents) -> None:
         for entry in contents.spoilt:
@@ -460,13 +415,14 @@ class DurableOutbox(Outbox):
         last = max((e.sequence_number for e in contents.entries + contents.spoilt), default=0)
         facts = contents.facts
         try:
+            check(facts)
             self._restore_facts(facts)
-            self.run_id = _run_behind(contents.entries, self.open_run)
+            self.run_id = run_behind(contents.entries, self.open_run)
         except (zlib.error, DecodeError, TypeError, ValueError) as error:
             raise damaged(self.path, str(error)) from error
-        self._reserved = self._numbers = max(self._numbers, last)
+        self._known.reserved = self._numbers = max(self._numbers, last)
         if self._file.damage is not None:  # what was reserved last may be lost
-            self._reserved = self._numbers = self._numbers + NUMBERS_LOST
+            self._known.reserved = self._numbers = self._numbers + NUMBERS_LOST
         self._line.extend(contents.entries)
         self._bytes = sum(entry.size for entry in contents.entries)
         self._run_events = sum(entry.is_run_event for entry in contents.entries)
@@ -487,35 +443,3 @@ class DurableOutbox(Outbox):
             state = facts.get(name)
             if isinstance(state, bytes):
                 self._states[kind] = unpack(state)
-
-
-def _stored(facts: dict[str, Fact]) -> dict[str, Fact]:
-    """Return facts as the file has them, the long ones packed."""
-    return {
-        name: pack(fact) if name in KEPT_STATES and isinstance(fact, str) else fact
-        for name, fact in facts.items()
-    }
-
-
-def _is_renamed(old: str, new: str) -> bool:
-    """Tell whether two units, each a computer's name and a UOD's, may differ in the first only."""
-    return "_" in old and old.rpartition("_")[2] == new.rpartition("_")[2]
-
-
-def run_of(entry: Entry) -> str | None:
-    """Return the run that a message names, whatever version of the engine made it.
-
-    Raises zlib.error or ValueError if it is not whole.
-    """
-    message = loads(entry.text)
-    if not isinstance(message, dict):
-        raise ValueError(f"{entry} is no message")
-    run_id = message.get("run_id")
-    return run_id if isinstance(run_id, str) else None
-
-
-def _run_behind(entries: list[Entry], open_run: Entry | None) -> str | None:
-    """Return the run that is on behind all that waits."""
-    runs = (e for e in reversed(entries) if e.kind in RUN_EVENTS)
-    last = next(runs, open_run)
-    return run_of(last) if last is not None and last.kind is em.RunStartedMsg else None

@@ -1,8 +1,7 @@
 """The arguments of `pectus-engine`, read by the package's own parser, and those of this runner."""
 
 import argparse
-import os
-import ssl
+from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
@@ -19,9 +18,11 @@ class Arguments:
     """What the command is to do."""
 
     hostname: str
+    """Of the aggregator, maybe with a path."""
     port: int | None
     """None for the default: 9800, or 443 if secure."""
-    secure: bool
+    network: argparse.Namespace
+    """What was given of how it is reached."""
     uods: list[str]
     validate: bool
     show_register_details: bool
@@ -31,21 +32,22 @@ class Arguments:
     ignore_version_error: bool
     outbox: str | None
     outbox_max: str | None
-    ca_file: str | None
     start_at_once: bool
 
 
-def parse(argv: list[str], prog: str) -> Arguments:
-    """Return what the arguments say.
+def parse(
+    argv: list[str], prog: str, add_network: Callable[[argparse._ArgumentGroup], None]
+) -> Arguments:
+    """Return what the arguments say; `add_network` adds those of how the aggregator is reached.
 
     Raises SystemExit: after `--help` with code 0, on wrong arguments with code 2.
     """
-    parser = _make_parser(prog)
+    parser = _make_parser(prog, add_network)
     given = parser.parse_args(argv)
     return Arguments(
         hostname=given.aggregator_hostname,
         port=_port(parser, given.aggregator_port),
-        secure=bool(given.secure),
+        network=given,
         uods=[uod_path(uod) for uod in given.uod or [package.default_uod]],
         validate=bool(given.validate),
         show_register_details=bool(given.show_register_details),
@@ -55,12 +57,13 @@ def parse(argv: list[str], prog: str) -> Arguments:
         ignore_version_error=_truth(parser, given.ignore_version_error),
         outbox=_outbox(parser, given.outbox),
         outbox_max=given.outbox_max,
-        ca_file=_ca_file(parser, given.ca_file, given.secure),
         start_at_once=given.start_engine == AT_ONCE,
     )
 
 
-def _make_parser(prog: str) -> argparse.ArgumentParser:
+def _make_parser(
+    prog: str, add_network: Callable[[argparse._ArgumentGroup], None]
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = package.get_arg_parser()
     parser.prog = prog
     parser.description = "Run Open Pectus engines and keep them connected to their aggregator."
@@ -84,11 +87,7 @@ def _make_parser(prog: str) -> argparse.ArgumentParser:
         help="read the secret from this file; without, it is TRIO_RUNNER_SECRET of the environment,"
         " or the credential 'secret' of systemd",
     )
-    own.add_argument(
-        "--ca-file",
-        metavar="FILE",
-        help="with --secure: trust these authorities (PEM) instead of the system's",
-    )
+    add_network(own)
     own.add_argument(
         "--start-engine",
         choices=(AT_ONCE, FIRST_STEADY_STATE),
@@ -130,17 +129,3 @@ def _truth(parser: argparse.ArgumentParser, value: object) -> bool:
         return bool(TypeAdapter(bool).validate_python(value))  # as the package's message takes it
     except ValidationError:
         parser.error(f"argument -ignore/--ignore_version_error: say True or False, not {value!r}")
-
-
-def _ca_file(parser: argparse.ArgumentParser, path: str | None, secure: object) -> str | None:
-    if path is None:
-        return None
-    if not secure:
-        parser.error("argument --ca-file: it is of use with --secure only")
-    try:
-        ssl.create_default_context(cafile=os.fspath(path))
-    except ssl.SSLError:  # before OSError, of which it is one
-        parser.error(f"argument --ca-file: there are no PEM certificates in {path}")
-    except OSError as error:
-        parser.error(f"argument --ca-file: cannot read {path}: {error.strerror}")
-    return path

@@ -9,6 +9,7 @@ from attrs import evolve
 from openpectus.engine.engine import Engine
 from openpectus.engine.engine_message_builder import EngineMessageBuilder
 from openpectus.protocol import engine_messages as package
+from openpectus.protocol import models as package_models
 
 from trio_runner import PlainEngine
 from trio_runner._say_once import SayOnce
@@ -38,9 +39,11 @@ def again(create: Callable[..., Any], *arguments: object) -> Any:
 
 
 class _Builder(EngineMessageBuilder):  # type: ignore[misc]
-    """The package's builder, which has the last run log where it cannot make another.
+    """The package's builder, with what an aggregator needs.
 
-    That is so after some errors in a method; the end of the run is to be told all the same.
+    A method without lines gets an empty one: aggregators take none without, which would be an error
+    in the log at every connection. Where a run log cannot be made, as after some errors in a
+    method, it is the last that could: the end of the run is to be told all the same.
     """
 
     _last: Any = None
@@ -51,6 +54,12 @@ class _Builder(EngineMessageBuilder):  # type: ignore[misc]
 
     def create_register_engine_msg(self) -> Any:
         return super().create_register_engine_msg(**self.engine.uod.options)
+
+    def create_method_msg(self) -> Any:
+        made = super().create_method_msg()
+        if not made.method.lines:
+            made.method.lines = [package_models.MethodLine(id="0", content="")]
+        return made
 
     def create_runlog_msg(self, run_id: str) -> Any:
         try:
@@ -173,16 +182,8 @@ class UodMessageBuilder:
         return self._state(em.MethodStateMsg, "create_method_state_msg")
 
     def create_method_msg(self) -> em.MethodMsg:
-        """Return the method; an empty one has an empty line, as the aggregator takes none without.
-
-        Instead of an error in the log at every connection, the page shows that it is empty.
-        """
-        made = self._state(em.MethodMsg, "create_method_msg")
-        obj = encode(made)
-        if obj["method"]["lines"] != []:
-            return made
-        obj["method"] = {**obj["method"], "lines": [{"id": "0", "content": ""}]}
-        return foreign(obj, em.MethodMsg)
+        """Return the method; an empty one has an empty line."""
+        return self._state(em.MethodMsg, "create_method_msg")
 
     # Runs
 

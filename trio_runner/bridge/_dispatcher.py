@@ -2,15 +2,21 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Unpack
 
 import trio
 from openpectus.protocol.exceptions import ProtocolDeserializationException
 from openpectus.protocol.serialization import deserialize
 
-from trio_runner import EngineDispatcher, PlainEngine, Session, Timing, VersionRefused
+from trio_runner import (
+    EngineDispatcher,
+    NetworkOptions,
+    PlainEngine,
+    Session,
+    Timing,
+    VersionRefused,
+)
 from trio_runner.bridge._engine import UodEngine
 from trio_runner.bridge._wire import to_ours
 from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage
@@ -36,11 +42,10 @@ class UodDispatcher(EngineDispatcher):
         port: int | None = None,
         *,
         engine: UodEngine,
-        secure: bool = False,
-        ca_file: str | os.PathLike[str] | None = None,
+        **network: Unpack[NetworkOptions],
     ) -> None:
         # `dispatch` is overridden, so that these handlers are never asked.
-        super().__init__(host, port, handlers=PlainEngine(), secure=secure, ca_file=ca_file)
+        super().__init__(host, port, handlers=PlainEngine(), **network)
         self._of_package = engine.handlers
         self._one_at_a_time = trio.CapacityLimiter(1)
 

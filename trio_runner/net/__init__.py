@@ -1,7 +1,14 @@
 """The network as the runner sees it: dial an aggregator, then call each other over one link."""
 
-from trio_runner.net._dispatcher import DEFAULT_PORT, DEFAULT_SECURE_PORT, EngineDispatcher
+from trio_runner.net._dispatcher import (
+    DEFAULT_PORT,
+    DEFAULT_SECURE_PORT,
+    EngineDispatcher,
+    NetworkOptions,
+)
 from trio_runner.net._interfaces import Answered, Dialer, Session, StreamOpener
+from trio_runner.net._proxy import ProxyUnusable
+from trio_runner.net._tls import TlsFileUnusable
 
 __all__ = [
     "DEFAULT_PORT",
@@ -9,6 +16,9 @@ __all__ = [
     "Answered",
     "Dialer",
     "EngineDispatcher",
+    "NetworkOptions",
+    "ProxyUnusable",
     "Session",
     "StreamOpener",
+    "TlsFileUnusable",
 ]

@@ -3,7 +3,6 @@
 import math
 import socket
 import ssl
-from collections.abc import Iterator
 
 import h11
 import trio
@@ -17,15 +16,18 @@ from trio_runner._errors import (
     NetworkError,
     NotAnAggregator,
 )
+from trio_runner._groups import leaves
 from trio_runner._printable import printable
 from trio_runner._timing import Timing
-from trio_runner.net._address import USER_AGENT, Address
+from trio_runner.net._address import USER_AGENT, Address, is_refusal
 from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import OFFER, Deflating
 from trio_runner.net._framed import FramedStream
 from trio_runner.net._interfaces import Session
-from trio_runner.net._registration import GATEWAY_STATUS, no_aggregator_behind, register
+from trio_runner.net._registration import register
 from trio_runner.net._session import FRAME_BYTES_MAX, RpcSession
+from trio_runner.net._tls import why_no_tls
+from trio_runner.net._upgrade import Upgrading
 from trio_runner.protocol import engine_messages as em
 
 QUEUE_MAX = 64
@@ -93,7 +95,7 @@ class _Link:
         with trio.CancelScope() as wire, trio.fail_after(self._timing.dial_s) as patience:
             engine_id = await register(self._address, registration)
             stream = FramedStream(await self._address.open())
-            deflating = Deflating(stream)
+            deflating = Deflating(Upgrading(stream, self._address))
             try:
                 async with trio.open_nursery() as nursery:
                     websocket = await _upgrade(nursery, deflating, self._address)
@@ -146,7 +148,7 @@ async def _upgrade(
         nursery,
         stream,  # type: ignore[arg-type]
         address.authority,
-        "/engine-rpc",
+        f"{address.path}/engine-rpc",
         extra_headers=[(b"User-Agent", USER_AGENT.encode()), OFFER],
         message_queue_size=QUEUE_MAX,
         max_message_size=FRAME_BYTES_MAX,
@@ -160,19 +162,11 @@ def _split(
 
     A rest of one comes out of its group, so that a bug comes out of here as it was raised.
     """
-    leaves = list(_leaves(error))
-    more = [leaf for leaf in leaves if not isinstance(leaf, expected)]
+    single = list(leaves(error))
+    more = [leaf for leaf in single if not isinstance(leaf, expected)]
     if len(more) <= 1 or not isinstance(error, BaseExceptionGroup):
-        return leaves, more[0] if more else None
-    return leaves, error.split(expected)[1]
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+        return single, more[0] if more else None
+    return single, error.split(expected)[1]
 
 
 def _caused(error: NetworkError, cause: BaseException) -> NetworkError:
@@ -181,55 +175,40 @@ def _caused(error: NetworkError, cause: BaseException) -> NetworkError:
 
 
 def _why_lost(failure: BaseException, address: Address, timing: Timing) -> NetworkError:
-    return LinkLost(f"The connection to {address} broke off: {failure!r:.200}")
+    return LinkLost(f"The connection to {address} broke off: {printable(repr(failure))}")
 
 
 def _why_no_link(failure: BaseException, address: Address, timing: Timing) -> NetworkError:
     cause = failure.__cause__
     if isinstance(failure, trio.TooSlowError):
         return AggregatorUnreachable(
-            f"{address} did not let us in within {timing.dial_s:g} s. Is the host up, and does no"
-            " firewall stand between?"
+            f"{address.way} did not let us in within {timing.dial_s:g} s. Is the host up, and does"
+            " no firewall stand between?"
         )
     if isinstance(failure, LinkLost):
         return AggregatorUnreachable(
-            f"The connection to {address} ended before the aggregator let us in. {failure}"
-        )
-    if isinstance(failure, trio_websocket.ConnectionRejected):
-        if failure.status_code in GATEWAY_STATUS:
-            return no_aggregator_behind(address, failure.status_code)
-        return NotAnAggregator(
-            f"What answers at {address} is not an Open Pectus aggregator (HTTP status"
-            f" {failure.status_code} for a websocket). Check host and port, and a proxy's settings."
-        )
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return NotAnAggregator(
-            f"The certificate of {address} is not trusted: {cause.verify_message}. If the"
-            " aggregator has a certificate of your own authority, give its CA file."
+            f"The connection to {address.way} ended before the aggregator let us in. {failure}"
         )
     if isinstance(cause, ssl.SSLError):
+        return why_no_tls(str(address), cause)
+    if isinstance(failure, _NO_WEBSOCKET):
         return NotAnAggregator(
-            f"What answers at {address} does not speak TLS ({cause.reason}). Check the port, or"
-            " dial it without a secure connection."
-        )
-    if isinstance(
-        failure, wsproto.utilities.ProtocolError | h11.ProtocolError | UnicodeDecodeError
-    ):
-        return NotAnAggregator(
-            f"What answers at {address} does not speak websocket:"
-            f" {printable(str(failure))}. Check host and port."
+            f"What answers at {address} does not speak websocket: {printable(failure)}. Check host"
+            " and port."
         )
     if isinstance(failure, socket.gaierror | UnicodeError):
         return AggregatorUnreachable(f"The host {address.host} is unknown. Is its name right?")
-    if _is_refusal(failure):
+    if is_refusal(failure):
         return AggregatorUnreachable(
             f"Nothing answers at {address}: connection refused. Is the aggregator running there?",
             refused=True,
         )
-    return AggregatorUnreachable(f"The connection to {address} failed: {failure!r:.200}")
-
-
-def _is_refusal(failure: BaseException) -> bool:
-    """Tell whether the host refused, at every address that its name has (Trio groups those)."""
-    causes = list(_leaves(failure.__cause__)) if failure.__cause__ else [failure]
-    return all(isinstance(cause, ConnectionRefusedError) for cause in causes)
+    if isinstance(failure, trio.BrokenResourceError):
+        certificate = ", or does it want a client certificate (--client-cert FILE)"
+        return AggregatorUnreachable(
+            f"The connection to {address.way} broke off. Is the aggregator just starting or"
+            f" stopping{certificate if address.ssl_context else ''}?"
+        )
+    return AggregatorUnreachable(
+        f"The connection to {address.way} failed: {printable(repr(failure))}"
+    )

@@ -2,9 +2,8 @@
 
 import logging
 import os
-import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import trio
 
@@ -19,6 +18,8 @@ from trio_runner.net._address import Address
 from trio_runner.net._commands import Commands
 from trio_runner.net._dialer import dial
 from trio_runner.net._interfaces import Session, StreamOpener
+from trio_runner.net._proxy import make_proxy, proxy_of_environment
+from trio_runner.net._tls import make_context, refuse_tls_files
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
@@ -31,15 +32,34 @@ DEFAULT_SECURE_PORT = 443
 Handler = Callable[[Any], Awaitable[None]]
 
 
+class NetworkOptions(TypedDict, total=False):
+    """How the aggregator is reached; see `EngineDispatcher`."""
+
+    path: str
+    secure: bool
+    ca_file: str | os.PathLike[str] | None
+    client_cert: str | os.PathLike[str] | None
+    client_key: str | os.PathLike[str] | None
+    proxy: str | bool
+
+
 class EngineDispatcher:
     """Dials the aggregator at an address and hands its commands to an engine's handlers.
 
-    `secure` encrypts the connection and verifies the aggregator's certificate against the system's
-    trust store, or against the authorities in `ca_file` (PEM) alone. `open_stream` opens the byte
-    streams; it is how tests and simulations put a network of their own underneath.
+    `path` is what a proxy before the aggregator has it under: `/pectus`, say.
 
-    Raises OSError or ssl.SSLError if the CA file cannot be read, ValueError if one is given for a
-    connection that is not secure.
+    `secure` encrypts the connection and verifies the aggregator's certificate against the system's
+    trust store, or against the authorities in `ca_file` (PEM) alone. `client_cert` is the engine's
+    own certificate (PEM), for servers that ask for one, with its key in it or in `client_key`.
+
+    `proxy` is the URL of an HTTP proxy, `http://user:password@host:3128`; True takes that of the
+    environment, as httpx reads it (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY), False none.
+
+    `open_stream` opens the byte streams; it is how tests and simulations put a network of their own
+    underneath, which knows no environment.
+
+    Raises ValueError for what cannot be: a file without certificates, one for a connection that is
+    not secure (`TlsFileUnusable`), a proxy that is none (`ProxyUnusable`).
     """
 
     def __init__(
@@ -48,16 +68,33 @@ class EngineDispatcher:
         port: int | None = None,
         *,
         handlers: CommandHandlers,
+        path: str = "",
         secure: bool = False,
         ca_file: str | os.PathLike[str] | None = None,
-        open_stream: StreamOpener = trio.open_tcp_stream,
+        client_cert: str | os.PathLike[str] | None = None,
+        client_key: str | os.PathLike[str] | None = None,
+        proxy: str | bool = True,
+        open_stream: StreamOpener | None = None,
     ) -> None:
-        if ca_file is not None and not secure:
-            raise ValueError("a CA file is of use for a secure connection only")
         if port is None:
             port = DEFAULT_SECURE_PORT if secure else DEFAULT_PORT
-        context = ssl.create_default_context(cafile=ca_file) if secure else None
-        self._address = Address(host, port, context, open_stream)
+        context = make_context(ca_file, client_cert, client_key) if secure else None
+        if context is None:
+            refuse_tls_files(ca_file=ca_file, client_cert=client_cert, client_key=client_key)
+        if proxy is True:
+            url = None if open_stream else proxy_of_environment(host, port, is_secure=secure)
+        else:
+            url = None if proxy is False else proxy
+        opener = open_stream or trio.open_tcp_stream
+        by = None if url is None else make_proxy(url, opener)
+        self._address = Address(
+            host,
+            port,
+            context,
+            by.open if by else opener,
+            path=path.rstrip("/"),
+            through=str(by) if by else "",
+        )
         self._say = SayOnce(logger)
         self._commands = Commands(self.dispatch)
         self._handlers: dict[type[m.MessageBase], Handler] = {

@@ -10,7 +10,9 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
 
 StreamOpener = Callable[[str, int], Awaitable[trio.abc.Stream]]
-"""Opens a byte stream to a host and port; raises OSError. `trio.open_tcp_stream` is one."""
+"""Opens a byte stream to a host and port; raises OSError, or DialError with a text of its own.
+
+`trio.open_tcp_stream` is one."""
 
 Answered = Callable[[m.MessageBase], None]
 """Called in Trio's thread with the answer to a message; a NetworkError from it ends the link."""

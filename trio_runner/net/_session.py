@@ -6,6 +6,11 @@ neither the answers to us nor the next command. The writer sends what is queued,
 keepalive pings. The watch ends the session when the oldest unanswered call is too old; it looks
 when the oldest that it knew of is due, so that a call and its answer cost it nothing.
 
+Bytes that move are life: what leaves slowly over a thin line is not late. An answer is due so long
+after the last byte of its call has left; what has not left is due so long after any byte did. A
+pong is due so long after its ping, after bytes last came in, or after the last piece of a large
+message left. A peer that takes nothing and says nothing is noticed in 10 s in either case.
+
 What a message costs here is mostly what is below: so frames that are ready are written together, a
 message goes out compressed as it has waited, an answer that was the last one too is not parsed
 again, and no message has a task or scope of its own.
@@ -119,7 +124,10 @@ class RpcSession:
         """See `Session.aclose`."""
         self.is_ending = True
         try:
-            with trio.move_on_after(CLOSE_S), suppress(trio.BrokenResourceError):
+            with (
+                trio.move_on_after(CLOSE_S),
+                suppress(trio.BrokenResourceError, trio.ClosedResourceError),
+            ):
                 await self._stream.flush()
                 await self._websocket.aclose()
         finally:

@@ -94,7 +94,12 @@ def another_server(words: bytes) -> Fault:
 
 CASES = [
     # Error answers
-    Case("handler raised", answered_once(em.WebPushNotificationMsg, RAISED), (), links=1),
+    Case(
+        "handler raised",
+        answered_once(em.WebPushNotificationMsg, RAISED),
+        ("it is tried again",),
+        links=1,
+    ),
     Case(
         "engine unknown", answered_once(em.WebPushNotificationMsg, UNKNOWN), ("does not know this",)
     ),

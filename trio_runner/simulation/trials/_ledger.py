@@ -249,7 +249,7 @@ class Ledger:
                 self._crowded.update(self.made[self._newest_before + 1 :])
         self._newest_before = self._newest
 
-    def _may_a_run_event_wait(self) -> bool:
+    def may_a_run_event_wait(self) -> bool:
         """Tell whether one may be in the outbox, or under way, so that states wait for it."""
         done = self._answered.keys() | self._set_aside.keys()
         young = self.made[self._settled :]

@@ -92,6 +92,8 @@ class Oracle(Ledger):
     _kept_up_since: float = field(default=0.0, init=False)
     """When samples last waited."""
     _run_event_done_at: float = field(default=0.0, init=False)
+    passed: set[Key] = field(factory=set, init=False)
+    """Samples whose handling failed while newer ones were under way, which are stored first."""
     _late_in_a_row: int = field(default=0, init=False)
     _made_smaller: set[Key] = field(factory=set, init=False)
     """The ends of runs that were refused as they were, until they are sent with less in them."""
@@ -281,6 +283,9 @@ class Oracle(Ledger):
     def _note_failure(self, sent: Sent, said: str) -> None:
         now = trio.current_time()
         is_refusal = "Handler raised exception" not in said
+        link = self._link
+        if sent.kind == "TagsUpdatedMsg" and link is not None and link.has_sample_unanswered:
+            self.passed.update(sent.keys)
         for key in sent.keys:
             self._failures[key] = self._failures.get(key, 0) + 1
             if not is_refusal:
@@ -410,7 +415,7 @@ class Oracle(Ledger):
         # sample it is.
         known_s = 2 * (self.steady_s + TICKS_S) + COMMIT_S + RETRY_WAIT_S
         known_s += STATES * link.longest_s if link is not None else 0
-        if link is None or not steady or self._may_a_run_event_wait() or now - since < known_s:
+        if link is None or not steady or self.may_a_run_event_wait() or now - since < known_s:
             return
         if link.has_state_unanswered:
             return  # over a slow link they go out one after the other

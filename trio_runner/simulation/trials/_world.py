@@ -172,6 +172,17 @@ class World:
             if process is not None:
                 largest = self.processes.largest_bytes + 150 * process.engine.storm
                 self.oracle.check_second(process.outbox.statistics(), self.usual.bytes_max, largest)
+            way_s = self.network.latency_s + self.network.jitter_s
+            self.aggregator.stored.check_second(is_quiet=self._is_quiet, way_s=way_s)
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether the link is in steady state and nothing keeps samples from arriving."""
+        process = self.processes.now
+        is_steady = process is not None and process.runner.state in ("Connected", "Reconnected")
+        answers = self.answer is handle_it and not any(self.answers.values())
+        calm = self.callers.is_calm and not self.oracle.taint
+        return is_steady and answers and calm and not self.oracle.may_a_run_event_wait()
 
     def trouble(self) -> AbstractContextManager[None]:
         """Mark a time in which an answer to the aggregator may be late through no fault of ours."""

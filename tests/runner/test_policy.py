@@ -1,0 +1,345 @@
+"""What gets through whatever the size, the distance, the age or the mood: the rules of delivery.
+
+The rules and their reasons are in `trio_runner/DELIVERY.md`.
+"""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+from attrs import define, field
+
+from tests.helpers.unit import EPOCH, Unit, World, world
+from trio_runner import Timing
+from trio_runner.protocol import aggregator_messages as am
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import messages as m
+from trio_runner.protocol import models as mdl
+
+Clock = trio.testing.MockClock
+
+FAILED = m.ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
+
+
+def error(text: str) -> mdl.ErrorLogEntry:
+    return mdl.ErrorLogEntry(message=text, created_time=EPOCH, severity=40)
+
+
+def stopped(run_id: str, archive: str | None = None, lines: int = 0) -> em.RunStoppedMsg:
+    """Return the end of a run with an archive, and so many lines in its run log."""
+    value = mdl.TagValue(name="Count", tick_time=EPOCH, value=1, value_unit="")
+    line = mdl.RunLogLine(
+        id="1",
+        command_name="Wait",
+        start=EPOCH,
+        end=EPOCH,
+        progress=1.0,
+        start_values=[value] * 100,
+        end_values=[],
+    )
+    return em.RunStoppedMsg(
+        run_id=run_id,
+        runlog=mdl.RunLog(lines=[line] * lines),
+        method_state=mdl.MethodState.untouched(),
+        archive=archive,
+        archive_filename=archive and "run.csv",
+    )
+
+
+@define
+class Handlers:
+    """Lets the aggregator's handler of one type of message fail, or take its time."""
+
+    kind: type[em.EngineMessage]
+    answer: Callable[[em.EngineMessage], m.MessageBase | None] = lambda _: None
+    takes_s: float = 0.0
+    seen_s: list[float] = field(factory=list)
+    """When it was called."""
+
+    async def __call__(self, message: em.EngineMessage) -> m.MessageBase | None:
+        if not isinstance(message, self.kind):
+            return None
+        self.seen_s.append(trio.current_time())
+        await trio.sleep(self.takes_s)
+        return self.answer(message)
+
+
+def newest_age(w: World) -> float:
+    """Return how old the newest value is that the aggregator shows (s)."""
+    tag = w.aggregator.engine().unit.tags["Count"]
+    return EPOCH + trio.current_time() - tag.tick_time
+
+
+# Distance
+
+
+@pytest.mark.parametrize("jitter_s", [0.0, 0.3])
+@pytest.mark.parametrize("there_and_back_s", [0.4, 1.0, 2.0])
+async def test_few_wait_at_any_distance_also_one_that_has_changed(
+    there_and_back_s: float, jitter_s: float, autojump_clock: Clock
+) -> None:
+    """The path slows from 20 ms, for ten minutes: fewer than 20 wait, and the newest is young."""
+    async with world() as w:
+        w.network.latency_s = 0.01
+        await trio.sleep(30)
+        w.network.latency_s, w.network.jitter_s = there_and_back_s / 2, jitter_s
+        most, oldest_s = 0, 0.0
+        for second in range(600):
+            await trio.sleep(1)
+            waiting = w.runner.statistics().outbox.waiting
+            most = max(most, waiting)
+            if second >= 30:  # the window has found the new distance
+                oldest_s = max(oldest_s, newest_age(w))
+        assert most < 20
+        # 5 s, the way and the jitter of the sample there and of the answer before it back
+        assert oldest_s < 5 + there_and_back_s + 2 * jitter_s
+
+
+async def test_calls_are_answered_though_the_path_has_slowed(autojump_clock: Clock) -> None:
+    """Over 400 ms with jitter each of 100 calls has its answer within 2 s."""
+    async with world() as w:
+        await trio.sleep(30)
+        w.network.latency_s, w.network.jitter_s = 0.2, 0.3
+        for _ in range(100):
+            await trio.sleep(5)
+            asked = trio.current_time()
+            await w.aggregator.call("host_Unit", am.InjectCodeMsg(pcode="Mark: A"))
+            assert trio.current_time() - asked < 2
+
+
+async def test_a_thin_line_gets_fewer_samples_and_never_old_ones(autojump_clock: Clock) -> None:
+    """At 400 B/s about a sample a second fits; at full speed the steady rate is back."""
+    async with world(unit=Unit(data_log_interval_s=5)) as w:
+        await trio.sleep(30)
+        w.network.bytes_per_s = 400
+        before = w.unit.count
+        for second in range(300):
+            await trio.sleep(1)
+            if second > 10:
+                assert newest_age(w) < 5 + 0.94  # and the way of one over this line
+        thin = w.unit.count - before
+        # A sample of the unit is 375 bytes on the wire: one in 0.94 s, not one in 0.3 s.
+        assert 0.5 * 300 <= thin < 1.1 * 300
+        w.network.bytes_per_s = math.inf
+        await trio.sleep(10)
+        before = w.unit.count
+        await trio.sleep(30)
+        assert w.unit.count - before >= 99  # every 0.3 s
+
+
+# Notices
+
+
+async def test_what_is_logged_with_every_sample_holds_up_nothing(autojump_clock: Clock) -> None:
+    """Over 300 ms there and back, for 30 min: few wait, states flow, no entry is missing."""
+    async with world() as w:
+        w.network.latency_s = 0.15
+        await w.until("Connected")
+        logged = 0
+        for second in range(1800):
+            for _ in range(4):
+                w.unit.errors.append(error(str(logged)))
+                logged += 1
+            w.unit.control = mdl.ControlState(
+                is_running=second % 2 == 0, is_holding=False, is_paused=False
+            )
+            await trio.sleep(1)
+            assert w.runner.statistics().outbox.waiting < 20
+        await trio.sleep(2)
+        record = w.aggregator.engine()
+        assert [e.message for e in record.unit.error_log] == [str(n) for n in range(logged)]
+        states = w.aggregator.messages(em.ControlStateMsg)
+        assert len(states) > 1700
+
+
+async def test_a_notice_that_fails_holds_up_no_sample_and_the_end_of_a_run_for_7_s(
+    autojump_clock: Clock,
+) -> None:
+    """Tried at 0, 1 and 3 s; behind the third failure the end of the run passes it."""
+    async with world() as w:
+        await w.settled()
+        handlers = Handlers(em.WebPushNotificationMsg, lambda _: FAILED)
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(1)
+        w.aggregator.on_message = handlers
+        began = trio.current_time()
+        w.runner.on_notify_command("look")
+        w.runner.post(stopped("run-1"))
+        before = len(w.counts())
+        await trio.sleep(2.9)
+        assert w.aggregator.recent_runs == []
+        await trio.sleep(0.2)
+        assert [run.run_id for run in w.aggregator.recent_runs] == ["run-1"]
+        w.aggregator.on_message = None
+        await trio.sleep(10)
+        assert [s - began for s in handlers.seen_s] == pytest.approx([0, 1, 3])
+        told = w.aggregator.engine().notifications
+        assert [n.notification.body for n in told] == ["look"]  # at 7 s
+        assert len(w.counts()) > before + 30
+        assert w.runner.statistics().outbox.set_aside == 0
+
+
+async def test_what_is_logged_in_an_outage_is_one_message_and_bounded(
+    autojump_clock: Clock,
+) -> None:
+    """Of 3,000 entries the first 500 and the last 500 are kept, and how many are left out."""
+    async with world(up=False) as w:
+        for second in range(300):
+            for number in range(10):
+                w.unit.errors.append(error(str(10 * second + number)))
+            await trio.sleep(5)
+        w.aggregator.up()
+        await trio.sleep(60)
+        messages = w.aggregator.messages(em.ErrorLogMsg)
+        assert len(messages) <= 2  # the last entries may have been logged behind the rest
+        texts = [e.message for e in w.aggregator.engine().unit.error_log]
+        assert texts[:500] == [str(n) for n in range(500)]
+        assert texts[500] == "2000 entries of the error log are left out here"
+        assert texts[501:] == [str(n) for n in range(2500, 3000)]
+
+
+# What cannot get through
+
+
+async def test_an_aggregator_that_needs_12_s_to_archive_a_run_has_it_twice(
+    autojump_clock: Clock,
+) -> None:
+    """The first try has 10 s, the second 20 s; what is behind it flows."""
+    async with world() as w:
+        await w.settled()
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(1)
+        handlers = Handlers(em.RunStoppedMsg, takes_s=12)
+        w.aggregator.on_message = handlers
+        w.runner.post(stopped("run-1", "archive"))
+        await trio.sleep(60)
+        assert len(handlers.seen_s) == 2
+        assert w.aggregator.recent_runs[0].archive == "archive"
+        assert w.runner.statistics().outbox.waiting < 20
+        assert newest_age(w) < 1
+
+
+async def test_what_is_cut_on_the_way_goes_without_its_archive(autojump_clock: Clock) -> None:
+    """Three links end at the end of the run; then it is told without, and that is said."""
+    async with world() as w:
+        await w.settled()
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(1)
+
+        def cut(message: em.EngineMessage) -> None:
+            if getattr(message, "archive", None) is not None:
+                w.aggregator.drop()
+
+        handlers = Handlers(em.RunStoppedMsg, cut)
+        w.aggregator.on_message = handlers
+        w.runner.post(stopped("run-1", "archive", lines=2))
+        await trio.sleep(60)
+        assert len(handlers.seen_s) == 4
+        (run,) = [r for r in w.aggregator.recent_runs if r.archive is None]
+        assert len(run.run_log.lines) == 2
+        assert w.runner.statistics().outbox.archives_left_out == 1
+        assert newest_age(w) < 1
+
+
+async def test_a_sample_that_ends_every_link_is_set_aside(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried eight times with growing pauses; then what is behind it arrives."""
+    async with world() as w:
+        await w.settled()
+
+        def cut(message: em.EngineMessage) -> None:
+            if message.tags[0].value == 5:  # type: ignore[attr-defined]
+                w.aggregator.drop()
+
+        w.aggregator.on_message = Handlers(em.TagsUpdatedMsg, cut)
+        await trio.sleep(600)
+        statistics = w.runner.statistics()
+        assert statistics.outbox.set_aside == 1
+        assert statistics.links < 15
+        assert statistics.outbox.waiting < 20
+        assert sorted({*range(1, w.unit.count - 2)} - set(w.counts())) == [5]
+    assert "links ended while it was sent" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [em.UodInfoMsg, em.RunStartedMsg])
+async def test_no_sample_counts_before_the_unit_and_its_run_are_known(
+    kind: type[em.EngineMessage], autojump_clock: Clock
+) -> None:
+    """What a new link is told of them fails for 20 s: told again at 1, 3, 7, 15 and 31 s."""
+    async with world() as w:
+        await w.settled()
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(1)
+        w.aggregator.drop()
+        await w.until("Failed")
+        await trio.sleep(0.5)
+        dialled = 0.625 - 0.5
+        began = trio.current_time() + dialled
+        handlers = Handlers(kind, lambda _: FAILED if trio.current_time() < began + 20 else None)
+        w.aggregator.on_message = handlers
+        arrived = len(w.counts())
+        delivered = w.runner.statistics().outbox.delivered
+        await trio.sleep(dialled + 30)
+        assert [s - began for s in handlers.seen_s] == pytest.approx([0, 1, 3, 7, 15])
+        assert len(w.counts()) == arrived
+        assert w.runner.statistics().outbox.delivered == delivered
+        await trio.sleep(10)
+        assert w.counts() == list(range(1, w.unit.count + 1))
+
+
+async def test_a_minute_of_failing_handlers_costs_nothing(autojump_clock: Clock) -> None:
+    """An aggregator whose database is locked gets all of it later, nothing is set aside."""
+    async with world() as w:
+        await w.settled()
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(1)
+        handlers = Handlers(em.EngineMessage, lambda _: FAILED)
+        w.aggregator.on_message = handlers
+        for number in range(5):
+            w.runner.on_notify_command(str(number))
+        w.runner.post(stopped("run-1", "archive"))
+        await trio.sleep(60)
+        w.aggregator.on_message = None
+        await trio.sleep(120.05)  # the last sample has its answer
+        assert w.runner.statistics().outbox.set_aside == 0
+        told = w.aggregator.engine().notifications
+        assert sorted(str(n.notification.body) for n in told) == list("01234")
+        assert w.aggregator.recent_runs[-1].archive == "archive"
+        assert sorted(w.counts()) == list(range(1, w.unit.count + 1))
+
+
+async def test_an_end_of_a_run_that_is_far_too_big_arrives_in_some_form(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its archive and the values in its run log are left out, which are over 16 MiB; lines stay."""
+    async with world() as w:
+        await w.settled()
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        w.runner.post(stopped("run-1", "x" * 1000, lines=2500))
+        await trio.sleep(5)
+        (run,) = w.aggregator.recent_runs
+        assert run.archive is None
+        assert len(run.run_log.lines) == 2500
+        assert run.run_log.lines[0].start_values == []
+    assert "it goes without its archive" in caplog.text
+    assert "it goes without its values of the run log" in caplog.text
+
+
+# Links
+
+
+async def test_links_that_break_at_once_are_dialled_ever_more_seldom(
+    autojump_clock: Clock,
+) -> None:
+    """Each breaks with its first sample: in 10 min it is dialled about every 5 s, not 600 times."""
+    async with world(timing=Timing(steady_s=0.3)) as w:
+        w.aggregator.on_message = Handlers(em.TagsUpdatedMsg, lambda _: w.aggregator.drop())
+        await trio.sleep(600)
+        # Waits of 0.6, 1.1, 2.1, 4.1, then 5.125 s in the middle.
+        assert w.runner.statistics().dials <= 600 / 5 + 4
+        w.aggregator.on_message = None
+        await trio.sleep(130)  # what was taken for the reason of it has its pauses
+        assert w.counts()[-1] >= w.unit.count - 1

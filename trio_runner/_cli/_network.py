@@ -1,0 +1,93 @@
+"""The options of the command line that say how the aggregator is reached."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, _ArgumentGroup
+from ipaddress import IPv6Address
+from urllib.parse import quote
+
+from trio_runner import (
+    EngineDispatcher,
+    NetworkOptions,
+    PlainEngine,
+    ProxyUnusable,
+    TlsFileUnusable,
+)
+
+WHERE = "HOST[/PATH]"
+"""What an address is: with a path, where a proxy before the aggregator has it under one."""
+
+
+def add_options(parser: ArgumentParser | _ArgumentGroup) -> None:
+    """Add the options for proxies and TLS."""
+    add = parser.add_argument
+    add(
+        "--ca-file",
+        metavar="FILE",
+        help="with --secure: trust these authorities (PEM) instead of the system's",
+    )
+    add(
+        "--client-cert",
+        metavar="FILE",
+        help="with --secure: the certificate (PEM) to show where one is asked for",
+    )
+    add(
+        "--client-key",
+        metavar="FILE",
+        help="its key (PEM, no passphrase), if it is not in the same file",
+    )
+    proxy = parser.add_mutually_exclusive_group()
+    proxy.add_argument(
+        "--proxy",
+        metavar="URL",
+        default=True,
+        help="reach the aggregator through this HTTP proxy, http://USER:PASSWORD@HOST:PORT"
+        " (default: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY of the environment)",
+    )
+    proxy.add_argument(
+        "--no-proxy",
+        dest="proxy",
+        action="store_false",
+        help="use no proxy, whatever the environment says",
+    )
+
+
+def split_where(text: str) -> tuple[str, str]:
+    """Return host and path of an address. Raises ArgumentTypeError."""
+    host, slash, path = text.partition("/")
+    if "://" in text:
+        raise ArgumentTypeError(
+            f"{text!r} is no host name: give a name or an IP address alone, the port with -ap and"
+            " -s for https"
+        )
+    if not host or any(letter.isspace() for letter in text):
+        raise ArgumentTypeError(f"{text!r} is no host name: give a name or an IP address alone")
+    if ":" in host:
+        try:
+            IPv6Address(host)
+        except ValueError:
+            raise ArgumentTypeError(f"{text!r} is no host name: give the port with -ap") from None
+    return host, quote(slash + path, safe="/%:@!$&'()*+,;=~").rstrip("/")
+
+
+def network_options(given: Namespace, host: str, port: int | None, path: str) -> NetworkOptions:
+    """Return how the aggregator at an address is reached.
+
+    Raises ArgumentTypeError for what cannot be, before anything runs.
+    """
+    options = NetworkOptions(
+        path=path,
+        secure=bool(given.secure),
+        ca_file=given.ca_file,
+        client_cert=given.client_cert,
+        client_key=given.client_key,
+        proxy=given.proxy,
+    )
+    try:
+        EngineDispatcher(host, port, handlers=PlainEngine(), **options)
+    except TlsFileUnusable as error:
+        option = error.argument.replace("_", "-")
+        why = error.why.replace("a secure connection", "--secure")
+        raise ArgumentTypeError(f"argument --{option}: {why}") from None
+    except ProxyUnusable as error:
+        source = "the proxy of the environment" if given.proxy is True else "argument --proxy"
+        raise ArgumentTypeError(f"{source}: {error}") from None
+    return options

@@ -1,0 +1,134 @@
+"""What an outbox's file knows besides the line: whose it is, its numbers, the run that is on."""
+
+from collections.abc import Mapping
+
+from attrs import define, field
+
+from trio_runner._outbox import RUN_EVENTS, Entry
+from trio_runner._outbox_sqlite._file import Fact
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import loads, pack
+
+NUMBERS_AHEAD = 1000
+"""How many sequence numbers are reserved on disk: none is used twice after a crash."""
+
+NUMBERS_LOST = 1000 * NUMBERS_AHEAD
+"""How many are left out when the file was damaged, more than its log can have reserved."""
+
+STATES_BYTES_S = 4000
+"""How fast run log and method state may be written, on the average (B/s): 0.35 GB a day.
+
+They change several times a second, and a run log of 1,000 lines has 100 kB and more. A crash costs
+what has changed since they were written last: the aggregator then knows a newer run log than the
+one that its end has. Telling the aggregator only what is on the disk would show an old one always,
+so that a crash, which is rare, costs nothing.
+"""
+
+STATES_WRITE_BYTES = 16 * 1024
+"""What writing them costs besides their bytes: pages that are rewritten with them."""
+
+KEPT_STATES = {"run_log": em.RunLogMsg, "method_state": em.MethodStateMsg}
+"""The states that the end of a run needs, by their names in the file."""
+
+
+@define(eq=False)
+class KnownFacts:
+    """The facts as the file has them, and what it is to have next."""
+
+    is_last: bool = field(default=False, init=False)
+    """Whether nothing is put off and no number reserved any more: the outbox is being closed."""
+    reserved: int = field(default=0, init=False)
+    """The last sequence number that may be used before more are reserved."""
+    _on_disk: Mapping[str, Fact] = field(factory=dict, init=False)
+    _states_due_at: float = field(default=0.0, init=False)
+
+    def latest(
+        self,
+        unit: str | None,
+        number: int,
+        open_run: Entry | None,
+        states: Mapping[str, Fact],
+        now: float,
+    ) -> dict[str, Fact]:
+        """Return what the file is to have; of `states`, those of `KEPT_STATES`, what is due."""
+        if self.is_last:
+            self.reserved = number
+        elif number + NUMBERS_AHEAD // 2 > self.reserved:
+            self.reserved = number + NUMBERS_AHEAD
+        return {
+            "unit": unit,
+            "numbers": self.reserved,
+            "open_run_number": open_run.sequence_number if open_run else None,
+            "open_run_body": open_run.body if open_run else None,
+            "open_run_taken_at": open_run.taken_at if open_run else None,
+            **self._due(states, now),
+        }
+
+    def _due(self, states: Mapping[str, Fact], now: float) -> Mapping[str, Fact]:
+        """Return the states as they are if they are due, else as the disk has them.
+
+        What the disk has nothing of is due, and all is when a run ends or the outbox is closed.
+        """
+        on_disk = {name: self._on_disk.get(name) for name in states}
+        is_news = any((states[name] is None) != (on_disk[name] is None) for name in states)
+        is_due = is_news or self.is_last or now >= self._states_due_at
+        return states if is_due else on_disk
+
+    def changed(self, facts: Mapping[str, Fact]) -> dict[str, Fact]:
+        """Return those that the file does not have yet, as it is to have them."""
+        known = self._on_disk
+        return stored({n: f for n, f in facts.items() if n not in known or known[n] != f})
+
+    def written(self, facts: Mapping[str, Fact], changed: Mapping[str, Fact], now: float) -> None:
+        """Note what the file has now, and when it is the turn of the states again."""
+        self._on_disk = facts
+        states = [f for name, f in changed.items() if name in KEPT_STATES and isinstance(f, bytes)]
+        if states:
+            size = STATES_WRITE_BYTES + sum(map(len, states))
+            self._states_due_at = now + size / STATES_BYTES_S
+
+
+def check(facts: Mapping[str, Fact]) -> None:
+    """Raise ValueError if facts of a file are not of their types, or lack the numbers."""
+    run = [facts.get(f"open_run_{what}") for what in ("number", "body", "taken_at")]
+    types = tuple(map(type, run))
+    is_whole = (
+        (not facts or isinstance(facts.get("numbers"), int))
+        and isinstance(facts.get("unit"), str | None)
+        and types in ((int, bytes, float), (type(None),) * 3)
+        and all(isinstance(facts.get(name), bytes | None) for name in KEPT_STATES)
+    )
+    if not is_whole:
+        raise ValueError("its facts are not whole")
+
+
+def stored(facts: Mapping[str, Fact]) -> dict[str, Fact]:
+    """Return facts as the file has them, the long ones packed."""
+    return {
+        name: pack(fact) if name in KEPT_STATES and isinstance(fact, str) else fact
+        for name, fact in facts.items()
+    }
+
+
+def is_renamed(old: str, new: str) -> bool:
+    """Tell whether two units, each a computer's name and a UOD's, may differ in the first only."""
+    return "_" in old and old.rpartition("_")[2] == new.rpartition("_")[2]
+
+
+def run_of(entry: Entry) -> str | None:
+    """Return the run that a message names, whatever version of the engine made it.
+
+    Raises zlib.error or ValueError if it is not whole.
+    """
+    message = loads(entry.text)
+    if not isinstance(message, dict):
+        raise ValueError(f"{entry} is no message")
+    run_id = message.get("run_id")
+    return run_id if isinstance(run_id, str) else None
+
+
+def run_behind(entries: list[Entry], open_run: Entry | None) -> str | None:
+    """Return the run that is on behind all that waits."""
+    runs = (e for e in reversed(entries) if e.kind in RUN_EVENTS)
+    last = next(runs, open_run)
+    return run_of(last) if last is not None and last.kind is em.RunStartedMsg else None

@@ -1,0 +1,217 @@
+"""A way through an HTTP proxy, by CONNECT, for registration and websocket alike.
+
+A tunnel also for what is not encrypted: a websocket needs one, and the websocket library of Open
+Pectus's engine asks for one too.
+"""
+
+import base64
+import socket
+import ssl
+from ipaddress import ip_address, ip_network
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, getproxies_environment, proxy_bypass
+
+import trio
+from attrs import field, frozen
+
+from trio_runner._errors import AggregatorUnreachable, DialError, NotAnAggregator
+from trio_runner._printable import printable
+from trio_runner.net._address import USER_AGENT, authority, encrypt, is_refusal
+from trio_runner.net._http import ClosedInReply, NotHttp, Reply, exchange
+from trio_runner.net._interfaces import StreamOpener
+from trio_runner.net._replies import challenges, retry_after_s
+from trio_runner.net._tls import make_context, why_no_tls
+
+PORTS = {"http": 80, "https": 443}
+
+
+class ProxyUnusable(ValueError):
+    """A proxy's URL cannot be used; the message says why, without its password."""
+
+
+@frozen
+class Proxy:
+    """Opens streams to anywhere through an HTTP proxy; `open` is a `StreamOpener`."""
+
+    host: str
+    port: int
+    _ssl_context: ssl.SSLContext | None
+    _user: str
+    _password: str = field(repr=False)
+    _open_stream: StreamOpener
+
+    def __str__(self) -> str:
+        return f"{'https' if self._ssl_context else 'http'}://{authority(self.host, self.port)}"
+
+    async def open(self, host: str, port: int) -> trio.abc.Stream:
+        """Open a stream to a host and port, by way of the proxy.
+
+        Raises DialError, which names the proxy. If cancelled, the stream is closed.
+        """
+        stream = await self._reach()
+        try:
+            await self._connect(stream, authority(host, port))
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return stream
+
+    async def _reach(self) -> trio.abc.Stream:
+        try:
+            stream = await self._open_stream(self.host, self.port)
+        except (socket.gaierror, UnicodeError) as error:
+            raise AggregatorUnreachable(
+                f"The host of the proxy {self} is unknown. Is its name right?"
+            ) from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+        if self._ssl_context is None:
+            return stream
+        try:
+            return await encrypt(stream, self._ssl_context, self.host)
+        except trio.BrokenResourceError as error:
+            if isinstance(error.__cause__, ssl.SSLError):
+                raise why_no_tls(f"the proxy {self}", error.__cause__) from error
+            raise self._broke_off() from error
+
+    def _unreachable(self, error: OSError) -> AggregatorUnreachable:
+        if is_refusal(error):
+            return AggregatorUnreachable(
+                f"Nothing answers at the proxy {self}: connection refused. Is its address right,"
+                " and is it running? --no-proxy does without.",
+                refused=True,
+            )
+        return AggregatorUnreachable(
+            f"The connection to the proxy {self} failed: {printable(repr(error))}"
+        )
+
+    async def _connect(self, stream: trio.abc.Stream, target: str) -> None:
+        target = target.encode("idna").decode()
+        headers = [("Host", target), ("User-Agent", USER_AGENT)]
+        if self._user or self._password:
+            login = base64.b64encode(f"{self._user}:{self._password}".encode()).decode()
+            headers.append(("Proxy-Authorization", f"Basic {login}"))
+        try:
+            reply = await exchange(
+                stream, "CONNECT", "http://proxy", headers, extensions={"target": target.encode()}
+            )
+        except NotHttp:
+            raise NotAnAggregator(
+                f"What answers at the proxy {self} does not speak HTTP. Check its host and port."
+            ) from None  # its text quotes the peer, who may echo our password
+        except (ClosedInReply, trio.BrokenResourceError) as error:
+            raise self._broke_off() from error
+        if not 200 <= reply.status < 300:
+            raise self._why_no_tunnel(target, reply)
+
+    def _broke_off(self) -> AggregatorUnreachable:
+        return AggregatorUnreachable(
+            f"The proxy {self} closed the connection before it gave a way through. Is it an HTTP"
+            " proxy, and does it let this computer use it?"
+        )
+
+    def _why_no_tunnel(self, target: str, reply: Reply) -> DialError:
+        said = f"HTTP status {reply.status}"
+        if reply.status in (401, 407):  # tinyproxy says 401 to a login that is wrong
+            return NotAnAggregator(self._why_no_login(reply, said))
+        if reply.status in (403, 405):
+            return NotAnAggregator(
+                f"The proxy {self} allows no connection to {target} ({said}). Ask who runs it to"
+                " allow CONNECT to that host and port; or, if the way is open without it, use"
+                " --no-proxy or NO_PROXY."
+            )
+        wait_s = retry_after_s(reply) if reply.status in (429, 503) else 0
+        wait = (
+            f" It asks for {wait_s:g} s without a try, which this engine obeys." if wait_s else ""
+        )
+        return AggregatorUnreachable(
+            f"The proxy {self} gave no way to {target} ({said}). Is the aggregator running there,"
+            f" and is that its name for the proxy too?{wait}",
+            retry_after_s=wait_s,
+        )
+
+    def _why_no_login(self, reply: Reply, said: str) -> str:
+        offered = challenges(reply, b"proxy-authenticate")
+        if offered and "basic" not in {scheme.lower() for scheme in offered}:
+            return (
+                f"The proxy {self} wants a login by {' or '.join(offered)} ({said}), of which this"
+                " engine knows none. Ask who runs it for one by Basic or none, or put a local proxy"
+                " that knows it between."
+            )
+        if self._user or self._password:
+            return (
+                f"The proxy {self} did not take the login of user {printable(self._user)} ({said})."
+                " Check user and password in its URL; special characters are written as %XX."
+            )
+        return (
+            f"The proxy {self} wants a login ({said}). Give it in its URL:"
+            " http://USER:PASSWORD@HOST:PORT."
+        )
+
+
+def make_proxy(url: str, open_stream: StreamOpener) -> Proxy:
+    """Return the proxy of a URL like `http://user:password@host:3128`. Raises ProxyUnusable."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port
+    except ValueError:
+        raise ProxyUnusable("it is no URL: give http://HOST:PORT") from None
+    if parts.scheme not in PORTS:
+        raise ProxyUnusable(
+            f"there is no way through a proxy of kind {printable(parts.scheme, 30)!r}: give one as"
+            " http://HOST:PORT, or --no-proxy"
+        )
+    if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ProxyUnusable("it is no proxy's URL: give http://HOST:PORT")
+    return Proxy(
+        parts.hostname,
+        port or PORTS[parts.scheme],
+        make_context() if parts.scheme == "https" else None,
+        unquote(parts.username or ""),
+        unquote(parts.password or ""),
+        open_stream,
+    )
+
+
+def proxy_of_environment(host: str, port: int, *, is_secure: bool) -> str | None:
+    """Return the URL of the proxy for an address, None for none, as httpx reads it.
+
+    That is HTTP_PROXY or HTTPS_PROXY, else ALL_PROXY, unless NO_PROXY exempts the host; where none
+    of them is set, the settings of Windows and macOS with their exceptions.
+    """
+    proxies = getproxies()
+    url = proxies.get("https" if is_secure else "http") or proxies.get("all")
+    if not url or _is_exempt(host, port, proxies.get("no", ""), is_secure=is_secure):
+        return None
+    if not getproxies_environment() and proxy_bypass(host):
+        return None
+    return url
+
+
+def _is_exempt(host: str, port: int, no_proxy: str, *, is_secure: bool) -> bool:
+    host = host.lower()
+    for entry in filter(None, (entry.strip().lower() for entry in no_proxy.split(","))):
+        scheme, _, name = entry.rpartition("://")
+        if scheme not in ("", "all", "https" if is_secure else "http"):
+            continue
+        if entry == "*" or _names(name, host, port, with_domain=not scheme):
+            return True
+    return False
+
+
+def _names(entry: str, host: str, port: int, *, with_domain: bool) -> bool:
+    """Tell whether an entry of NO_PROXY names a host, or a domain that it is in."""
+    try:
+        return ip_address(host) in ip_network(entry.strip("[]").replace("]/", "/"), strict=False)
+    except ValueError:
+        pass
+    name, colon, own_port = entry.rpartition(":")
+    if colon and own_port.isdigit():
+        if int(own_port) != port:
+            return False
+        entry = name
+    if entry.startswith((".", "*.")):
+        return host.endswith(entry.lstrip("*"))
+    entry = entry.strip("[]")
+    with_domain = with_domain and entry != "localhost"
+    return host == entry or (with_domain and host.endswith(f".{entry}"))

@@ -1,0 +1,141 @@
+"""What replies mean that are not an aggregator's, but of what stands before it."""
+
+from email.utils import mktime_tz, parsedate_tz
+
+from attrs import frozen
+
+from trio_runner._errors import AggregatorUnreachable, DialError, NotAnAggregator
+from trio_runner._printable import printable
+from trio_runner.net._http import Reply
+from trio_runner.net._tls import CERTIFICATE_WANTED
+
+RETRY_AFTER_MAX_S = 600
+"""No server keeps an engine away for longer (s), whatever it asks for."""
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+_PATHS = "/engine-rest and /engine-rpc"
+
+
+@frozen
+class Asked:
+    """What a reply is the reply to."""
+
+    where: str
+    """The address, as an error names it."""
+    is_secure: bool
+    what: str
+    """`registration` or `websocket`."""
+    bytes_sent: int = 0
+    """How long the request's body was."""
+
+
+def why_not(asked: Asked, reply: Reply) -> DialError:
+    """Return the error that tells what a reply means, with what to do."""
+    said = f"HTTP status {reply.status} for a {asked.what}"
+    if reply.status in _REDIRECTS:
+        return NotAnAggregator(_redirected(asked, reply, said))
+    if reply.status == 429 or reply.status >= 500:
+        return _not_now(asked, reply, said)
+    text = _TEXTS.get(reply.status)
+    if reply.status == 400:
+        text = _refused_for_tls(asked, reply)
+    if text is None and asked.what == "websocket":
+        text = _NO_UPGRADE
+    if text is not None:
+        return NotAnAggregator(
+            text.format(
+                where=asked.where,
+                said=said,
+                challenge=_challenge(reply, b"www-authenticate"),
+                bytes=asked.bytes_sent,
+            )
+        )
+    return NotAnAggregator(
+        f"What answers at {asked.where} is not an Open Pectus aggregator ({said}). Check host, port"
+        " and path."
+    )
+
+
+_NO_UPGRADE = (
+    "What answers at {where} takes no websocket ({said}), though it took the registration. If a"
+    " proxy stands before the aggregator, let it pass the upgrade on (nginx: proxy_http_version 1.1"
+    " and the headers Upgrade and Connection); else check host, port and path."
+)
+
+_TEXTS = {
+    401: "{where} wants a login before it lets anyone to the aggregator ({said}{challenge}). An"
+    f" engine cannot log in: ask who runs it to let {_PATHS} through without.",
+    403: "{where} forbids this engine the way to the aggregator ({said}). Ask who runs it to let"
+    f" this computer's requests to {_PATHS} through.",
+    407: "A proxy on the way to {where} wants a login ({said}). Give it by --proxy"
+    " http://USER:PASSWORD@HOST:PORT.",
+    413: "{where} takes no request of {bytes} bytes ({said}). Ask who runs it for a higher limit"
+    " (nginx: client_max_body_size).",
+    421: "{where} does not serve that name ({said}). Dial it by the name that is in its certificate"
+    " (-ahn), not by an address.",
+}
+
+
+def _redirected(asked: Asked, reply: Reply, said: str) -> str:
+    location = printable(reply.header(b"location"))
+    to = f"to {location}" if location else "elsewhere, without saying where"
+    told = f"{asked.where} sends this engine {to} ({said})."
+    if location.startswith("https:") and not asked.is_secure:
+        return f"{told} Dial it with a secure connection (--secure), at that host, port and path."
+    if "://" in location or not location:
+        return f"{told} Give the host, port and path of the aggregator itself."
+    return f"{told} Check the path, and whether it wants a login that an engine cannot give."
+
+
+def _not_now(asked: Asked, reply: Reply, said: str) -> AggregatorUnreachable:
+    after_s = retry_after_s(reply)
+    wait = f" It asks for {after_s:g} s without a try, which this engine obeys." if after_s else ""
+    if reply.status == 429:
+        text = (
+            f"{asked.where} gets too many requests from here ({said})."
+            f"{wait or ' Ask who runs it for a higher limit.'}"
+        )
+    elif reply.status in (502, 503, 504):
+        text = (
+            f"A proxy answers for the aggregator at {asked.where} ({said}). Is the aggregator"
+            f" running behind it?{wait}"
+        )
+    else:
+        text = (
+            f"What answers at {asked.where} has failed ({said}). The log of the aggregator, or of"
+            f" the proxy before it, says why.{wait}"
+        )
+    return AggregatorUnreachable(text, retry_after_s=after_s)
+
+
+def _refused_for_tls(asked: Asked, reply: Reply) -> str | None:
+    """Return what a plain 400 means to servers that tell of TLS only in its text."""
+    text = reply.text.lower()
+    if not asked.is_secure and ("https" in text or "ssl-enabled" in text):
+        return "{where} wants a secure connection ({said}). Dial it so (--secure)."
+    if asked.is_secure and "certificate" in text:
+        return f"{{where}} {CERTIFICATE_WANTED}"
+    return None
+
+
+def _challenge(reply: Reply, header: bytes) -> str:
+    schemes = challenges(reply, header)
+    return f", by {' or '.join(schemes)}" if schemes else ""
+
+
+def challenges(reply: Reply, header: bytes) -> list[str]:
+    """Return the names of the ways to log in that a reply offers."""
+    return [printable(value.split()[0], 30) for value in reply.all_of(header) if value.split()][:5]
+
+
+def retry_after_s(reply: Reply) -> float:
+    """Return for how long a reply wants no other try (s), 0 if it does not say or not legibly."""
+    text = reply.header(b"retry-after")
+    if text.isascii() and text.isdigit():
+        return min(int(text[:9]), RETRY_AFTER_MAX_S)
+    # A date is by the server's clock, which it tells in the same reply.
+    until, now = parsedate_tz(text), parsedate_tz(reply.header(b"date"))
+    if until is None or now is None:
+        return 0
+    return min(max(mktime_tz(until) - mktime_tz(now), 0), RETRY_AFTER_MAX_S)

@@ -1,0 +1,195 @@
+"""TLS as every browser does it: the system's authorities, and a reason that says what to do."""
+
+import os
+import ssl
+import stat
+
+import truststore
+
+from trio_runner._errors import NotAnAggregator
+from trio_runner._printable import printable
+
+Path = str | os.PathLike[str]
+
+
+class TlsFileUnusable(ValueError):
+    """A file with certificates or a key is of no use; `argument` names it, `why` says what is."""
+
+    def __init__(self, argument: str, why: str) -> None:
+        super().__init__(f"{argument}: {why}")
+        self.argument = argument
+        self.why = why
+
+
+def make_context(
+    ca_file: Path | None = None, client_cert: Path | None = None, client_key: Path | None = None
+) -> ssl.SSLContext:
+    """Return what verifies a server: by the system's authorities, or by those in a file alone.
+
+    With a client certificate (PEM, with its chain), this side shows it to servers that ask for one;
+    its key may be in the same file. Host name and expiry are always checked. Raises
+    TlsFileUnusable.
+    """
+    if ca_file is None:
+        context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    else:
+        context = _context_of(ca_file)
+    # From Python 3.13 on, a default context asks for more than browsers do: the certificates of
+    # many a proxy that inspects TLS, and of many an authority in a company, lack some extension.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if client_cert is not None:
+        _load_client_cert(context, client_cert, client_key)
+    elif client_key is not None:
+        raise TlsFileUnusable("client_key", "it is of use with a client certificate only")
+    return context
+
+
+def refuse_tls_files(**files: Path | None) -> None:
+    """Refuse files for a connection that is not secure: they would be a false comfort."""
+    for argument, path in files.items():
+        if path is not None:
+            raise TlsFileUnusable(argument, "it is of use with a secure connection only")
+
+
+def _context_of(ca_file: Path) -> ssl.SSLContext:
+    _check_file("ca_file", ca_file)
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:  # before OSError, of which it is one
+        raise TlsFileUnusable("ca_file", f"there are no PEM certificates in {ca_file}") from None
+    except OSError as error:
+        raise TlsFileUnusable("ca_file", f"cannot read {ca_file}: {error.strerror}") from None
+
+
+def _load_client_cert(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    _check_file("client_cert", cert)
+    if key is not None:
+        _check_file("client_key", key)
+
+    def refuse() -> str:
+        # OpenSSL would ask at the terminal, where nobody is.
+        raise TlsFileUnusable(
+            "client_key", f"the key in {key or cert} has a passphrase: give one without"
+        )
+
+    try:
+        context.load_cert_chain(cert, key, refuse)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise TlsFileUnusable(
+                "client_key", f"the key in {key or cert} is not that of the certificate in {cert}"
+            ) from None
+        where = f"{cert} and {key}" if key else str(cert)
+        raise TlsFileUnusable(
+            "client_cert", f"there are no PEM certificate and key in {where}"
+        ) from None
+    except OSError as error:
+        raise TlsFileUnusable("client_cert", f"cannot read it: {error.strerror}") from None
+
+
+def _check_file(argument: str, path: Path) -> None:
+    """Refuse what is no file: an empty name, a folder, a pipe that would be waited for."""
+    if not os.fspath(path):
+        raise TlsFileUnusable(argument, "a file needs a name")
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise TlsFileUnusable(argument, f"cannot read {path}: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        raise TlsFileUnusable(argument, f"{path} is no regular file")
+
+
+# Reasons of OpenSSL (X509_V_ERR_*), of Windows (CERT_E_*) and of macOS (errSec*), which truststore
+# hands on as they are.
+_EXPIRED = {10, 0x800B0101, -67818}
+_NOT_YET_VALID = {9, -67819}
+_WRONG_NAME = {62, 64, 0x800B010F, -67602}
+_UNKNOWN_AUTHORITY = {18, 19, 20, 21, 0x800B0109, 0x800B010A, -67843}
+
+# Reasons of OpenSSL for a handshake that failed.
+_PLAIN = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+_VERSION = {
+    "NO_PROTOCOLS_AVAILABLE",
+    "TLSV1_ALERT_PROTOCOL_VERSION",
+    "UNSUPPORTED_PROTOCOL",
+    "WRONG_SSL_VERSION",
+}
+_CERTIFICATE_WANTED = {"TLSV13_ALERT_CERTIFICATE_REQUIRED"}
+_CERTIFICATE_REFUSED = {
+    "SSLV3_ALERT_BAD_CERTIFICATE",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+    "TLSV1_ALERT_ACCESS_DENIED",
+    "TLSV1_ALERT_UNKNOWN_CA",
+}
+_BROKEN_OFF = {"SSLV3_ALERT_HANDSHAKE_FAILURE", "UNEXPECTED_EOF_WHILE_READING"}
+
+CERTIFICATE_WANTED = (
+    "wants a client certificate. Give this engine the one that was issued for it"
+    " (--client-cert FILE --client-key FILE), or ask who runs it to let engines in without."
+)
+"""What a server does that asks for a certificate and got none, and what to do then."""
+
+
+def why_no_tls(name: str, error: ssl.SSLError) -> NotAnAggregator:
+    """Return the error that tells why there is no encrypted connection to a server of this name."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return NotAnAggregator(_why_not_verified(name, error))
+    reason = error.reason or ""
+    if reason in _PLAIN:
+        return NotAnAggregator(
+            f"What answers at {name} does not speak TLS ({reason}). Check the port, or dial it"
+            " without a secure connection (no --secure)."
+        )
+    if reason in _VERSION:
+        return NotAnAggregator(
+            f"{name} speaks no version of TLS that is still safe ({reason}). Let it speak TLS 1.2"
+            " or newer."
+        )
+    if reason in _CERTIFICATE_WANTED:
+        return NotAnAggregator(f"{name} {CERTIFICATE_WANTED}")
+    if reason in _CERTIFICATE_REFUSED:
+        return NotAnAggregator(
+            f"{name} refused this engine's client certificate, or that it has none ({reason}). Give"
+            " one that is valid and of an authority that it trusts (--client-cert FILE --client-key"
+            " FILE)."
+        )
+    if reason in _BROKEN_OFF:
+        return NotAnAggregator(
+            f"{name} broke off the TLS handshake. It may speak no TLS at all at this port (no"
+            " --secure), want a client certificate (--client-cert FILE --client-key FILE) or have"
+            " no cipher that is still safe; or something on the way lets no TLS to it through."
+        )
+    return NotAnAggregator(
+        f"TLS with {name} failed: {printable(reason or error)}. Check the port, and what stands"
+        " before the aggregator."
+    )
+
+
+def _why_not_verified(name: str, error: ssl.SSLCertVerificationError) -> str:
+    code, said = error.verify_code, printable(error.verify_message).rstrip(".")
+    codes = {code, code % 2**32}  # the same, should Windows' come as negative numbers
+    if codes & _EXPIRED:
+        return (
+            f"The certificate of {name} is out of date: {said}. Have it renewed there; if other"
+            " computers take it, set this computer's clock."
+        )
+    if codes & _NOT_YET_VALID:
+        return (
+            f"The certificate of {name} is not valid yet: {said}. Is this computer's clock right?"
+        )
+    if codes & _WRONG_NAME:
+        return (
+            f"The certificate of {name} is for another name: {said}. Dial a name that is in it"
+            " (-ahn), or have one issued for this name."
+        )
+    if codes & _UNKNOWN_AUTHORITY:
+        return (
+            f"The certificate of {name} is not trusted: {said}. If it is of an authority of your"
+            " own, or of a proxy that inspects TLS, add that authority to the system's store or"
+            " give its CA file (--ca-file FILE)."
+        )
+    return f"The certificate of {name} is not accepted: {said}. Have it replaced there."
