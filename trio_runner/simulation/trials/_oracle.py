@@ -66,6 +66,9 @@ STATES = 6
 LATE_IN_A_ROW = 8
 """So many messages in a row may find more there, until their answers have shown it."""
 
+STATE_PAUSE_S = 60.0 + RETRY_WAIT_S
+"""The longest pause before a state is tried again that was not taken (s)."""
+
 SMALLER_AFTER = 3
 """After so many links that ended, the end of a run is sent with less in it."""
 
@@ -94,6 +97,8 @@ class Oracle(Ledger):
     _late_in_a_row: int = field(default=0, init=False)
     _made_smaller: set[Key] = field(factory=set, init=False)
     """The ends of runs that were refused as they were, until they are sent with less in them."""
+    _state_failed_at: float = field(default=-math.inf, init=False)
+    """When the aggregator last did not take a state (s)."""
     _sent_states: set[str] = field(factory=set, init=False)
     """The kinds of states that were sent at any time."""
     _failures: dict[Key, int] = field(factory=dict, init=False)
@@ -261,6 +266,8 @@ class Oracle(Ledger):
         self.trace.note(f"answer {number} {type(answer).__name__}")
         is_taken = isinstance(answer, SuccessMessage)
         sent = link.answer(number, is_taken=is_taken)
+        if sent is not None and not sent.keys and not is_taken:
+            self._state_failed_at = trio.current_time()
         if sent is None or not sent.keys:
             return
         now = trio.current_time()
@@ -417,7 +424,9 @@ class Oracle(Ledger):
             states.add("RunLogMsg")
         untold = sorted(states - link.told)
         self.expect(not untold, f"{', '.join(untold)} was not sent on this link")
-        shows = self._shown == (run is not None)
+        # One that was not taken is tried again with growing pauses.
+        has_failed = now - self._state_failed_at < STATE_PAUSE_S
+        shows = self._shown == (run is not None) or has_failed
         self.expect(shows, f"the run is {run}, and shown was {self._shown}")
 
 
