@@ -180,7 +180,7 @@ def test_kept_faults_alone_happen(capsys: pytest.CaptureFixture[str]) -> None:
         (["--hours", "1/0"], "argument --hours: '1/0' is no time"),
         (["--hours", "nan"], "argument --hours: 'nan' is no time"),
         (["--jobs", "0"], "argument --jobs: '0' is no number from 1"),
-        (["--faults", "reset,fire"], "there is no 'fire'; there are black_hole, bug, burst, "),
+        (["--faults", "reset,fire"], "there is no 'fire'; there are bad_handlers, big_archive, "),
         (["--seed", "1", "--keep", "a"], "argument --keep: 'a' are no numbers"),
         (["--keep", "1"], "argument --keep: it is of use with one seed only, give --seed"),
         (["--trace", "x"], "argument --trace: it is of use with one seed only, give --seed"),
