@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import signal
 import time
 from collections.abc import AsyncGenerator
@@ -31,7 +32,9 @@ METHOD = mdl.Method(
     version=0, lines=[mdl.MethodLine(id=str(i), content=c) for i, c in enumerate(STEPS)]
 )
 
-EVENTS = em.RunStartedMsg | em.RunStoppedMsg | em.WebPushNotificationMsg | em.ErrorLogMsg
+RUN_EVENTS = em.RunStartedMsg, em.RunStoppedMsg
+NOTICES = em.WebPushNotificationMsg, em.ErrorLogMsg
+EVENTS = *RUN_EVENTS, *NOTICES
 
 
 @define(eq=False)
@@ -92,7 +95,7 @@ class Scene:
         """Return the first arrival of each event and sample."""
         first: dict[int, Received] = {}
         for received in self.aggregator.engine().received:
-            if isinstance(received.message, EVENTS | em.TagsUpdatedMsg):
+            if isinstance(received.message, (*EVENTS, em.TagsUpdatedMsg)):
                 first.setdefault(received.sequence_number, received)
         return list(first.values())
 
@@ -138,14 +141,18 @@ def note_what_waits(scene: Scene) -> None:
 def check_numbers(scene: Scene) -> None:
     """Check that what waited came first, as it was, and that new numbers are higher."""
     later = [r for r in scene.aggregator.engine().received if r.connection > scene.connections]
-    line = [r for r in later if isinstance(r.message, EVENTS | em.TagsUpdatedMsg)]
-    came = [(r.sequence_number, type(r.message).__name__) for r in line]
-    if came and came[0][1] == "RunStartedMsg" and came[0] not in scene.waiting:
-        del came[0]  # of the open run, once more
-    assert came[: len(scene.waiting)] == scene.waiting
-    new = [number for number, _ in came[len(scene.waiting) :]]
-    assert all(a < b for a, b in pairwise(new))
-    assert min(new) > scene.last_number
+    # Notices hold up no sample: they are in order among themselves, runs are in order with both.
+    for kinds in ((*RUN_EVENTS, em.TagsUpdatedMsg), EVENTS):
+        line = [r for r in later if isinstance(r.message, kinds)]
+        came = [(r.sequence_number, type(r.message).__name__) for r in line]
+        if came and came[0][1] == "RunStartedMsg" and came[0] not in scene.waiting:
+            del came[0]  # of the open run, once more
+        names = {kind.__name__ for kind in kinds}
+        waiting = [(number, name) for number, name in scene.waiting if name in names]
+        assert came[: len(waiting)] == waiting
+        new = [number for number, _ in came[len(waiting) :]]
+        assert all(a < b for a, b in pairwise(new))
+        assert min(new, default=math.inf) > scene.last_number
     assert summarize(scene.path).waiting == 0
 
 

@@ -27,6 +27,9 @@ so that a crash, which is rare, costs nothing.
 STATES_WRITE_BYTES = 16 * 1024
 """What writing them costs besides their bytes: pages that are rewritten with them."""
 
+STATES_AHEAD_S = 120
+"""How much of that may be used ahead (s): the first steps of a run are written as they happen."""
+
 KEPT_STATES = {"run_log": em.RunLogMsg, "method_state": em.MethodStateMsg}
 """The states that the end of a run needs, by their names in the file."""
 
@@ -85,7 +88,8 @@ class KnownFacts:
         states = [f for name, f in changed.items() if name in KEPT_STATES and isinstance(f, bytes)]
         if states:
             size = STATES_WRITE_BYTES + sum(map(len, states))
-            self._states_due_at = now + size / STATES_BYTES_S
+            unused = max(self._states_due_at, now - STATES_AHEAD_S)
+            self._states_due_at = unused + size / STATES_BYTES_S
 
 
 def check(facts: Mapping[str, Fact]) -> None:

@@ -1,0 +1,44 @@
+"""`trio_runner/DELIVERY.md`: its tests are there, its figures are those of the code."""
+
+import re
+from pathlib import Path
+
+from trio_runner import _sender, _tasks, _ticker, _window
+from trio_runner._outbox import _line, _shrinking
+
+ROOT = Path(__file__).parent.parent
+RULES = " ".join((ROOT / "trio_runner" / "DELIVERY.md").read_text().split())
+
+
+def test_each_rule_names_a_test_that_is_there() -> None:
+    """A file of tests, or a test in one."""
+    rules = re.split(r" (?=\d+\. \*\*)", RULES)[1:]
+    assert [int(rule.split(".")[0]) for rule in rules] == list(range(1, 13))
+    for rule in rules:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", rule)
+        assert named, rule
+        for file, test in named:
+            text = (ROOT / file).read_text()
+            assert not test or f"def {test}(" in text, test
+
+
+def test_the_figures_are_those_of_the_code() -> None:
+    """Pauses, patience, what is given up when, the window, the backoff."""
+    pauses = [_sender.pause_s(failures) for failures in range(1, 22)]
+    assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert "1, 2, 4, 8, 16, 32 and then 60 s" in RULES
+    assert [_sender.patience(failures) for failures in range(6)] == [1, 2, 4, 8, 12, 12]
+    assert "2, 4, 8, then 12 times the usual 10 s" in RULES
+    # The last failure has no pause behind it.
+    assert sum(pauses[: _line.FAILURES_MAX - 1]) >= 15 * 60
+    assert f"after {_line.FAILURES_MAX} failures, which is 15 min" in RULES
+    assert sum(pauses[: _line.SAMPLE_FAILURES_MAX - 1]) >= 2 * 60
+    assert f"a sample after {_line.SAMPLE_FAILURES_MAX}, which is 2 min" in RULES
+    assert _line.SMALLER_AFTER_CUTS == _line.PASSED_AFTER == 3
+    assert f"more than {_shrinking.LOG_ENTRIES_MAX:,} entries" in RULES
+    assert f"no more than {_window.LINE_S} s of work is put there" in RULES
+    assert f"answers in a row are {_window.LATE_S} s late" in RULES
+    assert (_window.LAST, _window.FRESH_S) == (4, 5)
+    assert _ticker.WAITING_MAX == 2
+    assert _sender.STATE_REST == 4
+    assert f"lived for {_tasks.LIVED_S} s" in RULES
