@@ -53,8 +53,11 @@ def test_the_example_of_a_durable_outbox_runs(
     assert (tmp_path / "skid.outbox").exists()
 
 
-def test_the_example_of_embedding_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_of_embedding_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It starts, meets no aggregator, and says so."""
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     exec(PYTHON[0].replace("9800", "1"), namespace)  # noqa: S102
 
