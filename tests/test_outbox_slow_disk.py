@@ -33,6 +33,8 @@ class HangingDisk:
 
     commit_s: float = 0.0
     works: threading.Event = field(factory=threading.Event)
+    reached: threading.Event = field(factory=threading.Event)
+    """Set when a commit has come to it."""
 
     def __attrs_post_init__(self) -> None:
         self.works.set()
@@ -43,6 +45,7 @@ class HangingDisk:
         class Connection(sqlite3.Connection):
             def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
                 if sql == "COMMIT":
+                    disk.reached.set()
                     time.sleep(disk.commit_s)
                     disk.works.wait()
                 return super().execute(sql, parameters)
@@ -58,19 +61,20 @@ def disk() -> Iterator[HangingDisk]:
 
 
 @contextmanager
-def committed(outbox: DurableOutbox) -> Iterator[None]:
-    """Commit in another thread when that is wanted, as a runner does."""
-    wanted, is_over = threading.Event(), threading.Event()
+def committed(outbox: DurableOutbox) -> Iterator[threading.Event]:
+    """Commit in another thread when that is wanted, as a runner does; yield what is set then."""
+    wanted, is_over, done = threading.Event(), threading.Event(), threading.Event()
 
     def keep_committing() -> None:
         while wanted.wait() and not is_over.is_set():
             wanted.clear()
             outbox.commit()
+            done.set()
 
     thread = threading.Thread(target=keep_committing, daemon=True)
     thread.start()
     outbox.commit_wanted = wanted.set
-    yield
+    yield done
     outbox.commit_wanted = None
     is_over.set()
     wanted.set()
@@ -78,7 +82,7 @@ def committed(outbox: DurableOutbox) -> Iterator[None]:
 
 async def test_no_disk_holds_up_trios_thread(path: Path, disk: HangingDisk) -> None:
     """Put, head, delivered and statistics return at once; the event goes out once it is on disk."""
-    with DurableOutbox(path, connect=disk.connect) as outbox, committed(outbox):
+    with DurableOutbox(path, connect=disk.connect) as outbox, committed(outbox) as done:
         disk.works.clear()
         began = time.perf_counter()
         outbox.put(event("one"))
@@ -88,9 +92,8 @@ async def test_no_disk_holds_up_trios_thread(path: Path, disk: HangingDisk) -> N
         assert time.perf_counter() - began < 0.05
         assert rows(path) == []
         disk.works.set()
-        with trio.fail_after(5):
-            while outbox.head() is None:
-                await trio.sleep(0.01)
+        await trio.to_thread.run_sync(done.wait, 5)
+        assert outbox.head() is not None
         assert rows(path) == [1]
 
 
@@ -123,12 +126,11 @@ async def test_what_grows_while_it_is_written_goes_out_when_it_is_on_disk_whole(
     with DurableOutbox(path, connect=disk.connect) as outbox:
         outbox.commit_wanted = lambda: None
         disk.works.clear()
+        disk.reached.clear()
         outbox.put(error_log("one"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, outbox.commit)
-            with trio.fail_after(5):
-                while not outbox._commits.begun > outbox._commits.ended:
-                    await trio.sleep(0.001)
+            await trio.to_thread.run_sync(disk.reached.wait, 5)
             outbox.put(error_log("two"))
             disk.works.set()
         assert outbox.head() is None

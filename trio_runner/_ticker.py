@@ -35,6 +35,7 @@ class Ticker:
     _due: float = field(default=-math.inf, init=False)
     """The tick of the next sample."""
     _last: float = field(default=-math.inf, init=False)
+    _is_linked: bool = field(default=False, init=False)
     _taken: float = field(default=-math.inf, init=False)
     """The tick of the last sample that was taken."""
     _links: int = field(default=0, init=False)
@@ -64,11 +65,13 @@ class Ticker:
     @contextmanager
     def linked(self) -> Generator[None, None, None]:
         """Sample at the steady rate for as long as there is a link."""
+        self._is_linked = True
         self._sample_every(self._timing.steady_s)
         self._links += 1
         try:
             yield
         finally:
+            self._is_linked = False
             self._sample_every(self._offline_s)
 
     def _sample_every(self, interval_s: float) -> None:
@@ -80,7 +83,8 @@ class Ticker:
         return int((trio.current_time() - self._start) / self._timing.tick_s + 1e-6)
 
     def _next_deadline(self) -> float:
-        self._due = max(self._passed() + 1, self._last + self._interval_ticks)
+        since = self._last if self._is_linked else self._taken
+        self._due = max(self._passed() + 1, since + self._interval_ticks)
         return self._start + self._due * self._timing.tick_s
 
     def _keeps_up(self) -> bool:

@@ -1,10 +1,12 @@
 """When samples are taken."""
 
+import json
+
 import pytest
 import trio
 import trio.testing
 
-from tests.helpers.unit import Unit, wall_clock
+from tests.helpers.unit import EPOCH, Unit, wall_clock
 from trio_runner import MemoryOutbox, Timing
 from trio_runner._intake import Intake
 from trio_runner._ticker import Ticker
@@ -30,8 +32,13 @@ async def test_a_link_that_ends_as_a_sample_is_due_delays_no_other(
     attempt: int, autojump_clock: Clock
 ) -> None:
     """Every 0.3 s with a link; the one that is due when it ends is taken, the next 5 s later."""
-    unit, began = Watched(), trio.current_time()
-    ticker = Ticker(Intake(unit, MemoryOutbox()), Timing(), lambda: None)
+    unit, outbox, began = Watched(), MemoryOutbox(), trio.current_time()
+
+    def deliver() -> None:
+        while outbox.head() is not None:
+            outbox.delivered(outbox.take())
+
+    ticker = Ticker(Intake(unit, outbox), Timing(), deliver)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ticker.run)
         with ticker.linked():
@@ -40,3 +47,21 @@ async def test_a_link_that_ends_as_a_sample_is_due_delays_no_other(
         nursery.cancel_scope.cancel()
     # 0.1 + 0.3 = 0.4, + 0.3 = 0.7, + 5 = 5.7, + 5 = 10.7
     assert unit.asked_at == pytest.approx([began + at for at in (0.1, 0.4, 0.7, 5.7, 10.7)])
+
+
+async def test_a_link_that_was_silent_leaves_no_hole_when_it_ends(autojump_clock: Clock) -> None:
+    """Behind samples that wait one is taken every 5 s, also where the link ends between two."""
+    outbox = MemoryOutbox()
+    ticker = Ticker(Intake(Unit(), outbox), Timing(), lambda: None)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ticker.run)
+        with ticker.linked():
+            await trio.sleep_until(began + 9)
+        await trio.sleep_until(began + 21)
+        nursery.cancel_scope.cancel()
+    bodies = [json.loads(outbox.take().text) for _ in range(len(outbox))]
+    times = [body["tags"][0]["tick_time"] - EPOCH for body in bodies]
+    # 0.1, 0.4; then the last chance within 5 s of the one before, at 0.3 s each: 0.4 + 16 * 0.3
+    # = 5.2; the link ends at 9; 5.2 + 5 = 10.2, + 5 = 15.2, + 5 = 20.2
+    assert [at - began for at in times] == pytest.approx([0.1, 0.4, 5.2, 10.2, 15.2, 20.2])

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103 - raised unless it is a closed pipe
         if not all(map(_is_closed_pipe, leaves(error))):
             raise
         # What is still in the buffer goes nowhere when the interpreter flushes it at its end.

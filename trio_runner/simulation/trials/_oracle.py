@@ -156,7 +156,8 @@ class Oracle(Ledger):
         """Note that a link has ended, perhaps for what was sent on it."""
         self._note_cut(link)
         link.is_open = False
-        self._last_sample = trio.current_time()  # from here on at the offline rate
+        if self._last_sample is not None:  # from here on at the offline rate
+            self._last_sample = max(self._last_sample, trio.current_time() - self._offline_s)
         self.trace.note(f"link {link.number} ended")
 
     def _note_cut(self, link: WatchedLink) -> None:
