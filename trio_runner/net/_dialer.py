@@ -204,10 +204,12 @@ def _why_no_link(failure: BaseException, address: Address, timing: Timing) -> Ne
             refused=True,
         )
     if isinstance(failure, trio.BrokenResourceError):
-        certificate = ", or does it want a client certificate (--client-cert FILE)"
+        wanted = "a client certificate (--client-cert FILE)"
+        if not address.ssl_context:
+            wanted = "a secure connection (--secure)"
         return AggregatorUnreachable(
             f"The connection to {address.way} broke off. Is the aggregator just starting or"
-            f" stopping{certificate if address.ssl_context else ''}?"
+            f" stopping, or does it want {wanted}?"
         )
     return AggregatorUnreachable(
         f"The connection to {address.way} failed: {printable(repr(failure))}"
