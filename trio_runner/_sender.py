@@ -196,7 +196,11 @@ class Sender:
         if with_states and not self._outbox.has_run_events:
             for kind in tuple(self._states):
                 self._send_state(kind)
-        if not self._send_aside() and not self._send_head():
+        if self._send_aside() or self._send_head():
+            return
+        if self._look_again_at == math.inf:  # nearly always, and a scope costs as much as the wait
+            await self._bell.wait()
+        else:
             with trio.move_on_at(self._look_again_at):
                 await self._bell.wait()
 
@@ -247,7 +251,7 @@ class Sender:
         return max(entry.due_at, self._began + pause_s(entry.failures))
 
     def _has_to_wait(self, due_at: float) -> bool:
-        if due_at <= trio.current_time():
+        if not due_at or due_at <= trio.current_time():
             return False
         self._look_again_at = min(self._look_again_at, due_at)
         return True
