@@ -305,9 +305,9 @@ class Sender:
             return
         if is_too_big(body):
             state.heard = body
-            logger.error(
-                "%s is over the aggregator's limit of 16 MiB, it is left out", kind.__name__
-            )
+            state.failures += 1
+            text = "%s is over the aggregator's limit of 16 MiB, it is left out"
+            self._say(logging.ERROR, text, kind.__name__)
             return
         sent = trio.current_time()
 

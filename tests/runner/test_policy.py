@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import trio
 import trio.testing
-from attrs import define, field
+from attrs import define, evolve, field
 
 from tests.helpers.unit import EPOCH, Unit, World, world
 from trio_runner import Timing
@@ -288,6 +288,42 @@ async def test_no_sample_counts_before_the_unit_and_its_run_are_known(
         assert w.runner.statistics().outbox.delivered == delivered
         await trio.sleep(10)
         assert w.counts() == list(range(1, w.unit.count + 1))
+
+
+async def test_a_sample_that_has_failed_goes_alone(autojump_clock: Clock) -> None:
+    """Tried at 1 and 3 s it is not passed by newer ones: the aggregator would store those only."""
+    async with world() as w:
+        await w.settled()
+        failures = iter([FAILED] * 2)
+        tried: list[int] = []
+
+        def fail(message: em.EngineMessage) -> m.MessageBase | None:
+            assert isinstance(message, em.TagsUpdatedMsg)
+            value = int(str(message.tags[0].value))
+            tried.append(value)
+            return next(failures, None) if value == 5 else None
+
+        w.aggregator.on_message = Handlers(em.TagsUpdatedMsg, fail)
+        await trio.sleep(10)
+        first = tried.index(5)
+        assert tried[first : first + 4] == [5, 5, 5, 6]
+        assert w.counts() == list(range(1, w.counts()[-1] + 1))
+
+
+async def test_a_unit_that_cannot_be_told_is_tried_with_pauses(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A description over 16 MiB is said once, holds back the samples, and spins nothing."""
+
+    class Big(Unit):
+        def create_uod_info(self) -> em.UodInfoMsg:
+            return evolve(super().create_uod_info(), hardware_str="x" * 17 * 1024 * 1024)
+
+    async with world(unit=Big()) as w:
+        await trio.sleep(100)
+        assert w.runner.state == "Started"
+        assert w.counts() == []
+    assert caplog.text.count("it is left out") == 1
 
 
 async def test_a_minute_of_failing_handlers_costs_nothing(autojump_clock: Clock) -> None:
