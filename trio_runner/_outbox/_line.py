@@ -13,6 +13,7 @@ from trio_runner._outbox._entry import OUTBOX_BYTES_MAX, Entry
 from trio_runner._outbox._journal import Journal
 from trio_runner._outbox._shrinking import smaller_end
 from trio_runner._outbox._thinning import every_second_of_the_densest
+from trio_runner._say_once import SayOnce
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import pack
 
@@ -72,6 +73,7 @@ class Line:
     _thinnable: int = field(default=0, init=False)
     """How many samples in the line were never sent."""
     _counts: dict[str, int] = field(factory=_no_counts, init=False)
+    _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
 
     def next_number(self) -> int:
         """Return the next sequence number."""
@@ -298,14 +300,13 @@ class Line:
         self._drop(given_up, "thinned")
         for entry in given_up:
             self._journal.gone(entry)
-        # Once loudly; the statistics count on.
-        first = self._counts["thinned"] == len(given_up)
-        logger.log(
-            logging.WARNING if first else logging.DEBUG,
+        self._say(
+            logging.WARNING,
             "The outbox has reached its bound of %d bytes: of its oldest half every second sample"
             " is given up, where they are densest; %d in all",
             self.bytes_max,
             self._counts["thinned"],
+            about="the bound",  # the statistics count on
         )
         return True
 

@@ -21,6 +21,8 @@ from typing import Any
 import trio
 from attrs import define, field
 
+from trio_runner.simulation.stand_ins._change import Change
+
 Image = dict[str, bytes]
 """The contents of the files, by name."""
 
@@ -41,8 +43,7 @@ class SimulatedDisk:
     commit_s: float = field(default=0.0, init=False)
     """How long a commit takes (s)."""
     _hangs: int = field(default=0, init=False)
-    _works: trio.Event = field(factory=trio.Event, init=False)
-    """Set when the disk hangs no more."""
+    _change: Change = field(factory=Change, init=False)
     _boots: int = field(default=0, init=False)
     _synced: Image | None = field(default=None, init=False)
     """What would be left without power; None if all that was written."""
@@ -66,8 +67,7 @@ class SimulatedDisk:
     async def offload(self, work: Callable[[], None]) -> None:
         """Do what waits for the disk, once it has; if cancelled before, it is not done."""
         await trio.sleep(self.commit_s)
-        while self._hangs:
-            await self._works.wait()
+        await self._change.wait_until(lambda: not self._hangs)
         work()
 
     @contextmanager
@@ -78,9 +78,7 @@ class SimulatedDisk:
             yield
         finally:
             self._hangs -= 1
-            if not self._hangs:
-                self._works.set()
-                self._works = trio.Event()
+            self._change.notify()
 
     def spoil_log(self) -> bool:
         """Flip a bit of the write-ahead log, between two processes; return whether there is one."""
