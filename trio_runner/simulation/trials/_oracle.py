@@ -162,13 +162,17 @@ class Oracle(Ledger):
 
     def _note_cut(self, link: WatchedLink) -> None:
         sent = link.alone
-        if sent is not None and sent.kind == "RunStoppedMsg":
-            key = sent.keys[0]
-            cuts = self._cuts[key] = self._cuts.get(key, 0) + 1
-            if cuts + self._failures.get(key, 0) >= SMALLER_AFTER and _has_more_than_the_end(
-                sent.body
-            ):
-                self._made_smaller.add(key)
+        if sent is None:
+            return
+        for key in sent.keys:
+            self._cuts[key] = self._cuts.get(key, 0) + 1
+        is_suspect = self._in_vain(sent.keys[0]) >= SMALLER_AFTER
+        if sent.kind == "RunStoppedMsg" and is_suspect and _has_more_than_the_end(sent.body):
+            self._made_smaller.add(sent.keys[0])
+
+    def _in_vain(self, key: Key) -> int:
+        """Return how often a message failed, or was all that was under way when a link ended."""
+        return self._failures.get(key, 0) + self._cuts.get(key, 0)
 
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way on the link, or its answer is."""
@@ -236,7 +240,7 @@ class Oracle(Ledger):
                 introduces
                 or self._state != "Reconnected"
                 or self._made_at[key] > link.opened_at
-                or self._failures.get(key, 0) >= PASSED_AFTER,
+                or self._in_vain(key) >= PASSED_AFTER,
                 f"{key} had waited, and was sent when all that had waited was said to be",
             )
             if not introduces:
@@ -259,7 +263,7 @@ class Oracle(Ledger):
             if before in done or before[0] == SAMPLE or self._place.get(before, place) >= place:
                 continue
             is_run_event = before[0] in RUN_EVENTS
-            if is_run_event == is_notice and self._failures.get(before, 0) < PASSED_AFTER:
+            if is_run_event == is_notice and self._in_vain(before) < PASSED_AFTER:
                 self.expect(False, f"{key} was sent, and {before} before it is not delivered")
 
     def answer(self, link: WatchedLink, number: int, answer: MessageBase) -> None:

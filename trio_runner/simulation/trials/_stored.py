@@ -75,8 +75,13 @@ class Stored:
         if isinstance(message, em.TagsUpdatedMsg) and refused is None:
             made_at = self._made_at.pop(int(str(message.tags[0].value)), -math.inf)
             self._newest_made_at = max(self._newest_made_at, made_at)
+        if not self.oracle.taint:
+            return
+        record = self.aggregator.engines.get(message.engine_id)
+        if record is not None and record.unit.run is not None:
+            self._doubtful.add(record.unit.run.run_id)
         run_id = getattr(message, "run_id", None)
-        if self.oracle.taint and run_id is not None:
+        if run_id is not None:
             self._doubtful.add(run_id)
 
     # At any time

@@ -103,8 +103,9 @@ class WatchedLink:
 
     @property
     def alone(self) -> Sent | None:
-        """What is unanswered, if it is one message alone."""
-        return next(iter(self._unanswered.values())) if len(self._unanswered) == 1 else None
+        """What is unanswered, if it is one event or sample alone, states aside."""
+        sent = [s for s in self._unanswered.values() if s.keys and not s.repeats]
+        return sent[0] if len(sent) == 1 else None
 
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way, or its answer is."""
