@@ -354,3 +354,14 @@ def test_delivery_classes_are_those_of_the_design() -> None:
     assert events == {em.RunStartedMsg, em.RunStoppedMsg}
     notices = {kind for kind, delivery in DELIVERY.items() if delivery is Delivery.NOTICE}
     assert notices == {em.WebPushNotificationMsg, em.ErrorLogMsg}
+
+
+def test_error_logs_do_not_become_one_that_is_too_big(make: Make) -> None:
+    """Of 100 entries of 30 kB as many are in one message as fit into 1 MiB."""
+    outbox = make()
+    for _ in range(100):
+        entry = mdl.ErrorLogEntry(message="x" * 30_000, created_time=1.0, severity=40)
+        outbox.put(em.ErrorLogMsg(log=mdl.ErrorLog(entries=[entry])))
+    entries = taken(outbox)
+    assert len(entries) == 3  # 34 entries of 30.06 kB are 1.02 MB, 35 are more than 1,048,576
+    assert all(len(entry.text) <= 1024 * 1024 for entry in entries)

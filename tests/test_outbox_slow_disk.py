@@ -327,3 +327,25 @@ async def running(
             await nursery.start(runner.run)
             yield runner
             nursery.cancel_scope.cancel()
+
+
+def test_what_went_out_for_a_slow_disk_is_not_held_back_by_what_it_writes_later(
+    path: Path, disk: HangingDisk
+) -> None:
+    """An error log was let go and has grown; the commit of what it was ends, the next one fails."""
+    with DurableOutbox(path, connect=disk.connect) as outbox:
+        outbox.commit_wanted = lambda: None
+        disk.works.clear()
+        disk.reached.clear()
+        outbox.enter(error_log("one"))
+        thread = threading.Thread(target=outbox.commit)
+        thread.start()
+        disk.reached.wait(5)
+        threading.Event().wait(1.1)  # from 1 s on the disk counts as slow
+        assert outbox.head() is not None
+        outbox.secure(outbox.enter(error_log("two")))
+        assert outbox.head() is not None
+        disk.works.set()
+        thread.join()
+        assert outbox.head() is not None
+        outbox.commit_wanted = None

@@ -43,6 +43,17 @@ STATE_REST = 4
 """How many times longer than a state occupied the line the next one of its kind has to wait."""
 
 
+WITHHELD_S = 0.5
+"""How soon to look again (s) when the outbox gives no message because of its disk."""
+
+
+def _goes_alone(entry: Entry) -> bool:
+    """Tell whether nothing else may be unanswered beside a message."""
+    # What has failed goes alone too: a sample behind newer ones would not be stored.
+    suspect = entry.failures > 0 or entry.tries >= SUSPECT_TRIES
+    return entry.is_run_event or suspect
+
+
 def pause_s(failures: int) -> float:
     """Return how long to wait (s) before a message that failed so often is tried again."""
     return min(2.0 ** min(failures - 1, 6), PAUSE_MAX_S) if failures else 0.0
@@ -213,14 +224,14 @@ class Sender:
     def _send_head(self) -> bool:
         """Send the next message if it may go out; return whether to look again at once."""
         head = self._outbox.head()
+        if head is None and self._outbox.has_line:  # the disk comes first, and may hang
+            self._look_again_at = min(self._look_again_at, trio.current_time() + WITHHELD_S)
         if head is None or self._is_barred:
             return False
         if head.is_notice and (self._notices or self._outbox.has_aside):
             self._outbox.let_pass()
             return True
-        # What has failed goes alone too: a sample behind newer ones would not be stored.
-        suspect = head.failures > 0 or head.tries >= SUSPECT_TRIES
-        alone = head.is_run_event or suspect
+        alone = _goes_alone(head)
         if not self._may_send(head, alone=alone) or self._has_to_wait(self._due_at(head)):
             return False
         self._send_entry(self._outbox.take(), alone=alone)
@@ -239,14 +250,26 @@ class Sender:
         if self._is_barred or self._notices or not self._outbox.has_aside:
             return False
         entry = self._outbox.next_aside()
-        if self._has_to_wait(self._due_at(entry)):
+        if (
+            not entry.is_queued
+            or self._has_to_wait(self._due_at(entry))
+            or self._is_the_heads_turn()
+        ):
             return False
         self._send_entry(self._outbox.take_aside(entry), alone=False)
         return True
 
+    def _is_the_heads_turn(self) -> bool:
+        """Tell whether the head waits for nothing but to be alone: notices must not prevent it."""
+        head = self._outbox.head()
+        if head is None or head.is_notice or not _goes_alone(head):
+            return False
+        is_held_up = head.is_run_event and self._outbox.is_held_up
+        return not is_held_up and not self._has_to_wait(self._due_at(head))
+
     def _due_at(self, entry: Entry) -> float:
-        """Return when a message may go out; a link lives for a while before one that has failed."""
-        if entry.failures < 2:  # links are lost, and once is no sign
+        """Return when a message may go out; a link lives for a while before what may end it."""
+        if entry is not self._outbox.cut or entry.failures < 2:  # once is no sign
             return entry.due_at
         return max(entry.due_at, self._began + pause_s(entry.failures))
 

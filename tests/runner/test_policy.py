@@ -181,6 +181,30 @@ async def test_a_notice_that_fails_holds_up_no_sample_and_the_end_of_a_run_for_7
         assert w.runner.statistics().outbox.set_aside == 0
 
 
+async def test_notices_that_fail_do_not_starve_a_sample_that_has_failed(
+    autojump_clock: Clock,
+) -> None:
+    """A handler that takes 4 s and fails has 20 of them; the sample's turn comes at once."""
+    async with world() as w:
+        await w.settled()
+        failures = iter([FAILED])
+        slow = Handlers(em.WebPushNotificationMsg, lambda _: FAILED, takes_s=4)
+
+        async def handle(message: em.EngineMessage) -> m.MessageBase | None:
+            if isinstance(message, em.TagsUpdatedMsg) and trio.current_time() > 300:
+                return next(failures, None)
+            return await slow(message)
+
+        w.aggregator.on_message = handle
+        for number in range(20):
+            w.runner.on_notify_command(str(number))
+        await trio.sleep(300)
+        for _ in range(30):
+            await trio.sleep(10)
+            # the sample's pause of 1 s, and a few notices of 4 s that are handled before its tries
+            assert newest_age(w) < 20
+
+
 async def test_what_is_logged_in_an_outage_is_one_message_and_bounded(
     autojump_clock: Clock,
 ) -> None:
@@ -365,6 +389,28 @@ async def test_an_end_of_a_run_that_is_far_too_big_arrives_in_some_form(
 
 
 # Links
+
+
+async def test_links_that_live_for_less_than_a_pause_do_not_hold_a_message_back(
+    autojump_clock: Clock,
+) -> None:
+    """RunStarted fails seven times, its next try is due 60 s later; links live for 55 s."""
+    async with world() as w:
+        await w.settled()
+        began = trio.current_time()
+        handlers = Handlers(
+            em.RunStartedMsg, lambda _: FAILED if trio.current_time() < began + 64 else None
+        )
+        w.aggregator.on_message = handlers
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(65)
+        for _ in range(4):
+            w.aggregator.drop()
+            await trio.sleep(55)
+        # The eighth try, 63 + 60 s behind the first, is taken; then it is told once a link.
+        tries_s = [0, 1, 3, 7, 15, 31, 63, 123]
+        assert [s - began for s in handlers.seen_s[:8]] == pytest.approx(tries_s, abs=1)
+        assert w.runner.statistics().outbox.waiting < 20
 
 
 async def test_links_that_break_at_once_are_dialled_ever_more_seldom(

@@ -31,7 +31,7 @@ from attrs import define, field
 
 from trio_runner._outbox._entry import DELIVERY, Delivery, Entry, is_too_big
 from trio_runner._outbox._line import Line
-from trio_runner._outbox._shrinking import merged_logs, smaller_end
+from trio_runner._outbox._shrinking import LOG_CHARACTERS_MAX, merged_logs, smaller_end
 from trio_runner._outbox._statistics import OutboxStatistics
 from trio_runner.protocol import encode, encode_body, foreign, kind_of, loads, pack
 from trio_runner.protocol import engine_messages as em
@@ -128,7 +128,10 @@ class Outbox(Line, ABC):
             log = self._log
             if log is None or log.tries:
                 return None
-            text, log.left_out = merged_logs(log.text, body, log.left_out)
+            before = log.text
+            if len(before) + len(body) > LOG_CHARACTERS_MAX:
+                return None
+            text, log.left_out = merged_logs(before, body, log.left_out)
             self._replace(log, text)
             log.is_queued = False
             return log

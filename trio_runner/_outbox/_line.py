@@ -59,6 +59,9 @@ class Line:
     open_run: Entry | None = field(default=None, init=False)
     """RunStarted of the run that is on as the aggregator knows it, to be repeated on a new link."""
 
+    cut: Entry | None = field(default=None, init=False)
+    """What was in flight alone when the link before this one ended."""
+
     _journal: Journal = field(factory=Journal, init=False)
     _line: deque[Entry] = field(factory=deque, init=False)
     _in_flight: dict[int, Entry] = field(factory=dict, init=False)
@@ -85,6 +88,11 @@ class Line:
         """Return what is to be sent next, None if there is nothing yet."""
         with self._lock:
             return self._line[0] if self._line and self._line[0].is_queued else None
+
+    @property
+    def has_line(self) -> bool:
+        """Whether messages stand in line, though `head` may give none of them yet."""
+        return bool(self._line)
 
     @property
     def has_aside(self) -> bool:
@@ -236,6 +244,7 @@ class Line:
         A message that was in flight alone when the link ended may be why it did.
         """
         with self._lock:
+            self.cut = None
             if len(self._in_flight) == 1:
                 self._note_cut(*self._in_flight.values())
             self._put_back([*self._in_flight.values(), *self._aside])
@@ -244,6 +253,7 @@ class Line:
             self._retries = 0
 
     def _note_cut(self, entry: Entry) -> None:
+        self.cut = entry
         entry.failures += 1
         has_shrunk = entry.failures >= SMALLER_AFTER_CUTS and self._shrink(entry)
         if not has_shrunk and self._is_given_up(entry):

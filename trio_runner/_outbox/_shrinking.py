@@ -8,6 +8,9 @@ from trio_runner.protocol import engine_messages as em
 LOG_ENTRIES_MAX = 1000
 """How many entries of the error log one message holds; more are left out of its middle."""
 
+LOG_CHARACTERS_MAX = 1024 * 1024
+"""How long such a message may become; another one begins then."""
+
 WARNING = 30
 """The severity of the line that says so; a level of Python's logging."""
 

@@ -203,12 +203,13 @@ class DurableOutbox(Outbox):
         self._want_commit()
 
     def _want_commit(self) -> None:
-        if self.commit_wanted is None:
+        wanted = self.commit_wanted  # once: a runner that ends takes it away
+        if wanted is None:
             self.commit()
             return
         with self._lock:
             self._commits.want()
-        self.commit_wanted()
+        wanted()
 
     def enter(self, message: em.EngineMessage) -> Entry | None:
         if not self._is_open:
@@ -359,7 +360,9 @@ class DurableOutbox(Outbox):
             raise
         with self._lock:
             for number, entry in changes.new.items():
-                entry.is_queued = number not in self._journal.new  # or it has grown meanwhile
+                entry.is_queued = (
+                    entry.is_queued or number not in self._journal.new
+                )  # or it has grown meanwhile
             self._unsafe = [event for event in self._unsafe if not event.is_queued]
         self._known.written(facts, changed, self.clock())
         if recovers or changes.removed:
