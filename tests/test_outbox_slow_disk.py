@@ -332,7 +332,7 @@ async def running(
 def test_what_went_out_for_a_slow_disk_is_not_held_back_by_what_it_writes_later(
     path: Path, disk: HangingDisk
 ) -> None:
-    """An error log was let go and has grown; the commit of what it was ends, the next one fails."""
+    """An error log was let go and has grown since; the commit of what it was ends well then."""
     with DurableOutbox(path, connect=disk.connect) as outbox:
         outbox.commit_wanted = lambda: None
         disk.works.clear()
