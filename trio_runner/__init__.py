@@ -24,6 +24,7 @@ from trio_runner._errors import (
     TrioRunnerError,
     VersionRefused,
 )
+from trio_runner._histogram import Histogram
 from trio_runner._outbox import MemoryOutbox, Outbox, OutboxStatistics
 from trio_runner._outbox_sqlite import (
     DurableOutbox,
@@ -66,6 +67,7 @@ __all__ = [
     "EngineRunner",
     "EventEmitter",
     "EventListener",
+    "Histogram",
     "LinkLost",
     "MemoryOutbox",
     "MessageBuilder",

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from random import Random
 
@@ -19,6 +19,7 @@ from trio_runner._engine import (
     RunStateChange,
     ScopeInfo,
 )
+from trio_runner._histogram import Histogram
 from trio_runner._outbox import MemoryOutbox, Outbox, OutboxStatistics
 from trio_runner._publish import Broadcast
 from trio_runner._states import RecoverState, StateMachine
@@ -45,7 +46,13 @@ class StateChange:
 class Statistics:
     """What a runner does and has done, at one moment."""
 
+    unit: str
+    """The name of the unit, as it was registered."""
     state: RecoverState
+    state_for_s: float
+    """For how long it has been in this state (s)."""
+    away_for_s: float | None
+    """How long ago the steady state ended, or the runner began (s); None in steady state."""
     engine_id: str | None
     """The id that the aggregator gave this engine at the last link, None before the first."""
     run_id: str | None
@@ -53,8 +60,16 @@ class Statistics:
     dials: int
     links: int
     """Dials that led to a link."""
+    failures: Mapping[str, int]
+    """How many dials and links failed, by the class of the NetworkError."""
+    bytes_sent: int
+    """Bytes that have left over all links, as websocket frames."""
     unanswered: int
     """Messages of the link that wait for the aggregator's answer."""
+    answer_s: Histogram
+    """From the sending of a sample to its answer (s)."""
+    sample_lag_s: Histogram
+    """How much later than they were due samples were taken (s)."""
     last_failure: str | None
     """Why the last link or dial failed, and what to do."""
     outbox: OutboxStatistics
@@ -128,6 +143,8 @@ class EngineRunner:
         self._scope = trio.CancelScope()
         self._thread: int | None = None
         self._token: trio.lowlevel.TrioToken | None = None
+        self._run_clock: trio.abc.Clock | None = None
+        self._state_since = 0.0
         self._ended = trio.Event()
         self._steady = trio.Event()
         self._recover(resume_run)
@@ -135,8 +152,9 @@ class EngineRunner:
 
     def _recover(self, resume_run: str | None) -> None:
         outbox, builder = self._outbox, self._builder
+        register = builder.create_register_engine_msg()
+        self._unit = register.uod_name
         if outbox.is_durable:
-            register = builder.create_register_engine_msg()
             outbox.claim(f"{register.computer_name}_{register.uod_name}")
         if resume_run is not None and resume_run == outbox.run_id:
             self._tree.intake.run_id = resume_run
@@ -167,6 +185,8 @@ class EngineRunner:
             raise RuntimeError("an EngineRunner runs once; make a new one")
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
+        self._run_clock = trio.lowlevel.current_clock()
+        self._state_since = self._now()
         try:
             with self._scope:
                 await self._tree.run(task_status.started)
@@ -197,19 +217,30 @@ class EngineRunner:
         return len(self._outbox)
 
     def statistics(self) -> Statistics:
-        """Return a snapshot of what the runner does and has done."""
-        connector = self._tree.connector
-        sender, failure = connector.sender, connector.last_failure
+        """Return a snapshot of what the runner does and has done. Any thread may call it."""
+        connector, away, now = self._tree.connector, self._tree.connector.away, self._now()
+        sender, failure = connector.sender, away.last_failure
         return Statistics(
+            unit=self._unit,
             state=self.state,
+            state_for_s=now - self._state_since,
+            away_for_s=now - away.since if away.since is not None else None,
             engine_id=connector.engine_id,
             run_id=self._tree.intake.run_id,
             dials=connector.dials,
             links=connector.links,
+            failures=dict(away.failures),
+            bytes_sent=connector.bytes_sent,
+            answer_s=connector.answer_s.histogram(),
+            sample_lag_s=self._tree.ticker.lag_s.histogram(),
             unanswered=sender.unanswered if sender is not None else 0,
             last_failure=str(failure) if failure is not None else None,
             outbox=self._outbox.statistics(),
         )
+
+    def _now(self) -> float:
+        """Return the time on Trio's clock (s), in any thread; 0 before the start."""
+        return self._run_clock.current_time() if self._run_clock is not None else 0.0
 
     def state_changes(self) -> AbstractContextManager[trio.MemoryReceiveChannel[StateChange]]:
         """Subscribe to the changes of state: all of them from now on, in order.
@@ -291,6 +322,7 @@ class EngineRunner:
             await self.state_changing_callback(before, after)
 
     def _publish_change(self, before: RecoverState, after: RecoverState) -> None:
+        self._state_since = self._now()
         self._changes.publish(StateChange(before, after))
 
     async def _after_change(self, state: RecoverState) -> None:

@@ -36,7 +36,9 @@ class SayOnce:
         is_news = thing not in self._said and len(self._said) < THINGS_MAX
         if is_news:
             self._said.add(thing)
-        self._logger.log(level if is_news else logging.DEBUG, text, *values, exc_info=error)
+        if not is_news:
+            level = logging.DEBUG
+        self._logger.log(level, text, *values, exc_info=error, stacklevel=2)
 
     def forget(self) -> None:
         """Let everything be news again."""

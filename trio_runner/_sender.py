@@ -16,6 +16,7 @@ import trio
 from attrs import define, field
 
 from trio_runner._errors import LinkLost
+from trio_runner._histogram import Durations
 from trio_runner._outbox import STATE_TYPES, Entry, Outbox, is_too_big
 from trio_runner._publish import Doorbell
 from trio_runner._say_once import SayOnce
@@ -114,6 +115,8 @@ class Sender:
     _session: Session
     _outbox: Outbox
     _bell: Doorbell
+    _answer_s: Durations = field(factory=Durations)
+    """From the sending of a sample to its answer (s)."""
     _window: Window = field(factory=Window, init=False)
     _untold: list[type[em.EngineMessage]] = field(init=False)
     """What this link is told before anything else, as far as it has not been told yet."""
@@ -137,6 +140,11 @@ class Sender:
     def unanswered(self) -> int:
         """How many messages of this link wait for their answer."""
         return self._unanswered
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many bytes have left over this link."""
+        return self._session.bytes_sent
 
     async def introduce(self) -> None:
         """Tell who we are: UodInfo, Method, and RunStarted of the run that is on.
@@ -298,6 +306,7 @@ class Sender:
             if is_sample:
                 now = trio.current_time()
                 self._window.answered(now, now - sent, samples)
+                self._answer_s.note(now - sent)
             self._judge(entry, answer)
 
         self._send(entry.sequence_number, entry.body, judge, patience(entry.failures))

@@ -11,6 +11,8 @@ from typing import Literal, get_args
 
 from attrs import define, field
 
+from trio_runner._say_once import SayOnce
+
 logger = logging.getLogger(__name__)
 
 RecoverState = Literal[
@@ -40,6 +42,16 @@ EDGES: dict[RecoverState, tuple[RecoverState, ...]] = {
 }
 
 
+SETTLED: tuple[RecoverState, ...] = (
+    "Started",
+    "Connected",
+    "Reconnected",
+    "Stopped",
+    "ShutdownComplete",
+)
+"""What the log tells the coming and going of, each time; changes between others, once an outage."""
+
+
 @define
 class StateMachine:
     """Holds the state, lets only legal edges through and tells every change in order.
@@ -55,6 +67,7 @@ class StateMachine:
     current: RecoverState = field(default="Started", init=False)
     body: RecoverState | None = field(default=None, init=False)
     """The state whose block is open, None between one block and the next."""
+    _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
 
     @asynccontextmanager
     async def alive(self, state: RecoverState) -> AsyncGenerator[None, None]:
@@ -82,7 +95,9 @@ class StateMachine:
             return
         legal = EDGES[before]
         assert state in legal, f"no edge {before} -> {state}; from {before} legal: {legal}"
-        logger.info("Changing state: %s -> %s", before, state)
+        if before in SETTLED or state in SETTLED:
+            self._say.forget()
+        self._say(logging.INFO, "Changing state: %s -> %s", before, state)
         try:
             await self._changing(before, state)
         finally:

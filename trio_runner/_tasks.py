@@ -40,14 +40,15 @@ from contextlib import contextmanager
 import trio
 from attrs import define, field, frozen
 
+from trio_runner._away import Away
 from trio_runner._backoff import Backoff
 from trio_runner._engine import MessageBuilder
-from trio_runner._errors import NetworkError, RegistrationRefused
+from trio_runner._errors import NetworkError
 from trio_runner._groups import first
+from trio_runner._histogram import Durations
 from trio_runner._intake import Intake
 from trio_runner._outbox import COMMIT_S, Outbox
 from trio_runner._publish import Doorbell
-from trio_runner._say_once import SayOnce
 from trio_runner._sender import Sender
 from trio_runner._states import RecoverState, StateMachine
 from trio_runner._ticker import Ticker
@@ -59,12 +60,6 @@ logger = logging.getLogger(__name__)
 LIVED_S = 10
 """A link that served so long (s) after its introduction came about for good: the next wait is short
 again. Links that break at once, one after the other, are dialled ever more seldom."""
-
-HEALTHY_S = 60
-"""A link that was in steady state for so long (s) was healthy: what ends it is news again."""
-
-REMIND_S = 3600
-"""A refused registration is waited for; what a person must do about it is said so often (s)."""
 
 END_S = 1
 """What each of the last steps may take (s), besides the flush: two changes of state, a commit."""
@@ -108,18 +103,18 @@ class Tree:
     bell: Doorbell = field(factory=Doorbell, init=False)
     _commit_bell: Doorbell = field(factory=Doorbell, init=False)
     connector: "Connector" = field(init=False)
-    _ticker: Ticker = field(init=False)
+    ticker: Ticker = field(init=False)
     _committing: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True), init=False)
 
     def __attrs_post_init__(self) -> None:
         self.intake = Intake(self._builder, self._outbox)
-        self._ticker = Ticker(self.intake, self._timing, self.bell.ring)
+        self.ticker = Ticker(self.intake, self._timing, self.bell.ring)
         self.connector = Connector(
             dialer=self._dialer,
             builder=self._builder,
             outbox=self._outbox,
             intake=self.intake,
-            ticker=self._ticker,
+            ticker=self.ticker,
             states=self._states,
             backoff=self._backoff,
             bell=self.bell,
@@ -134,7 +129,7 @@ class Tree:
         """
         try:
             async with trio.open_nursery() as root:
-                root.start_soon(self._ticker.run, name="ticker")
+                root.start_soon(self.ticker.run, name="ticker")
                 root.start_soon(self._connect, name="connector")
                 if self._outbox.is_durable:
                     self._outbox.commit_wanted = self._commit_bell.from_any_thread()
@@ -197,17 +192,26 @@ class Connector:
     _on_steady: Callable[[], Awaitable[None]]
     engine_id: str | None = field(default=None, init=False)
     sender: Sender | None = field(default=None, init=False)
-    last_failure: NetworkError | None = field(default=None, init=False)
-    _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
-    """Logs each failure once for as long as no link has been healthy."""
+    away: Away = field(init=False)
+    answer_s: Durations = field(factory=Durations, init=False)
+    """From the sending of a sample to its answer (s)."""
     _serves_since: float = field(default=math.inf, init=False)
-    _steady_since: float = field(default=math.inf, init=False)
-    _reminder_due: float = field(default=-math.inf, init=False)
     dials: int = field(default=0, init=False)
     links: int = field(default=0, init=False)
+    _bytes_sent: int = field(default=0, init=False)
+    """Over the links that have ended."""
+
+    def __attrs_post_init__(self) -> None:
+        self.away = Away(self._outbox)
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many bytes have left over all links."""
+        return self._bytes_sent + (self.sender.bytes_sent if self.sender is not None else 0)
 
     async def run(self) -> None:
         """Connect, deliver and reconnect until cancelled; then flush over the link there is."""
+        self.away.begin()
         failure = await self._until_lost(FIRST)
         while True:
             async with self._states.alive("Failed"):
@@ -242,7 +246,7 @@ class Connector:
     async def _hold(self, link: trio.Nursery, session: Session, names: _Names) -> None:
         """Deliver until the link or the root is cancelled; see the rules above."""
         self._outbox.rewind()
-        self.sender = sender = Sender(session, self._outbox, self._bell)
+        self.sender = sender = Sender(session, self._outbox, self._bell, self.answer_s)
         try:
             with self._ticker.linked():
                 async with trio.open_nursery() as senders:
@@ -253,7 +257,7 @@ class Connector:
                     await self._flush(sender, session)  # noqa: ASYNC102
             raise
         finally:
-            self.sender = None
+            self._bytes_sent, self.sender = self.bytes_sent, None
             session.abort()
 
     async def _catch_up(self, sender: Sender, senders: trio.Nursery, names: _Names) -> None:
@@ -262,6 +266,7 @@ class Connector:
             self._ticker.set_data_log_interval(self._intake.introduce().data_log_interval_seconds)
             await sender.introduce()
             self._serves_since = trio.current_time()
+            self.away.introduced()
         if names.backlog is not None:
             async with self._states.alive(names.backlog):
                 await sender.drain()
@@ -270,7 +275,7 @@ class Connector:
     async def _stay(self, sender: Sender, state: RecoverState) -> None:
         """Be the steady-state sender: send what comes, as it comes."""
         async with self._states.alive(state):
-            self._steady_since = trio.current_time()
+            self.away.over()
             await self._on_steady()
             await sender.steady()
 
@@ -288,17 +293,10 @@ class Connector:
             pass
 
     def _note_failure(self, failure: NetworkError) -> None:
-        # An aggregator that is away for a night must not fill the log.
-        if trio.current_time() - self._steady_since > HEALTHY_S:
-            self._say.forget()
         if trio.current_time() - self._serves_since > LIVED_S:
             self._backoff.reset()
-        self._serves_since = self._steady_since = math.inf
-        if isinstance(failure, RegistrationRefused) and trio.current_time() >= self._reminder_due:
-            self._say.forget()
-            self._reminder_due = trio.current_time() + REMIND_S
-        self._say(logging.WARNING, "%s", failure)
-        self.last_failure = failure
+        self._serves_since = math.inf
+        self.away.failed(failure)
 
 
 @contextmanager

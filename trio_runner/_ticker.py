@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import trio
 from attrs import define, field
 
+from trio_runner._histogram import Durations
 from trio_runner._intake import Intake
 from trio_runner._timing import Timing
 
@@ -42,6 +43,8 @@ class Ticker:
     _links_told_all: int = field(default=-1, init=False)
     """How many links there had been when all tags were last told."""
     _wait: trio.CancelScope = field(factory=trio.CancelScope, init=False)
+    lag_s: Durations = field(factory=Durations, init=False)
+    """How much later than they were due samples were taken (s)."""
 
     def __attrs_post_init__(self) -> None:
         self._offline_s = self._timing.offline_s
@@ -103,6 +106,7 @@ class Ticker:
         while True:
             with trio.CancelScope(deadline=self._next_deadline()) as self._wait:
                 await trio.sleep_forever()
+            self.lag_s.note(max(0.0, trio.current_time() - self._wait.deadline))
             # It may be late, or have been due when a link changed what is due.
             self._last = min(self._due, self._passed())
             self._sample()

@@ -11,6 +11,7 @@ from trio_runner import MemoryOutbox, Statistics
 from trio_runner._cli._story import Backlog
 from trio_runner._cli._summary import Outage
 from trio_runner._cli._view import Picture, frame, terminal
+from trio_runner._histogram import Durations
 
 CATCHING_UP = Picture(
     now_s=13.2,
@@ -18,11 +19,18 @@ CATCHING_UP = Picture(
     chapter_ends_s=None,
     address="http://127.0.0.1:54321",
     statistics=Statistics(
+        unit="Filtration Skid",
         state="CatchingUp",
+        state_for_s=0.7,
+        away_for_s=9.0,
         engine_id="host_Filtration%20Skid",
         run_id="1",
         dials=11,
         links=2,
+        failures={"LinkLost": 1, "AggregatorUnreachable": 9},
+        bytes_sent=12_345,
+        answer_s=Durations().histogram(),
+        sample_lag_s=Durations().histogram(),
         unanswered=16,
         last_failure="Nothing answers at http://127.0.0.1:54321: connection refused."
         " Is the aggregator running there?",

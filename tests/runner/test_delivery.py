@@ -289,6 +289,7 @@ class Paper:
     """A session that keeps what is sent on it, for the test to answer."""
 
     engine_id: str = "host_Unit"
+    bytes_sent: int = 0
     sent: list[bytes] = field(factory=list)
     answers: list[Answered] = field(factory=list)
 

@@ -267,8 +267,8 @@ def keep_states_to_ourselves(to: pytest.MonkeyPatch) -> None:
     known: dict[int, dict[type[em.EngineMessage], _sender._State]] = {}
     init = _sender.Sender.__init__
 
-    def init_with(self: _sender.Sender, session: Session, outbox: Any, bell: Any) -> None:
-        init(self, session, outbox, bell)
+    def init_with(self: _sender.Sender, session: Session, outbox: Any, *rest: Any) -> None:
+        init(self, session, outbox, *rest)
         self._states = known.setdefault(id(outbox), self._states)
         for state in self._states.values():
             state.is_under_way = False

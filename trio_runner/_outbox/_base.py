@@ -200,5 +200,7 @@ class Outbox(Line, ABC):
                 archives_left_out=self._counts["archives_left_out"],
                 waiting=len(self),
                 bytes_waiting=self._bytes,
+                bytes_max=self.bytes_max,
+                oldest_s=self._oldest_s(),
                 degraded=self._why_degraded(),
             )

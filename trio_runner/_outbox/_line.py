@@ -3,6 +3,7 @@
 import itertools
 import logging
 import threading
+import time
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable
@@ -274,6 +275,12 @@ class Line:
     def _waiting(self) -> list[Entry]:
         """Return all that is not delivered, in no order."""
         return [*self._in_flight.values(), *self._aside, *self._line]
+
+    def _oldest_s(self) -> float | None:
+        """Return how long ago the oldest that is not delivered was taken (s)."""
+        heads = (next(iter(of), None) for of in (self._in_flight.values(), self._aside, self._line))
+        taken_at = min((head.taken_at for head in heads if head is not None), default=None)
+        return None if taken_at is None else max(0.0, time.time() - taken_at)
 
     def _append(self, entry: Entry) -> None:
         self._line.append(entry)

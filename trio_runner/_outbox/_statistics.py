@@ -20,5 +20,9 @@ class OutboxStatistics:
     waiting: int
     """Events and samples not yet delivered, those in flight included."""
     bytes_waiting: int
+    bytes_max: int
+    """The bound: with more, samples are thinned."""
+    oldest_s: float | None
+    """How long ago the oldest of them was taken (s), None if none waits."""
     degraded: str | None = None
     """Why what waits is in memory only although it should be on disk, None if all is well."""

@@ -120,6 +120,7 @@ class EngineDispatcher:
         async def carry_out(message_json: object) -> m.MessageBase:
             return await self._commands.carry_out(message_json, timing.answer_s)
 
+        self._say(logging.INFO, "Registering for engine id at %s", self._address.way)
         await dial(self._address, registration, carry_out, timing, task_status=task_status)
 
     async def end_commands(self) -> None:

@@ -47,6 +47,7 @@ class FramedStream(trio.abc.Stream):
     _stream: trio.abc.Stream
     keeps: bool = False
     kept_bytes: int = field(default=0, init=False)
+    bytes_sent: int = field(default=0, init=False)
     left_at: float = field(factory=trio.current_time, init=False)
     """When bytes last left (s on Trio's clock): were handed to the stream below, which took them.
 
@@ -94,6 +95,7 @@ class FramedStream(trio.abc.Stream):
         await _acquire(self._writing)
         try:
             await self._stream.send_all(data)
+            self.bytes_sent += len(data)
             self.left_at = trio.current_time()
             self._is_over = self.keeps and data[0] == CLOSE
         finally:

@@ -25,6 +25,10 @@ class Session(Protocol):
     def engine_id(self) -> str:
         """The id that the aggregator gave this engine."""
 
+    @property
+    def bytes_sent(self) -> int:
+        """How many bytes of websocket frames have left."""
+
     def send(
         self, sequence_number: int, packed: bytes, answered: Answered, *, patience: int = 1
     ) -> None:

@@ -29,7 +29,6 @@ async def register(address: Address, message: em.RegisterEngineMsg) -> str:
     Raises DialError, its subclass telling why; OSError as `Address.open` does. If cancelled, the
     aggregator may know the engine, which is no harm.
     """
-    logger.info("Registering for engine id at %s", address.way)
     content = protocol.encode_json(message).encode()
     reply = _decode_reply(address, await _post(address, content), len(content))
     if reply.success and reply.engine_id:

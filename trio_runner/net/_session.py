@@ -100,6 +100,11 @@ class RpcSession:
     is_ending: bool = field(default=False, init=False)
     """Whether we have begun to close it or have cut it."""
 
+    @property
+    def bytes_sent(self) -> int:
+        """See `Session.bytes_sent`."""
+        return self._stream.bytes_sent
+
     def send(
         self, sequence_number: int, packed: bytes, answered: Answered, *, patience: int = 1
     ) -> None:

@@ -78,6 +78,10 @@ class _WatchedSession:
     def engine_id(self) -> str:
         return self._session.engine_id
 
+    @property
+    def bytes_sent(self) -> int:
+        return self._session.bytes_sent
+
     def send(
         self, sequence_number: int, packed: bytes, answered: Answered, *, patience: int = 1
     ) -> None:

@@ -1,0 +1,211 @@
+"""What the log and the statistics say of an outage, in virtual time."""
+
+import logging
+
+import pytest
+import trio
+from attrs import define, field
+from trio.testing import MockClock as Clock
+
+from tests.helpers.unit import world
+from trio_runner import MemoryOutbox
+from trio_runner._away import duration
+from trio_runner.simulation import Network
+
+GONE = (
+    "Nothing answers at http://aggregator.example:9800: connection refused."
+    " Is the aggregator running there?"
+)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what stands in the log from INFO on, changes of state without their preface."""
+    return [
+        f"{record.levelname} {record.getMessage().removeprefix('Changing state: ')}"
+        for record in caplog.records
+        if record.levelno >= logging.INFO
+    ]
+
+
+async def test_an_outage_of_an_hour_is_a_dozen_lines(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loss, why, what to do, a summary every 10 min, the return: nothing for a redial.
+
+    The unit samples once in 1.2 s meanwhile, its data-log interval of 1 s and two ticks: in 600 s
+    these are 500. A summary is made at the first failed dial from when it is due.
+    """
+    caplog.set_level(logging.INFO)
+    async with world() as w:
+        await w.settled()
+        caplog.clear()
+        async with w.aggregator.outage():
+            await trio.sleep(3600)
+        await w.until("Reconnected")
+        assert said(caplog) == [
+            "INFO Connected -> Failed",
+            "WARNING The aggregator closed the connection with code 1012.",
+            "INFO Failed -> Disconnected",
+            "INFO Disconnected -> Failed",
+            f"WARNING {GONE}",
+            *(
+                f"WARNING No link to the aggregator for {waiting}. {GONE}"
+                for waiting in (
+                    "10 min; messages waiting: 501, 295 kB",
+                    "20 min; messages waiting: 1002, 591 kB",
+                    "30 min; messages waiting: 1503, 886 kB",
+                    "40 min; messages waiting: 2003, 1182 kB",
+                    "50 min; messages waiting: 2504, 1478 kB",
+                )
+            ),
+            "INFO Disconnected -> Reconnecting",
+            "INFO Reconnecting -> CatchingUp",
+            "INFO CatchingUp -> Reconnected",
+            "INFO The aggregator is back after 60 min; messages caught up: 3002, in 0 s",
+        ]
+
+
+async def test_samples_given_up_in_an_outage_are_told_with_it(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """100 samples of 590 bytes are over a bound of 50,000 bytes, and some of them are thinned."""
+    caplog.set_level(logging.INFO)
+    async with world(outbox=MemoryOutbox(bytes_max=50_000)) as w:
+        await w.settled()
+        async with w.aggregator.outage():
+            await trio.sleep(120)
+        await w.until("Reconnected")
+        thinned = w.runner.statistics().outbox.thinned
+        assert thinned
+        assert said(caplog)[-1].endswith(f"; samples given up: {thinned}")
+
+
+async def test_a_link_that_breaks_again_and_again_fills_no_log(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A link is lost 20 s after each return: it was not healthy, and why is told once.
+
+    The wait before a first dial is (0.25 + 1) / 2 = 0.625 s.
+    """
+    caplog.set_level(logging.INFO)
+    async with world() as w:
+        await w.settled()
+        for _ in range(10):
+            caplog.clear()
+            w.network.reset()
+            await w.until("Failed")
+            await w.until("Reconnected")
+            await trio.sleep(20)
+        assert said(caplog) == [
+            "INFO Reconnected -> Failed",
+            "INFO Failed -> Disconnected",
+            "INFO Disconnected -> Reconnecting",
+            "INFO Reconnecting -> CatchingUp",
+            "INFO CatchingUp -> Reconnected",
+            "INFO The aggregator is back after 0.62 s; messages caught up: 0, in 0 s",
+        ]
+
+
+async def test_statistics_tell_since_when_the_aggregator_has_been_away(
+    autojump_clock: Clock,
+) -> None:
+    """In steady state it is not away; from the loss on it is, until all is caught up.
+
+    It refuses dials 0.625, 0.9375 and then each 1.375 s after another (`Middle`): after 30 s the
+    last was the one at 0.625 + 0.9375 + 20 * 1.375 = 29.0625 s, 22 in all.
+    """
+    async with world(run=False) as w:
+        before = w.runner.statistics()
+        assert (before.unit, before.state_for_s, before.away_for_s) == ("Unit", 0, None)
+        await trio.sleep(100)  # which is none of the runner's time
+        await w.nursery.start(w.runner.run)
+        await w.settled()
+        assert w.runner.statistics().away_for_s is None
+        async with w.aggregator.outage():
+            await trio.sleep(30)
+            seen = w.runner.statistics()
+            assert (seen.away_for_s, seen.state_for_s) == (30, 30 - 29.0625)
+            assert seen.failures == {"LinkLost": 1, "AggregatorUnreachable": 22}
+            assert (seen.dials, seen.links) == (23, 1)
+            await trio.to_thread.run_sync(w.runner.statistics)
+        await w.until("Reconnected")
+        assert w.runner.statistics().away_for_s is None
+
+
+async def test_answer_times_are_those_of_the_path(autojump_clock: Clock) -> None:
+    """At 80 ms there and back the 10 samples of 3 s take 0.08 s each: of the class up to 0.1 s."""
+    async with world() as w:
+        w.network.latency_s = 0.04
+        await trio.sleep(1)
+        before = w.runner.statistics()
+        await trio.sleep(3)
+        after = w.runner.statistics()
+        answers = after.answer_s.counts
+        new = [a - b for a, b in zip(answers, before.answer_s.counts, strict=True)]
+        assert new == [10 * (bound == 0.1) for bound in after.answer_s.bounds] + [0]
+        assert after.answer_s.sum - before.answer_s.sum == pytest.approx(10 * 0.08)
+        assert after.sample_lag_s.counts[0] == after.outbox.samples_taken  # none was late
+
+
+@define(eq=False)
+class Counting(trio.abc.Stream):
+    """Notes what was sent over a stream."""
+
+    stream: trio.abc.Stream
+    sent: bytearray = field(factory=bytearray)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.stream.send_all(data)
+        self.sent += data
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+async def test_bytes_are_counted_over_all_links(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are what the streams of the websockets took: of one that was lost, and of the next."""
+    streams = list[Counting]()
+    open_stream = Network.open_stream
+
+    async def counting(self: Network, host: str, port: int) -> trio.abc.Stream:
+        streams.append(Counting(await open_stream(self, host, port)))
+        return streams[-1]
+
+    monkeypatch.setattr(Network, "open_stream", counting)
+    async with world() as w:
+        await w.settled()
+        w.network.reset()
+        await w.until("Failed")
+        await w.until("Reconnected")
+        await trio.sleep(3)
+        registrations = [stream.sent for stream in streams if stream.sent.startswith(b"POST")]
+        all_sent = sum(len(stream.sent) for stream in streams)
+        assert len(registrations) == 2
+        assert w.runner.statistics().bytes_sent == all_sent - sum(map(len, registrations))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.04, "0.04 s"),
+        (9.96, "10 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (5400, "90 min"),
+        (7200, "2 h"),
+        (9000, "2.5 h"),
+        (172_800, "2 d"),
+    ],
+)
+def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
+    """They have the unit in which the number is over 2."""
+    assert duration(seconds) == text

@@ -1,0 +1,115 @@
+"""How long the aggregator has been away, and what the log says of it.
+
+A night's outage is a handful of lines: a WARNING with the reason when it begins, another for each
+reason of another kind, a summary every 10 minutes, and a line when all that waited is delivered.
+"""
+
+import logging
+import math
+
+import trio
+from attrs import define, field
+
+from trio_runner._errors import NetworkError, RegistrationRefused
+from trio_runner._outbox import Outbox, OutboxStatistics
+from trio_runner._say_once import SayOnce
+
+logger = logging.getLogger(__name__)
+
+HEALTHY_S = 60
+"""A link that was in steady state for so long (s) was healthy: what ends it is news again."""
+
+SUMMARY_S = 600
+"""How often an outage is summed up (s)."""
+
+REMIND_S = 3600
+"""How often, if it is a refused registration (s): that is waited for, and a person must act."""
+
+
+@define(eq=False)
+class Away:
+    """Knows since when there has been no steady state, and why."""
+
+    _outbox: Outbox
+    say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
+    """Logs what repeats itself while no link is healthy."""
+    since: float | None = field(default=None, init=False)
+    """When the last steady state ended, or the runner began (s on Trio's clock).
+
+    None in steady state, and before the start."""
+    last_failure: NetworkError | None = field(default=None, init=False)
+    failures: dict[str, int] = field(factory=dict, init=False)
+    """How many dials and links failed, by the class of the failure."""
+    _before: OutboxStatistics | None = field(default=None, init=False)
+    """What the outbox had done when the outage began, None if none has."""
+    _linked: tuple[float, int] = field(default=(0.0, 0), init=False)
+    """When the last link was introduced (s), and how much had been delivered then."""
+    _steady_since: float = field(default=math.inf, init=False)
+    _summary_due: float = field(default=math.inf, init=False)
+
+    def begin(self) -> None:
+        """Note that the runner begins, without a link."""
+        self.since = trio.current_time()
+
+    def failed(self, failure: NetworkError) -> None:
+        """Note why a link was lost or a dial failed; log it if that is news."""
+        now = trio.current_time()
+        if now - self._steady_since > HEALTHY_S:
+            self.say.forget()
+        self._steady_since = math.inf
+        self.last_failure = failure
+        kind = type(failure).__name__
+        self.failures[kind] = self.failures.get(kind, 0) + 1
+        if self._before is None:
+            self._before = self._outbox.statistics()
+            self.since = now if self.since is None else self.since
+            self._summary_due = now + self._summary_every_s()
+        self.say(logging.WARNING, "%s", failure, about=kind)
+        if now >= self._summary_due:
+            self._sum_up(now)
+
+    def _summary_every_s(self) -> float:
+        return REMIND_S if isinstance(self.last_failure, RegistrationRefused) else SUMMARY_S
+
+    def _sum_up(self, now: float) -> None:
+        assert self.since is not None
+        self._summary_due = now + self._summary_every_s()
+        outbox = self._outbox.statistics()
+        logger.warning(
+            "No link to the aggregator for %s; messages waiting: %d, %.0f kB%s. %s",
+            duration(now - self.since),
+            outbox.waiting,
+            outbox.bytes_waiting / 1000,
+            self._given_up(outbox),
+            self.last_failure,
+        )
+
+    def _given_up(self, outbox: OutboxStatistics) -> str:
+        thinned = outbox.thinned - (self._before.thinned if self._before is not None else 0)
+        return f"; samples given up: {thinned}" if thinned else ""
+
+    def introduced(self) -> None:
+        """Note that a link serves, over which what waits can go."""
+        self._linked = trio.current_time(), self._outbox.statistics().delivered
+
+    def over(self) -> None:
+        """Note that the steady state begins; say what the outage was, if there was one."""
+        now = self._steady_since = trio.current_time()
+        if self._before is not None and self.since is not None:
+            outbox, (linked_at, delivered) = self._outbox.statistics(), self._linked
+            logger.info(
+                "The aggregator is back after %s; messages caught up: %d, in %s%s",
+                duration(now - self.since),
+                outbox.delivered - delivered,
+                duration(now - linked_at),
+                self._given_up(outbox),
+            )
+        self.since = self._before = None
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: in a unit of which it is two or more."""
+    lengths_s = {"d": 86_400, "h": 3600, "min": 60}
+    unit = next((unit for unit, length_s in lengths_s.items() if seconds >= 2 * length_s), "s")
+    number = seconds / lengths_s.get(unit, 1)
+    return f"{number:.0f} {unit}" if number >= 10 else f"{number:.2g} {unit}"
