@@ -84,6 +84,31 @@ def test_the_trace_is_what_the_hash_is_of(
     assert written.count(b"\n") > 20
 
 
+def test_the_last_line_is_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no promise was broken it says so; `--shrink` then says that there is nothing to do.
+
+    60 s of faults for two seeds, and what each needs to recover: 0.03 h and a bit.
+    """
+    assert main(["simulate", "--seeds", "3-4", "--hours", "1/60", "--faults", "reset"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"Every promise was kept: 2 lives, 0\.0\d+ h", last)
+    assert main(["simulate", "--seed", "3", *SHORT, "--faults", "reset", "--shrink"]) == 0
+    *_, verdict, shrunk = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("Every promise was kept: 1 life, ")
+    assert shrunk == "Nothing failed, so there is nothing to shrink."
+
+
+def test_a_full_disk_ends_a_trace_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be written is an error of the argument, whenever it shows."""
+    assert main(["simulate", "--seed", "3", *SHORT, "--trace", "/dev/full"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        "trio-runner simulate: error: argument --trace: cannot write /dev/full:"
+        " No space left on device\n"
+    )
+
+
 @pytest.mark.usefixtures("mutant")
 def test_a_broken_promise_is_told_with_what_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
     """Seed, moment, promise, last lines, the others in a line each; its command does it again."""
@@ -173,7 +198,7 @@ def test_kept_faults_alone_happen(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "told"),
     [
         (["--seed", "x"], "argument --seed: 'x' is no seed: give a number, 0 or more"),
-        (["--seeds", "5"], "argument --seeds: '' is no seed"),
+        (["--seeds", "5"], "argument --seeds: '5' is no range of seeds as 0-19"),
         (["--seeds", "5-4"], "'5-4' has no seeds: give the lower one first"),
         (["--seed", "1", "--seeds", "0-9"], "not allowed with argument"),
         (["--hours", "0"], "argument --hours: '0' is no time"),

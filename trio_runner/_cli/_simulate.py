@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from fractions import Fraction
 from itertools import islice
 from math import nan
@@ -47,23 +47,34 @@ def run(arguments: Namespace) -> int:
     duration_s = float(arguments.hours * HOUR_S)
     cases = [Case(seed, duration_s, kinds, keep) for seed in arguments.seeds]
     try:
-        file = _open(arguments.trace)
+        with _open(arguments.trace) as file:
+            total = _simulate_all(cases, arguments.jobs, file)
     except OSError as error:
+        if arguments.trace is None:
+            raise
         text = f"argument --trace: cannot write {arguments.trace}: {error.strerror}"
         print(f"trio-runner simulate: error: {text}", file=sys.stderr)
         return WRONG_ARGUMENTS
-    with file or nullcontext():
-        total = _simulate_all(cases, arguments.jobs, file)
     print(*total.lines(len(cases)), sep="\n", flush=True)
     if not total.failed:
+        print(*_verdict(total, is_to_shrink=arguments.shrink), sep="\n")
         return 0
     _tell_of_failures(total.failed, is_to_shrink=arguments.shrink and not total.is_interrupted)
     return VIOLATED
 
 
-def _open(trace: str | None) -> TextIO | None:
+def _open(trace: str | None) -> AbstractContextManager[TextIO | None]:
     # As bytes it is what the hash is of, on every system.
-    return None if trace is None else open(trace, "w", encoding="utf-8", newline="\n")
+    return nullcontext() if trace is None else open(trace, "w", encoding="utf-8", newline="\n")
+
+
+def _verdict(total: "Total", *, is_to_shrink: bool) -> Iterator[str]:
+    lives = len(total.hashes)
+    named = "1 life" if lives == 1 else f"{lives:,} lives"
+    so_far = " so far" if total.is_interrupted else ""
+    yield f"\nEvery promise was kept{so_far}: {named}, {_hours(total.simulated_s)} h"
+    if is_to_shrink:
+        yield "Nothing failed, so there is nothing to shrink."
 
 
 # All of them

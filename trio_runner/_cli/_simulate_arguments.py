@@ -70,7 +70,10 @@ def _seed(text: str) -> range:
 
 def _seeds(text: str) -> range:
     first, _, last = text.partition("-")
-    seeds = range(_seed(first).start, _seed(last).stop)
+    try:
+        seeds = range(_seed(first).start, _seed(last).stop)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"{text!r} is no range of seeds as 0-19: {error}") from None
     if not seeds:
         raise ArgumentTypeError(f"{text!r} has no seeds: give the lower one first")
     return seeds
