@@ -14,14 +14,16 @@ from trio_runner import DurableOutbox, MemoryOutbox
 from trio_runner._outbox import (
     DELIVERY,
     ENTRY_BYTES,
+    MESSAGE_BYTES_MAX,
     OUTBOX_BYTES_MAX,
     Delivery,
     Entry,
     Outbox,
+    _entry,
     _line,
 )
 from trio_runner._outbox._thinning import every_second_of_the_densest
-from trio_runner.protocol import decode_json, encode_body, pack
+from trio_runner.protocol import decode_json, encode_body, pack, unpack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
@@ -365,3 +367,25 @@ def test_error_logs_do_not_become_one_that_is_too_big(make: Make) -> None:
     entries = taken(outbox)
     assert len(entries) == 3  # 34 entries of 30.06 kB are 1.02 MB, 35 are more than 1,048,576
     assert all(len(entry.text) <= 1024 * 1024 for entry in entries)
+
+
+def test_how_big_a_body_is_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that may be too big is unpacked the first time it is asked, and when it is another."""
+    unpacked: list[bytes] = []
+
+    def noted(body: bytes) -> str:
+        unpacked.append(body)
+        return unpack(body)
+
+    monkeypatch.setattr(_entry, "unpack", noted)
+    hard_to_pack = Random(0).randbytes(20_000).hex()
+    small, large = (
+        pack(f'{{"a": "{hard_to_pack}{filling}"}}') for filling in ("", "x" * MESSAGE_BYTES_MAX)
+    )
+    entry = Entry(1, em.TagsUpdatedMsg, small, taken_at=0)
+    assert not entry.is_too_big
+    assert not entry.is_too_big
+    entry.replace(large)
+    assert entry.is_too_big
+    assert entry.is_too_big
+    assert unpacked == [small, large]

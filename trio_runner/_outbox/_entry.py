@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from attrs import define
+from attrs import define, field
 
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import unpack
@@ -73,6 +73,12 @@ class Entry:
     failures: int = 0
     due_at: float = 0.0
     left_out: int = 0
+    _is_too_big: bool | None = field(default=None, init=False)
+    """None before anybody has asked: of a large body it takes unpacking it."""
+
+    def replace(self, body: bytes) -> None:
+        """Hold another body from now on."""
+        self.body, self._is_too_big = body, None
 
     @property
     def text(self) -> str:
@@ -82,7 +88,10 @@ class Entry:
     @property
     def is_too_big(self) -> bool:
         """Whether the aggregator would refuse it for its size."""
-        return len(self.body) * SHRINKS_MAX > MESSAGE_BYTES_MAX and is_too_big(self.text)
+        if self._is_too_big is None:
+            may_be = len(self.body) * SHRINKS_MAX > MESSAGE_BYTES_MAX
+            self._is_too_big = may_be and is_too_big(self.text)
+        return self._is_too_big
 
     @property
     def is_event(self) -> bool:

@@ -226,7 +226,7 @@ class Line:
 
     def _replace(self, entry: Entry, text: str) -> None:
         self._bytes -= entry.size
-        entry.body = pack(text)
+        entry.replace(pack(text))
         self._bytes += entry.size
         self._journal.changed(entry)
 

@@ -20,6 +20,7 @@ from openpectus.lang.exec.timer import OneThreadTimer
 from trio_runner.bridge._builder import UodMessageBuilder
 from trio_runner.bridge._emitter import UodEventEmitter
 from trio_runner.bridge._logging import current_unit, take_error_log
+from trio_runner.bridge._tags import LatestTags
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class UodEngine:
         # Not the default, which is one object for all engines of a process.
         timing = EngineTiming(WallClock(), self._timer, TICK_S, 1.0)
         self._engine: Any = Engine(uod, timing, enable_archiver=True)
+        self._engine.tag_updates = LatestTags()
         if archive_folder is not None:
             self._keep_archive_in(archive_folder)
         self.builder = UodMessageBuilder(self._engine, secret, ignore_version_error)
