@@ -131,6 +131,8 @@ class Sender:
     _states_under_way: int = field(default=0, init=False)
     _is_barred: bool = field(default=False, init=False)
     """Whether a message is unanswered that has to be so alone."""
+    _is_idle: bool = field(default=False, init=False)
+    """Whether nothing waits that an answer could let go: it then need not wake the sender."""
 
     def __attrs_post_init__(self) -> None:
         self._untold = [em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg]
@@ -217,13 +219,20 @@ class Sender:
                 self._send_state(kind)
         if self._send_aside() or self._send_head():
             return
+        self._is_idle = with_states and self._has_nothing_to_wait_for()
         if self._look_again_at == math.inf:  # nearly always, and a scope costs as much as the wait
             await self._bell.wait()
         else:
             with trio.move_on_at(self._look_again_at):
                 await self._bell.wait()
 
+    def _has_nothing_to_wait_for(self) -> bool:
+        outbox = self._outbox
+        waits = outbox.has_line or outbox.has_aside or outbox.has_run_events
+        return not waits and not self._states_under_way
+
     async def _all_answered(self) -> None:
+        self._is_idle = False
         while self._unanswered:
             await self._bell.wait()
 
@@ -379,7 +388,8 @@ class Sender:
                 # It stays unanswered, and the bell still: nothing shall follow on this link.
                 raise LinkLost("The aggregator does not know this engine: registering anew.")
             self._unanswered -= 1
-            self._bell.ring()
             judge(answer)
+            if not self._is_idle or self._outbox.has_line or self._outbox.has_aside:
+                self._bell.ring()
 
         self._session.send(sequence_number, packed, answered, patience=patience)

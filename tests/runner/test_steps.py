@@ -1,0 +1,57 @@
+"""What a sample costs, counted: steps of tasks and passes of Trio's loop, not seconds."""
+
+from collections import Counter
+
+import trio
+from attrs import define, field
+from trio.testing import MockClock as Clock
+
+from tests.helpers.unit import world
+from trio_runner import Timing
+
+RUNNERS = {"ticker", "connector", "steady-state sender", "session"}
+"""The tasks of a runner that have others below them, or none."""
+
+
+@define(eq=False)
+class Steps(trio.abc.Instrument):
+    """Counts the steps of a runner's tasks, by the last part of their names."""
+
+    counts: Counter[str] = field(factory=Counter)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if is_a_runners(task):
+            self.counts[task.name.rpartition(".")[2]] += 1
+
+
+def is_a_runners(task: trio.lowlevel.Task | None) -> bool:
+    """Tell whether a task belongs to a runner, not to the aggregator or the test."""
+    while task is not None and task.name not in RUNNERS:
+        task = task.parent_nursery.parent_task if task.parent_nursery is not None else None
+    return task is not None
+
+
+async def test_a_sample_and_its_answer_are_eight_steps(autojump_clock: Clock) -> None:
+    """In steady state the ticker wakes the sender, the sender the writer, the answer the session.
+
+    A step each for ticker and sender: an answer that nothing waits for wakes no sender. The writer
+    has three, as it wakes, at the websocket's lock and at the stream; the websocket's reader two,
+    as bytes come and as it hands a message on; the session's own reader one: 1 + 1 + 3 + 2 + 1.
+    """
+    timing = Timing(ping_s=100, call_s=100)  # so that no ping, and no look at a deadline, falls in
+    async with world(timing=timing) as w:
+        w.network.latency_s = 0.005
+        await w.settled()
+        await trio.sleep(0.95)
+        steps, before = Steps(), w.runner.statistics().outbox.samples_taken
+        trio.lowlevel.add_instrument(steps)
+        await trio.sleep(15)  # and no ping of the aggregator
+        trio.lowlevel.remove_instrument(steps)
+        assert w.runner.statistics().outbox.samples_taken - before == 50
+        assert steps.counts == {
+            "ticker": 50,
+            "steady-state sender": 50,
+            "_while_open": 150,  # the writer
+            "_reader_task": 100,  # the websocket's
+            "run": 50,  # the session's reader
+        }
