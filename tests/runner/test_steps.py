@@ -31,12 +31,12 @@ def is_a_runners(task: trio.lowlevel.Task | None) -> bool:
     return task is not None
 
 
-async def test_a_sample_and_its_answer_are_eight_steps(autojump_clock: Clock) -> None:
+async def test_a_sample_and_its_answer_are_seven_steps(autojump_clock: Clock) -> None:
     """In steady state the ticker wakes the sender, the sender the writer, the answer the session.
 
     A step each for ticker and sender: an answer that nothing waits for wakes no sender. The writer
-    has three, as it wakes, at the websocket's lock and at the stream; the websocket's reader two,
-    as bytes come and as it hands a message on; the session's own reader one: 1 + 1 + 3 + 2 + 1.
+    has two, as it wakes and as the stream has taken the bytes; the websocket's reader two, as bytes
+    come and as it hands a message on; the session's own reader one: 1 + 1 + 2 + 2 + 1 = 7.
     """
     timing = Timing(ping_s=100, call_s=100)  # so that no ping, and no look at a deadline, falls in
     async with world(timing=timing) as w:
@@ -51,7 +51,7 @@ async def test_a_sample_and_its_answer_are_eight_steps(autojump_clock: Clock) ->
         assert steps.counts == {
             "ticker": 50,
             "steady-state sender": 50,
-            "_while_open": 150,  # the writer
+            "_writer": 100,
             "_reader_task": 100,  # the websocket's
             "run": 50,  # the session's reader
         }

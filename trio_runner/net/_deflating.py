@@ -3,7 +3,8 @@
 trio-websocket speaks no extension, but it carries any message of bytes as it is. So the payload is
 compressed above it, and here, below it, a frame's first byte is changed and no other: what leaves
 it as a message of bytes goes out as a compressed text, and what comes in as a compressed text
-reaches it as a message of bytes. Three rules make that right:
+reaches it as a message of bytes. A client's own messages do not pass here, `FramedStream` makes
+their frames; a server's do. Three rules make that right:
 
 1. The client offers the extension in a header of its own. If the server's answer accepts it, the
    acceptance is taken out of the answer, since trio-websocket did not offer anything. An acceptance

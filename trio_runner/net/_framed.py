@@ -1,14 +1,14 @@
-"""The byte stream beneath a websocket, written frame by frame.
+"""The byte stream beneath a websocket, and the messages that are written past it.
 
-trio-websocket writes each frame by itself, whole, and while it does nothing else can be written.
-Both are mended below it:
+trio-websocket writes each frame by itself, whole, and while it does nothing else can be written. So
+it opens, closes, answers pings and reads; the frames of messages are made here:
 
 - A system call a frame is what sending costs most, so small frames are written together.
-- A frame of megabytes holds up pings and pongs for as long as it takes to leave, and over a thin
-  line both sides would take each other for dead. So a large message goes out in pieces, which is
-  what websocket has continuation frames for, and control frames pass between two of them.
+- A frame of megabytes would hold up pings and pongs for as long as it takes to leave, and over a
+  thin line both sides would take each other for dead. So a large message goes out in pieces, which
+  is what websocket has continuation frames for, and control frames pass between two of them.
 
-It knows besides when bytes last moved, from which all deadlines count.
+The stream knows besides when bytes last moved, from which all deadlines count.
 """
 
 import secrets
@@ -17,19 +17,20 @@ from collections.abc import Iterator
 import trio
 from attrs import define, field
 
-KEPT_MAX = 16 * 1024
-"""More is not kept (bytes): it would not be written with fewer calls."""
+BATCH_BYTES = 16 * 1024
+"""More is not put in at once (bytes): it would not be written with fewer calls."""
 
 PIECE = 4 * 1024
 """How much of a large message is written at once (bytes): 33 ms at 1 Mbit/s, 2.7 s at 1.5 kB/s.
 
 A multiple of 4, the length of a mask."""
 
+TEXT = 0x01
+COMPRESSED_TEXT = 0x41
+"""The first byte of a message's first frame, without what says that it is the last one too."""
+
 LAST = 0x80
 """Set in the first byte of the last frame of a message."""
-
-CONTROL = 0x08
-"""Set in the first byte of a close, a ping or a pong."""
 
 CLOSE = 0x88
 CONTINUES = 0x00
@@ -37,16 +38,15 @@ CONTINUES = 0x00
 
 @define(eq=False)
 class FramedStream(trio.abc.Stream):
-    """A stream that is given a frame at a time, by a client, once it `keeps`.
+    """A client's stream, which takes the messages of a websocket besides its control frames.
 
-    Then frames of messages are kept until `flush`, while control frames go out at once, between two
-    pieces of what is being flushed. Behind a close nothing more goes out. What is kept when the
-    stream is closed is lost, as what stands in the kernel's buffers is.
+    What was `put` waits for `flush`; what is sent by `send_all` goes out at once, between two
+    pieces of what is being flushed. After a close nothing more goes out. What waits when the stream
+    is closed is lost, as what stands in the kernel's buffers is.
     """
 
     _stream: trio.abc.Stream
-    keeps: bool = False
-    kept_bytes: int = field(default=0, init=False)
+    waiting_bytes: int = field(default=0, init=False)
     bytes_sent: int = field(default=0, init=False)
     left_at: float = field(factory=trio.current_time, init=False)
     """When bytes last left (s on Trio's clock): were handed to the stream below, which took them.
@@ -54,35 +54,35 @@ class FramedStream(trio.abc.Stream):
     It need not have waited for the peer, having buffers."""
     moved_at: float = field(factory=trio.current_time, init=False)
     """When bytes last came in, or a control frame or a piece of a large message left (s)."""
-    _kept: list[bytes | bytearray | memoryview] = field(factory=list, init=False)
+    _waiting: list[tuple[int, bytes]] = field(factory=list, init=False)
     _flushing: trio.Lock = field(factory=trio.Lock, init=False)
     _writing: trio.Lock = field(factory=trio.Lock, init=False)
     _is_over: bool = field(default=False, init=False)
     """Whether a close has been written."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep the frame of a message, write any other. If cancelled, the stream is of no use."""
-        if self.keeps and not data[0] & CONTROL:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            self._kept.append(data)
-            self.kept_bytes += len(data)
-            return
+        """Write the opening or a control frame. If cancelled, the stream is of no use."""
         await self._write(data)
         self.moved_at = self.left_at
 
+    def put(self, first_byte: int, payload: bytes) -> None:
+        """Take in a message, `TEXT` or `COMPRESSED_TEXT`, for the next `flush`."""
+        self._waiting.append((first_byte, payload))
+        self.waiting_bytes += len(payload)
+
     async def flush(self) -> None:
-        """Write all that is kept. If cancelled, the stream is of no use."""
+        """Write all that was put. If cancelled, the stream is of no use."""
         await _acquire(self._flushing)
         try:
-            kept, self._kept, self.kept_bytes = self._kept, [], 0
+            waiting, self._waiting, self.waiting_bytes = self._waiting, [], 0
             small = bytearray()
-            for frame in kept:
-                if len(frame) <= PIECE:
-                    small += frame
+            for first_byte, payload in waiting:
+                if len(payload) <= PIECE:
+                    small += _frame(first_byte | LAST, payload)
                     continue
                 await self._write(small)
                 small = bytearray()
-                for piece in _pieces(frame):
+                for piece in _pieces(first_byte, payload):
                     await self._write(piece)
                     self.moved_at = self.left_at
             await self._write(small)
@@ -97,7 +97,7 @@ class FramedStream(trio.abc.Stream):
             await self._stream.send_all(data)
             self.bytes_sent += len(data)
             self.left_at = trio.current_time()
-            self._is_over = self.keeps and data[0] == CLOSE
+            self._is_over = data[0] == CLOSE
         finally:
             self._writing.release()
 
@@ -121,19 +121,19 @@ async def _acquire(lock: trio.Lock) -> None:
         await lock.acquire()
 
 
-def _pieces(frame: bytes | bytearray | memoryview) -> Iterator[bytes]:
-    """Yield the frames that carry a client's frame in pieces; each has a mask of its own."""
-    head = {126: 4, 127: 10}.get(frame[1] & 0x7F, 2)
-    mask = int.from_bytes(frame[head : head + 4], "big")
-    masked = memoryview(frame)[head + 4 :]
-    for start in range(0, len(masked), PIECE):
-        piece = masked[start : start + PIECE]
-        first = frame[0] & ~LAST if start == 0 else CONTINUES
-        if start + PIECE >= len(masked):
-            first |= frame[0] & LAST
-        own = secrets.token_bytes(4)
-        change = (mask ^ int.from_bytes(own, "big")).to_bytes(4, "big")
-        yield _head(first, len(piece)) + own + _xor(piece, change)
+def _pieces(first_byte: int, payload: bytes) -> Iterator[bytes]:
+    """Yield the frames that carry a large message."""
+    view = memoryview(payload)
+    for start in range(0, len(payload), PIECE):
+        is_last = start + PIECE >= len(payload)
+        first = CONTINUES if start else first_byte
+        yield _frame(first | LAST * is_last, view[start : start + PIECE])
+
+
+def _frame(first_byte: int, payload: bytes | memoryview) -> bytes:
+    """Return a client's frame, masked as RFC 6455 wants it (5.3), so that no proxy reads it."""
+    mask = secrets.token_bytes(4)
+    return _head(first_byte, len(payload)) + mask + _xor(payload, mask)
 
 
 def _head(first: int, size: int) -> bytes:
@@ -143,7 +143,7 @@ def _head(first: int, size: int) -> bytes:
     return bytes((first, 0x80 | 126)) + size.to_bytes(2, "big")
 
 
-def _xor(data: memoryview, mask: bytes) -> bytes:
+def _xor(data: bytes | memoryview, mask: bytes) -> bytes:
     size = len(data)
     masks = (mask * (size // 4 + 1))[:size]
     mixed = int.from_bytes(data, "big") ^ int.from_bytes(masks, "big")

@@ -34,7 +34,7 @@ from trio_runner._say_once import SayOnce
 from trio_runner._timing import Timing
 from trio_runner.net._commands import Dispatch
 from trio_runner.net._deflating import Inflater
-from trio_runner.net._framed import KEPT_MAX, FramedStream
+from trio_runner.net._framed import BATCH_BYTES, COMPRESSED_TEXT, TEXT, FramedStream
 from trio_runner.net._interfaces import Answered
 from trio_runner.net._said import decode_answer, unreadable, why_closed
 from trio_runner.protocol import messages as m
@@ -91,7 +91,7 @@ class RpcSession:
     """When the last call was answered that may take longer than others (s on Trio's clock)."""
     _calls_made: int = field(default=0, init=False)
     _calls_received: int = field(default=0, init=False)
-    _messages: deque[tuple[str | bytes, _Call]] = field(factory=deque, init=False)
+    _messages: deque[tuple[int, bytes, _Call]] = field(factory=deque, init=False)
     _answers: deque[str] = field(factory=deque, init=False)
     _inflater: Inflater = field(factory=lambda: Inflater(FRAME_BYTES_MAX), init=False)
     _something_to_write: Doorbell = field(factory=Doorbell, init=False)
@@ -116,14 +116,14 @@ class RpcSession:
             answered(decode_answer(result))
 
         call_id, call = self._note_call("a message", settle, patience)
-        self._messages.append((self._frame(call_id, sequence_number, packed), call))
-        self._something_to_write.ring()
-
-    def _frame(self, call_id: str, sequence_number: int, packed: bytes) -> str | bytes:
         if self._deflates:
-            return protocol.splice_dispatch(call_id, self.engine_id, sequence_number, packed)
-        body = protocol.unpack(packed)
-        return protocol.encode_dispatch(call_id, self.engine_id, sequence_number, body)
+            payload = protocol.splice_dispatch(call_id, self.engine_id, sequence_number, packed)
+            self._messages.append((COMPRESSED_TEXT, payload, call))
+        else:
+            body = protocol.unpack(packed)
+            text = protocol.encode_dispatch(call_id, self.engine_id, sequence_number, body)
+            self._messages.append((TEXT, text.encode(), call))
+        self._something_to_write.ring()
 
     async def aclose(self) -> None:
         """See `Session.aclose`."""
@@ -159,7 +159,7 @@ class RpcSession:
 
         call_id, call = self._note_call("ping", settle)
         ping = protocol.Request(protocol.PING, {}, call_id)
-        self._messages.append((protocol.encode_request(ping), call))
+        self._messages.append((TEXT, protocol.encode_request(ping).encode(), call))
         self._something_to_write.ring()
         await pong.wait()
         await self._identified.wait()
@@ -171,7 +171,7 @@ class RpcSession:
         in a group.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._while_open, self._writer)
+            nursery.start_soon(self._writer)
             nursery.start_soon(self._keepalive)
             nursery.start_soon(self._watch)
             await self._while_open(self._reader, nursery)
@@ -219,25 +219,29 @@ class RpcSession:
         return call_id, call
 
     async def _writer(self) -> None:
-        self._stream.keeps = True
         while True:
-            leaving: list[_Call] = []
-            while self._stream.kept_bytes < KEPT_MAX:
-                if self._answers:
-                    await self._websocket.send_message(self._answers.popleft())
-                elif self._messages:
-                    frame, call = self._messages.popleft()
-                    leaving.append(call)
-                    await self._websocket.send_message(frame)
-                else:
-                    break
-            if self._stream.kept_bytes:
+            leaving = self._put_batch()
+            if self._stream.waiting_bytes:
                 await self._stream.flush()
                 now = trio.current_time()
                 for call in leaving:
                     call.since, call.has_left = now, True
             else:
                 await self._something_to_write.wait()
+
+    def _put_batch(self) -> list[_Call]:
+        """Hand the next messages to the stream, answers first; return the calls among them."""
+        calls: list[_Call] = []
+        while self._stream.waiting_bytes < BATCH_BYTES:
+            if self._answers:
+                self._stream.put(TEXT, self._answers.popleft().encode())
+            elif self._messages:
+                first_byte, payload, call = self._messages.popleft()
+                calls.append(call)
+                self._stream.put(first_byte, payload)
+            else:
+                break
+        return calls
 
     async def _keepalive(self) -> None:
         async with trio.open_nursery() as pings:
