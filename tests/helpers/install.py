@@ -43,6 +43,16 @@ def both_of_version(version: str) -> Path:
     return _environment("both", version, what)
 
 
+def python_with(package: str, version: str) -> tuple[Path, Path]:
+    """Return a Python that has a package of this version alone, and the folder it is in.
+
+    Raises `Unavailable`.
+    """
+    commands = _environment(package, version, [f"{package}=={version}"])
+    (folder,) = commands.parent.glob("lib/python3*/site-packages")
+    return commands / "python", folder
+
+
 def _environment(name: str, version: str, what: Sequence[str]) -> Path:
     python, minor = find_python()
     home = _CACHE / f"{name}-{version}-py3.{minor}"

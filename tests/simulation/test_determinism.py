@@ -6,18 +6,14 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import orjson
 import pytest
 
-from tests.helpers.install import _candidates, _minor_version
+from tests.helpers.install import Unavailable, find_python, python_with
 
 ROOT = Path(__file__).parents[2]
 
 ARGUMENTS = ["-m", "trio_runner", "simulate", "--seeds", "0-3", "--hours", "1/20"]
-
-HOW_TO_GET_ONE = (
-    "there is no other Python to compare with:"
-    " put python3.13 on the PATH, or install one with pyenv"
-)
 
 
 def hash_of(*options: str, python: str = sys.executable, **environment: str) -> str:
@@ -39,15 +35,20 @@ def known_hash() -> str:
     return hash_of(PYTHONHASHSEED="1")
 
 
-def other_python() -> str:
-    """Return an interpreter of another version than this one, or skip; where all must run, fail."""
-    for candidate in _candidates():
-        minor = _minor_version(candidate)
-        if minor is not None and minor != sys.version_info.minor:
-            return candidate
+def other_python() -> tuple[Path, Path]:
+    """Return a Python of another version than this one, and the folder of its own orjson.
+
+    Skip if there is none; where all must run, fail.
+    """
+    try:
+        if find_python()[1] != sys.version_info.minor:
+            return python_with("orjson", orjson.__version__)
+        why = "the other Python that was found is of this version too"
+    except Unavailable as error:
+        why = str(error)
     if os.environ.get("CI") == "true":
-        pytest.fail(HOW_TO_GET_ONE, pytrace=False)
-    pytest.skip(HOW_TO_GET_ONE)
+        pytest.fail(why, pytrace=False)
+    pytest.skip(why)
 
 
 def test_a_seed_is_the_same_in_every_process(known_hash: str) -> None:
@@ -56,9 +57,10 @@ def test_a_seed_is_the_same_in_every_process(known_hash: str) -> None:
 
 
 def test_a_seed_is_the_same_on_another_python(known_hash: str) -> None:
-    """Of another minor version, with the very same packages: none of ours has compiled parts."""
-    packages = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
-    assert hash_of(python=other_python(), PYTHONPATH=packages) == known_hash
+    """Of another minor version, with the same packages, but for the one with compiled parts."""
+    python, compiled = other_python()
+    packages = os.pathsep.join(map(str, (ROOT, compiled, sysconfig.get_path("purelib"))))
+    assert hash_of(python=str(python), PYTHONPATH=packages) == known_hash
 
 
 def test_another_seed_is_another_simulation() -> None:
