@@ -36,7 +36,8 @@ async def test_a_sample_and_its_answer_are_seven_steps(autojump_clock: Clock) ->
 
     A step each for ticker and sender: an answer that nothing waits for wakes no sender. The writer
     has two, as it wakes and as the stream has taken the bytes; the websocket's reader two, as bytes
-    come and as it hands a message on; the session's own reader one: 1 + 1 + 2 + 2 + 1 = 7.
+    come and as it hands a message on; the session's own reader one: 1 + 1 + 2 + 2 + 1 = 7. Over TCP
+    the writer has one, see `test_tcp.py`: 6.
     """
     timing = Timing(ping_s=100, call_s=100)  # so that no ping, and no look at a deadline, falls in
     async with world(timing=timing) as w:

@@ -19,6 +19,7 @@ from trio_runner.net._commands import Commands
 from trio_runner.net._dialer import dial
 from trio_runner.net._interfaces import Session, StreamOpener
 from trio_runner.net._proxy import make_proxy, proxy_of_environment
+from trio_runner.net._tcp import open_tcp_stream
 from trio_runner.net._tls import make_context, refuse_tls_files
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
@@ -85,7 +86,7 @@ class EngineDispatcher:
             url = None if open_stream else proxy_of_environment(host, port, is_secure=secure)
         else:
             url = None if proxy is False else proxy
-        opener = open_stream or trio.open_tcp_stream
+        opener = open_stream or open_tcp_stream
         by = None if url is None else make_proxy(url, opener)
         self._address = Address(
             host,

@@ -1,0 +1,89 @@
+"""The TCP stream that takes no turn where the kernel has room."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from tests.helpers.ports import free_port
+from trio_runner.net._tcp import TcpStream, open_tcp_stream
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[TcpStream, trio.SocketStream]]:
+    """Give both ends of a connection, the other one as Trio's own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        theirs.setblocking(False)
+        with ours, theirs:
+            yield TcpStream(ours), trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+
+
+Pair = tuple[TcpStream, trio.SocketStream]
+
+
+async def test_a_small_message_costs_no_step(pair: Pair) -> None:
+    """The kernel takes it at once, and nobody else gets a turn for it."""
+    stream, peer = pair
+    ran = False
+
+    async def run() -> None:
+        nonlocal ran
+        ran = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await stream.send_all(b"a")
+        await stream.send_all(memoryview(b"b"))
+        assert not ran
+    assert await peer.receive_some() == b"ab"
+    await peer.send_all(b"c")
+    assert await stream.receive_some() == b"c"
+
+
+async def test_nobody_starves_beside_one_that_sends_a_lot(pair: Pair) -> None:
+    """Where the kernel is full the sender waits, and the peer, in the same thread, takes it all."""
+    stream, peer = pair
+    data = bytes(range(256)) * 4096 * 20  # 20 MiB
+    received = bytearray()
+
+    async def receive() -> None:
+        async for piece in peer:
+            received.extend(piece)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        for start in range(0, len(data), 4096):
+            await stream.send_all(data[start : start + 4096])
+        await stream.aclose()
+    assert received == data
+
+
+async def test_a_cancelled_task_sends_nothing(pair: Pair) -> None:
+    """That there is room is no reason to go on."""
+    stream, peer = pair
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await stream.send_all(b"a")
+    assert scope.cancelled_caught
+    await stream.aclose()
+    assert await peer.receive_some() == b""
+
+
+async def test_errors_are_those_of_trios_stream(pair: Pair) -> None:
+    """A peer that has gone and a stream that was closed are told as Trio tells them."""
+    stream, peer = pair
+    await trio.aclose_forcefully(peer)
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.send_all(b"a" * 10_000_000)  # the first of them are answered by a reset
+    await stream.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.send_all(b"a")
+
+
+async def test_a_refusal_is_one() -> None:
+    """Nothing listens: an OSError, as of Trio's own opener."""
+    with pytest.raises(OSError, match="connect"):
+        await open_tcp_stream("127.0.0.1", free_port())
