@@ -185,7 +185,7 @@ def test_copying_does_not_give_up_the_lock(tmp_path: Path) -> None:
     log.write_bytes(b"\0" * 40 + log.read_bytes()[40:])
     with DurableOutbox(path):
         assert Path(f"{path}.damaged-1").exists()
-        code = f"from trio_runner._outbox_sqlite import summarize; summarize({str(path)!r})"
+        code = f"from trio_runner._outbox_sqlite import discard; discard({str(path)!r})"
         process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "OutboxInUse" in process.stderr
 

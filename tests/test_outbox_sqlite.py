@@ -36,10 +36,11 @@ from trio_runner import (
     OutboxNotWritable,
     OutboxOfAnotherUnit,
     OutboxTooNew,
+    PlainEngine,
 )
 from trio_runner._outbox import ENTRY_BYTES, Entry
-from trio_runner._outbox_sqlite import discard, export, summarize
-from trio_runner.protocol import decode_json, foreign
+from trio_runner._outbox_sqlite import discard, export, origin_of, summarize
+from trio_runner.protocol import decode, decode_json, foreign
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
@@ -443,8 +444,9 @@ def test_only_the_owner_can_read_the_files(path: Path) -> None:
 
 
 def _open_and_tell(path: Path, told: Connection) -> None:
+    told.send(f"person: {summarize(path).is_in_use}")
     try:
-        summarize(path)
+        discard(path)
     except OutboxInUse as error:
         told.send(f"person: {error}")
     try:
@@ -455,7 +457,7 @@ def _open_and_tell(path: Path, told: Connection) -> None:
 
 
 def test_a_second_process_is_told_that_the_file_is_in_use(path: Path) -> None:
-    """Neither an engine nor a person gets at the file of an engine that runs."""
+    """Neither an engine nor a person changes the file of an engine that runs; one can look."""
     with DurableOutbox(path) as outbox:
         outbox.put(event("one"))
         ours, theirs = SPAWN.Pipe(duplex=False)
@@ -463,6 +465,7 @@ def test_a_second_process_is_told_that_the_file_is_in_use(path: Path) -> None:
         process.start()
         theirs.close()
         with closing(ours):
+            assert ours.recv() == "person: True"
             for who in ("person", "engine"):
                 assert ours.recv() == (
                     f"{who}: The outbox {path} is in use by another process: an outbox is for one"
@@ -511,6 +514,82 @@ def test_when_the_hosts_name_has_changed_the_old_messages_are_kept_and_new_ones_
     kept = summarize(aside)
     assert (kept.unit, kept.waiting, kept.open_run) == ("dhcp-17_Skid", 2, "a")
     assert (summarize(path).unit, summarize(path).waiting) == ("lab_Skid", 1)
+
+
+def test_what_was_set_aside_under_an_old_name_stays_with_it(path: Path) -> None:
+    """Requeued it would else be sent under the new one; also if that is quite another unit's."""
+    with DurableOutbox(path) as outbox:
+        outbox.claim("host_Skid")
+        outbox.put(event("one"))
+        outbox.set_aside(outbox.take(), "not understood")
+    for new in ("lab_Skid", "lab_Other"):
+        with DurableOutbox(path) as outbox:
+            outbox.claim(new)
+        assert summarize(path).set_aside == []
+    kept = summarize(path.with_name("unit.outbox.host_Skid"))
+    assert [(a.sequence_number, a.reason) for a in kept.set_aside] == [(1, "not understood")]
+    assert (kept.unit, kept.waiting) == ("host_Skid", 0)
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_a_run_that_is_on_under_an_old_host_name_is_kept_too(path: Path) -> None:
+    """Nothing else waits, but its end must be told under that name."""
+    with DurableOutbox(path) as outbox:
+        outbox.claim("host_Skid")
+        outbox.put(UNIT.create_run_started_msg("a", 1.0))
+        outbox.delivered(outbox.take())
+    with DurableOutbox(path) as outbox:
+        outbox.claim("lab_Skid")
+    kept = summarize(path.with_name("unit.outbox.host_Skid"))
+    assert (kept.waiting, kept.open_run) == (0, "a")
+
+
+class Still(PlainEngine):
+    """An engine that can be described outside of Trio."""
+
+    def read_tags(self) -> list[mdl.TagValue]:
+        return [mdl.TagValue(name="Count", tick_time=1.0, value=1, value_unit="L")]
+
+
+def test_it_is_known_how_the_unit_registers_and_what_it_is(path: Path, tmp_path: Path) -> None:
+    """At once, also if no run is on, and without the secret; another unit's is forgotten."""
+    unit = Still("Skid", computer_name="host", location="Lab 4", secret="hush hush")  # noqa: S106
+    register, uod_info = unit.create_register_engine_msg(), unit.create_uod_info()
+    with DurableOutbox(path) as outbox:
+        outbox.claim("host_Skid", register)
+        outbox.put(uod_info)
+        outbox.put(unit.create_method_msg())
+        outbox.commit()
+        crashed = crash(path, tmp_path / "crashed")
+    origin = origin_of(crashed)
+    assert decode(origin.registration) == evolve(register, secret="")
+    assert decode({"sequence_number": -1, "engine_id": "", **(origin.uod_info or {})}) == uod_info
+    assert origin.method is not None
+    with DurableOutbox(crashed) as outbox:
+        outbox.claim("host_Skid")  # without saying it again
+        assert outbox.registration is not None
+        assert "hush" not in outbox.registration
+        outbox.claim("host_Other")
+    origin = origin_of(crashed)
+    assert (origin.computer_name, origin.uod_name) == ("host", "Other")
+    assert (origin.registration, origin.uod_info, origin.method) == ({}, None, None)
+
+
+def test_what_the_disk_has_spoilt_of_a_units_description_stops_no_engine(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine says it again; it is told."""
+    with DurableOutbox(path) as outbox:
+        outbox.claim("host_Unit", UNIT.create_register_engine_msg())
+        outbox.put(Still().create_uod_info())
+        outbox.put(event("one"))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE facts SET value = x'00' WHERE name IN ('registration', 'uod_info')")
+        db.commit()
+    with DurableOutbox(path) as outbox:
+        assert outbox.state(em.UodInfoMsg) is None
+        assert len(outbox) == 1
+    assert f"The disk has spoilt the registration in the outbox {path}" in caplog.text
 
 
 def test_an_outbox_that_is_not_closed_warns(path: Path) -> None:

@@ -155,7 +155,7 @@ class EngineRunner:
         register = builder.create_register_engine_msg()
         self._unit = register.uod_name
         if outbox.is_durable:
-            outbox.claim(f"{register.computer_name}_{register.uod_name}")
+            outbox.claim(f"{register.computer_name}_{register.uod_name}", register)
         if resume_run is not None and resume_run == outbox.run_id:
             self._tree.intake.run_id = resume_run
             return

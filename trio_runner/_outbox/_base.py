@@ -65,8 +65,8 @@ class Outbox(Line, ABC):
     """The error log that was put in last, to which entries are added while it has not been sent."""
 
     @abstractmethod
-    def claim(self, unit: str) -> None:
-        """Note whose messages these are, where that outlives the process."""
+    def claim(self, unit: str, registration: em.RegisterEngineMsg | None = None) -> None:
+        """Note whose messages these are, and how it registers, where that outlives the process."""
 
     @abstractmethod
     def commit(self) -> None:

@@ -5,6 +5,7 @@ from typing import ClassVar
 from attrs import define
 
 from trio_runner._outbox._base import Outbox
+from trio_runner.protocol import engine_messages as em
 
 
 @define(eq=False)
@@ -13,7 +14,7 @@ class MemoryOutbox(Outbox):
 
     is_durable: ClassVar[bool] = False
 
-    def claim(self, unit: str) -> None:
+    def claim(self, unit: str, registration: em.RegisterEngineMsg | None = None) -> None:
         """Do nothing: the messages end with the process whose they are."""
 
     def commit(self) -> None:

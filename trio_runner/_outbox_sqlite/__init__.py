@@ -2,9 +2,11 @@
 
 DurableOutbox   the line in memory, told to a file: events before they count as queued, the
 rest in a batch every `COMMIT_S`
-offline         `summarize`, `export` and `discard` work on the file of an engine that has ended
+offline         `summarize`, `export` and `examine` look at a file, an engine's that runs as well;
+`requeue` and `discard` change that of an engine that has ended
 """
 
+from trio_runner._outbox_sqlite._checking import Checked, examine
 from trio_runner._outbox_sqlite._durable import DurableOutbox
 from trio_runner._outbox_sqlite._errors import (
     NotAnOutbox,
@@ -24,10 +26,15 @@ from trio_runner._outbox_sqlite._offline import (
     export,
     summarize,
 )
+from trio_runner._outbox_sqlite._origin import Origin, origin_of
+from trio_runner._outbox_sqlite._requeue import Requeued, requeue
+from trio_runner._outbox_sqlite._snapshot import is_locked
 
 __all__ = [
+    "Checked",
     "DurableOutbox",
     "NotAnOutbox",
+    "Origin",
     "OutboxClosed",
     "OutboxDamaged",
     "OutboxError",
@@ -37,8 +44,13 @@ __all__ = [
     "OutboxOfAnotherUnit",
     "OutboxSummary",
     "OutboxTooNew",
+    "Requeued",
     "SetAside",
     "discard",
+    "examine",
     "export",
+    "is_locked",
+    "origin_of",
+    "requeue",
     "summarize",
 ]

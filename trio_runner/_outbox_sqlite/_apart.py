@@ -2,9 +2,11 @@
 
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
+
+from attrs import frozen
 
 from trio_runner._outbox import Entry
 from trio_runner._outbox_sqlite._errors import explained
@@ -14,22 +16,27 @@ NAME_MAX = 80
 """How much of a unit's name stands in a file's name (characters)."""
 
 
-def keep_apart(
-    path: Path,
-    unit: str,
-    entries: Iterable[Entry],
-    facts: Mapping[str, Fact],
-    connect: Callable[..., sqlite3.Connection],
-) -> Path:
-    """Write messages into a new outbox beside `path`; return where it is, on disk by then.
+@frozen
+class Kept:
+    """All that an outbox holds of a unit."""
 
-    Raises an `OutboxError`.
+    waiting: list[Entry]
+    put_aside: list[tuple[Entry, str]]
+    facts: Mapping[str, Fact]
+
+
+def keep_apart(
+    path: Path, unit: str, kept: Kept, connect: Callable[..., sqlite3.Connection]
+) -> Path:
+    """Write what is kept of a unit into a new outbox beside `path`; return where it is.
+
+    It is on disk by then. Raises an `OutboxError`.
     """
     aside = _free(path, unit)
     file = OutboxFile.open(aside, create=True, connect=connect)
     try:
         with explained(aside):
-            file.write_all(entries, Changes(), facts)
+            file.write_all(kept.waiting, Changes(put_aside=kept.put_aside), kept.facts)
     finally:
         file.close()
     return aside

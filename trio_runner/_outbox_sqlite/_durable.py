@@ -11,21 +11,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 from trio.lowlevel import in_trio_run
 
 from trio_runner._outbox import OUTBOX_BYTES_MAX, RUN_EVENTS, Entry, Outbox
-from trio_runner._outbox_sqlite._apart import keep_apart
+from trio_runner._outbox_sqlite._apart import Kept, keep_apart
 from trio_runner._outbox_sqlite._commits import DISK_WAIT_S, Commits
 from trio_runner._outbox_sqlite._errors import (
     OutboxClosed,
     OutboxError,
     OutboxOfAnotherUnit,
     damaged,
+    explained,
 )
 from trio_runner._outbox_sqlite._facts import (
     KEPT_STATES,
     NUMBERS_LOST,
+    UNIT_STATES,
     KnownFacts,
     check,
     is_renamed,
@@ -34,7 +36,7 @@ from trio_runner._outbox_sqlite._facts import (
     stored,
 )
 from trio_runner._outbox_sqlite._file import SET_ASIDE_MAX, Changes, Contents, Fact, OutboxFile
-from trio_runner.protocol import DecodeError, unpack
+from trio_runner.protocol import DecodeError, encode_json, unpack
 from trio_runner.protocol import engine_messages as em
 
 logger = logging.getLogger(__name__)
@@ -77,6 +79,8 @@ class DurableOutbox(Outbox):
 
     unit: str | None = field(default=None, init=False)
     """Whose messages these are, None while nobody has claimed them."""
+    registration: str | None = field(default=None, init=False)
+    """How that unit registers, encoded, without the secret; None if nobody has said it."""
 
     _journal: Changes = field(factory=Changes, init=False)
     _commits: Commits = field(init=False)
@@ -119,35 +123,53 @@ class DurableOutbox(Outbox):
             warnings.warn(f"unclosed outbox {self.path}", ResourceWarning, 2, source=self)
             self._file.close()
 
-    def claim(self, unit: str) -> None:
-        """Note whose messages these are.
+    def claim(self, unit: str, registration: em.RegisterEngineMsg | None = None) -> None:
+        """Note whose messages these are, and how that unit registers, but for the secret.
 
-        If the computer's name has changed, what waits under the old one is moved into a file of its
-        own beside this one: sent from here it would be taken for the new one's. Raises
-        OutboxOfAnotherUnit while messages of quite another unit wait. Of another unit that has
-        none, what is known is forgotten.
+        If the computer's name has changed, what waits under the old one, or was set aside, is moved
+        into a file of its own beside this one: sent from here it would be taken for the new one's.
+        Raises OutboxOfAnotherUnit while messages of quite another unit wait. Of another unit that
+        has none, what is known is forgotten.
         """
         with self._lock:
             if self.unit not in (None, unit):
-                if len(self) or self.run_id:
-                    self._part_from(str(self.unit), unit)
-                self.open_run, self.run_id = None, None
+                self._part_from(str(self.unit), unit)
+                self.open_run, self.run_id, self.registration = None, None, None
                 self._states.clear()
             self.unit = unit
+            if registration is not None:
+                self.registration = encode_json(evolve(registration, secret=""))
         self.commit()
 
     def _part_from(self, old: str, new: str) -> None:
-        if not len(self):
-            return
-        if not is_renamed(old, new):
+        entries = self._waiting()
+        is_renaming = is_renamed(old, new)
+        if entries and not is_renaming:
             raise OutboxOfAnotherUnit(
-                f"In the outbox {self.path} wait {len(self)} messages of {old}, and"
+                f"In the outbox {self.path} wait {len(entries)} messages of {old}, and"
                 f" this is {new}. Take another path, or discard them."
             )
-        entries = self._waiting()
-        aside = keep_apart(self.path, old, entries, stored(self._facts()), self.connect)
+        with explained(self.path):
+            put_aside = self._file.put_aside()
+        if not (entries or put_aside or (self.run_id and is_renaming)):
+            return
+        kept = Kept(entries, put_aside, stored(self._facts()))
+        aside = keep_apart(self.path, old, kept, self.connect)
         # A crash before the next commit moves them once more, into one more file.
-        for entry in entries:
+        with explained(self.path):
+            self._file.forget_put_aside()
+        self._empty_line()
+        logger.warning(
+            "This unit is called %s now, was %s: the %d messages that wait of it are kept in %s;"
+            " `trio-runner outbox deliver` sends them under the old name",
+            new,
+            old,
+            len(entries),
+            aside,
+        )
+
+    def _empty_line(self) -> None:
+        for entry in self._waiting():
             self._journal.gone(entry)
             self._bytes -= entry.size
         self._in_flight.clear()
@@ -155,13 +177,6 @@ class DurableOutbox(Outbox):
         self._line.clear()
         self._log = None
         self._run_events = self._thinnable = self._retries = 0
-        logger.warning(
-            "This unit is called %s now, was %s: the %d messages that wait of it are kept in %s",
-            new,
-            old,
-            len(entries),
-            aside,
-        )
 
     # What may go out when
 
@@ -408,7 +423,11 @@ class DurableOutbox(Outbox):
         is_on = self.run_id is not None
         states = {n: self._states.get(kind) if is_on else None for n, kind in KEPT_STATES.items()}
         now = self.clock()
-        return self._known.latest(self.unit, self._numbers, self.open_run, states, now)
+        return {
+            **self._known.latest(self.unit, self._numbers, self.open_run, states, now),
+            **{name: self._states.get(kind) for name, kind in UNIT_STATES.items()},
+            "registration": self.registration,
+        }
 
     def _restore(self, contents: Contents) -> None:
         for entry in contents.spoilt:
@@ -446,3 +465,17 @@ class DurableOutbox(Outbox):
             state = facts.get(name)
             if isinstance(state, bytes):
                 self._states[kind] = unpack(state)
+        for name, kind in UNIT_STATES.items():
+            description = self._description(facts, name)
+            if description is not None:
+                self._states[kind] = description
+        self.registration = self._description(facts, "registration")
+
+    def _description(self, facts: dict[str, Fact], name: str) -> str | None:
+        """Return what an engine says of itself again; what the disk has spoilt of it is no loss."""
+        text = facts.get(name)
+        try:
+            return unpack(text) if isinstance(text, bytes) else None
+        except (zlib.error, ValueError):
+            logger.error("The disk has spoilt the %s in the outbox %s", name, self.path)
+            return None

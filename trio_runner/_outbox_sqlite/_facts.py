@@ -33,6 +33,12 @@ STATES_AHEAD_S = 120
 KEPT_STATES = {"run_log": em.RunLogMsg, "method_state": em.MethodStateMsg}
 """The states that the end of a run needs, by their names in the file."""
 
+UNIT_STATES = {"uod_info": em.UodInfoMsg, "method": em.MethodMsg}
+"""Those without which the messages are of no use where the unit is not known: what it is."""
+
+PACKED = {*KEPT_STATES, *UNIT_STATES, "registration"}
+"""The facts that are long texts."""
+
 
 @define(eq=False)
 class KnownFacts:
@@ -100,7 +106,7 @@ def check(facts: Mapping[str, Fact]) -> None:
         (not facts or isinstance(facts.get("numbers"), int))
         and isinstance(facts.get("unit"), str | None)
         and types in ((int, bytes, float), (type(None),) * 3)
-        and all(isinstance(facts.get(name), bytes | None) for name in KEPT_STATES)
+        and all(isinstance(facts.get(name), bytes | None) for name in PACKED)
     )
     if not is_whole:
         raise ValueError("its facts are not whole")
@@ -109,7 +115,7 @@ def check(facts: Mapping[str, Fact]) -> None:
 def stored(facts: Mapping[str, Fact]) -> dict[str, Fact]:
     """Return facts as the file has them, the long ones packed."""
     return {
-        name: pack(fact) if name in KEPT_STATES and isinstance(fact, str) else fact
+        name: pack(fact) if name in PACKED and isinstance(fact, str) else fact
         for name, fact in facts.items()
     }
 

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from weakref import WeakSet
 
 from attrs import define, field, frozen
 
@@ -111,12 +112,15 @@ class OutboxFile:
         Raises an `OutboxError`. A file that is not an outbox is left as it is.
         """
         db, is_new, damage = open_database(path, create=create, check=check, connect=connect)
-        return cls(path, is_new, db, identity(path), damage)
+        file = cls(path, is_new, db, identity(path), damage)
+        _OPEN.add(file)
+        return file
 
     def close(self) -> None:
         """Close the file and let go of its lock; may be called again."""
         with suppress(sqlite3.Error):  # all that was committed is in the log
             self.db.close()
+        _OPEN.discard(self)
         if self.damage is not None:
             self.damage.close()
 
@@ -136,11 +140,10 @@ class OutboxFile:
             " ORDER BY sequence_number"
         )
         for number, kind, body, taken_at, tried, crc in rows:
-            if kind not in KINDS:
-                raise damaged(self.path, f"message {number} is of the unknown type {kind!r}")
+            cls = self._kind(number, kind)
             if not (isinstance(body, bytes) and isinstance(taken_at, float) and tried in (0, 1)):
                 raise damaged(self.path, f"message {number} is not whole")
-            yield Entry(number, KINDS[kind], body, taken_at, tried), crc
+            yield Entry(number, cls, body, taken_at, tried), crc
 
     def write(self, changes: Changes, facts: Mapping[str, Fact]) -> None:
         """Bring the file up to date, wholly or not at all.
@@ -150,7 +153,7 @@ class OutboxFile:
         if identity(self.path) != self.identity:
             raise OutboxError(f"The outbox {self.path} was replaced by another file.")
         with self.transaction():
-            self._insert(changes.new.values())
+            self.insert(changes.new.values())
             self.db.executemany(
                 "UPDATE messages SET tried = 1 WHERE sequence_number = ?",
                 [(number,) for number in changes.tried],
@@ -173,6 +176,26 @@ class OutboxFile:
             put_aside=changes.put_aside,
         )
         self.write(everything, facts)
+
+    def put_aside(self) -> list[tuple[Entry, str]]:
+        """Return what was set aside and why, in order. Raises sqlite3.Error or OutboxDamaged."""
+        rows = self.db.execute(
+            "SELECT sequence_number, kind, body, taken_at, reason FROM set_aside"
+            " ORDER BY sequence_number"
+        )
+        return [
+            (Entry(number, self._kind(number, kind), body, taken_at, tries=1), reason)
+            for number, kind, body, taken_at, reason in rows
+        ]
+
+    def _kind(self, number: int, name: str) -> type[em.EngineMessage]:
+        if name not in KINDS:
+            raise damaged(self.path, f"message {number} is of the unknown type {name!r}")
+        return KINDS[name]
+
+    def forget_put_aside(self) -> None:
+        """Delete what was set aside. Raises sqlite3.Error."""
+        self.db.execute("DELETE FROM set_aside")
 
     def shrink(self) -> None:
         """Give room back to the disk if most of the file is free; it takes as long as it holds.
@@ -199,7 +222,8 @@ class OutboxFile:
                 self.db.execute("ROLLBACK")
             raise
 
-    def _insert(self, entries: Iterable[Entry]) -> None:
+    def insert(self, entries: Iterable[Entry]) -> None:
+        """Let messages wait, within a transaction. Raises sqlite3.Error."""
         self.db.executemany(
             "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -246,3 +270,12 @@ class OutboxFile:
                 " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
                 (dropped,),
             )
+
+
+_OPEN: WeakSet[OutboxFile] = WeakSet()
+
+
+def is_open_here(path: Path) -> bool:
+    """Tell whether this process has the outbox at a path open."""
+    known = identity(path)
+    return any(file.identity == known for file in list(_OPEN))

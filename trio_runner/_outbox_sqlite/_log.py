@@ -13,6 +13,8 @@ from operator import mul
 from pathlib import Path
 from typing import BinaryIO
 
+from attrs import define, field
+
 MAGIC = 0x377F0682
 """Of a log whose checksums are of little-endian words; one more for big-endian ones."""
 
@@ -52,6 +54,27 @@ class Checksum:
         return s0 & MASK, s1 & MASK
 
 
+@define
+class Log:
+    """What counts of a write-ahead log: the newest content of each page, up to the last commit."""
+
+    fault: str | None = None
+    page_bytes: int = 0
+    pages: dict[int, int] = field(factory=dict)
+    """Where in the log the content of a page of the database stands, by its number from 1 on."""
+    file_pages: int | None = None
+    """How many pages the database has behind the last commit, None if there is none."""
+    _open: dict[int, int] = field(factory=dict, init=False)
+
+    def note(self, number: int, at: int, file_pages: int) -> None:
+        """Note a frame that is whole; those up to one with a size are a transaction."""
+        self._open[number] = at
+        if file_pages:
+            self.pages.update(self._open)
+            self._open.clear()
+            self.file_pages = file_pages
+
+
 def fault_of(log: Path) -> str | None:
     """Return what is wrong with a log, None if it is whole or not there.
 
@@ -60,31 +83,35 @@ def fault_of(log: Path) -> str | None:
     """
     try:
         with log.open("rb") as file:
-            return _fault(file)
+            return read_log(file).fault
     except FileNotFoundError:
         return None
 
 
-def _fault(file: BinaryIO) -> str | None:
+def read_log(file: BinaryIO) -> Log:
+    """Return what of a log counts, and what is wrong with it."""
+    log = Log()
     header = file.read(HEADER.size)
     if not header:
-        return None
+        return log
     if len(header) < HEADER.size:
-        return "its header is cut short"
-    magic, _, page_bytes, beginnings, *salts, _, _ = HEADER.unpack(header)
+        return Log("its header is cut short")
+    magic, _, log.page_bytes, beginnings, *salts, _, _ = HEADER.unpack(header)
     is_big_endian = bool(magic & 1)
     sums = Checksum(6, is_big_endian=is_big_endian).of(header[: CHECKED[0]], (0, 0))
     if magic & ~1 != MAGIC or sums != HEADER.unpack(header)[6:]:
-        return "its header is not whole"
-    checksum = Checksum((CHECKED[1] + page_bytes) // 4, is_big_endian=is_big_endian)
-    return _fault_in_frames(file, page_bytes, (salts[0], salts[1]), beginnings, checksum, sums)
+        return Log("its header is not whole")
+    checksum = Checksum((CHECKED[1] + log.page_bytes) // 4, is_big_endian=is_big_endian)
+    log.fault = _read_frames(file, log, (salts[0], salts[1]), beginnings, checksum, sums)
+    return log
 
 
-def _fault_in_frames(
-    file: BinaryIO, page_bytes: int, salts: Sums, beginnings: int, checksum: Checksum, sums: Sums
+def _read_frames(
+    file: BinaryIO, log: Log, salts: Sums, beginnings: int, checksum: Checksum, sums: Sums
 ) -> str | None:
+    frame_bytes = FRAME_HEADER.size + log.page_bytes
     number, is_at_end = 0, False
-    while len(data := file.read(FRAME_HEADER.size + page_bytes)) == FRAME_HEADER.size + page_bytes:
+    while len(data := file.read(frame_bytes)) == frame_bytes:
         number += 1
         found = FRAME_HEADER.unpack_from(data)
         if is_at_end:
@@ -95,6 +122,8 @@ def _fault_in_frames(
             sums = checksum.of(data[: CHECKED[1]] + data[FRAME_HEADER.size :], sums)
             if sums != found[4:]:
                 return f"frame {number} is not whole"
+            at = HEADER.size + number * frame_bytes - log.page_bytes
+            log.note(found[0], at, file_pages=found[1])
         elif 0 < (salts[0] - found[2]) & MASK <= beginnings and found[3] not in (0, salts[1]):
             is_at_end = True
         else:

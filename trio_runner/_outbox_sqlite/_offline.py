@@ -1,6 +1,7 @@
-"""What a person can do with the file of an engine that has ended, whether in order or by a crash.
+"""What a person can do with an outbox's file: look at it, and empty it when its engine has ended.
 
-While an engine runs it holds its file, and these raise OutboxInUse.
+While an engine runs it holds its file: what is shown then is what was on the disk at one moment,
+and what changes the file raises OutboxInUse.
 """
 
 import logging
@@ -12,7 +13,9 @@ from attrs import frozen
 
 from trio_runner._outbox_sqlite._errors import OutboxDamaged, explained
 from trio_runner._outbox_sqlite._file import Fact, OutboxFile
+from trio_runner._outbox_sqlite._opening import check_pages
 from trio_runner._outbox_sqlite._schema import APPLICATION_ID, SCHEMA_VERSION
+from trio_runner._outbox_sqlite._snapshot import Snapshot, snapshot_of
 from trio_runner.protocol import DecodeError, loads, unpack
 
 logger = logging.getLogger(__name__)
@@ -55,6 +58,12 @@ class OutboxSummary:
     """The oldest first."""
     set_aside_dropped: int
     """How many more were set aside, and are not kept any more."""
+    taken_at: float
+    """When it held that."""
+    is_in_use: bool
+    """Whether a running engine had it."""
+    fault: str | None
+    """What is wrong with its write-ahead log, of which the part before counts."""
 
     @property
     def waiting(self) -> int:
@@ -64,18 +73,13 @@ class OutboxSummary:
 
 def summarize(path: Path | str) -> OutboxSummary:
     """Return what an outbox holds; nothing is changed. Raises an `OutboxError`."""
-    path = Path(path)
-    file_bytes = sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())
-    file = OutboxFile.open(path, create=False)
-    try:
-        with explained(path):
-            return _summary(file, file_bytes)
-    finally:
-        file.close()
+    with snapshot_of(Path(path)) as snapshot:
+        check_pages(snapshot.db, snapshot.path)
+        return _summary(snapshot)
 
 
-def _summary(file: OutboxFile, file_bytes: int) -> OutboxSummary:
-    db = file.db
+def _summary(snapshot: Snapshot) -> OutboxSummary:
+    db = snapshot.db
     counts = db.execute("SELECT kind, count(*) FROM messages GROUP BY kind ORDER BY 2 DESC, 1")
     oldest, newest, size, tried = db.execute(
         "SELECT min(taken_at), max(taken_at), coalesce(sum(length(body)), 0),"
@@ -88,18 +92,21 @@ def _summary(file: OutboxFile, file_bytes: int) -> OutboxSummary:
         " ORDER BY sequence_number"
     )
     return OutboxSummary(
-        path=file.path,
+        path=snapshot.path,
         schema=SCHEMA_VERSION,
         unit=unit if isinstance(unit, str) else None,
         counts=dict(counts.fetchall()),
         oldest=oldest,
         newest=newest,
         bytes=size,
-        file_bytes=file_bytes,
+        file_bytes=snapshot.file_bytes,
         maybe_arrived=tried,
         open_run=_run_of(facts.get("open_run_body")),
         set_aside=[SetAside(*row) for row in aside],
         set_aside_dropped=dropped if isinstance(dropped, int) else 0,
+        taken_at=snapshot.taken_at,
+        is_in_use=snapshot.is_in_use,
+        fault=snapshot.fault,
     )
 
 
@@ -122,12 +129,15 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
 
     Raises an `OutboxError`; what could be read is written by then.
     """
-    outbox = OutboxFile.open(Path(path), create=False, check=False)
     table = "set_aside" if set_aside else "messages"
     count = spoilt = 0
-    try:
-        with explained(outbox.path):
-            for number, body in outbox.db.execute(
+    with snapshot_of(Path(path)) as snapshot:
+        if snapshot.fault is not None:
+            logger.error(
+                "In the write-ahead log of %s %s: what is behind is lost", path, snapshot.fault
+            )
+        try:
+            for number, body in snapshot.db.execute(
                 f"SELECT sequence_number, body FROM {table} ORDER BY sequence_number"  # noqa: S608
             ):
                 text = _text(body)
@@ -136,10 +146,11 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
                     count += 1
                 else:
                     spoilt += 1
-    finally:
-        outbox.close()
-        if spoilt:
-            logger.error("The disk has spoilt %d messages of %s, they are left out", spoilt, path)
+        finally:
+            if spoilt:
+                logger.error(
+                    "The disk has spoilt %d messages of %s, they are left out", spoilt, path
+                )
     return count
 
 

@@ -37,8 +37,8 @@ def open_database(
     if not create and not path.exists():
         raise OutboxNotFound(f"There is no outbox {path}.")
     with explained(path):
-        _refuse_what_is_no_file(path)
-        _refuse_a_log_alone(path)
+        refuse_what_is_no_file(path)
+        refuse_a_log_alone(path)
         _create(path)
         db = connect(
             f"file:{quote(str(path.absolute()))}?mode=rw",
@@ -52,14 +52,14 @@ def open_database(
         with explained(path):
             _lock(db, path)
             damage = _damage_of_log(path)
-            is_new = _is_new(db, path)
-            if is_new and not create:
+            new = is_new(db, path)
+            if new and not create:
                 raise no_outbox(path, "it is empty")
             _protect(path)
-            _prepare(db, is_new=is_new)
+            _prepare(db, is_new=new)
             if check:
-                _check(db, path)
-            return db, is_new, damage
+                check_pages(db, path)
+            return db, new, damage
     except BaseException:
         db.close()
         if damage is not None:
@@ -67,7 +67,7 @@ def open_database(
         raise
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
+def refuse_what_is_no_file(path: Path) -> None:
     """Refuse a device, a folder, a pipe, or an empty file that another user has made.
 
     As root one could open them all, and would change their rights.
@@ -84,7 +84,7 @@ def _refuse_what_is_no_file(path: Path) -> None:
             raise no_outbox(file, "it is empty, and another user's")
 
 
-def _refuse_a_log_alone(path: Path) -> None:
+def refuse_a_log_alone(path: Path) -> None:
     """Refuse a log whose file is empty: SQLite would delete it, with all that is in it."""
     log = Path(f"{path}-wal")
     if log.exists() and log.stat().st_size and path.exists() and not path.stat().st_size:
@@ -130,7 +130,7 @@ def _damage_of_log(path: Path) -> Damage | None:
     return keep_copy(path, f"in its write-ahead log {fault}") if fault is not None else None
 
 
-def _is_new(db: sqlite3.Connection, path: Path) -> bool:
+def is_new(db: sqlite3.Connection, path: Path) -> bool:
     """Return whether there is nothing in the file yet."""
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -167,7 +167,8 @@ def _prepare(db: sqlite3.Connection, *, is_new: bool) -> None:
         db.executescript(f"BEGIN EXCLUSIVE; {SCHEMA} COMMIT;")
 
 
-def _check(db: sqlite3.Connection, path: Path) -> None:
+def check_pages(db: sqlite3.Connection, path: Path) -> None:
+    """Raise OutboxDamaged if the file is not whole."""
     # Bounded by the outbox's own bound: 60 MB take a tenth of a second.
     (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if result != "ok":

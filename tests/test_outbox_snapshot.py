@@ -1,0 +1,175 @@
+"""Looking at an outbox while its engine runs: what is seen, and that nobody is held up."""
+
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from tests.test_outbox import event, sample, waiting
+from tests.test_outbox_sqlite import crash, no_root
+from trio_runner import DurableOutbox, OutboxError, OutboxInUse
+from trio_runner._outbox_sqlite import examine, export, is_locked, summarize
+from trio_runner._outbox_sqlite._snapshot import snapshot_of
+
+SPAWN = multiprocessing.get_context("spawn")
+
+KEPT = 20
+LOG_PAGES = 40
+"""After so many pages the log begins anew: again and again while somebody reads."""
+
+
+def _work(path: Path, told: Connection) -> None:
+    """Put events in and deliver old ones, a commit each, and shrink the file now and then."""
+    with DurableOutbox(path) as outbox:
+        outbox.claim("host_Unit")
+        outbox._file.db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        number = 0
+        while True:
+            number += 1
+            outbox.put(event("x" * (number % 50 * 100)))
+            if len(outbox) > KEPT:
+                outbox.delivered(outbox.take())
+            if number == KEPT:
+                told.send("full")
+            if number % 100 == 0:
+                outbox._file.db.execute("VACUUM")
+                outbox._file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+@contextmanager
+def working(path: Path) -> Generator[None, None, None]:
+    """Run an engine that writes all the time, in a process of its own."""
+    ours, theirs = SPAWN.Pipe(duplex=False)
+    process = SPAWN.Process(target=_work, args=(path, theirs))
+    process.start()
+    try:
+        assert ours.recv() == "full"
+        yield
+    finally:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        ours.close()
+        theirs.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "unit.outbox"
+
+
+def test_what_is_seen_of_a_file_that_is_written_is_one_moment(path: Path) -> None:
+    """Each commit takes the oldest message away and adds one: 20 or 21 in a row, no page torn."""
+    logs, last = set[bytes](), 0
+    with working(path):
+        for _ in range(60):
+            with snapshot_of(path) as snapshot:
+                logs.add(Path(f"{path}-wal").read_bytes()[:32])
+                assert snapshot.is_in_use
+                assert snapshot.db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+                found = [n for (n,) in snapshot.db.execute("SELECT sequence_number FROM messages")]
+            assert found == list(range(found[0], found[0] + len(found)))
+            assert KEPT <= len(found) <= KEPT + 1
+            assert found[-1] >= last
+            last = found[-1]
+    assert len(logs) > 5  # the log has begun anew in between
+
+
+def test_summary_export_and_check_work_while_the_engine_runs(path: Path) -> None:
+    """They say that it runs; no file is made."""
+    with working(path):
+        summary = summarize(path)
+        assert summary.is_in_use
+        assert (summary.unit, summary.fault) == ("host_Unit", None)
+        assert summary.waiting >= KEPT
+        file = io.StringIO()
+        assert export(path, file) >= KEPT
+        assert json.loads(file.getvalue().splitlines()[0])["_type"] == "WebPushNotificationMsg"
+        checked = examine(path)
+        assert checked.is_in_use
+        assert (checked.log_fault, checked.faults) == (None, [])
+        files = sorted(file.name for file in path.parent.iterdir())
+        assert files == ["unit.outbox", "unit.outbox-wal"]
+    assert not is_locked(path)
+    assert not summarize(path).is_in_use
+
+
+def test_an_engine_starts_and_writes_while_somebody_looks(path: Path) -> None:
+    """A person who reads for long has the file as it was; the engine has it for itself."""
+    with DurableOutbox(path) as outbox:
+        outbox.put(sample(1))
+    with snapshot_of(path) as snapshot, DurableOutbox(path) as outbox:
+        outbox.put(event("two"))
+        outbox._file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        assert waiting(outbox) == [1, 2]
+        assert snapshot.db.execute("SELECT sequence_number FROM messages").fetchall() == [(1,)]
+
+
+def test_a_process_does_not_look_so_at_its_own_outbox(path: Path) -> None:
+    """It would give up its lock by that, and another process could take the file."""
+    with DurableOutbox(path), pytest.raises(OutboxInUse, match="in use by this process"):
+        summarize(path)
+    assert summarize(path).waiting == 0
+
+
+def test_all_that_a_dead_process_has_left_is_seen(path: Path, tmp_path: Path) -> None:
+    """Pages in the file and in the log: the same as an engine finds that opens it."""
+    with DurableOutbox(path) as outbox:
+        for number in range(300):
+            outbox.put(event("x" * 300))
+            if number == 150:
+                outbox._file.db.execute("PRAGMA wal_checkpoint").fetchall()
+        image = crash(path, tmp_path / "image")
+    assert summarize(image).waiting == 300
+    assert image.with_name("image-wal").stat().st_size > 0
+    with DurableOutbox(image) as outbox:
+        assert len(outbox) == 300
+
+
+def test_of_a_log_that_is_not_whole_the_part_before_counts_and_it_is_told(
+    path: Path, tmp_path: Path
+) -> None:
+    """And the files stay as they are, without a copy: only an engine needs to make one."""
+    with DurableOutbox(path) as outbox:
+        for number in range(20):
+            outbox.put(event(str(number)))
+        image = crash(path, tmp_path / "image")
+    log = image.with_name("image-wal")
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 1
+    log.write_bytes(data)
+    files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    summary = summarize(image)
+    assert summary.fault is not None
+    assert 0 < summary.waiting < 20
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files
+
+
+def test_a_file_that_may_not_be_read_is_told() -> None:
+    """With what it needs."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        path = folder / "unit.outbox"
+        DurableOutbox(path).close()
+        folder.chmod(0o755)
+        path.chmod(0)
+        with no_root(), pytest.raises(OutboxError, match="cannot be read: Permission denied"):
+            summarize(path)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_big_database_of_another_program_is_not_read(path: Path) -> None:
+    """It is known by its header."""
+    path.write_bytes(b"SQLite format 3\0" + bytes(1 << 20))
+    with pytest.raises(OutboxError, match="it is the database of another program"):
+        summarize(path)

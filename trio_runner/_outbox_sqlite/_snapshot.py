@@ -1,0 +1,210 @@
+"""A look at an outbox's file that takes no lock, changes nothing, and holds up nobody.
+
+An engine that runs has its file locked, and one that starts must not find it locked by a person who
+looks. So the file and its write-ahead log are read as they are, and put together in memory:
+
+1. While the log has the same header nothing in it is overwritten, only added.
+2. What changes in the file meanwhile stands in the log too: SQLite copies pages from the log into
+   the file, and begins the log anew only when all are copied.
+3. So the file, read first, with the pages over it that the log has, read next, up to its last
+   commit, is the database at that commit, if the log's header is the same behind as before.
+
+By the rules of POSIX a process that closes a file gives up its locks on it, so a process does not
+look so at an outbox that it has open itself.
+"""
+
+import io
+import sqlite3
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import field, frozen
+
+from trio_runner._outbox_sqlite._errors import (
+    OutboxError,
+    OutboxInUse,
+    OutboxNotFound,
+    damaged,
+    explained,
+    no_outbox,
+)
+from trio_runner._outbox_sqlite._file import is_open_here
+from trio_runner._outbox_sqlite._log import HEADER, Log, read_log
+from trio_runner._outbox_sqlite._opening import (
+    identity,
+    is_new,
+    refuse_a_log_alone,
+    refuse_what_is_no_file,
+)
+from trio_runner._outbox_sqlite._schema import APPLICATION_ID
+
+TRIES = 20
+"""How often to read: the log begins anew once in minutes, and reading takes a part of a second."""
+
+TRY_AGAIN_S = 0.05
+
+MAGIC = b"SQLite format 3\0"
+
+LOCK_AT, LOCK_BYTES = 0x40000002, 510
+"""Where SQLite locks a file against all others (its `src/os.h`)."""
+
+NEW_BYTES_MAX = 64 * 1024
+"""How big a file can be that does not say yet that it is an outbox, since all is in the log."""
+
+_Stamp = tuple[bytes, tuple[int, int], int]
+
+
+@frozen
+class Snapshot:
+    """What an outbox's file held at `taken_at` (seconds since the epoch)."""
+
+    path: Path
+    db: sqlite3.Connection
+    """The database, in memory."""
+    is_in_use: bool
+    """Whether an engine had it open."""
+    fault: str | None
+    """What is wrong with the write-ahead log, of which the part before counts."""
+    file_bytes: int
+    """Of the file and its log."""
+    taken_at: float = field(factory=time.time)
+
+
+@contextmanager
+def snapshot_of(path: Path) -> Generator[Snapshot, None, None]:
+    """Give an outbox's file as it is now, whether or not an engine has it.
+
+    Raises an `OutboxError`, also for what SQLite finds wrong with it within the block.
+    """
+    with _readable(path):
+        _refuse(path)
+        data, log = _read(path)
+        is_in_use = is_locked(path)
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        with explained(path):
+            contents = read_log(io.BytesIO(log))
+            db.deserialize(_merged(path, data, log, contents))
+            if is_new(db, path):
+                raise no_outbox(path, "it is empty")
+            size = len(data) + len(log)
+            yield Snapshot(path, db, is_in_use, contents.fault, size)
+    finally:
+        db.close()
+
+
+@contextmanager
+def _readable(path: Path) -> Generator[None, None, None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise OutboxNotFound(f"There is no outbox {path}.") from error
+    except OSError as error:
+        raise OutboxError(
+            f"The outbox {path} cannot be read: {error.strerror or error}. It needs the right to"
+            " read the file."
+        ) from error
+
+
+def _refuse(path: Path) -> None:
+    """Refuse what is no outbox before all of it is read."""
+    refuse_what_is_no_file(path)
+    refuse_a_log_alone(path)
+    if is_open_here(path):
+        raise OutboxInUse(f"The outbox {path} is in use by this process.")
+    with path.open("rb") as file:
+        header = file.read(72)
+    if not header:
+        raise no_outbox(path, "it is empty")
+    if not header.startswith(MAGIC):
+        raise no_outbox(path, "it is no SQLite database")
+    application = int.from_bytes(header[68:], "big")
+    is_young = application == 0 and path.stat().st_size <= NEW_BYTES_MAX
+    if application != APPLICATION_ID and not is_young:
+        raise no_outbox(path, "it is the database of another program")
+
+
+def _read(path: Path) -> tuple[bytes, bytes]:
+    """Return file and log of one moment."""
+    for _ in range(TRIES):
+        before = _stamp(path)
+        data, log = path.read_bytes(), _log_bytes(path)
+        if _stamp(path) == before and not _is_being_written(path, log):
+            return data, log
+        time.sleep(TRY_AGAIN_S)
+    if _stamp(path) == before:
+        return data, log  # it is not being written: that is how it is
+    raise OutboxInUse(f"The outbox {path} changes faster than it can be read. Try again.")
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Return what is another when the log has begun anew.
+
+    An empty one has no header to tell by; but then the file itself is written to only if the log
+    was not empty in between.
+    """
+    header, status = _log_bytes(path, HEADER.size), path.stat()
+    return header, identity(path), 0 if header else status.st_mtime_ns
+
+
+def _log_bytes(path: Path, size: int = -1) -> bytes:
+    try:
+        with Path(f"{path}-wal").open("rb") as file:
+            return file.read(size)
+    except FileNotFoundError:
+        return b""
+
+
+def _is_being_written(path: Path, log: bytes) -> bool:
+    """Tell whether what is wrong with a log may come from looking while it is written."""
+    return read_log(io.BytesIO(log)).fault is not None and is_locked(path)
+
+
+def _merged(path: Path, data: bytes, log: bytes, contents: Log) -> bytearray:
+    """Return the database as the pages in the log make it, to be used without a log."""
+    database, size = bytearray(data), contents.page_bytes
+    if contents.file_pages is not None:
+        if (
+            int.from_bytes(data[16:18], "big") != size % 0xFFFF
+        ):  # 65536 does not fit, 1 stands for it
+            raise damaged(path, "the pages of its write-ahead log are of another size")
+        end = contents.file_pages * size
+        del database[end:]
+        database.extend(bytes(end - len(database)))
+        for number, at in contents.pages.items():
+            if number * size <= end:
+                database[(number - 1) * size : number * size] = log[at : at + size]
+    database[18:20] = b"\1\1"  # with a log it could not be in memory
+    return database
+
+
+if sys.platform == "win32":
+    import msvcrt
+    import os
+
+    def is_locked(path: Path) -> bool:
+        """Tell whether an engine has an outbox open; not of this process's own."""
+        with path.open("rb", buffering=0) as file:
+            os.lseek(file.fileno(), LOCK_AT, os.SEEK_SET)
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            except OSError:
+                return True
+            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+            return False
+
+else:
+    import errno
+    import fcntl
+
+    def is_locked(path: Path) -> bool:
+        """Tell whether an engine has an outbox open; not of this process's own."""
+        with path.open("rb") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, LOCK_BYTES, LOCK_AT)
+            except OSError as error:
+                return error.errno in (errno.EACCES, errno.EAGAIN)
+            return False
