@@ -3,14 +3,17 @@
 import json
 import os
 import pty
+import sqlite3
 import stat
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import trio
 
 from tests.helpers.command import ENVIRONMENT, Command, ran
+from tests.helpers.ports import free_port
 from trio_runner import DurableOutbox
 from trio_runner.protocol import engine_messages as em
 
@@ -50,6 +53,78 @@ async def test_show_tells_what_is_in_it(path: Path) -> None:
     assert lines[8] == "set aside 1 message"
     assert lines[9].startswith("2 TagsUpdated, ")
     assert lines[9].endswith(": no thanks")
+
+
+async def test_a_running_engines_outbox_is_looked_at_and_not_changed(path: Path) -> None:
+    """Show, export and check say that it runs and when; the others say to stop it first."""
+    with DurableOutbox(path):
+        command = await ran("outbox", "show", str(path))
+        assert (command.code, command.err) == (0, "")
+        assert command.out.splitlines()[1].startswith("in use       by a running engine, as of 20")
+        command = await ran("outbox", "export", str(path))
+        assert (command.code, len(command.out.splitlines())) == (0, 2)
+        assert "is in use by a running engine, as of 20" in command.err
+        command = await ran("outbox", "check", str(path))
+        assert command.code == 0
+        assert command.out.startswith("In use by a running engine, as of 20")
+        for arguments in (["requeue"], ["discard", "--yes"], ["deliver", "-ahn", "127.0.0.1"]):
+            command = await ran("outbox", arguments[0], str(path), *arguments[1:])
+            check_error(command, 1, "in use by a running engine")
+            assert "Stop that engine first." in command.err
+    assert (await ran("outbox", "show", str(path))).out.count("TagsUpdated") == 2
+
+
+async def test_check_tells_whether_a_file_is_whole_and_what_to_do(path: Path) -> None:
+    """Exit code 0 if it is, 1 if not."""
+    command = await ran("outbox", "check", str(path))
+    assert (command.code, command.err) == (0, "")
+    assert command.out == f"{path} is whole, 3 messages in it.\n"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE messages SET body = x'00' WHERE sequence_number = 3")
+    command = await ran("outbox", "check", str(path))
+    assert (command.code, command.err) == (1, "")
+    assert command.out.startswith(f"{path} IS DAMAGED; 2 messages in it can be read:\n")
+    assert "  message 3 cannot be read\n" in command.out
+    assert "trio-runner outbox export" in command.out
+
+
+async def test_requeue_says_how_many_wait_again(path: Path) -> None:
+    """The sample that was set aside is of no run, and one is on: it would be thrown away."""
+    command = await ran("outbox", "requeue", str(path))
+    assert (command.code, command.err) == (0, "")
+    first, second = command.out.splitlines()
+    assert first == f"0 messages set aside before wait again in {path}."
+    assert second.startswith("1 message stays aside: their run has ended")
+
+
+async def test_deliver_of_nothing_says_so(tmp_path: Path) -> None:
+    """Without asking the aggregator."""
+    path = tmp_path / "skid.outbox"
+    with DurableOutbox(path) as outbox:
+        outbox.claim("lab_Skid")
+    command = await ran("outbox", "deliver", str(path), "-ahn", "127.0.0.1")
+    assert (command.code, command.err) == (0, "")
+    assert command.out == f"Nothing waits in {path}.\n"
+
+
+async def test_deliver_that_gives_up_says_what_is_left(path: Path) -> None:
+    """Exit code 1; why the aggregator is not reached is told once, and all is kept."""
+    options = ("-ahn", "127.0.0.1", "-ap", str(free_port()), "--give-up-after", "2")
+    command = await ran("outbox", "deliver", str(path), *options)
+    assert command.code == 1
+    assert command.err.count("connection refused") == 1
+    lines = command.out.splitlines()
+    assert lines[0] == "Delivered 0 messages of lab_Skid."
+    assert lines[1] == f"3 messages still wait in {path}."  # and the end of the run
+    assert lines[2].startswith("1 message set aside, which the aggregator did not take")
+
+
+async def test_deliver_wants_an_aggregator_and_a_time(path: Path) -> None:
+    """Where to is not guessed."""
+    check_error(await ran("outbox", "deliver", str(path)), 2, "-ahn")
+    options = ("-ahn", "127.0.0.1", "--give-up-after")
+    check_error(await ran("outbox", "deliver", str(path), *options, "0"), 2, "'0' is no number of")
+    check_error(await ran("outbox", "deliver", str(path), *options, "x"), 2, "'x' is no number of")
 
 
 async def test_show_tells_of_names_that_the_console_cannot_show(tmp_path: Path) -> None:

@@ -4,16 +4,13 @@ import errno
 import os
 import signal
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-from trio_runner._cli import _keeping, _network, _secret, _simulate_arguments
+from trio_runner._cli import _connection, _keeping, _outbox_arguments, _simulate_arguments
 from trio_runner._groups import leaves
 from trio_runner._outbox import OUTBOX_BYTES_MAX
-
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
 
 __all__ = ["main"]
 
@@ -104,7 +101,7 @@ def _parse(argv: list[str] | None) -> Namespace:
     commands.add_parser("engine", help="run real Open Pectus engines with their UODs")
     demo.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: 0)")
     _add_simulated_arguments(simulated)
-    outbox = _add_outbox(commands)
+    outbox, deliver = _outbox_arguments.add(commands)
     arguments, unknown = parser.parse_known_args(argv)
     chosen = {"demo": demo, "simulated": simulated, "simulate": simulate, "outbox": outbox}[
         arguments.command
@@ -112,8 +109,9 @@ def _parse(argv: list[str] | None) -> Namespace:
     if unknown:
         chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command == "simulated":
-        _find_network(arguments, chosen)
-        _find_secret(arguments, chosen)
+        _connection.find(arguments, chosen)
+    if arguments.command == "outbox" and arguments.action == "deliver":
+        _connection.find(arguments, deliver)
     if arguments.command == "simulate":
         _simulate_arguments.check(arguments, chosen)
     return arguments
@@ -122,31 +120,7 @@ def _parse(argv: list[str] | None) -> Namespace:
 def _add_simulated_arguments(parser: ArgumentParser) -> None:
     """Add the options, spelled as those of Open Pectus's engine."""
     add = parser.add_argument
-    add(
-        "-ahn",
-        "--aggregator_hostname",
-        metavar=_network.WHERE,
-        type=_network.split_where,
-        default=("127.0.0.1", ""),
-        help="where the aggregator is (default: 127.0.0.1)",
-    )
-    add(
-        "-ap",
-        "--aggregator_port",
-        metavar="PORT",
-        type=_port,
-        help="its port (default: 9800, or 443 with --secure)",
-    )
-    add("-s", "--secure", action=BooleanOptionalAction, default=False, help="use https and wss")
-    _network.add_options(parser)
-    add("-secret", "--secret", default="", help="the secret that the aggregator asks for; better:")
-    add("--secret-file", metavar="FILE", help=_secret.HELP)
-    add(
-        "-ignore",
-        "--ignore_version_error",
-        action="store_true",
-        help="ask the aggregator to take an engine of another version",
-    )
+    _connection.add_options(parser, default=("127.0.0.1", ""))
     add(
         "--name",
         type=_name,
@@ -169,38 +143,6 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
     )
 
 
-def _add_outbox(commands: "_SubParsersAction[_Parser]") -> ArgumentParser:
-    """Add the command for people who look after an outbox."""
-    outbox = commands.add_parser(
-        "outbox",
-        allow_abbrev=False,
-        help="look at, export or discard what an engine has not delivered",
-        description="Look at, export or discard what an engine that has ended left in its outbox.",
-    )
-    actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, what in (
-        ("show", "tell what waits, and what was set aside and why"),
-        ("export", "write the messages that wait, a line of JSON each"),
-        ("discard", "delete all messages for good"),
-    ):
-        action = actions.add_parser(name, allow_abbrev=False, help=what, description=f"{what}.")
-        action.add_argument("path", metavar="PATH", type=_path, help="the outbox's file")
-        if name == "export":
-            action.add_argument("--output", metavar="FILE", help="a new file, instead of stdout")
-            action.add_argument(
-                "--set-aside", action="store_true", help="those that were set aside instead"
-            )
-        if name == "discard":
-            action.add_argument("--yes", action="store_true", help="do not ask")
-    return outbox
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
-    return int(text)
-
-
 def _name(text: str) -> str:
     if not text.strip():
         raise ArgumentTypeError("a unit needs a name")
@@ -211,26 +153,6 @@ def _path(text: str) -> str:
     if not text:
         raise ArgumentTypeError("a file needs a name")
     return text
-
-
-def _find_network(arguments: Namespace, parser: ArgumentParser) -> None:
-    """Refuse files and proxies that are of no use, before anything runs."""
-    host, path = arguments.aggregator_hostname
-    arguments.aggregator_hostname = host
-    try:
-        arguments.network = _network.network_options(
-            arguments, host, arguments.aggregator_port, path
-        )
-    except ArgumentTypeError as error:
-        parser.error(str(error))
-
-
-def _find_secret(arguments: Namespace, parser: ArgumentParser) -> None:
-    arguments.is_secret_visible = bool(arguments.secret)
-    try:
-        arguments.secret = _secret.find_secret(arguments.secret, arguments.secret_file)
-    except _secret.SecretUnusable as error:
-        parser.error(str(error))
 
 
 def _run(arguments: Namespace) -> int:

@@ -1,28 +1,50 @@
-"""`trio-runner outbox`: what a person can do with the outbox of an engine that has ended."""
+"""`trio-runner outbox`: what a person can do with the outbox of an engine."""
 
 import io
 import os
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from trio_runner import OutboxDamaged, OutboxError
+from trio_runner import OutboxDamaged, OutboxError, OutboxInUse
 from trio_runner._cli._summary import count
-from trio_runner._outbox_sqlite import OutboxSummary, SetAside, discard, export, summarize
+from trio_runner._outbox_sqlite import (
+    OutboxSummary,
+    SetAside,
+    discard,
+    examine,
+    export,
+    is_locked,
+    requeue,
+    summarize,
+)
 
 FAILED = 1
 """The exit code for an outbox that cannot be used, and for a question that is answered with no."""
 
 WRONG_ARGUMENTS = 2
 
+CHANGING = {"deliver", "requeue", "discard"}
+"""What is done to the outbox of an engine that has ended only."""
+
 
 def run(arguments: Namespace) -> int:
-    """Carry out `show`, `export` or `discard`; return the exit code."""
-    actions = {"show": _show, "export": _export, "discard": _discard}
+    """Carry out one of the actions; return the exit code."""
+    actions = {
+        "show": _show,
+        "export": _export,
+        "check": _check,
+        "deliver": _send,
+        "requeue": _requeue,
+        "discard": _discard,
+    }
     try:
+        if arguments.action in CHANGING:
+            _refuse_if_in_use(arguments.path)
         return actions[arguments.action](arguments)
     except OutboxError as error:
         return _fail(arguments, str(error), FAILED)
@@ -31,6 +53,21 @@ def run(arguments: Namespace) -> int:
 def _fail(arguments: Namespace, text: str, code: int) -> int:
     print(f"trio-runner outbox {arguments.action}: error: {text}", file=sys.stderr)
     return code
+
+
+def _is_in_use(path: str) -> bool:
+    try:
+        return Path(path).is_file() and is_locked(Path(path))
+    except OSError:  # told of by what is done with it
+        return False
+
+
+def _refuse_if_in_use(path: str) -> None:
+    if _is_in_use(path):
+        raise OutboxInUse(
+            f"The outbox {path} is in use by a running engine, which delivers what is in it itself."
+            " Stop that engine first."
+        )
 
 
 # show
@@ -44,6 +81,10 @@ def _show(arguments: Namespace) -> int:
 def lines(summary: OutboxSummary) -> Iterator[str]:
     """Yield what is told of an outbox."""
     yield f"Outbox {summary.path} (schema {summary.schema}, file of {_size(summary.file_bytes)})"
+    if summary.is_in_use:
+        yield f"in use       by a running engine, as of {_time(summary.taken_at)}"
+    if summary.fault is not None:
+        yield f"DAMAGED      in its write-ahead log {summary.fault}: what is behind is lost"
     yield f"unit         {summary.unit or 'none yet'}"
     yield f"open run     {summary.open_run or 'none'}"
     yield f"waiting      {count(summary.waiting, 'message')}, {_size(summary.bytes)}"
@@ -91,6 +132,9 @@ def _size(number: int) -> str:
 
 
 def _export(arguments: Namespace) -> int:
+    if _is_in_use(arguments.path):
+        now = _time(time.time())
+        print(f"{arguments.path} is in use by a running engine, as of {now}.", file=sys.stderr)
     if arguments.output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's
@@ -119,6 +163,70 @@ def _export_to(arguments: Namespace) -> int:
 def _new_file(path: str) -> TextIO:
     """Open a file that is not there yet, for its owner alone, as the outbox is."""
     return open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
+# check
+
+
+def _check(arguments: Namespace) -> int:
+    try:
+        found = examine(arguments.path)
+    except OutboxDamaged as error:
+        return _fail(arguments, str(error), FAILED)
+    if found.is_in_use:
+        print(f"In use by a running engine, as of {_time(found.taken_at)}.")
+    if found.log_fault is None and not found.faults:
+        print(f"{arguments.path} is whole, {count(found.messages, 'message')} in it.")
+        return 0
+    print(f"{arguments.path} IS DAMAGED; {count(found.messages, 'message')} in it can be read:")
+    if found.log_fault is not None:
+        print(f"  in its write-ahead log {found.log_fault}: what is behind is lost")
+    for fault in found.faults:
+        print(f"  {fault}")
+    print(_what_to_do(arguments.path, is_readable=not found.faults))
+    return FAILED
+
+
+def _what_to_do(path: str, *, is_readable: bool) -> str:
+    if is_readable:
+        return (
+            "The next engine that opens it takes what is before, and keeps a copy. Look at the disk"
+            " and its cables: it loses what was written."
+        )
+    return (
+        "Stop the engine and save what can be read, by `trio-runner outbox export --output FILE"
+        f" {path}`. The engine sets aside what is spoilt when it starts; if it says that it cannot"
+        " use the file, move it away. Look at the disk: it loses what was written."
+    )
+
+
+# deliver
+
+
+def _send(arguments: Namespace) -> int:
+    from trio_runner._cli import _deliver  # it needs Trio, which takes a while
+
+    return _deliver.run(arguments)
+
+
+# requeue
+
+
+def _requeue(arguments: Namespace) -> int:
+    result = requeue(arguments.path)
+    print(f"{count(result.waiting, 'message')} set aside before wait again in {arguments.path}.")
+    if result.too_late:
+        print(
+            f"{_stay_aside(result.too_late)}: their run has ended for the aggregator, which would"
+            " throw them away, or end another run by them."
+        )
+    if result.spoilt:
+        print(f"{_stay_aside(result.spoilt)}: the disk has spoilt them.")
+    return 0
+
+
+def _stay_aside(number: int) -> str:
+    return f"{count(number, 'message')} {'stays' if number == 1 else 'stay'} aside"
 
 
 # discard

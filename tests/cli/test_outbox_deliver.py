@@ -1,0 +1,312 @@
+"""Delivering what a dead engine's outbox holds, in virtual time: what arrives, and when it ends."""
+
+import math
+import shutil
+import sqlite3
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from attrs import define, field
+
+from tests.helpers.unit import EPOCH, Middle, Unit
+from tests.runner.test_crash import Clock, in_place, process, refused_tags
+from trio_runner import (
+    CommandError,
+    DurableOutbox,
+    EngineDispatcher,
+    EngineRunner,
+    OutboxError,
+)
+from trio_runner._cli._dead_engine import DeadEngine
+from trio_runner._cli._delivery import Entrance, deliver
+from trio_runner._outbox_sqlite import origin_of, requeue, summarize
+from trio_runner.protocol import ErrorMessage, MessageBase
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+from trio_runner.simulation import Aggregator
+
+METHOD = mdl.Method(version=3, lines=[mdl.MethodLine(id="7", content="Wait: 10 min")])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "unit.outbox"
+
+
+@define(eq=False)
+class Delivery:
+    """A delivery, and how it ended."""
+
+    entrance: Entrance
+    shown: list[int] = field(factory=list)
+    took_s: float = 0.0
+
+
+async def delivered(
+    path: Path,
+    aggregator: Aggregator,
+    *,
+    secret: str = "",
+    stopped: trio.Event | None = None,
+    give_up_after_s: float = math.inf,
+) -> Delivery:
+    """Do what the command does."""
+    engine = DeadEngine.of(origin_of(path), secret, ignore_version_error=False)
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        entrance = Entrance(
+            EngineDispatcher(
+                "aggregator.example", handlers=engine, open_stream=aggregator.in_memory(nursery)
+            )
+        )
+        delivery = Delivery(entrance)
+        with DurableOutbox(path) as outbox:
+            runner = EngineRunner(
+                entrance, engine, engine, outbox=outbox, offload=in_place, rng=Middle()
+            )
+            await deliver(
+                runner,
+                entrance,
+                show=delivery.shown.append,
+                stopped=trio.Event() if stopped is None else stopped,
+                give_up_after_s=give_up_after_s,
+            )
+        delivery.took_s = trio.current_time() - began
+        nursery.cancel_scope.cancel()
+    return delivery
+
+
+async def die_in_a_run(path: Path, aggregator: Aggregator) -> Unit:
+    """Run an engine that loses its link, kill it after 10 s of a run; the aggregator comes back."""
+    unit = Unit("Skid", location="Lab 4", author_name="Ada")
+    unit.method = METHOD
+    async with process(path, aggregator, unit) as runner:
+        await trio.sleep(1.05)
+        aggregator.down()
+        aggregator.drop()
+        await trio.sleep(2)
+        runner.on_start("run-1")
+        await trio.sleep(10)
+    aggregator.kill()
+    aggregator.up()
+    return unit
+
+
+async def test_the_run_of_a_dead_engine_arrives_whole_under_its_own_name(
+    path: Path, autojump_clock: Clock
+) -> None:
+    """It is listed once, with all samples and the method; the engine counts as what it was."""
+    aggregator = Aggregator()
+    unit = await die_in_a_run(path, aggregator)
+    waiting = summarize(path).waiting
+    delivery = await delivered(path, aggregator)
+    assert delivery.took_s < 1
+    assert delivery.shown[0] >= waiting
+    assert delivery.shown[-1] == summarize(path).waiting == 0
+    assert list(aggregator.engines) == ["host_Skid"]
+    first, second = aggregator.engine().registrations
+    assert second.message == first.message == unit.create_register_engine_msg()
+    (run,) = aggregator.recent_runs
+    assert (run.run_id, run.started_tick) == ("run-1", EPOCH + 3.05)
+    assert run.method.lines == METHOD.lines
+    assert refused_tags(aggregator) == []
+    # Of the 0.5 s since the last commit a sample is lost with the process, if one was taken in it.
+    counts = dict.fromkeys(m.tags[0].value for m in aggregator.messages(em.TagsUpdatedMsg))
+    assert list(counts) == list(range(1, len(counts) + 1))
+    assert len(counts) >= unit.count - 1
+    stored = [sample.value for sample in aggregator.plot_log["run-1"]["Count"]]
+    in_run = [m for m in aggregator.messages(em.TagsUpdatedMsg) if m.run_id == "run-1"]
+    assert stored == [m.tags[0].value for m in in_run]
+    assert len(stored) == 8  # 10 s, one every 1.2 s: the data-log interval of 1 s and two ticks
+    first_told, *_, last_told = aggregator.messages(em.UodInfoMsg)
+    assert (last_told.readings, last_told.commands) == (first_told.readings, first_told.commands)
+    assert last_told.data_log_interval_seconds == unit.data_log_interval_s
+
+
+async def test_nothing_of_a_dead_engine_is_made_up(path: Path, autojump_clock: Clock) -> None:
+    """Not a sample more than it took, however long the delivery lasts."""
+    aggregator = Aggregator()
+    unit = await die_in_a_run(path, aggregator)
+    aggregator.handling_time_s = 2.0
+    delivery = await delivered(path, aggregator)
+    assert delivery.took_s > 20
+    values = {m.tags[0].value for m in aggregator.messages(em.TagsUpdatedMsg) if m.tags}
+    assert max(int(str(value)) for value in values) <= unit.count
+    assert all(m.tags for m in aggregator.messages(em.TagsUpdatedMsg))
+    assert aggregator.engine().unit.control_state.is_running is False
+    with pytest.raises(CommandError):
+        await DeadEngine.of(
+            origin_of(path), "", ignore_version_error=False
+        ).execute_control_command("Start")
+
+
+async def test_a_run_that_the_aggregator_has_is_ended(path: Path, autojump_clock: Clock) -> None:
+    """Also when nothing else waits: all but the end was delivered while the engine lived."""
+    aggregator = Aggregator()
+    async with process(path, aggregator, Unit()) as runner:
+        await trio.sleep(1)
+        runner.on_start("run-1")
+        await trio.sleep(2)
+    assert aggregator.recent_runs == []
+    await delivered(path, aggregator)
+    assert [run.run_id for run in aggregator.recent_runs] == ["run-1"]
+    assert summarize(path).open_run is None
+
+
+async def test_a_file_of_an_older_version_is_delivered_too(
+    path: Path, autojump_clock: Clock
+) -> None:
+    """It does not say what the unit is: without a description all would be thrown away."""
+    aggregator = Aggregator()
+    await die_in_a_run(path, aggregator)
+    DurableOutbox(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("DELETE FROM facts WHERE name IN ('registration', 'uod_info', 'method')")
+    await delivered(path, aggregator)
+    assert list(aggregator.engines) == ["host_Skid"]
+    assert [run.run_id for run in aggregator.recent_runs] == ["run-1"]
+    in_run = [m for m in aggregator.messages(em.TagsUpdatedMsg) if m.run_id == "run-1"]
+    stored = [sample.value for sample in aggregator.plot_log["run-1"]["Count"]]
+    assert stored == [m.tags[0].value for m in in_run]
+    assert len(stored) > 5
+
+
+def test_what_nobody_has_claimed_cannot_be_delivered(path: Path) -> None:
+    """It is not known under which name."""
+    DurableOutbox(path).close()
+    with pytest.raises(OutboxError, match="does not say whose messages it holds"):
+        origin_of(path)
+
+
+async def test_the_messages_of_an_old_host_name_are_delivered_under_it(
+    path: Path, autojump_clock: Clock
+) -> None:
+    """While the engine runs under its new name, with an outbox of its own."""
+    aggregator = Aggregator()
+    await die_in_a_run(path, aggregator)
+    async with process(path, aggregator, Unit("Skid", computer_name="lab-7")):
+        await trio.sleep(1)
+        aside = path.with_name("unit.outbox.host_Skid")
+        assert aggregator.recent_runs == []
+        await delivered(aside, aggregator)
+        assert [(run.engine_id, run.run_id) for run in aggregator.recent_runs] == [
+            ("host_Skid", "run-1")
+        ]
+        assert aggregator.is_connected("lab-7_Skid")
+    assert summarize(aside).waiting == 0
+
+
+async def test_a_delivery_that_is_cut_short_goes_on(path: Path, autojump_clock: Clock) -> None:
+    """Killed in mid-delivery, with the aggregator: what had not been answered is sent again."""
+    aggregator = Aggregator()
+    unit = await die_in_a_run(path, aggregator)
+    aggregator.handling_time_s = 0.5
+    before = len(aggregator.messages(em.TagsUpdatedMsg))
+    kept = path.with_name("kept")
+    with trio.move_on_after(4):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(delivered, path, aggregator)
+            await trio.sleep(3)
+            assert before < len(aggregator.messages(em.TagsUpdatedMsg)) < unit.count
+            for end in ("", "-wal"):
+                shutil.copy(f"{path}{end}", f"{kept}{end}")
+            aggregator.kill()
+            nursery.cancel_scope.cancel()
+    aggregator.handling_time_s = 0.0
+    await delivered(kept, aggregator)
+    assert [run.run_id for run in aggregator.recent_runs] == ["run-1"]
+    assert summarize(kept).waiting == 0
+
+
+# When it ends
+
+
+async def test_a_wrong_secret_ends_it_at_once(path: Path, autojump_clock: Clock) -> None:
+    """It says what to do, and all stays in the file."""
+    aggregator = Aggregator(secret="right")  # noqa: S106
+    await die_in_a_run(path, aggregator)
+    waiting = summarize(path).waiting
+    delivery = await delivered(path, aggregator, secret="wrong")  # noqa: S106
+    assert delivery.took_s < 2
+    assert "refused the secret" in (delivery.entrance.refusal or "")
+    assert "--secret-file" in (delivery.entrance.refusal or "")
+    assert summarize(path).waiting == waiting + 1  # the end of the run
+
+
+async def test_another_version_ends_it_at_once(path: Path, autojump_clock: Clock) -> None:
+    """It says which option lets it in."""
+    aggregator = Aggregator()
+    await die_in_a_run(path, aggregator)
+    aggregator.version = "9.9.9"
+    delivery = await delivered(path, aggregator)
+    assert "--ignore_version_error" in (delivery.entrance.refusal or "")
+
+
+async def test_a_living_engine_of_that_name_ends_it_after_a_minute(
+    path: Path, autojump_clock: Clock
+) -> None:
+    """A connection that is dead is dropped within 40 s, so a dead engine's is waited for."""
+    aggregator = Aggregator()
+    await die_in_a_run(path, aggregator)
+    async with process(path.with_name("other"), aggregator, Unit("Skid")):
+        await trio.sleep(1)
+        delivery = await delivered(path, aggregator)
+    assert 60 <= delivery.took_s < 75
+    assert "stop that engine first" in (delivery.entrance.refusal or "")
+    assert aggregator.recent_runs == []
+
+
+async def test_it_waits_for_the_aggregator_until_it_is_to_give_up(
+    path: Path, autojump_clock: Clock
+) -> None:
+    """Given 30 s it ends after 30 s, since there is no link over which to flush."""
+    aggregator = Aggregator()
+    await die_in_a_run(path, aggregator)
+    aggregator.down()
+    waiting = summarize(path).waiting
+    delivery = await delivered(path, aggregator, give_up_after_s=30)
+    assert delivery.took_s == pytest.approx(30, abs=0.01)
+    assert delivery.entrance.refusal is None
+    assert summarize(path).waiting == waiting + 1
+
+
+async def test_a_signal_ends_it(path: Path, autojump_clock: Clock) -> None:
+    """In order, whatever it waits for."""
+    aggregator, stopped = Aggregator(), trio.Event()
+    await die_in_a_run(path, aggregator)
+    aggregator.down()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(delivered, path, aggregator, stopped=stopped))
+        await trio.sleep(100)
+        stopped.set()
+        with trio.fail_after(1):
+            await trio.testing.wait_all_tasks_blocked()
+    assert summarize(path).waiting > 0
+
+
+async def test_what_is_refused_is_set_aside_and_can_be_sent_once_more(
+    path: Path, autojump_clock: Clock
+) -> None:
+    """The rest arrives; requeued, it arrives when the aggregator takes it, in its old place."""
+    aggregator = Aggregator()
+    await die_in_a_run(path, aggregator)
+    aggregator.on_message = refuse_notices
+    await delivered(path, aggregator)
+    assert summarize(path).waiting == 0
+    (aside,) = summarize(path).set_aside
+    assert aside.kind == "WebPushNotificationMsg"
+    assert aggregator.engine().notifications == []
+    assert requeue(path).waiting == 1
+    aggregator.on_message = None
+    await delivered(path, aggregator)
+    assert len(aggregator.engine().notifications) == 1
+    assert summarize(path).set_aside == []
+
+
+async def refuse_notices(message: em.EngineMessage) -> MessageBase | None:
+    is_notice = isinstance(message, em.WebPushNotificationMsg)
+    return ErrorMessage(message="not this one") if is_notice else None

@@ -1,0 +1,72 @@
+"""An engine that has ended, as its outbox knows it: it tells what it was, and nothing new."""
+
+from attrs import define, evolve, field
+
+from trio_runner import PlainEngine
+from trio_runner._outbox_sqlite import Origin
+from trio_runner.protocol import OPENPECTUS_VERSION, foreign
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+
+INTERVAL_S = 1.0
+"""The data-log interval of a unit whose own is not known (s): the aggregator leaves out samples
+that are closer, so it is rather too short."""
+
+
+@define(eq=False, slots=False)
+class DeadEngine(PlainEngine):
+    """Registers and describes itself as the engine did that has filled an outbox."""
+
+    origin: Origin = field(kw_only=True)
+
+    @classmethod
+    def of(cls, origin: Origin, secret: str, *, ignore_version_error: bool) -> "DeadEngine":
+        """Return the engine with the secret that the aggregator has now."""
+
+        def said(name: str, otherwise: str) -> str:
+            return str(origin.registration.get(name, otherwise))
+
+        return cls(
+            origin.uod_name,
+            origin=origin,
+            computer_name=origin.computer_name,
+            location=said("location", ""),
+            author_name=said("uod_author_name", ""),
+            author_email=said("uod_author_email", ""),
+            version=said("engine_version", OPENPECTUS_VERSION),
+            secret=secret,
+            ignore_version_error=ignore_version_error,
+            data_log_interval_s=INTERVAL_S,
+        )
+
+    def create_register_engine_msg(self) -> em.RegisterEngineMsg:
+        """Return who the engine was."""
+        filename = str(self.origin.registration.get("uod_filename", ""))
+        return evolve(super().create_register_engine_msg(), uod_filename=filename)
+
+    def create_uod_info(self) -> em.UodInfoMsg:
+        """Return the unit as it was described last, or one that has the tags that wait."""
+        if self.origin.uod_info is None:
+            return super().create_uod_info()
+        return foreign(self.origin.uod_info, em.UodInfoMsg)
+
+    def create_method_msg(self) -> em.MethodMsg:
+        """Return the method as it was."""
+        if self.origin.method is None:
+            return super().create_method_msg()
+        return foreign(self.origin.method, em.MethodMsg)
+
+    def read_tags(self) -> list[mdl.TagValue]:
+        """Return the tags without values, of which nothing but their names and units is used."""
+        return [
+            mdl.TagValue(name=name, tick_time=0.0, value_unit=unit)
+            for name, unit in self.origin.tags.items()
+        ]
+
+    def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
+        """Return no tags: what the engine has sampled waits."""
+        return em.TagsUpdatedMsg()
+
+    def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
+        """Return None: nothing changes any more."""
+        return None

@@ -1,0 +1,141 @@
+"""`trio-runner outbox deliver`: what it says, and its exit code."""
+
+import logging
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import trio
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner, Timing
+from trio_runner._cli._dead_engine import DeadEngine
+from trio_runner._cli._delivery import Entrance, deliver
+from trio_runner._cli._secret import warn_of_visible_secret
+from trio_runner._cli._signals import stop_on_signal
+from trio_runner._cli._summary import count
+from trio_runner._outbox_sqlite import Origin, OutboxSummary, origin_of, summarize
+
+logger = logging.getLogger(__name__)
+
+SOME_LEFT = 1
+"""The exit code when messages are left in the file, waiting or set aside."""
+
+FLUSH_S = 3
+"""For what waits when the delivery is interrupted (s)."""
+
+LINE_S = 10
+"""How often a line says how far it has come (s), where there is no terminal for a bar."""
+
+
+def run(arguments: Namespace) -> int:
+    """Deliver what an outbox holds; return the exit code. Raises an `OutboxError`."""
+    before, origin = summarize(arguments.path), origin_of(arguments.path)
+    if not before.waiting and before.open_run is None:
+        print(f"Nothing waits in {arguments.path}.")
+        return _left(arguments.path, before)
+    console = Console(stderr=True)
+    _log_to(console)
+    if arguments.is_secret_visible:
+        warn_of_visible_secret()
+    if origin.uod_info is None:
+        logger.warning(
+            "The outbox does not say what the unit is: it is shown with the tags that wait, and"
+            " without commands and plots, until its engine is there again"
+        )
+    entrance = trio.run(_deliver, arguments, origin, console)
+    after = summarize(arguments.path)
+    delivered = count(max(0, before.waiting - after.waiting), "message")
+    print(f"Delivered {delivered} of {before.unit}.")
+    if entrance.refusal is not None:
+        print(f"trio-runner outbox deliver: error: {entrance.refusal}", file=sys.stderr)
+    return _left(arguments.path, after)
+
+
+def _left(path: str, summary: OutboxSummary) -> int:
+    """Say what is left, and what to do with it."""
+    aside = len(summary.set_aside)
+    if summary.waiting:
+        verb = "waits" if summary.waiting == 1 else "wait"
+        print(f"{count(summary.waiting, 'message')} still {verb} in {path}.")
+    if aside:
+        print(
+            f"{count(aside, 'message')} set aside, which the aggregator did not take:"
+            f" `trio-runner outbox show {path}` says why, `requeue` lets them wait again."
+        )
+    return SOME_LEFT if summary.waiting or aside else 0
+
+
+async def _deliver(arguments: Namespace, origin: Origin, console: Console) -> Entrance:
+    engine = DeadEngine.of(
+        origin, arguments.secret, ignore_version_error=arguments.ignore_version_error
+    )
+    dispatcher = EngineDispatcher(
+        arguments.aggregator_hostname,
+        arguments.aggregator_port,
+        handlers=engine,
+        **arguments.network,
+    )
+    entrance, stopped = Entrance(dispatcher), trio.Event()
+    # Whatever its size, nothing in it is thinned.
+    with DurableOutbox(arguments.path, bytes_max=sys.maxsize) as outbox:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(stop_on_signal, stopped.set)
+            timing = Timing(flush_s=FLUSH_S)
+            runner = EngineRunner(entrance, engine, engine, outbox=outbox, timing=timing)
+            with _progress(console, f"{origin.uod_name} to {dispatcher}", len(outbox)) as show:
+                await deliver(
+                    runner,
+                    entrance,
+                    show=show,
+                    stopped=stopped,
+                    give_up_after_s=arguments.give_up_after,
+                )
+            nursery.cancel_scope.cancel()
+    return entrance
+
+
+@contextmanager
+def _progress(
+    console: Console, what: str, total: int
+) -> Generator[Callable[[int], None], None, None]:
+    """Give what shows how far it has come, given how many messages wait."""
+    if not console.is_terminal:
+        yield _lines(what, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task(what, total=total)
+
+        def show(waiting: int) -> None:
+            progress.update(
+                task, total=max(total, waiting), completed=max(total, waiting) - waiting
+            )
+
+        yield show
+
+
+def _lines(what: str, total: int) -> Callable[[int], None]:
+    due_at = trio.current_time()
+
+    def show(waiting: int) -> None:
+        nonlocal due_at
+        if trio.current_time() >= due_at:
+            due_at = trio.current_time() + LINE_S
+            print(
+                f"{what}: {count(waiting, 'message')} wait of {total}", file=sys.stderr, flush=True
+            )
+
+    return show
+
+
+def _log_to(console: Console) -> None:
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S")
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
