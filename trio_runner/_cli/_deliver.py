@@ -46,13 +46,11 @@ def run(arguments: Namespace) -> int:
             "The outbox does not say what the unit is: it is shown with the tags that wait, and"
             " without commands and plots, until its engine is there again"
         )
-    entrance = trio.run(_deliver, arguments, origin, console)
-    after = summarize(arguments.path)
-    delivered = count(max(0, before.waiting - after.waiting), "message")
-    print(f"Delivered {delivered} of {before.unit}.")
-    if entrance.refusal is not None:
-        print(f"trio-runner outbox deliver: error: {entrance.refusal}", file=sys.stderr)
-    return _left(arguments.path, after)
+    delivered, refusal = trio.run(_deliver, arguments, origin, console)
+    print(f"Delivered {count(delivered, 'message')} of {before.unit}.")
+    if refusal is not None:
+        print(f"trio-runner outbox deliver: error: {refusal}", file=sys.stderr)
+    return _left(arguments.path, summarize(arguments.path))
 
 
 def _left(path: str, summary: OutboxSummary) -> int:
@@ -69,7 +67,10 @@ def _left(path: str, summary: OutboxSummary) -> int:
     return SOME_LEFT if summary.waiting or aside else 0
 
 
-async def _deliver(arguments: Namespace, origin: Origin, console: Console) -> Entrance:
+async def _deliver(
+    arguments: Namespace, origin: Origin, console: Console
+) -> tuple[int, str | None]:
+    """Return how many messages were delivered, and why the aggregator lets nobody in if so."""
     engine = DeadEngine.of(
         origin, arguments.secret, ignore_version_error=arguments.ignore_version_error
     )
@@ -95,7 +96,7 @@ async def _deliver(arguments: Namespace, origin: Origin, console: Console) -> En
                     give_up_after_s=arguments.give_up_after,
                 )
             nursery.cancel_scope.cancel()
-    return entrance
+        return outbox.statistics().delivered, entrance.refusal
 
 
 @contextmanager
