@@ -84,6 +84,54 @@ def test_what_is_seen_of_a_file_that_is_written_is_one_moment(path: Path) -> Non
     assert len(logs) > 5  # the log has begun anew in between
 
 
+def _turn_over(path: Path, told: Connection) -> None:
+    """Replace all that waits, and begin the log anew, each time when told to."""
+    with DurableOutbox(path) as outbox:
+        while True:
+            for number in range(KEPT):
+                outbox.put(event(str(number)))
+            while len(outbox) > KEPT:
+                outbox.delivered(outbox.take())
+            outbox.commit()
+            outbox._file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            outbox.put(event("one more"))
+            told.send("turned over")
+            told.recv()
+
+
+def test_a_log_that_begins_anew_between_file_and_log_is_noticed(path: Path) -> None:
+    """The old file under the new log would be a database that there never was: it is read again."""
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=_turn_over, args=(path, theirs))
+    process.start()
+    turns = iter(range(3))
+
+    class Slow(type(path)):  # type: ignore[misc]
+        """A file on a disk that gives the engine time to do much behind the first reads."""
+
+        def read_bytes(self) -> bytes:
+            data: bytes = super().read_bytes()
+            if next(turns, None) is not None:
+                ours.send("go")
+                assert ours.recv() == "turned over"
+            return data
+
+    try:
+        assert ours.recv() == "turned over"
+        with snapshot_of(Slow(path)) as snapshot:
+            assert snapshot.db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            found = [n for (n,) in snapshot.db.execute("SELECT sequence_number FROM messages")]
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+        theirs.close()
+    # Of each turn the last 20, one more of the last; the numbers are those of the 4th.
+    assert len(found) == KEPT + 1
+    assert found == list(range(found[0], found[0] + KEPT + 1))
+    assert next(turns, None) is None
+
+
 def test_summary_export_and_check_work_while_the_engine_runs(path: Path) -> None:
     """They say that it runs; no file is made."""
     with working(path):
