@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.helpers.command import ENVIRONMENT, Command, ran
+from tests.helpers.command import COMMAND, ENVIRONMENT, Command, ran
 from tests.helpers.ports import free_port
 from trio_runner import DurableOutbox
 from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation import Aggregator
 
 
 @pytest.fixture
@@ -105,6 +106,33 @@ async def test_deliver_of_nothing_says_so(tmp_path: Path) -> None:
     command = await ran("outbox", "deliver", str(path), "-ahn", "127.0.0.1")
     assert (command.code, command.err) == (0, "")
     assert command.out == f"Nothing waits in {path}.\n"
+
+
+async def test_deliver_shows_how_far_it_is_at_a_terminal(path: Path) -> None:
+    """A bar; behind it what was delivered: two samples and the end of the run."""
+    aggregator = Aggregator()
+    ours, theirs = pty.openpty()
+    try:
+        async with trio.open_nursery() as nursery:
+            port = str(await nursery.start(aggregator.run))
+            process = await trio.lowlevel.open_process(
+                [*COMMAND, "outbox", "deliver", str(path), "-ahn", "127.0.0.1", "-ap", port],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"},
+            )
+            with trio.fail_after(20):
+                assert await process.wait() == 1  # one was set aside before
+            nursery.cancel_scope.cancel()
+        shown = os.read(ours, 65536).decode()
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert f"Skid to http://127.0.0.1:{port}" in shown
+    assert "3/3" in shown
+    assert "Delivered 3 messages of lab_Skid." in shown
+    assert [run.run_id for run in aggregator.recent_runs] == ["run-1"]
 
 
 async def test_deliver_that_gives_up_says_what_is_left(path: Path) -> None:

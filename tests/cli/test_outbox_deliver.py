@@ -88,7 +88,7 @@ class Rig(Unit):
 
 
 async def die_in_a_run(path: Path, aggregator: Aggregator) -> Unit:
-    """Run an engine that loses its link, kill it after 9.5 s of a run; the aggregator comes back."""
+    """Run an engine that loses its link, kill it 9.5 s into a run; then the aggregator is back."""
     unit = Rig("Skid", location="Lab 4", author_name="Ada")
     unit.method = METHOD
     async with process(path, aggregator, unit) as runner:
