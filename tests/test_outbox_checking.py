@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_file_that_is_whole_is_said_to_be(path: Path, tmp_path: Path) -> None:
-    """Behind an end in order and behind a crash: 25 put in, 1 delivered, the others are counted."""
+    """After an end in order and after a crash: 25 put in, 1 delivered, the others are counted."""
     assert [examine(path).messages, examine(path).log_fault, examine(path).faults] == [25, None, []]
     outbox = filled(tmp_path / "other")
     image = crash(outbox.path, tmp_path / "image")

@@ -52,7 +52,7 @@ def aside(path: Path) -> list[int]:
 
 
 def test_what_was_set_aside_waits_again_in_its_place(path: Path) -> None:
-    """By its number, before what was put in behind it; it counts as sent once."""
+    """By its number, before what was put in later; it counts as sent once."""
     handle(
         path,
         [("aside", event("1")), ("aside", sample(2)), ("delivered", event("3")), ("", event("4"))],
@@ -107,7 +107,7 @@ def test_what_the_run_that_is_on_now_does_not_bear_stays_aside(
 
 
 def test_a_beginning_stays_aside_whose_run_would_not_end_before_what_waits(path: Path) -> None:
-    """What was sampled behind that run would be thrown away as long as it is on."""
+    """What was sampled after that run would be thrown away as long as it is on."""
     handle(path, [("aside", started("a")), ("delivered", stopped("a")), ("", sample(1))])
     assert requeue(path) == Requeued(waiting=0, spoilt=0, too_late=1)
 

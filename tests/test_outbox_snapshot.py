@@ -107,7 +107,7 @@ def test_a_log_that_begins_anew_between_file_and_log_is_noticed(path: Path) -> N
     turns = iter(range(3))
 
     class Slow(type(path)):  # type: ignore[misc]
-        """A file on a disk that gives the engine time to do much behind the first reads."""
+        """A file on a disk that gives the engine time to do much after the first reads."""
 
         def read_bytes(self) -> bytes:
             data: bytes = super().read_bytes()

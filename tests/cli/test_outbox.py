@@ -109,7 +109,7 @@ async def test_deliver_of_nothing_says_so(tmp_path: Path) -> None:
 
 
 async def test_deliver_shows_how_far_it_is_at_a_terminal(path: Path) -> None:
-    """A bar; behind it what was delivered: two samples and the end of the run."""
+    """A bar; after it what was delivered: two samples and the end of the run."""
     aggregator = Aggregator()
     ours, theirs = pty.openpty()
     try:

@@ -91,7 +91,7 @@ async def deliver(
         with trio.move_on_after(give_up_after_s):
             async with trio.open_nursery() as waiting:
                 for ending in (stopped.wait, entrance.refused):
-                    waiting.start_soon(_cancel_behind, ending, waiting.cancel_scope)
+                    waiting.start_soon(_cancel_after, ending, waiting.cancel_scope)
                 while runner.buffer_size:
                     show(runner.buffer_size)
                     await trio.sleep(LOOK_S)
@@ -101,6 +101,6 @@ async def deliver(
     show(runner.buffer_size)
 
 
-async def _cancel_behind(ending: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+async def _cancel_after(ending: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
     await ending()
     scope.cancel()

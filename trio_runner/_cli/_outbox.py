@@ -84,7 +84,7 @@ def lines(summary: OutboxSummary) -> Iterator[str]:
     if summary.is_in_use:
         yield f"in use       by a running engine, as of {_time(summary.taken_at)}"
     if summary.fault is not None:
-        yield f"DAMAGED      in its write-ahead log {summary.fault}: what is behind is lost"
+        yield f"DAMAGED      in its write-ahead log {summary.fault}: what follows is lost"
     yield f"unit         {summary.unit or 'none yet'}"
     yield f"open run     {summary.open_run or 'none'}"
     yield f"waiting      {count(summary.waiting, 'message')}, {_size(summary.bytes)}"
@@ -180,7 +180,7 @@ def _check(arguments: Namespace) -> int:
         return 0
     print(f"{arguments.path} IS DAMAGED; {count(found.messages, 'message')} in it can be read:")
     if found.log_fault is not None:
-        print(f"  in its write-ahead log {found.log_fault}: what is behind is lost")
+        print(f"  in its write-ahead log {found.log_fault}: what follows is lost")
     for fault in found.faults:
         print(f"  {fault}")
     print(_what_to_do(arguments.path, is_readable=not found.faults))

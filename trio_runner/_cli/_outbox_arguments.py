@@ -27,7 +27,7 @@ def add(commands: "_SubParsersAction[ParserT]") -> tuple[ParserT, ParserT]:
         "outbox",
         allow_abbrev=False,
         help="look at, check, deliver or discard what an engine has not delivered",
-        description="Look at what an engine has not delivered, while it runs or behind its end;"
+        description="Look at what an engine has not delivered, while it runs or after its end;"
         " deliver or discard it when it has ended.",
     )
     actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)

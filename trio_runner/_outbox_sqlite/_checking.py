@@ -29,7 +29,7 @@ class Checked:
     taken_at: float
     """When the file was as it was read (seconds since the epoch)."""
     log_fault: str | None
-    """What is wrong with the write-ahead log: what is behind that is lost."""
+    """What is wrong with the write-ahead log: what follows is lost."""
     faults: list[str]
     """What else is wrong, the first of it."""
 

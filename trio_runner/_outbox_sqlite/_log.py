@@ -63,7 +63,7 @@ class Log:
     pages: dict[int, int] = field(factory=dict)
     """Where in the log the content of a page of the database stands, by its number from 1 on."""
     file_pages: int | None = None
-    """How many pages the database has behind the last commit, None if there is none."""
+    """How many pages the database has after the last commit, None if there is none."""
     _open: dict[int, int] = field(factory=dict, init=False)
 
     def note(self, number: int, at: int, file_pages: int) -> None:

@@ -134,7 +134,7 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
     with snapshot_of(Path(path)) as snapshot:
         if snapshot.fault is not None:
             logger.error(
-                "In the write-ahead log of %s %s: what is behind is lost", path, snapshot.fault
+                "In the write-ahead log of %s %s: what follows is lost", path, snapshot.fault
             )
         try:
             for number, body in snapshot.db.execute(

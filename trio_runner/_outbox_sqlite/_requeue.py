@@ -127,7 +127,7 @@ class _Order:
         return True
 
     def _is_followed(self, at: int) -> bool:
-        """Tell whether what waits behind the beginning of a run is of that run, up to its end."""
+        """Tell whether what waits after the beginning of a run is of that run, up to its end."""
         run_id = self._places[at].run_id
         for place in self._places[at + 1 :]:
             if place.kind is em.RunStoppedMsg:

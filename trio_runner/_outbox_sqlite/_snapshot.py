@@ -7,7 +7,7 @@ looks. So the file and its write-ahead log are read as they are, and put togethe
 2. What changes in the file meanwhile stands in the log too: SQLite copies pages from the log into
    the file, and begins the log anew only when all are copied.
 3. So the file, read first, with the pages over it that the log has, read next, up to its last
-   commit, is the database at that commit, if the log's header is the same behind as before.
+   commit, is the database at that commit, if the log's header is the same after as before.
 
 By the rules of POSIX a process that closes a file gives up its locks on it, so a process does not
 look so at an outbox that it has open itself.
