@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from random import Random
 
 import trio
 from attrs import define, field
@@ -64,6 +65,8 @@ class Flow:
     """The bytes of a connection in one direction."""
 
     latency_s: float = 0.0
+    jitter_s: float = 0.0
+    """By how much the way is longer at the most; nothing overtakes."""
     bytes_per_s: float = math.inf
     bytes_left: float = math.inf
     """How many bytes pass before the connection is cut."""
@@ -72,6 +75,7 @@ class Flow:
     forwarding: Gate = field(factory=Gate, init=False)
     """Shut, the sender goes on as if nothing were wrong."""
     _sending: trio.Lock = field(factory=trio.Lock, init=False)
+    _random: Random = field(factory=lambda: Random(1), init=False)
 
     async def run(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
         """Forward until the end of the source has been forwarded, or no bytes are left."""
@@ -102,7 +106,8 @@ class Flow:
         self, arrived: trio.MemoryReceiveChannel[tuple[float, bytes]], sink: trio.SocketStream
     ) -> None:
         async for arrived_s, data in arrived:
-            await trio.sleep_until(arrived_s + self.latency_s)
+            way_s = self.latency_s + self._random.uniform(0, self.jitter_s)
+            await trio.sleep_until(arrived_s + way_s)
             await trio.sleep(len(data) / self.bytes_per_s)
             await self.forwarding.passed()
             passing = data[: int(min(self.bytes_left, len(data)))]

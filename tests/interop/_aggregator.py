@@ -32,10 +32,11 @@ class RealAggregator:
     def __init__(self, command: Path, folder: Path) -> None:
         self.port = free_port()
         self.log = folder / "aggregator.log"
+        self.database = folder / "aggregator.sqlite3"
         keys = folder / "keys"
         keys.mkdir()
         self._command = [str(command), "--host", "127.0.0.1", "--port", str(self.port)]
-        self._command += ["--database", str(folder / "aggregator.sqlite3")]
+        self._command += ["--database", str(self.database)]
         self._command += ["--webpush_keys_path", str(keys)]
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
