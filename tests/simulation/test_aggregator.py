@@ -20,6 +20,7 @@ from trio_runner.simulation.stand_ins._aggregator import (
     AggregatorRules,
     Connection,
     EngineRecord,
+    LoggedError,
     Sample,
     engine_id_of,
 )
@@ -211,13 +212,28 @@ def test_state_messages_are_kept() -> None:
     assert unit.queued_run_log == queued.runlog
 
 
-def test_notification_and_error_log_sent_twice_count_twice() -> None:
-    """Nothing recognises a repeat of these."""
+def test_a_notification_that_is_sent_twice_counts_twice() -> None:
+    """Nothing recognises a repeat."""
     session = Session()
-    note, errors = recorded(2, "WebPushNotificationMsg"), recorded(2, "ErrorLogMsg")
-    session.send(note, note, errors, errors)
+    note = recorded(2, "WebPushNotificationMsg")
+    session.send(note, note)
     assert session.record.notifications == [note, note]
-    assert session.record.unit.error_log == errors.log.entries * 2
+
+
+def error_log(*entries: tuple[str, float]) -> em.ErrorLogMsg:
+    """Return what was logged, with what words and when (s)."""
+    listed = [mdl.ErrorLogEntry(message=text, created_time=at, severity=40) for text, at in entries]
+    return em.ErrorLogMsg(engine_id=E1, log=mdl.ErrorLog(entries=listed))
+
+
+def test_what_is_logged_again_in_a_row_is_counted() -> None:
+    """If it is newer: so a repeat of one entry is recognised, one of several is not."""
+    session = Session()
+    session.send(error_log(("a", 1.0)), error_log(("a", 1.0)), error_log(("a", 3.0), ("a", 2.0)))
+    assert session.record.unit.error_log == [LoggedError("a", 3.0, 40, 2)]
+    session.send(error_log(("b", 4.0), ("a", 5.0)), error_log(("b", 4.0), ("a", 5.0)))
+    told = [(entry.message, entry.occurrences) for entry in session.record.unit.error_log]
+    assert told == [("a", 2), ("b", 1), ("a", 1), ("b", 1), ("a", 1)]
 
 
 def test_tags_without_run_id_are_refused_in_a_run() -> None:
@@ -273,12 +289,34 @@ def test_a_mark_is_not_put_back() -> None:
 
 
 def test_no_sample_is_stored_before_uod_info() -> None:
-    """The data-log interval is infinite until then; a repeated RunStarted opens the plot."""
+    """A repeated RunStarted opens the plot; the interval counts from what was thrown away."""
     session = Session()
     session.send(started("A"), tags("A", 100.0, FT01=1.0))
     assert session.ledger.plot_log == {"A": {}}
-    session.send(UOD_INFO, started("A"), tags("A", 101.0, FT01=2.0))
-    assert session.plot("A", "FT01") == [(101.0, 2.0)]
+    session.send(UOD_INFO, started("A"), tags("A", 105.0, FT01=2.0), tags("A", 105.5, FT01=3.0))
+    assert session.plot("A", "FT01") == [(105.5, 3.0)]
+
+
+def test_the_first_sample_of_a_link_is_stored_before_uod_info() -> None:
+    """The plot of the run is there; then the interval is infinite until UodInfo tells it."""
+    session = Session()
+    session.send(UOD_INFO, started("A"), tags("A", 100.0, FT01=1.0))
+    session.ledger.disconnect(session.connection, 1.0)
+    again = Session(session.ledger)
+    again.send(tags("A", 101.0, FT01=2.0), tags("A", 107.0, FT01=3.0))
+    assert again.plot("A", "FT01") == [(100.0, 1.0), (101.0, 2.0)]
+    again.send(UOD_INFO, tags("A", 107.5, FT01=4.0))
+    assert again.plot("A", "FT01")[2:] == [(107.5, 4.0)]
+
+
+def test_tags_without_a_tag_fail_while_none_is_known() -> None:
+    """The handler raises in a run of which nothing was stored; later it stores nothing."""
+    session = Session()
+    session.send(UOD_INFO, started("A"))
+    answer = session.ledger.handle(tags("A", 100.0), session.connection, 0.0)
+    assert answer == ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
+    assert session.send(tags("A", 100.0, FT01=1.0), tags("A", 106.0)) is None
+    assert session.plot("A", "FT01") == [(100.0, 1.0)]
 
 
 def test_run_started_again_changes_nothing() -> None:
@@ -309,7 +347,8 @@ def test_run_stopped_archives_the_run_with_its_last_words() -> None:
     assert (run.engine_id, run.run_id, run.started_tick) == (E1, "A", 100.0)
     assert (run.run_log, run.method_state) == (STOPPED.runlog, STOPPED.method_state)
     assert (run.archive, run.archive_filename) == (STOPPED.archive, STOPPED.archive_filename)
-    assert run.error_log == recorded(2, "ErrorLogMsg").log.entries
+    told = recorded(2, "ErrorLogMsg").log.entries
+    assert [entry.message for entry in run.error_log] == [entry.message for entry in told]
     assert session.record.unit.run is None
     assert session.record.unit.error_log == []
 

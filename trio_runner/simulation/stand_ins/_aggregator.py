@@ -5,13 +5,18 @@ out. The rules are those of the real aggregator, its odd ones included:
 
 - Who sends before it has said its engine id, loses what it sends.
 - Tags without a run id are refused in a run, tags with one are refused outside of a run.
-- Samples are stored in a run only, when newer than the last stored and after the data-log interval.
+- Samples are stored in a run only, when newer than the last stored and after the data-log interval,
+  which is infinite before UodInfo. The first sample of a run that it has just heard of, or of again
+  on a new link, is stored at any time, if the run is plotted.
+- Tags without any tag, before it knows of one in the run, make its handler raise.
+- What is logged again, with the same words, is counted, if it is newer.
 - RunStarted of the current run changes nothing, of another run archives the current one.
 - RunStopped archives whatever run is current.
 
 What is refused is answered with Success all the same; `Received.refused` says why it was.
 """
 
+import math
 from collections.abc import Iterator
 from typing import TypeVar
 from urllib.parse import quote
@@ -102,6 +107,16 @@ class Run:
     stored_until: float | None = None
 
 
+@define
+class LoggedError:
+    """An error that was logged, so often in a row; `created_time` is the last time (s)."""
+
+    message: str
+    created_time: float
+    severity: int
+    occurrences: int = 1
+
+
 @frozen
 class RecentRun:
     """A run that has ended, as the page lists it."""
@@ -112,7 +127,7 @@ class RecentRun:
     run_log: mdl.RunLog
     method: mdl.Method
     method_state: mdl.MethodState
-    error_log: list[mdl.ErrorLogEntry]
+    error_log: list[LoggedError]
     archive: str | None
     archive_filename: str | None
 
@@ -127,7 +142,7 @@ class Unit:
     control_state: mdl.ControlState = NOT_RUNNING
     method_state: mdl.MethodState = field(factory=mdl.MethodState.untouched)
     queued_run_log: mdl.RunLog = NO_LINES
-    error_log: list[mdl.ErrorLogEntry] = field(factory=list)
+    error_log: list[LoggedError] = field(factory=list)
     tags: dict[str, mdl.TagValue] = field(factory=dict)
 
     @property
@@ -310,6 +325,8 @@ class AggregatorRules:
             return ErrorMessage(message=f"No engine registered under id {message.engine_id}")
         if isinstance(message, em.MethodMsg) and not message.method.lines:
             return ErrorMessage(message="Invalid method: it must have at least one line")
+        if isinstance(message, em.TagsUpdatedMsg) and _finds_nothing(record.unit, message):
+            return ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
         return None
 
     def _carry_out(self, record: EngineRecord, message: em.EngineMessage) -> str | None:
@@ -325,7 +342,7 @@ class AggregatorRules:
             case em.MethodStateMsg():
                 unit.method_state = message.method_state
             case em.ErrorLogMsg():
-                unit.error_log.extend(message.log.entries)
+                _log_errors(unit.error_log, message.log.entries)
             case em.WebPushNotificationMsg():
                 record.notifications.append(message)
             case em.QueuedRunLogMsg():
@@ -347,18 +364,18 @@ class AggregatorRules:
         if run is not None and message.run_id is None:
             return f"tags without run id, and run {run.run_id} is active"
         for tag in message.tags:
-            # A mark is put back to "" once it is archived; only the mark itself counts.
-            if tag.name != mdl.SystemTagName.MARK or tag.value != "":
+            if _counts(tag):
                 unit.tags[tag.name] = tag
-        if run is not None and unit.uod_info is not None:
-            self._store(unit, run, unit.uod_info.data_log_interval_seconds)
+        if run is not None and unit.tags:
+            self._store(unit, run)
         return None
 
-    def _store(self, unit: Unit, run: Run, interval_s: float) -> None:
+    def _store(self, unit: Unit, run: Run) -> None:
         """Store the tags that changed since the last time, all with the time of the newest."""
-        newest = max((tag.tick_time for tag in unit.tags.values()), default=None)
-        last = run.stored_until
-        if newest is None or (last is not None and newest - last <= interval_s):
+        newest, last = max(tag.tick_time for tag in unit.tags.values()), run.stored_until
+        info = unit.uod_info
+        interval_s = math.inf if info is None else info.data_log_interval_seconds
+        if last is not None and newest - last <= interval_s:
             return
         plot = self.plot_log.get(run.run_id, {})
         for tag in unit.tags.values():
@@ -415,6 +432,28 @@ class AggregatorRules:
 def engine_id_of(message: em.RegisterEngineMsg) -> str:
     """Return the id that the aggregator gives to an engine that registers so."""
     return quote(f"{message.computer_name}_{message.uod_name}", safe="")
+
+
+def _counts(tag: mdl.TagValue) -> bool:
+    """Tell whether a tag's value is taken: a mark is put back to "" once it is archived."""
+    return tag.name != mdl.SystemTagName.MARK or tag.value != ""
+
+
+def _finds_nothing(unit: Unit, message: em.TagsUpdatedMsg) -> bool:
+    """Tell whether there would be something to store for the first time in a run, and no tag."""
+    run = unit.run
+    is_first = run is not None and run.stored_until is None and message.run_id is not None
+    return is_first and not unit.tags and not any(map(_counts, message.tags))
+
+
+def _log_errors(log: list[LoggedError], entries: list[mdl.ErrorLogEntry]) -> None:
+    for entry in entries:
+        last = log[-1] if log else None
+        if last is None or (last.message, last.severity) != (entry.message, entry.severity):
+            log.append(LoggedError(entry.message, entry.created_time, entry.severity))
+        elif last.created_time < entry.created_time:
+            last.created_time = entry.created_time
+            last.occurrences += 1
 
 
 def _take_queued_run_log(unit: Unit, message: em.QueuedRunLogMsg) -> str | None:
