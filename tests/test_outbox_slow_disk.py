@@ -1,5 +1,6 @@
 """A disk under the durable outbox that is slow, or hangs: who waits for it, and how long."""
 
+import math
 import sqlite3
 import threading
 import time
@@ -22,16 +23,15 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import Aggregator, SimulatedDisk
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "unit.outbox"
-
-
 @define(eq=False)
 class HangingDisk:
-    """A disk on which a commit takes a time (s), or hangs while `works` is not set."""
+    """A disk on which a commit takes a time (s), or hangs while `works` is not set.
+
+    Of `good` commits more none fails.
+    """
 
     commit_s: float = 0.0
+    good: float = math.inf
     works: threading.Event = field(factory=threading.Event)
     reached: threading.Event = field(factory=threading.Event)
     """Set when a commit has come to it."""
@@ -48,6 +48,9 @@ class HangingDisk:
                     disk.reached.set()
                     time.sleep(disk.commit_s)
                     disk.works.wait()
+                    disk.good -= 1
+                    if disk.good < 0:
+                        raise sqlite3.OperationalError("disk I/O error")
                 return super().execute(sql, parameters)
 
         return sqlite3.connect(*arguments, factory=Connection, **options)
@@ -137,6 +140,40 @@ async def test_what_grows_while_it_is_written_goes_out_when_it_is_on_disk_whole(
         outbox.commit()
         assert outbox.head() is not None
         outbox.commit_wanted = None
+
+
+def test_a_commit_that_fails_after_a_slow_one_that_it_waited_for_withholds_nothing(
+    path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The event of the first is on disk, that of the second is in memory; both can be sent.
+
+    The second, the beginning of a run, would else wait for what went before it to be off the disk.
+    """
+    with DurableOutbox(path, connect=disk.connect) as outbox:
+        outbox.commit_wanted = lambda: None
+        disk.works.clear()
+        disk.reached.clear()
+        outbox.enter(event("one"))
+        commits = [threading.Thread(target=outbox.commit) for _ in range(2)]
+        commits[0].start()
+        disk.reached.wait(5)
+        outbox.enter(UNIT.create_run_started_msg("a", 1.0))
+        commits[1].start()
+        assert outbox.head() is None
+        disk.good = 1
+        disk.works.set()
+        for commit in commits:
+            commit.join()
+        assert rows(path) == [1]
+        assert outbox.statistics().degraded == "disk I/O error"
+        for number in (1, 2):
+            head = outbox.head()
+            assert head is not None
+            assert head.sequence_number == number
+            outbox.delivered(outbox.take())
+        disk.good = math.inf
+        outbox.commit_wanted = None
+    assert caplog.text.count("cannot be written (disk I/O error)") == 1
 
 
 def test_closing_leaves_a_disk_that_hangs_behind(

@@ -47,11 +47,6 @@ from trio_runner.protocol import models as mdl
 SPAWN = multiprocessing.get_context("spawn")
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "unit.outbox"
-
-
 def numbers(path: Path) -> list[int]:
     """Return the numbers of what waits in a file."""
     with DurableOutbox(path) as outbox:

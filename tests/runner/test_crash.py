@@ -82,11 +82,6 @@ def counts(aggregator: Aggregator) -> list[int]:
     return [int(str(m.tags[0].value)) for m in aggregator.messages(em.TagsUpdatedMsg)]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "unit.outbox"
-
-
 @pytest.mark.parametrize("aggregator_dies", ["never", "first", "second"])
 async def test_a_run_that_was_on_is_ended_and_new_samples_are_taken(
     aggregator_dies: str, path: Path, autojump_clock: Clock
