@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import trio
 
+from trio_runner._cli import _console
+
 logger = logging.getLogger(__name__)
 
 SAME_S = 1
@@ -27,6 +29,7 @@ async def stop_on_signal(
     system's own doing, so that it works whatever hangs.
     """
     with trio.open_signal_receiver(*signals()) as received:
+        _console.heed()
         task_status.started()
         name = signal.Signals(await anext(received)).name
         logger.info("Stopping: %s came. Another one, %d s from now, ends it at once", name, SAME_S)

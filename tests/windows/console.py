@@ -1,0 +1,57 @@
+"""Run the command, and let events of its console come as Windows lets them come.
+
+`python -m tests.windows.console 5,0 simulated ...`: each time that the aggregator was dialled in
+vain again, the next event comes, here a log-off and then Ctrl-C. What the system does for that is
+done here: it starts a thread in the process that calls the console's handlers, and when that has
+returned from a closed console it ends the process.
+
+Wine cannot send any event but Ctrl-C itself, and of Ctrl-Break its C library makes no SIGBREAK.
+"""
+
+import ctypes
+import logging
+import sys
+import threading
+from ctypes import wintypes
+
+from trio_runner._cli import main
+from trio_runner._cli._console import CLOSED
+
+assert sys.platform == "win32"
+
+PATIENCE_MS = 5000
+ENDED_BY_EVENT = 0xC000013A  # STATUS_CONTROL_C_EXIT
+
+
+class Events(logging.Handler):
+    """Lets the next event come when the log says that a dial has failed."""
+
+    def __init__(self, events: list[int]) -> None:
+        super().__init__()
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._events and "Disconnected -> Failed" in record.getMessage():
+            threading.Thread(target=let_come, args=[self._events.pop(0)], daemon=True).start()
+
+
+def let_come(event: int) -> None:
+    """Do what the system does, and tell of it."""
+    kernel = ctypes.WinDLL("kernel32")
+    kernel.CreateThread.argtypes = [wintypes.LPVOID] * 4 + [wintypes.DWORD, wintypes.LPVOID]
+    kernel.CreateThread.restype = wintypes.HANDLE
+    kernel.WaitForSingleObject.argtypes = [wintypes.HANDLE, wintypes.DWORD]
+    kernel.TerminateProcess.argtypes = [wintypes.HANDLE, wintypes.UINT]
+    print(f"event {event} comes", flush=True)  # noqa: T201
+    routine = ctypes.WinDLL("kernelbase").CtrlRoutine
+    thread = kernel.CreateThread(None, None, routine, event, 0, None)
+    kernel.WaitForSingleObject(thread, PATIENCE_MS)
+    if event == CLOSED:
+        kernel.TerminateProcess(wintypes.HANDLE(-1), ENDED_BY_EVENT)
+    print(f"event {event} was handled", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    events = Events([int(number) for number in sys.argv[1].split(",")])
+    logging.getLogger("trio_runner").addHandler(events)
+    sys.exit(main(sys.argv[2:]))
