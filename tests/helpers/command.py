@@ -72,12 +72,13 @@ async def running(
     *arguments: str,
     program: Sequence[str] = COMMAND,
     environment: Mapping[str, str] = MappingProxyType({}),
+    deadline_s: float = DEADLINE_S,
 ) -> AsyncGenerator[Command, None]:
     """Run the command with more in its environment; wait for its end behind the block.
 
     What it keeps without being told where ends with it, and is never the user's.
     """
-    with TemporaryDirectory() as state, trio.fail_after(DEADLINE_S):
+    with TemporaryDirectory() as state, trio.fail_after(deadline_s):
         async with trio.open_nursery() as nursery:
             start = partial(
                 trio.run_process,

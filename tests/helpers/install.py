@@ -7,14 +7,15 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 VERSION = "0.1.1585"
 PYTHON_VARIABLE = "TRIO_RUNNER_OPENPECTUS_PYTHON"
 _MINORS = (13, 12, 14)  # the first that is there is taken; 0.1.1585 was published for 3.13
-_PROJECT = Path(__file__).parents[2]
-_CACHE = _PROJECT / ".cache"
+PROJECT = Path(__file__).parents[2]
+_CACHE = PROJECT / ".cache"
 
 HOW_TO_GET_ONE = (
     f"the real aggregator (openpectus {VERSION}) needs Python 3.12 or newer: put python3.13 on the "
@@ -23,7 +24,7 @@ HOW_TO_GET_ONE = (
 
 
 class Unavailable(Exception):
-    """The real aggregator cannot be had here; the message says why, and what to do."""
+    """What a test needs cannot be had here; the message says why, and what to do."""
 
 
 def aggregator_command() -> Path:
@@ -39,7 +40,7 @@ def both_of_version(version: str) -> Path:
 
     Installed as a user does, by the first call of all. Raises `Unavailable`.
     """
-    what = ["--editable", f"{_PROJECT}[openpectus]", f"openpectus=={version}"]
+    what = ["--editable", f"{PROJECT}[openpectus]", f"openpectus=={version}"]
     return _environment("both", version, what)
 
 
@@ -55,13 +56,26 @@ def python_with(package: str, version: str) -> tuple[Path, Path]:
 
 def _environment(name: str, version: str, what: Sequence[str]) -> Path:
     python, minor = find_python()
-    home = _CACHE / f"{name}-{version}-py3.{minor}"
+    make = partial(_install, python, what)
+    return made_once(f"{name}-{version}-py3.{minor}", make) / "bin"
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder in the cache that `make` fills, for the first caller of all.
+
+    Several test runs may call at once. What `make` raises is passed on; then the next call tries.
+    """
+    home = _CACHE / name
     _CACHE.mkdir(exist_ok=True)
     with home.with_name(f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        # A virtual environment holds its own path, so it cannot be made elsewhere and moved into
+        # place: the marker, written last, tells a whole one from one whose making was cut short.
         if not (home / "complete").exists():
-            _install(python, home, what)
-    return home / "bin"
+            shutil.rmtree(home, ignore_errors=True)
+            make(home)
+            (home / "complete").touch()
+    return home
 
 
 def find_python() -> tuple[str, int]:
@@ -95,16 +109,15 @@ def _minor_version(python: str) -> int | None:
     return int(words[1]) if answer.returncode == 0 and words[:1] == [b"3"] else None
 
 
-def _install(python: str, home: Path, what: Sequence[str]) -> None:
-    # A virtual environment holds its own path, so it cannot be made elsewhere and moved into place:
-    # the marker, written last, tells a whole one from one whose making was cut short.
-    shutil.rmtree(home, ignore_errors=True)
-    _run(python, "-m", "venv", str(home))
-    _run(str(home / "bin" / "pip"), "install", "--quiet", *what)
-    (home / "complete").touch()
+def _install(python: str, what: Sequence[str], home: Path) -> None:
+    run(python, "-m", "venv", str(home))
+    run(str(home / "bin" / "pip"), "install", "--quiet", *what)
 
 
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def run(*command: str, environment: Mapping[str, str] | None = None) -> None:
+    """Run a command to its end. Raises `Unavailable`, with what it said, if it fails."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment
+    )
     if done.returncode != 0:
         raise Unavailable(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")

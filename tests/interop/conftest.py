@@ -1,26 +1,16 @@
 """The real aggregator, shared by the tests; a unit on it, one a test."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
 from tests.helpers.install import Unavailable, aggregator_command
+from tests.helpers.required import go_without
 
 from ._aggregator import RealAggregator
 from ._browser import CHROMIUM, HOW_TO_GET_IT
 from ._servers import KINDS, NotInstalled, program
-
-REQUIRE_VARIABLE = "TRIO_RUNNER_REQUIRE_INTEROP"
-
-
-def go_without(reason: str) -> NoReturn:
-    """Skip the test, but where interop is required a skip is a failure."""
-    if os.environ.get(REQUIRE_VARIABLE) == "1":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

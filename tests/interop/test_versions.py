@@ -18,11 +18,11 @@ from attrs import frozen
 
 from tests.helpers.command import Command, running
 from tests.helpers.install import Unavailable, both_of_version
+from tests.helpers.required import go_without
 
 from ._aggregator import Api, RealAggregator, eventually
 from ._releases import releases
 from ._unit import CONNECT_S, ON_DISK_S, open_api
-from .conftest import go_without
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
