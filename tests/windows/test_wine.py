@@ -49,10 +49,12 @@ async def trio_runner(
 ) -> AsyncGenerator[Command, None]:
     """Run the command there."""
     program, environment = [*windows.program, "-m", module], windows.environment
-    async with running(
-        *arguments, program=program, environment=environment, deadline_s=DEADLINE_S
-    ) as command:
-        yield command
+    start = running(*arguments, program=program, environment=environment, deadline_s=DEADLINE_S)
+    try:
+        async with start as command:
+            yield command
+    finally:
+        print(command.out, command.err)  # noqa: T201 - shown if the test fails
 
 
 async def outbox(windows: WindowsPython, action: str, path: Path) -> str:
