@@ -1,7 +1,7 @@
 """Run the command, and let events of its console come as Windows lets them come.
 
-`python -m tests.windows.console 5,0 simulated ...`: each time that the aggregator was dialled in
-vain again, the next event comes, here a log-off and then Ctrl-C. What the system does for that is
+`python -m tests.windows.console 5,0 simulated ...`: when the aggregator was dialled in vain again,
+the events come, here a log-off and then Ctrl-C. What the system does for that is
 done here: it starts a thread in the process that calls the console's handlers, and when that has
 returned from a closed console it ends the process.
 
@@ -24,7 +24,7 @@ ENDED_BY_EVENT = 0xC000013A  # STATUS_CONTROL_C_EXIT
 
 
 class Events(logging.Handler):
-    """Lets the next event come when the log says that a dial has failed."""
+    """Lets the events come when the log says that a dial has failed."""
 
     def __init__(self, events: list[int]) -> None:
         super().__init__()
@@ -32,7 +32,8 @@ class Events(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._events and "Disconnected -> Failed" in record.getMessage():
-            threading.Thread(target=let_come, args=[self._events.pop(0)], daemon=True).start()
+            events, self._events = self._events, []
+            threading.Thread(target=lambda: list(map(let_come, events)), daemon=True).start()
 
 
 def let_come(event: int) -> None:

@@ -87,8 +87,9 @@ async def test_what_waits_outlives_a_kill(windows: WindowsPython, tmp_path: Path
     path = tmp_path / "skid.outbox"
     at_path = ("simulated", "--outbox", windows_path(path), "-ap")
     async with trio_runner(windows, *at_path, "9") as command:
-        # The first sample is written 0.5 s after the start, and a dial follows a refusal in 0.75 s.
-        await command.until("Disconnected -> Failed", times=3)
+        await command.until("Disconnected -> Failed")
+        while not (await outbox(windows, "export", path)).strip():  # written 0.5 s after the start
+            pass
         command.send(signal.SIGKILL)
     assert f"The outbox is {windows_path(path)}: nothing waits" in command.err
 
