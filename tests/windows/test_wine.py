@@ -19,6 +19,7 @@ from tests.helpers.command import Command, running
 from tests.helpers.install import Unavailable
 from tests.helpers.required import go_without
 from trio_runner._cli._console import CLOSED, LOGGED_OFF
+from trio_runner._outbox_sqlite import summarize
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import Aggregator
 
@@ -88,7 +89,9 @@ async def test_what_waits_outlives_a_kill(windows: WindowsPython, tmp_path: Path
     at_path = ("simulated", "--outbox", windows_path(path), "-ap")
     async with trio_runner(windows, *at_path, "9") as command:
         await command.until("Disconnected -> Failed")
-        await trio.sleep(2)  # the first sample is written 0.5 s after the start; nothing tells of it
+        with trio.fail_after(DEADLINE_S):
+            while not summarize(path).waiting:  # written every 0.5 s; nothing tells of it
+                await trio.sleep(0.1)
         command.send(signal.SIGKILL)
     assert f"The outbox is {windows_path(path)}: nothing waits" in command.err
 
