@@ -34,8 +34,6 @@ class Intake:
     _runs: int = field(default=0, init=False)
     """How often a run began or ended."""
     _run_log_due: float = field(default=-math.inf, init=False)
-    _is_described: bool = field(default=False, init=False)
-    """Whether the unit was: who finds its messages in a file needs that to deliver them."""
     _lock: threading.Lock = field(factory=threading.Lock, init=False)
 
     def post(self, message: em.EngineMessage) -> None:
@@ -84,9 +82,7 @@ class Intake:
             return True
 
     def take_states(self) -> None:
-        """Queue the state messages that change while the engine works, and once what it is."""
-        if self._outbox.is_durable and not self._is_described:
-            self._describe()
+        """Queue the state messages that change while the engine works."""
         self._outbox.put(self._builder.create_method_msg())
         self._outbox.put(self._builder.create_control_state_msg())
         self._outbox.put(self._builder.create_method_state_msg())
@@ -117,12 +113,12 @@ class Intake:
 
     def introduce(self) -> em.UodInfoMsg:
         """Queue what a new link must tell, and return the description of the unit."""
-        uod_info = self._describe()
+        uod_info = self.describe()
         self.take_states()
         return uod_info
 
-    def _describe(self) -> em.UodInfoMsg:
+    def describe(self) -> em.UodInfoMsg:
+        """Queue the description of the unit and return it; whoever finds its messages needs it."""
         uod_info = self._builder.create_uod_info()
         self._outbox.put(uod_info)
-        self._is_described = True
         return uod_info

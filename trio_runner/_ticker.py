@@ -103,6 +103,9 @@ class Ticker:
     async def run(self) -> None:
         """Sample until cancelled."""
         self._start = trio.current_time()
+        self.set_data_log_interval(self._intake.describe().data_log_interval_seconds)
+        if not self._is_linked:
+            self._interval_ticks = self._in_ticks(self._offline_s)
         while True:
             with trio.CancelScope(deadline=self._next_deadline()) as self._wait:
                 await trio.sleep_forever()

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.helpers.unit import EPOCH, Unit, wall_clock
+from tests.helpers.unit import EPOCH, Unit, wall_clock, world
 from trio_runner import MemoryOutbox, Timing
 from trio_runner._intake import Intake
 from trio_runner._ticker import Ticker
@@ -15,11 +15,15 @@ from trio_runner.protocol import engine_messages as em
 Clock = trio.testing.MockClock
 
 
+INTERVAL_S = 4.8
+"""A data-log interval with which a sample is taken every 5 s offline, two ticks more."""
+
+
 class Watched(Unit):
     """A unit that knows when it was asked for its errors, which is once a sample."""
 
     def __init__(self) -> None:
-        super().__init__(clock=wall_clock)
+        super().__init__(clock=wall_clock, data_log_interval_s=INTERVAL_S)
         self.asked_at: list[float] = []
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
@@ -52,7 +56,7 @@ async def test_a_link_that_ends_as_a_sample_is_due_delays_no_other(
 async def test_a_link_that_was_silent_leaves_no_hole_when_it_ends(autojump_clock: Clock) -> None:
     """Behind samples that wait one is taken every 5 s, also where the link ends between two."""
     outbox = MemoryOutbox()
-    ticker = Ticker(Intake(Unit(), outbox), Timing(), lambda: None)
+    ticker = Ticker(Intake(Unit(data_log_interval_s=INTERVAL_S), outbox), Timing(), lambda: None)
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ticker.run)
@@ -65,3 +69,15 @@ async def test_a_link_that_was_silent_leaves_no_hole_when_it_ends(autojump_clock
     # 0.1, 0.4; then the last chance within 5 s of the one before, at 0.3 s each: 0.4 + 16 * 0.3
     # = 5.2; the link ends at 9; 5.2 + 5 = 10.2, + 5 = 15.2, + 5 = 20.2
     assert [at - began for at in times] == pytest.approx([0.1, 0.4, 5.2, 10.2, 15.2, 20.2])
+
+
+async def test_before_the_first_link_the_data_log_has_its_samples_too(
+    autojump_clock: Clock,
+) -> None:
+    """The unit's interval is known from the start: with 1 s a sample every 1.2 s, from 0.1 s on.
+
+    By 30 s these are 1 + (30 - 0.1) / 1.2 = 25.
+    """
+    async with world(up=False) as w:
+        await trio.sleep(30)
+        assert w.runner.statistics().outbox.samples_taken == 25
