@@ -218,13 +218,15 @@ class EngineRunner:
 
     def statistics(self) -> Statistics:
         """Return a snapshot of what the runner does and has done. Any thread may call it."""
-        connector, away, now = self._tree.connector, self._tree.connector.away, self._now()
+        connector, away = self._tree.connector, self._tree.connector.away
         sender, failure = connector.sender, away.last_failure
+        state_since, away_since = self._state_since, away.since
+        now = self._now()  # after these two, which another thread may just be changing
         return Statistics(
             unit=self._unit,
             state=self.state,
-            state_for_s=now - self._state_since,
-            away_for_s=now - away.since if away.since is not None else None,
+            state_for_s=now - state_since,
+            away_for_s=now - away_since if away_since is not None else None,
             engine_id=connector.engine_id,
             run_id=self._tree.intake.run_id,
             dials=connector.dials,

@@ -242,3 +242,61 @@ async def test_small_messages_are_written_together(autojump_clock: MockClock) ->
     stream.put(TEXT, b"c")
     await stream.flush()
     assert await theirs.receive_some() == b"\x88\x80mask"  # nothing after a close
+
+
+@attrs.define(eq=False)
+class Slow(trio.abc.SendStream):
+    """Takes 0.1 s for whatever is written."""
+
+    written: list[int] = attrs.field(factory=list)
+    """The first byte of each."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(data[0])
+        await trio.sleep(0.1)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Do nothing."""
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+
+async def test_a_close_in_the_middle_of_a_large_message_ends_it(autojump_clock: MockClock) -> None:
+    """The close waits for the piece under way, 0.1 s; the next piece and all messages stay here."""
+    slow = Slow()
+    stream = FramedStream(trio.StapledStream(slow, memory_stream_pair()[0]))
+    stream.put(TEXT, bytes(3 * PIECE))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.flush)
+        await trio.sleep(0.05)
+        await stream.send_all(b"\x88\x80mask")
+    stream.put(TEXT, b"a")
+    await stream.flush()
+    assert slow.written == [TEXT, 0x88]
+
+
+async def test_a_large_message_leaves_everybody_a_turn_after_each_piece() -> None:
+    """Also over a stream that takes all at once, as TCP does while the kernel has room."""
+    stream = FramedStream(trio.StapledStream(Eager(), memory_stream_pair()[0]))
+    stream.put(TEXT, bytes(100 * PIECE))
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_turns)
+        await stream.flush()
+        nursery.cancel_scope.cancel()
+    assert turns >= 95  # of 100: which task is first in a pass is chance
+
+
+class Eager(Slow):
+    """Takes what is written at once, without a checkpoint."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(data[0])

@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 
 import pytest
@@ -50,7 +52,16 @@ def test_the_spelling_is_always_the_same(value: object, text: str) -> None:
     assert dumps(value) == text
 
 
-@pytest.mark.parametrize("value", [Decimal(1), b"x", object(), {"a": {3}}])
+@dataclass
+class Point:
+    """No JSON value, though orjson would write one."""
+
+    x: int
+
+
+@pytest.mark.parametrize(
+    "value", [Decimal(1), b"x", date(2026, 1, 1), Point(1), object(), {"a": {3}}]
+)
 def test_what_json_does_not_have_is_refused(value: object) -> None:
     """An engine that gives such a value hears of it."""
     with pytest.raises(TypeError):

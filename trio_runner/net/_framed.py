@@ -85,15 +85,18 @@ class FramedStream(trio.abc.Stream):
                 for piece in _pieces(first_byte, payload):
                     await self._write(piece)
                     self.moved_at = self.left_at
+                    await trio.lowlevel.checkpoint()  # the stream need not have given a turn
             await self._write(small)
         finally:
             self._flushing.release()
 
     async def _write(self, data: bytes | bytearray | memoryview) -> None:
-        if not data or self._is_over:
+        if not data:
             return
         await _acquire(self._writing)
         try:
+            if self._is_over:
+                return
             await self._stream.send_all(data)
             self.bytes_sent += len(data)
             self.left_at = trio.current_time()

@@ -38,6 +38,8 @@ def _refuse_constant(literal: str) -> None:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+"""Do not write what JSON does not have; enumerations and UUIDs it writes all the same."""
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -88,7 +90,7 @@ def dumps(value: object) -> str:
         TypeError: it holds something that JSON does not have.
     """
     try:
-        return orjson.dumps(value).decode()
+        return orjson.dumps(value, option=_STRICT).decode()
     except TypeError:
         # It has no lone surrogates and no integers of more than 64 bits, which JSON does have.
         return _ENCODER.encode(_finite(value)).encode(errors="replace").decode()
