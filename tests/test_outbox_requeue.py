@@ -135,3 +135,19 @@ def test_the_file_of_a_running_engine_is_refused(path: Path) -> None:
         outbox.put(event("1"))
         with pytest.raises(OutboxInUse):
             requeue(path)
+
+
+def test_the_end_of_a_run_stays_aside_once_another_has_come_and_gone(path: Path) -> None:
+    """The aggregator knows that run no more: it would say Success and throw away what comes."""
+    handle(
+        path,
+        [
+            ("delivered", started("a")),
+            ("aside", in_run("a")),
+            ("aside", stopped("a")),
+            ("delivered", started("b")),
+            ("delivered", stopped("b")),
+        ],
+    )
+    assert requeue(path) == Requeued(waiting=0, spoilt=0, too_late=2)
+    assert aside(path) == [2, 3]

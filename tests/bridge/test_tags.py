@@ -31,3 +31,13 @@ def test_of_each_tag_one_model_is_made_a_sample(monkeypatch: pytest.MonkeyPatch)
         assert len(models) == len(message.tags) == len(told)
         assert told["FT02"] == ticked.inside.tags["FT02"].get_value()
         assert ticked.engine.builder.create_tag_updates_msg(None) is None
+
+
+def test_tags_keep_the_engines_order() -> None:
+    """The aggregator shows and plots them in the order in which it hears of them first."""
+    with ticked_demo() as ticked:
+        ticked.tick()
+        ticked.engine.builder.create_tag_updates_snapshot_msg()  # begins with what had changed
+        message = ticked.engine.builder.create_tag_updates_snapshot_msg()
+        told = [tag["name"] for tag in encode(message)["tags"]]
+        assert told == [tag.name for tag in ticked.inside._iter_all_tags()]

@@ -82,6 +82,8 @@ class DurableOutbox(Outbox):
     registration: str | None = field(default=None, init=False)
     """How that unit registers, encoded, without the secret; None if nobody has said it."""
 
+    _last_run_event: int = field(default=0, init=False)
+    """The number of the last beginning or end of a run that was delivered."""
     _journal: Changes = field(factory=Changes, init=False)
     _commits: Commits = field(init=False)
     _barrier: int = field(default=0, init=False)
@@ -214,6 +216,7 @@ class DurableOutbox(Outbox):
             super().delivered(entry)
             if entry.kind not in RUN_EVENTS:
                 return
+            self._last_run_event = entry.sequence_number
             self._barrier = self._commits.begun + 1
         self._want_commit()
 
@@ -427,6 +430,7 @@ class DurableOutbox(Outbox):
             **self._known.latest(self.unit, self._numbers, self.open_run, states, now),
             **{name: self._states.get(kind) for name, kind in UNIT_STATES.items()},
             "registration": self.registration,
+            "last_run_event": self._last_run_event,
         }
 
     def _restore(self, contents: Contents) -> None:
@@ -452,12 +456,13 @@ class DurableOutbox(Outbox):
         self._keep_bound()
 
     def _restore_facts(self, facts: dict[str, Fact]) -> None:
-        unit, numbers = facts.get("unit"), facts.get("numbers", 0)
+        unit, numbers, last = (facts.get(name) for name in ("unit", "numbers", "last_run_event"))
         number, body, taken_at = (
             facts.get(f"open_run_{what}") for what in ("number", "body", "taken_at")
         )
         self.unit = unit if isinstance(unit, str) else None
         self._numbers = numbers if isinstance(numbers, int) else 0
+        self._last_run_event = last if isinstance(last, int) else 0
         if isinstance(number, int) and isinstance(body, bytes) and isinstance(taken_at, float):
             self.open_run = Entry(number, em.RunStartedMsg, body, taken_at, tries=1)
             run_of(self.open_run)  # it is sent as it lies here: is it whole?

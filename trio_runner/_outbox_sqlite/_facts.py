@@ -105,6 +105,7 @@ def check(facts: Mapping[str, Fact]) -> None:
     is_whole = (
         (not facts or isinstance(facts.get("numbers"), int))
         and isinstance(facts.get("unit"), str | None)
+        and isinstance(facts.get("last_run_event"), int | None)
         and types in ((int, bytes, float), (type(None),) * 3)
         and all(isinstance(facts.get(name), bytes | None) for name in PACKED)
     )

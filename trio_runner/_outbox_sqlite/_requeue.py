@@ -47,7 +47,9 @@ def _requeue(file: OutboxFile) -> Requeued:
     line = [_Place(entry, message_of(entry)) for entry in contents.entries]
     run = contents.facts.get("open_run_body")
     open_run = message_of(Entry(0, em.RunStartedMsg, run, 0.0)) if isinstance(run, bytes) else None
-    back = list(_Order(line, whole, _run_id(open_run)).back())
+    last = contents.facts.get("last_run_event")
+    order = _Order(line, whole, _run_id(open_run), last if isinstance(last, int) else 0)
+    back = list(order.back())
     with file.transaction():
         numbers = [(entry.sequence_number,) for entry in back]
         file.db.executemany("DELETE FROM set_aside WHERE sequence_number = ?", numbers)
@@ -92,6 +94,8 @@ class _Order:
     _line: list[_Place]
     _aside: list[_Place]
     _open_run: str | None
+    _last_delivered: int
+    """The number of the last beginning or end of a run that the aggregator has taken."""
     _places: list[_Place] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -112,11 +116,14 @@ class _Order:
                 yield place.entry
 
     def _first_run(self) -> str | None:
-        """Return the run that the aggregator has: of one whose end was set aside it is that one."""
+        """Return the run that the aggregator has.
+
+        It is the one whose end was set aside, unless it has heard of another run since.
+        """
         first = next((place for place in self._places if place.entry.is_run_event), None)
-        if self._open_run is None and first is not None and first.kind is em.RunStoppedMsg:
-            return first.run_id
-        return self._open_run
+        if self._open_run is not None or first is None or first.kind is not em.RunStoppedMsg:
+            return self._open_run
+        return first.run_id if first.entry.sequence_number > self._last_delivered else None
 
     def _fits(self, at: int, run_id: str | None) -> bool:
         place = self._places[at]
