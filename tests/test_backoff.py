@@ -1,8 +1,7 @@
 """The waits before a dial."""
 
-from bisect import bisect_left
+from bisect import bisect
 from random import Random
-from statistics import median
 
 import pytest
 
@@ -13,10 +12,11 @@ from trio_runner import (
     NetworkError,
     SecretRefused,
 )
-from trio_runner._backoff import Backoff
+from trio_runner._backoff import Backoff, Turns
 
 LOST = LinkLost("lost")
 REFUSED = AggregatorUnreachable("down", refused=True)
+IN_LINE = AggregatorUnreachable("no answer", in_line=True)
 
 
 class Longest(Random):
@@ -36,32 +36,39 @@ class Shortest(Random):
 @pytest.mark.parametrize(
     ("failure", "shortest_s", "longest_s"),
     [
-        # min(10, 2**n) for n = 0, 1, 2, ...; 2**4 = 16 is above the cap.
-        (LOST, [0.25] * 7, [1, 2, 4, 8, 10, 10, 10]),
-        # The second is 0.25 + 0.75 * 0 and 0.25 + 2 * 1, a part of those that follow.
-        (REFUSED, [0.25, 0.25, 0.75, 0.75], [1, 2.25, 2, 2]),
-        (SecretRefused("wrong"), [10, 10], [10, 10]),
+        # The first is what is left of a wait of up to 2 s; then min(10, 2**n) for n = 1, 2, 3, ...,
+        # and 3/8 of it.
+        (LOST, [0, 0.75, 1.5, 3, 3.75, 3.75], [2, 2, 4, 8, 10, 10]),
+        (REFUSED, [0, 0.75, 0.75, 0.75], [2, 2, 2, 2]),
+        (SecretRefused("wrong"), [3.75, 3.75], [10, 10]),
     ],
 )
 def test_waits_double_up_to_their_cap(
     failure: NetworkError, shortest_s: list[float], longest_s: list[float]
 ) -> None:
-    """The longest wait is 1, 2, 4, 8 and then 10 s; 2 s while dials are refused at once.
+    """The longest wait is 2, 2, 4, 8 and then 10 s; 2 s while dials are refused at once.
 
-    A refused registration is tried again after 10 s, no sooner.
+    A refused registration is tried again after 10 s at the latest.
     """
     shortest, longest = Backoff(Shortest()), Backoff(Longest())
     assert [shortest.wait_s(failure) for _ in shortest_s] == shortest_s
     assert [longest.wait_s(failure) for _ in longest_s] == longest_s
 
 
+def test_the_longer_a_host_has_refused_the_longer_are_the_waits() -> None:
+    """A fifteenth of the time away, from 2 s to 10 s."""
+    backoff = Backoff(Longest())
+    waits_s = [backoff.wait_s(REFUSED, away_s) for away_s in (0, 30, 45, 60, 150, 3600)]
+    assert waits_s == [2, 2, 3, 4, 10, 10]
+
+
 def test_a_reset_begins_anew() -> None:
-    """After an answered message the first wait is drawn from 0.25 s to 1 s again."""
+    """When a link has served for a while the first wait is up to 2 s again."""
     backoff = Backoff(Longest())
     for _ in range(10):
         backoff.wait_s(LOST)
     backoff.reset()
-    assert backoff.wait_s(LOST) == 1
+    assert backoff.wait_s(LOST) == 2
 
 
 def test_no_wait_ever_exceeds_open_pectus_bound() -> None:
@@ -70,23 +77,81 @@ def test_no_wait_ever_exceeds_open_pectus_bound() -> None:
     assert max(backoff.wait_s(LOST) for _ in range(10_000)) <= MAX_RECONNECT_WAIT_SECONDS
 
 
-@pytest.mark.parametrize("away_s", [1, 1.5, 2, 5, 30])
-def test_500_engines_come_back_to_a_restarted_aggregator_evenly_spread(away_s: float) -> None:
-    """Never more than 60 get through to it in 100 ms, and all do within 2.25 s.
+def test_the_first_wait_is_what_is_left_of_one_at_any_moment() -> None:
+    """Drawn from its distribution: as often as a rhythm of waits of 0.75 to 2 s has it so.
 
-    The wait after the first refused dial is densest where every engine may dial,
-    ln(2 / 0.75) / (2 - 0.75) = 0.785 a second: 39 of 500 in 100 ms; later on it is
-    500 / 1.375 s = 36. The median of what is left of a wait is 1.375 / 2 = 0.69 s.
+    At the moments k * 0.01 s of one long rhythm, how long it is until the next dial.
     """
-    for restart in range(10):
-        back_s = []
-        for engine in range(500):
-            backoff = Backoff(Random(f"{restart} {engine}"))
-            at = backoff.wait_s(LOST)
-            while at < away_s:
-                at += backoff.wait_s(REFUSED)
-            back_s.append(at - away_s)
-        back_s.sort()
-        assert max(bisect_left(back_s, at + 0.1) - n for n, at in enumerate(back_s)) <= 60
-        assert median(back_s) < 0.8
-        assert back_s[-1] <= 2.25
+    rng = Random(1)
+    dials, at = list[float](), 0.0
+    while at < 2000:
+        at += rng.uniform(0.75, 2)
+        dials.append(at)
+    left = sorted(dials[bisect(dials, k * 0.01)] - k * 0.01 for k in range(190_000))
+    drawn = sorted(Backoff(Random(n)).wait_s(LOST) for n in range(20_000))
+    for part in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+        assert drawn[int(part * len(drawn))] == pytest.approx(left[int(part * len(left))], abs=0.03)
+
+
+def test_who_has_stood_in_line_comes_at_longer_intervals_next_time() -> None:
+    """Each dial that is let in a second late doubles the longest wait, up to 32 s.
+
+    Each that is let in at once takes a quarter from it: 32, 24, 18, 13.5, ..., down to 2 s.
+    """
+    backoff = Backoff(Longest())
+    backoff.let_in(0.1)
+
+    def outage(took_s: float) -> float:
+        wait_s = backoff.wait_s(LOST)
+        backoff.let_in(took_s)
+        backoff.reset()
+        return wait_s
+
+    assert [outage(1.2) for _ in range(6)] == [2, 4, 8, 16, 32, 32]
+    assert [outage(1.0) for _ in range(4)] == [32, 24, 18, 13.5]
+    for _ in range(10):
+        outage(0.1)
+    assert outage(0.1) == 2
+
+
+def test_the_first_dial_of_all_teaches_how_far_it_is_and_nothing_else() -> None:
+    """3 s over a slow line is no sign of a crowd, neither at the start nor later."""
+    backoff = Backoff(Longest())
+    for _ in range(3):
+        backoff.let_in(3)
+        assert backoff.wait_s(LOST) == 2
+        backoff.reset()
+
+
+def test_who_stands_in_line_stays_longer_next_time() -> None:
+    """4 times as long with each dial that was not answered in time, 32 times at the most."""
+    backoff = Backoff(Random(1))
+    patience = []
+    for failure in (LOST, IN_LINE, IN_LINE, IN_LINE, IN_LINE, REFUSED, IN_LINE):
+        backoff.wait_s(failure)
+        patience.append(backoff.patience)
+    assert patience == [1, 4, 16, 32, 32, 1, 4]
+    backoff.let_in(0)
+    assert backoff.patience == 1
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "longest_s"),
+    [(1, 1 + 2), (20, 20 + 20), (600, 600 + 60)],  # spread over 2 s at least, 60 s at most
+)
+def test_engines_that_are_asked_to_stay_away_come_back_spread_out(
+    asked_s: float, longest_s: float
+) -> None:
+    """No sooner than asked for, and over as long a time again."""
+    failure = AggregatorUnreachable("busy", retry_after_s=asked_s)
+    assert Backoff(Shortest()).wait_s(failure) == asked_s
+    assert Backoff(Longest()).wait_s(failure) == longest_s
+
+
+def test_turns_are_two_milliseconds_apart() -> None:
+    """One that nobody else wants is now; of many at once each gets its own."""
+    turns = Turns()
+    assert turns.take(5) == 5
+    assert turns.take(6) == 6
+    assert [turns.take(6) for _ in range(3)] == pytest.approx([6.002, 6.004, 6.006])
+    assert turns.take(6.1) == 6.1

@@ -51,6 +51,10 @@ class Away:
         """Note that the runner begins, without a link."""
         self.since = trio.current_time()
 
+    def for_s(self) -> float:
+        """Return how long there has been no steady state (s), 0 in one."""
+        return 0 if self.since is None else trio.current_time() - self.since
+
     def failed(self, failure: NetworkError) -> None:
         """Note why a link was lost or a dial failed; log it if that is news."""
         now = trio.current_time()

@@ -14,10 +14,13 @@ class NetworkError(TrioRunnerError):
     """The aggregator cannot be reached, does not let us in, or the link to it has ended.
 
     `refused` is true when the host refused the connection at once: it is up, the aggregator is not,
-    and another try costs nothing. `retry_after_s` is for how long no other try is wanted (s).
+    and another try costs nothing. `in_line` is true when somebody took the connection and did not
+    let us in before the dial's time was over. `retry_after_s` is for how long no other try is
+    wanted (s).
     """
 
     refused: bool = False
+    in_line: bool = False
     retry_after_s: float = 0
 
 
@@ -32,9 +35,17 @@ class DialError(NetworkError):
 class AggregatorUnreachable(DialError):
     """Nothing answers at the address, or not in time."""
 
-    def __init__(self, message: str, *, refused: bool = False, retry_after_s: float = 0) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        refused: bool = False,
+        in_line: bool = False,
+        retry_after_s: float = 0,
+    ) -> None:
         super().__init__(message)
         self.refused = refused
+        self.in_line = in_line
         self.retry_after_s = retry_after_s
 
 

@@ -38,10 +38,10 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from trio_runner._away import Away
-from trio_runner._backoff import Backoff
+from trio_runner._backoff import Backoff, Turns
 from trio_runner._engine import MessageBuilder
 from trio_runner._errors import NetworkError
 from trio_runner._groups import first
@@ -63,6 +63,9 @@ again. Links that break at once, one after the other, are dialled ever more seld
 
 END_S = 1
 """What each of the last steps may take (s), besides the flush: two changes of state, a commit."""
+
+_turns: trio.lowlevel.RunVar[Turns] = trio.lowlevel.RunVar("turns")
+"""Whose turn it is to dial, among all runners of a Trio run."""
 
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
 
@@ -196,6 +199,8 @@ class Connector:
     answer_s: Durations = field(factory=Durations, init=False)
     """From the sending of a sample to its answer (s)."""
     _serves_since: float = field(default=math.inf, init=False)
+    turns: Turns | None = field(default=None, init=False)
+    """None for those of the process; a simulation of many processes gives each its own."""
     dials: int = field(default=0, init=False)
     links: int = field(default=0, init=False)
     _bytes_sent: int = field(default=0, init=False)
@@ -212,13 +217,19 @@ class Connector:
     async def run(self) -> None:
         """Connect, deliver and reconnect until cancelled; then flush over the link there is."""
         self.away.begin()
+        await self._take_turn()
         failure = await self._until_lost(FIRST)
         while True:
             async with self._states.alive("Failed"):
                 self._note_failure(failure)
             async with self._states.alive("Disconnected"):
-                await trio.sleep(self._backoff.wait_s(failure))
+                await trio.sleep(self._backoff.wait_s(failure, self.away.for_s()))
+                await self._take_turn()
             failure = await self._until_lost(LATER)
+
+    async def _take_turn(self) -> None:
+        turns = self.turns or _turns_of_this_process()
+        await trio.sleep_until(turns.take(trio.current_time()))
 
     async def _until_lost(self, names: _Names) -> NetworkError:
         """Dial and deliver over the link; return why it was lost or did not come about."""
@@ -236,9 +247,10 @@ class Connector:
     async def _dial(self, link: trio.Nursery) -> Session:
         self.dials += 1
         registration = self._builder.create_register_engine_msg()
-        session: Session = await link.start(
-            self._dialer.dial, registration, self._timing, name="session"
-        )
+        timing = evolve(self._timing, dial_s=self._timing.dial_s * self._backoff.patience)
+        began = trio.current_time()
+        session: Session = await link.start(self._dialer.dial, registration, timing, name="session")
+        self._backoff.let_in(trio.current_time() - began)
         self.links += 1
         self.engine_id = session.engine_id
         return session
@@ -297,6 +309,15 @@ class Connector:
             self._backoff.reset()
         self._serves_since = math.inf
         self.away.failed(failure)
+
+
+def _turns_of_this_process() -> Turns:
+    try:
+        return _turns.get()
+    except LookupError:
+        turns = Turns()
+        _turns.set(turns)
+        return turns
 
 
 @contextmanager

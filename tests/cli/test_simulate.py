@@ -297,3 +297,21 @@ async def test_no_process_is_left_when_the_command_is_killed() -> None:
             terminal.process.kill()
             assert await terminal.rest() == ""  # at the end of the last process
             await terminal.process.wait()
+
+
+def test_a_fleet_is_told_with_how_it_came_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each loss, for whole runners and for their dials alone; 450 of them are within the bound."""
+    assert main(["simulate", "--units", "5", "--seed", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("5 units lose one aggregator, which lets in 600 a second.")
+    row = re.compile(r"^  refused for 5 s +\d+ +\d+ +\d\.\d\d s +\d\.\d\d s$", re.MULTILINE)
+    assert len(row.findall(out)) == 3
+    assert out.endswith("\nEvery promise was kept.\n")
+
+
+def test_a_fleet_has_no_faults_to_choose(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is for one life with its faults is refused."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["simulate", "--units", "5", "--faults", "reset"])
+    assert "--faults: it does not go with --units" in capsys.readouterr().err

@@ -37,9 +37,9 @@ class Share(Random):
 async def test_a_glitch_of_no_time_costs_no_more_than_the_wait(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Of cuts with the aggregator there at once, the median is repaired in 0.625 s."""
-    # The waits are uniform(0.25, 1): 0.25 + 0.75 * 0.5 = 0.625 s is their median. What sockets and
-    # processors add to that must be under 0.075 s for a median under 0.7 s: the next test.
+    """Of cuts with the aggregator there at once, the median is repaired in 0.6875 s."""
+    # The median of the waits is 0.5 * 11/16 * 2 = 0.6875 s, and up to 0.75 s they are evenly
+    # spread. What sockets and processors add to that is under 0.075 s: the next test.
     unit, aggregator, rng = Unit(), Aggregator(), Share()
     async with trio.open_nursery() as nursery:
         dial = aggregator.in_memory(nursery)
@@ -55,8 +55,9 @@ async def test_a_glitch_of_no_time_costs_no_more_than_the_wait(
             began = trio.current_time()
             await _until(runner, "Reconnected")
             took_s.append(trio.current_time() - began)
-            assert took_s[-1] == pytest.approx(0.25 + 0.75 * rng.share)
-        assert statistics.median(took_s) == pytest.approx(0.625)
+            if rng.share * 1.375 < 0.75:
+                assert took_s[-1] == pytest.approx(rng.share * 1.375)
+        assert statistics.median(took_s) == pytest.approx(0.6875)
         await runner.shutdown()
         nursery.cancel_scope.cancel()
 
@@ -78,7 +79,7 @@ async def test_beside_the_wait_a_repair_takes_less_than_75_ms() -> None:
             began = trio.current_time()
             await s.until("Failed")
             await s.until("Reconnected")
-            took_s.append(trio.current_time() - began - 0.25)
+            took_s.append(trio.current_time() - began)
             if took_s[-1] < 0.075:
                 break
     assert 0 < min(took_s) < 0.075, took_s

@@ -122,9 +122,10 @@ class Unit(PlainEngine):
 class Middle(Random):
     """Draws the middle of every range, so that waits are figures that a comment can give.
 
-    The waits of a backoff: n = 0: (0.25 + 1) / 2 = 0.625 s; n = 1: (0.25 + 2) / 2 = 1.125 s;
-    n = 2: 2.125 s; n = 3: 4.125 s; then 5.125 s. While dials are refused: n = 0: 0.625 s; n = 1:
-    0.25 + 1.375 / 2 = 0.9375 s; then (0.75 + 2) / 2 = 1.375 s.
+    The waits of a backoff, of which the shortest is 3/8 of the longest: the first is half
+    of the mean, 0.5 * 11/16 * 2 = 0.6875 s. Then they are 11/16 of the longest: of 2, 4,
+    8 and then 10 s these are 1.375, 2.75, 5.5 and then 6.875 s; while dials are refused 1.375 s in
+    the first 30 s, then of a fifteenth of the time away, and 6.875 s from 150 s on.
     """
 
     def uniform(self, a: float, b: float) -> float:

@@ -259,7 +259,7 @@ async def test_retry_after_is_told(
 
 
 async def test_retry_after_is_obeyed(autojump_clock: MockClock) -> None:
-    """The next dial is at 120 s and the wait that it would have had; the one behind it as ever."""
+    """The next dial is behind 120 s and a part of a minute; the one behind it comes as ever."""
     dials = []
     unit = Unit()
 
@@ -275,10 +275,10 @@ async def test_retry_after_is_obeyed(autojump_clock: MockClock) -> None:
         dispatcher = EngineDispatcher("aggregator.example", handlers=unit, open_stream=open_stream)
         runner = EngineRunner(dispatcher, unit, unit, rng=Middle())
         await nursery.start(runner.run)
-        await trio.sleep(123)
+        await trio.sleep(143)
         nursery.cancel_scope.cancel()
-    # 0.625 and 1.125 are the middles of 0.25 to 1 and of 0.25 to 2.
-    assert dials == [0, 120.625, 121.75]
+    # 120 + 0.5 * 11/16 * 60 = 140.625 (`Middle`), and 1.375 s later.
+    assert dials == [0, 140.625, 142]
 
 
 # A path

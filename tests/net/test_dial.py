@@ -524,9 +524,10 @@ async def test_a_dial_has_ten_seconds(
     assert not error.refused
     assert trio.current_time() - start <= 10
     if trio.current_time() - start == 10:
+        assert error.in_line
         assert str(error) == (
-            "http://aggregator.example:9800 did not let us in within 10 s. Is the host up, and does"
-            " no firewall stand between?"
+            "http://aggregator.example:9800 did not let us in within 10 s. It takes connections: is"
+            " it busy, or does it hang?"
         )
 
 
@@ -535,6 +536,8 @@ async def test_a_black_hole_has_ten_seconds(autojump_clock: MockClock) -> None:
     start = trio.current_time()
     error = await failure(black_hole)
     assert type(error) is AggregatorUnreachable
+    assert not error.in_line
+    assert str(error).endswith("Is the host up, and does no firewall stand between?")
     assert trio.current_time() - start == 10
 
 

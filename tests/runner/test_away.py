@@ -51,17 +51,17 @@ async def test_an_outage_of_an_hour_is_a_dozen_lines(
             *(
                 f"WARNING No link to the aggregator for {waiting}. {GONE}"
                 for waiting in (
-                    "10 min; messages waiting: 501, 295 kB",
-                    "20 min; messages waiting: 1002, 591 kB",
-                    "30 min; messages waiting: 1503, 886 kB",
-                    "40 min; messages waiting: 2003, 1182 kB",
-                    "50 min; messages waiting: 2504, 1478 kB",
+                    "10 min; messages waiting: 502, 296 kB",
+                    "20 min; messages waiting: 1006, 593 kB",
+                    "30 min; messages waiting: 1511, 891 kB",
+                    "40 min; messages waiting: 2015, 1189 kB",
+                    "50 min; messages waiting: 2519, 1487 kB",
                 )
             ),
             "INFO Disconnected -> Reconnecting",
             "INFO Reconnecting -> CatchingUp",
             "INFO CatchingUp -> Reconnected",
-            "INFO The aggregator is back after 60 min; messages caught up: 3002, in 0 s",
+            "INFO The aggregator is back after 60 min; messages caught up: 3006, in 0 s",
         ]
 
 
@@ -85,7 +85,7 @@ async def test_a_link_that_breaks_again_and_again_fills_no_log(
 ) -> None:
     """A link is lost 20 s after each return: it was not healthy, and why is told once.
 
-    The wait before a first dial is (0.25 + 1) / 2 = 0.625 s.
+    The wait before a first dial is 0.6875 s (`Middle`).
     """
     caplog.set_level(logging.INFO)
     async with world() as w:
@@ -102,7 +102,7 @@ async def test_a_link_that_breaks_again_and_again_fills_no_log(
             "INFO Disconnected -> Reconnecting",
             "INFO Reconnecting -> CatchingUp",
             "INFO CatchingUp -> Reconnected",
-            "INFO The aggregator is back after 0.62 s; messages caught up: 0, in 0 s",
+            "INFO The aggregator is back after 0.69 s; messages caught up: 0, in 0 s",
         ]
 
 
@@ -111,8 +111,8 @@ async def test_statistics_tell_since_when_the_aggregator_has_been_away(
 ) -> None:
     """In steady state it is not away; from the loss on it is, until all is caught up.
 
-    It refuses dials 0.625, 0.9375 and then each 1.375 s after another (`Middle`): after 30 s the
-    last was the one at 0.625 + 0.9375 + 20 * 1.375 = 29.0625 s, 22 in all.
+    It refuses dials 0.6875 s after the loss and then each 1.375 s after another (`Middle`): after
+    30 s the last was the one at 0.6875 + 21 * 1.375 = 29.5625 s, 22 in all.
     """
     async with world(run=False) as w:
         before = w.runner.statistics()
@@ -124,7 +124,7 @@ async def test_statistics_tell_since_when_the_aggregator_has_been_away(
         async with w.aggregator.outage():
             await trio.sleep(30)
             seen = w.runner.statistics()
-            assert (seen.away_for_s, seen.state_for_s) == (30, 30 - 29.0625)
+            assert (seen.away_for_s, seen.state_for_s) == (30, 30 - 29.5625)
             assert seen.failures == {"LinkLost": 1, "AggregatorUnreachable": 22}
             assert (seen.dials, seen.links) == (23, 1)
             await trio.to_thread.run_sync(w.runner.statistics)

@@ -300,7 +300,7 @@ async def test_no_sample_counts_before_the_unit_and_its_run_are_known(
         w.aggregator.drop()
         await w.until("Failed")
         await trio.sleep(0.5)
-        dialled = 0.625 - 0.5
+        dialled = 0.6875 - 0.5
         began = trio.current_time() + dialled
         handlers = Handlers(kind, lambda _: FAILED if trio.current_time() < began + 20 else None)
         w.aggregator.on_message = handlers

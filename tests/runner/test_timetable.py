@@ -43,23 +43,23 @@ async def test_refused_dials_are_repeated_soon(autojump_clock: trio.testing.Mock
     """A host that refuses at once is tried again after 2 s at most."""
     async with world(up=False) as w:
         await trio.sleep(4.5)
-        # dials at 0; 0.625; 0.625 + 0.9375 = 1.5625; 2.9375; 4.3125; the next at 5.6875
+        # dials at 0; 0.6875; 0.6875 + 1.375 = 2.0625; 3.4375; the next at 4.8125
         assert w.changes[:8] == [
             (0, "Failed"),
             (0, "Disconnected"),
-            (0.625, "Failed"),
-            (0.625, "Disconnected"),
-            (1.5625, "Failed"),
-            (1.5625, "Disconnected"),
-            (2.9375, "Failed"),
-            (2.9375, "Disconnected"),
+            (0.6875, "Failed"),
+            (0.6875, "Disconnected"),
+            (2.0625, "Failed"),
+            (2.0625, "Disconnected"),
+            (3.4375, "Failed"),
+            (3.4375, "Disconnected"),
         ]
         w.aggregator.up()
         await w.until("Reconnected")
         assert w.changes[-3:] == [
-            (5.6875, "Reconnecting"),
-            (5.6875, "CatchingUp"),
-            (5.6875, "Reconnected"),
+            (4.8125, "Reconnecting"),
+            (4.8125, "CatchingUp"),
+            (4.8125, "Reconnected"),
         ]
 
 
@@ -78,8 +78,8 @@ async def test_a_black_hole_costs_one_dial_and_a_growing_wait(
     runner.failed_callback = note
     with trio.move_on_after(100):
         await runner.run()
-    # 10, then each time the wait and 10 s more: 0.625, 1.125, 2.125, 4.125, 5.125, 5.125
-    assert failed == [10, 20.625, 31.75, 43.875, 58, 73.125, 88.25]
+    # 10, then each time the wait and 10 s more: 0.6875, 1.375, 2.75, 5.5, 6.875
+    assert failed == [10, 20.6875, 32.0625, 44.8125, 60.3125, 77.1875, 94.0625]
     assert "did not let us in within 10 s" in str(runner.statistics().last_failure)
 
 
@@ -94,29 +94,29 @@ async def test_two_outages_in_a_row_lose_nothing(autojump_clock: trio.testing.Mo
         await trio.sleep(1)
         async with w.aggregator.outage():
             await trio.sleep(1)
-        # lost at 1; dials at 1.625 (refused) and 1.625 + 0.9375 = 2.5625
+        # lost at 1; dials at 1.6875 (refused) and 1.6875 + 1.375 = 3.0625
         await w.until("Reconnected")
-        assert trio.current_time() == 2.5625
-        await trio.sleep_until(13)
+        assert trio.current_time() == 3.0625
+        await trio.sleep_until(14)
         async with w.aggregator.outage(kill=True):
             await trio.sleep(0.5)
-        # lost at 13, behind more than 10 s; the dial at 13.625 succeeds
+        # lost at 14, behind more than 10 s; the dial at 14.6875 succeeds
         await w.until("Reconnected")
         await trio.sleep_until(16)
     assert w.changes == [
         (0, "Connected"),
         (1, "Failed"),
         (1, "Disconnected"),
-        (1.625, "Failed"),
-        (1.625, "Disconnected"),
-        (2.5625, "Reconnecting"),
-        (2.5625, "CatchingUp"),
-        (2.5625, "Reconnected"),
-        (13, "Failed"),
-        (13, "Disconnected"),
-        (13.625, "Reconnecting"),
-        (13.625, "CatchingUp"),
-        (13.625, "Reconnected"),
+        (1.6875, "Failed"),
+        (1.6875, "Disconnected"),
+        (3.0625, "Reconnecting"),
+        (3.0625, "CatchingUp"),
+        (3.0625, "Reconnected"),
+        (14, "Failed"),
+        (14, "Disconnected"),
+        (14.6875, "Reconnecting"),
+        (14.6875, "CatchingUp"),
+        (14.6875, "Reconnected"),
         (16, "Stopped"),
         (16, "ShutdownComplete"),
     ]

@@ -636,7 +636,7 @@ def leave_a_stream_open(to: pytest.MonkeyPatch) -> None:
 def wait_far_too_long(to: pytest.MonkeyPatch) -> None:
     """Wait up to 5 minutes before a dial."""
     wait = _backoff.Backoff.wait_s
-    to.setattr(_backoff.Backoff, "wait_s", lambda self, failure: 30 * wait(self, failure))
+    to.setattr(_backoff.Backoff, "wait_s", lambda self, *failed: 30 * wait(self, *failed))
 
 
 # The session

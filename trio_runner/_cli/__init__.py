@@ -169,6 +169,10 @@ def _run(arguments: Namespace) -> int:
 
         return _outbox.run(arguments)
     if arguments.command == "simulate":
+        if arguments.units is not None:
+            from trio_runner._cli import _fleet
+
+            return _fleet.run(arguments)
         from trio_runner._cli import _simulate
 
         return _simulate.run(arguments)

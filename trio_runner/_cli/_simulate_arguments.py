@@ -13,6 +13,8 @@ HOURS_MAX = 100_000
 
 JOBS_MAX = 256
 
+UNITS_MAX = 100_000
+
 
 def add(commands: "_SubParsersAction[ParserT]") -> ParserT:
     """Add the command that looks for what breaks a promise."""
@@ -59,6 +61,12 @@ def add(commands: "_SubParsersAction[ParserT]") -> ParserT:
         action="store_true",
         help="of the first seed that fails, look for a shorter run that still fails",
     )
+    option(
+        "--units",
+        metavar="N",
+        type=_units,
+        help="instead let so many units lose one aggregator, and tell how they come back",
+    )
     return simulate
 
 
@@ -100,6 +108,12 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, numbers))
 
 
+def _units(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= UNITS_MAX):
+        raise ArgumentTypeError(f"{text!r} is no number from 1 to {UNITS_MAX}")
+    return int(text)
+
+
 def _jobs(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= JOBS_MAX):
         raise ArgumentTypeError(f"{text!r} is no number from 1 to {JOBS_MAX}")
@@ -108,6 +122,11 @@ def _jobs(text: str) -> int:
 
 def check(arguments: Namespace, parser: ArgumentParser) -> None:
     """Refuse what goes with one seed only, and faults that there are not."""
+    if arguments.units is not None:
+        for name in ("faults", "keep", "trace", "shrink"):
+            if getattr(arguments, name):
+                parser.error(f"argument --{name}: it does not go with --units")
+        return
     for name in ("keep", "trace"):
         if getattr(arguments, name) is not None and len(arguments.seeds) > 1:
             parser.error(f"argument --{name}: it is of use with one seed only, give --seed")

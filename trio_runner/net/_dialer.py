@@ -8,7 +8,7 @@ import h11
 import trio
 import trio_websocket
 import wsproto.utilities
-from attrs import define, field
+from attrs import define, evolve, field
 
 from trio_runner._errors import (
     AggregatorUnreachable,
@@ -84,6 +84,8 @@ class _Link:
     _timing: Timing
     _session: RpcSession | None = field(default=None, init=False)
     """None until it was ready."""
+    _is_taken: bool = field(default=False, init=False)
+    """Whether somebody has taken a connection."""
 
     async def run(
         self,
@@ -92,13 +94,14 @@ class _Link:
         task_status: trio.TaskStatus[Session],
     ) -> None:
         """Dial, and run the session until it ends."""
+        address = evolve(self._address, open_stream=self._open_stream)
         with trio.CancelScope() as wire, trio.fail_after(self._timing.dial_s) as patience:
-            engine_id = await register(self._address, registration)
-            stream = FramedStream(await self._address.open())
-            deflating = Deflating(Upgrading(stream, self._address))
+            engine_id = await register(address, registration)
+            stream = FramedStream(await address.open())
+            deflating = Deflating(Upgrading(stream, address))
             try:
                 async with trio.open_nursery() as nursery:
-                    websocket = await _upgrade(nursery, deflating, self._address)
+                    websocket = await _upgrade(nursery, deflating, address)
                     session = RpcSession(
                         websocket=websocket,
                         engine_id=engine_id,
@@ -119,6 +122,11 @@ class _Link:
             finally:
                 await trio.aclose_forcefully(stream)
 
+    async def _open_stream(self, host: str, port: int) -> trio.abc.Stream:
+        stream = await self._address.open_stream(host, port)
+        self._is_taken = True
+        return stream
+
     def why_ended(self, error: BaseException) -> BaseException | None:
         """Return what an exception or group tells of the link's end, None for one that we wanted.
 
@@ -133,11 +141,22 @@ class _Link:
             return None
         for failure in failures:
             if isinstance(failure, LinkLost) and self._session is None:
-                return _caused(_why_no_link(failure, self._address, self._timing), failure)
+                return _caused(_why_no_link(failure, self._address), failure)
             if isinstance(failure, NetworkError):
                 return failure
+        if self._session is None and isinstance(failures[0], trio.TooSlowError):
+            return _caused(self._why_not_in_time(), error)
         translate = _why_no_link if self._session is None else _why_lost
-        return _caused(translate(failures[0], self._address, self._timing), error)
+        return _caused(translate(failures[0], self._address), error)
+
+    def _why_not_in_time(self) -> NetworkError:
+        why = "Is the host up, and does no firewall stand between?"
+        if self._is_taken:
+            why = "It takes connections: is it busy, or does it hang?"
+        return AggregatorUnreachable(
+            f"{self._address.way} did not let us in within {self._timing.dial_s:g} s. {why}",
+            in_line=self._is_taken,
+        )
 
 
 async def _upgrade(
@@ -174,17 +193,12 @@ def _caused(error: NetworkError, cause: BaseException) -> NetworkError:
     return error
 
 
-def _why_lost(failure: BaseException, address: Address, timing: Timing) -> NetworkError:
+def _why_lost(failure: BaseException, address: Address) -> NetworkError:
     return LinkLost(f"The connection to {address} broke off: {printable(repr(failure))}")
 
 
-def _why_no_link(failure: BaseException, address: Address, timing: Timing) -> NetworkError:
+def _why_no_link(failure: BaseException, address: Address) -> NetworkError:
     cause = failure.__cause__
-    if isinstance(failure, trio.TooSlowError):
-        return AggregatorUnreachable(
-            f"{address.way} did not let us in within {timing.dial_s:g} s. Is the host up, and does"
-            " no firewall stand between?"
-        )
     if isinstance(failure, LinkLost):
         return AggregatorUnreachable(
             f"The connection to {address.way} ended before the aggregator let us in. {failure}"

@@ -80,7 +80,7 @@ def simulate(
     trace = Trace(trace_file)
     began = time.process_time()
     where = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=where) as folder, _repeatable(seed), _no_logging():
+    with tempfile.TemporaryDirectory(dir=where) as folder, repeatable(seed), no_logging():
         world = World(seed, trace, Path(folder))
         clock = trio.testing.MockClock(autojump_threshold=0)
 
@@ -114,7 +114,7 @@ def simulate(
 
 
 @contextmanager
-def _repeatable(seed: int) -> Generator[None, None, None]:
+def repeatable(seed: int) -> Generator[None, None, None]:
     """Let Trio run its tasks in an order that follows from the seed.
 
     A mock clock does not fix the order of tasks that are due at the same time. Trio has a switch
@@ -132,7 +132,7 @@ def _repeatable(seed: int) -> Generator[None, None, None]:
 
 
 @contextmanager
-def _no_logging() -> Generator[None, None, None]:
+def no_logging() -> Generator[None, None, None]:
     """Keep the log out of it: years of outages would fill it, and the trace says it better."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

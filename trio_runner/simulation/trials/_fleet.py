@@ -1,0 +1,270 @@
+"""A fleet: whole runners that all lose one aggregator, on a simulated network, in virtual time.
+
+What `_herd` says of dials alone is seen here to hold for what dials; and nothing is lost, and no
+unit starves.
+"""
+
+import math
+from random import Random
+
+import trio
+import trio.testing
+from attrs import define, field, frozen
+
+from trio_runner._backoff import Turns
+from trio_runner._plain_engine import PlainEngine
+from trio_runner._runner import EngineRunner
+from trio_runner._timing import Timing
+from trio_runner.net import EngineDispatcher, Session
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+from trio_runner.simulation.stand_ins._change import Change
+from trio_runner.simulation.stand_ins._network import Network
+from trio_runner.simulation.stand_ins._server import Aggregator
+from trio_runner.simulation.trials._herd import CONNECTIONS, SYN_S, Account, Loss
+from trio_runner.simulation.trials._process import EPOCH
+from trio_runner.simulation.trials._simulate import no_logging, repeatable
+
+SAMPLES_S = 5.0
+"""Between two samples of a unit (s): few, for it is the dials that are looked at."""
+
+TIMING = Timing(tick_s=1, steady_s=SAMPLES_S, offline_s=SAMPLES_S)
+
+START_S = 10.0
+"""Over how long processes start (s)."""
+
+SETTLED_S = 15.0
+"""How long the links live before they are lost (s): for good, by the backoff's rule."""
+
+EVENTS = 3
+"""Which each unit tells: before the loss, while away, and when it is back."""
+
+
+@frozen
+class FleetReport:
+    """How a fleet came back, and what became of its data."""
+
+    account: Account
+    events_lost: int
+    samples_lost: int
+    samples_least: int
+    """Of the unit of which the fewest arrived."""
+    samples_most: int
+
+    @property
+    def violation(self) -> str | None:
+        """What is not as it is promised, None if all is."""
+        if self.events_lost or self.samples_lost:
+            return f"{self.events_lost} events and {self.samples_lost} samples were lost"
+        if self.samples_least < self.samples_most / 2:
+            return f"a unit had {self.samples_least} samples, another {self.samples_most}"
+        return None
+
+
+def run_fleet(units: int, loss: Loss, *, in_one_process: bool = True, seed: int = 0) -> FleetReport:
+    """Let so many units lose their aggregator, and return how they came back.
+
+    The same arguments give the same report. To be called outside of Trio.
+    """
+    with repeatable(seed), no_logging():
+        fleet = _Fleet(loss, units, seed, in_one_process=in_one_process)
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        return trio.run(fleet.run, clock=clock, strict_exception_groups=True)
+
+
+@define(eq=False)
+class _OneDesk(Aggregator):
+    """An aggregator that begins to serve so many connections in a second (1/s), in their order."""
+
+    rate: float = math.inf
+    _free_at: float = field(default=-math.inf, init=False)
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        self._free_at = max(self._free_at, trio.current_time()) + 1 / self.rate
+        await trio.sleep_until(self._free_at)
+        await super().serve(stream)
+
+
+@define(eq=False, slots=False)
+class _Unit(PlainEngine):
+    """A unit whose one tag counts its samples."""
+
+    count: int = 0
+    runner: EngineRunner = field(init=False)
+    dialled: list[float] = field(factory=list, init=False)
+    arrived: list[float] = field(factory=list, init=False)
+    back: float = math.inf
+
+    def read_tags(self) -> list[mdl.TagValue]:
+        """Return the count."""
+        now = self.clock()
+        return [mdl.TagValue(name="Count", tick_time=now, value=self.count, value_unit="")]
+
+    def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
+        """Return a sample."""
+        self.count += 1
+        return super().create_tag_updates_msg(run_id)
+
+    def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
+        """Return a sample."""
+        self.count += 1
+        return super().create_tag_updates_snapshot_msg()
+
+
+class _Dispatcher(EngineDispatcher):
+    """Notes when its unit dials."""
+
+    def __init__(self, unit: _Unit, fleet: "_Fleet") -> None:
+        super().__init__("aggregator.example", handlers=unit, open_stream=self._open_stream)
+        self._unit = unit
+        self._fleet = fleet
+        self._is_first = False
+
+    async def dial(
+        self,
+        registration: em.RegisterEngineMsg,
+        timing: Timing,
+        *,
+        task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        self._unit.dialled.append(trio.current_time())
+        self._is_first = True
+        await super().dial(registration, timing, task_status=task_status)
+
+    async def _open_stream(self, host: str, port: int) -> trio.abc.Stream:
+        await self._fleet.until_heard()
+        stream = await self._fleet.network.open_stream(host, port)
+        if self._is_first:
+            self._is_first = False
+            self._unit.arrived.append(trio.current_time())
+        return stream
+
+
+@define(eq=False)
+class _Fleet:
+    """The units, and what befalls them."""
+
+    loss: Loss
+    size: int
+    seed: int
+    in_one_process: bool = field(kw_only=True)
+    network: Network = field(init=False)
+    _units: list[_Unit] = field(factory=list, init=False)
+    _aggregator: _OneDesk = field(factory=_OneDesk, init=False)
+    _is_silent: bool = field(default=False, init=False)
+    _change: Change = field(factory=Change, init=False)
+    """Of a unit that is back."""
+
+    async def run(self) -> FleetReport:
+        """Start all, let them lose the aggregator, wait until all are back, and stop all."""
+        async with trio.open_nursery() as nursery:
+            self.network = Network(self._aggregator, nursery)
+            for number in range(self.size):
+                nursery.start_soon(self._live, number)
+            await self._until_all_are_back()
+            await trio.sleep(SETTLED_S)
+            self._tell_an_event()
+            began = await self._lose()
+            await self._until_all_are_back()
+            self._tell_an_event()
+            await trio.sleep(2 * SAMPLES_S)
+            for unit in self._units:
+                nursery.start_soon(unit.runner.shutdown)
+            for unit in self._units:
+                await unit.runner.shutdown()
+            nursery.cancel_scope.cancel()
+        return self._report(began)
+
+    def _chance(self, what: str) -> Random:
+        return Random(f"{self.seed} {what}")  # noqa: S311 - nothing secret
+
+    async def _live(self, number: int) -> None:
+        unit = _Unit(
+            f"Unit {number}",
+            computer_name="host",
+            data_log_interval_s=SAMPLES_S,
+            clock=lambda: EPOCH + trio.current_time(),
+        )
+        unit.runner = EngineRunner(
+            _Dispatcher(unit, self),
+            unit,
+            unit,
+            timing=TIMING,
+            rng=self._chance(f"waits {number}"),
+            clock=unit.clock,
+        )
+
+        async def note_back() -> None:
+            unit.back = trio.current_time()
+            self._change.notify()
+
+        unit.runner.connected_callback = unit.runner.reconnected_callback = note_back
+        self._units.append(unit)
+        if not self.in_one_process:
+            unit.runner._tree.connector.turns = Turns()
+            await trio.sleep(self._chance(f"start {number}").uniform(0, START_S))
+        await unit.runner.run()
+
+    async def _until_all_are_back(self) -> None:
+        await self._change.wait_until(
+            lambda: (
+                len(self._units) == self.size and all(unit.back < math.inf for unit in self._units)
+            )
+        )
+
+    def _tell_an_event(self) -> None:
+        for unit in self._units:
+            unit.runner.on_notify_command("Look")
+
+    async def _lose(self) -> float:
+        """Let the loss happen, until the aggregator can be reached; return when it began."""
+        began = trio.current_time()
+        for unit in self._units:
+            unit.back = math.inf
+            unit.dialled.clear()
+            unit.arrived.clear()
+        self._aggregator.rate = CONNECTIONS * self.loss.rate
+        self._is_silent = self.loss.is_silent
+        if self.loss.is_silent:
+            self.network.reset()
+        else:
+            self._aggregator.down()
+            self._aggregator.kill()
+        await trio.sleep(self.loss.away_s / 2)
+        self._tell_an_event()
+        await trio.sleep_until(began + self.loss.away_s)
+        self._is_silent = False
+        self._aggregator.up()
+        return began
+
+    async def until_heard(self) -> None:
+        """Ask for a connection as often as a system does, until it is heard."""
+        began = trio.current_time()
+        for syn_s in SYN_S:
+            await trio.sleep_until(began + syn_s)
+            if not self._is_silent:
+                return
+        await trio.sleep_forever()
+
+    # What became of it
+
+    def _report(self, began: float) -> FleetReport:
+        samples, events_lost, samples_lost = [], 0, 0
+        for unit in self._units:
+            record = self._aggregator.engine(unit.runner.statistics().engine_id)
+            counts = [
+                tag.value
+                for received in record.received
+                if isinstance(received.message, em.TagsUpdatedMsg) and received.refused is None
+                for tag in received.message.tags
+            ]
+            samples.append(len(counts))
+            samples_lost += unit.count - len(set(counts))
+            events_lost += EVENTS - len({event.sequence_number for event in record.notifications})
+        account = Account(
+            dialled=[at - began for unit in self._units for at in unit.dialled],
+            arrived=[at - began for unit in self._units for at in unit.arrived],
+            back=[unit.back - began for unit in self._units],
+            away_s=self.loss.away_s,
+        )
+        return FleetReport(account, events_lost, samples_lost, min(samples), max(samples))
