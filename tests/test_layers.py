@@ -19,6 +19,7 @@ LAYERS = {
     "_say_once": 0,
     "_states": 0,
     "_timing": 0,
+    "_warnings": 0,
     "protocol": 1,
     "_engine": 2,
     "_outbox": 2,

@@ -101,13 +101,15 @@ class Away:
         now = self._steady_since = trio.current_time()
         if self._before is not None and self.since is not None:
             outbox, (linked_at, delivered) = self._outbox.statistics(), self._linked
-            logger.info(
-                "The aggregator is back after %s; messages caught up: %d, in %s%s",
-                duration(now - self.since),
-                outbox.delivered - delivered,
-                duration(now - linked_at),
-                self._given_up(outbox),
+            away_s = now - self.since
+            text = (
+                f"The aggregator is back after {duration(away_s)}; messages caught up:"
+                f" {outbox.delivered - delivered}, in {duration(now - linked_at)}"
+                f"{self._given_up(outbox)}"
             )
+            logger.info("%s", text)
+            if away_s >= SUMMARY_S:
+                self._outbox.warnings.tell(logging.WARNING, text)
         self.since = self._before = None
 
 

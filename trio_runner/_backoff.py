@@ -11,30 +11,29 @@ that bounds a herd is what each one does by itself, and what it has seen:
 2. *The longer away, the slower.* While the host refuses at once (it is up, the aggregator is not,
    and a try costs nothing) the longest wait is a fifteenth of the time away, from 2 s (until 30 s)
    to 10 s (from 150 s on); after other failures it is 2, 4, 8 and then 10 s.
-3. *What was seen.* A dial that got through, but a second later than the quickest one ever did, has
-   stood in line: the longest wait is doubled for the next time, up to 32 s, and becomes a quarter
-   less with each that did not stand in line. The first herd teaches the next one.
+3. *What was seen.* A dial that got through, but took longer than the quickest one ever did by half
+   of the longest wait, has stood in line: the longest wait is doubled for the next time, up to
+   10 s, and becomes a quarter less with each that did not. The first herd teaches the next one.
 4. *Patience.* Whose connection is taken and not answered stands in line too. Leaving it wastes the
-   work that it stood for, which is done all the same, so the next dial has 4 times the time, up to
-   32 times the usual 10 s. Where an aggregator lets R engines in per second, all N are back within
-   3 * N / R then, if N / R is 200 s or less; with 10 s for each
-   dial they never would be, from 20 s on.
+   work that it stood for, which is done all the same, so the next dial has 40 s instead of 10.
+   Where an aggregator lets R engines in per second, all N are back within 3 * N / R then, if that
+   line of N / R is up to 40 s long; with 10 s for each dial none would be from 20 s on.
 5. *`Retry-After`.* The rhythm begins anew behind it, with a longest wait as long as was asked for,
    60 s at the most, so that those who were told the same do not come in the same moment.
 6. *Turns.* Engines of one process do know of each other: their dials begin 2 ms apart, which is 50
    in 100 ms however many they are.
 
-How many engines of as many processes dial no more than 60 times in 100 ms, which is 600 a second? N
-/ 1.375 s <= 600 / s holds up to N = 825 on average. Chance has the fullest of hundreds of 100 ms 4
-or 5 roots above it: 450 engines are 33 on average, and 33 + 4.5 * 33 ** 0.5 = 59. From 150 s away
-on it is 5 times as many, and 16 times for those that have learnt it from herds.
+How many engines of as many processes dial no more than 60 times in 100 ms, which is 600 a second?
+N / 1.375 s <= 600 / s holds up to N = 825 on average. Chance has the fullest of hundreds of 100 ms
+4 or 5 roots above it: 450 engines are 33 on average, and 33 + 4.5 * 33 ** 0.5 = 59. From 150 s away
+on it is 5 times as many, and for those that have learnt it from herds.
 
 No rule does better in the first herd. All engines draw from one distribution, since none knows more
 than another. If half of N are to dial within m seconds, then 100 ms somewhere in these hold at
 least N / 2 / (10 * m) of the dials on average. That is over 60 if N > 1,200 * m: for m = 0.69 s,
 over 825. And if no wait is over 10 s, N engines that are refused dial N / 10 s at least, over 600 a
-second for N > 6,000. What is above is harmless: a refused dial costs the aggregator nothing, and
-one that is not stands in the aggregator's line.
+second for N > 6,000, whatever they have learnt. What is above is harmless: a refused dial costs the
+aggregator nothing, and one that is not stands in the aggregator's line.
 """
 
 import math
@@ -45,8 +44,8 @@ from attrs import define, field
 from trio_runner._errors import NetworkError, RegistrationRefused
 
 MAX_RECONNECT_WAIT_SECONDS = 10
-"""The wait before a reconnect never exceeds this (s), unless a server asks for a longer one or this
-engine has stood in line behind many others; the name is Open Pectus's."""
+"""The wait before a reconnect never exceeds this (s), unless a server asks for a longer one; the
+name is Open Pectus's."""
 
 RHYTHM_S = 2
 """The longest wait (s) in the rhythm that all begin with."""
@@ -57,16 +56,13 @@ SHORTEST = 3 / 8
 AWAY_PER_WAIT = 15
 """How many times longer than its longest wait an engine has been away that is refused at once."""
 
-LATE_S = 1
-"""By how much longer than the quickest a dial takes (s) that has stood in line."""
-
-HERD_S_MAX = 32
-"""The longest wait (s) of who has stood in line; 10,000 engines then dial 45 times in 100 ms."""
+LATE = 1 / 2
+"""Who has stood in line was let in later than the quickest by this part of the longest wait."""
 
 RETRY_AFTER_SPREAD_S_MAX = 60
 """Over how long (s) those that are told to stay away come back, at the most."""
 
-PATIENCE_MAX = 32
+PATIENCE = 4
 """How many times longer than usual a dial may take that stands in line."""
 
 TURN_S = 0.002
@@ -93,7 +89,7 @@ class Backoff:
     def wait_s(self, failure: NetworkError, away_s: float = 0) -> float:
         """Return how long to wait now, given how the last link or dial failed, and since when."""
         self._has_waited = True
-        self.patience = min(4 * self.patience, PATIENCE_MAX) if failure.in_line else 1
+        self.patience = PATIENCE if failure.in_line else 1
         longest_s = self._longest(failure, away_s)
         is_first = not self._tries and not isinstance(failure, RegistrationRefused)
         # Past 2**4 the cap rules; an engine that waits for months shall not compute 2**1000000.
@@ -131,9 +127,9 @@ class Backoff:
         """Note that a dial has got through, and how long that took."""
         late_s, self._quickest_s = took_s - self._quickest_s, min(took_s, self._quickest_s)
         if self._has_waited:
-            stood_in_line = late_s > LATE_S or self.patience > 1
+            stood_in_line = late_s > LATE * self._herd_s or self.patience > 1
             learnt_s = self._herd_s * (2 if stood_in_line else 3 / 4)
-            self._herd_s = min(max(learnt_s, RHYTHM_S), HERD_S_MAX)
+            self._herd_s = min(max(learnt_s, RHYTHM_S), MAX_RECONNECT_WAIT_SECONDS)
         self.patience = 1
 
     def reset(self) -> None:

@@ -2,12 +2,15 @@
 
 import math
 import threading
+import time
+from collections.abc import Callable
 
 import trio
 from attrs import define, evolve, field
 
 from trio_runner._engine import MessageBuilder
 from trio_runner._outbox import Outbox
+from trio_runner._warnings import UnitWarning
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
@@ -16,6 +19,15 @@ RUN_LOG_SHARE = 0.1
 
 RUN_LOG_S_MAX = 50
 """Between two run logs (s), whatever they cost; with the wait for a sample, less than a minute."""
+
+
+def log_of(warnings: list[UnitWarning], now: float) -> em.ErrorLogMsg:
+    """Return what tells the unit's people of warnings; `now` is in seconds since the epoch."""
+    entries = [
+        mdl.ErrorLogEntry(message=told.text, created_time=now, severity=told.level)
+        for told in warnings
+    ]
+    return em.ErrorLogMsg(log=mdl.ErrorLog(entries=entries))
 
 
 @define(eq=False)
@@ -30,6 +42,8 @@ class Intake:
 
     _builder: MessageBuilder
     _outbox: Outbox
+    _clock: Callable[[], float] = time.time
+    """Gives the seconds since the epoch."""
     run_id: str | None = field(default=None, init=False)
     _runs: int = field(default=0, init=False)
     """How often a run began or ended."""
@@ -62,10 +76,14 @@ class Intake:
             whole = True  # the engine was asked in the run before: the changes it told are spent
 
     def take_errors(self) -> None:
-        """Queue the errors that were logged."""
+        """Queue the errors that were logged, and the warnings of the runner."""
         errors = self._builder.create_error_log_msg()
         if errors is not None:
             self._outbox.put(errors)
+        now = self._clock()
+        warnings = self._outbox.warnings.take(now)
+        if warnings:
+            self._outbox.put(log_of(warnings, now))
 
     def _take_tags(self, *, whole: bool) -> bool:
         """Queue the tags; return false if a run began or ended while the engine was asked."""

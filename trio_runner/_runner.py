@@ -139,6 +139,7 @@ class EngineRunner:
             timing=timing or Timing(),
             offload=offload,
             on_steady=self._announce_first_steady_state,
+            clock=clock,
         )
         self._scope = trio.CancelScope()
         self._thread: int | None = None
@@ -147,6 +148,7 @@ class EngineRunner:
         self._state_since = 0.0
         self._ended = trio.Event()
         self._steady = trio.Event()
+        dispatcher.warn_by(self._outbox.warnings)
         self._recover(resume_run)
         emitter.add_listener(self)
 

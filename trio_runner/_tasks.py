@@ -102,6 +102,7 @@ class Tree:
     _timing: Timing
     _offload: Offload
     _on_steady: Callable[[], Awaitable[None]]
+    _clock: Callable[[], float]
     intake: Intake = field(init=False)
     bell: Doorbell = field(factory=Doorbell, init=False)
     _commit_bell: Doorbell = field(factory=Doorbell, init=False)
@@ -110,7 +111,7 @@ class Tree:
     _committing: trio.CancelScope = field(factory=lambda: trio.CancelScope(shield=True), init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.intake = Intake(self._builder, self._outbox)
+        self.intake = Intake(self._builder, self._outbox, self._clock)
         self.ticker = Ticker(self.intake, self._timing, self.bell.ring)
         self.connector = Connector(
             dialer=self._dialer,

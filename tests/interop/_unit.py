@@ -71,13 +71,14 @@ async def running_unit(
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
+    kind: type[NotingEngine] = NotingEngine,
     **network: Unpack[NetworkOptions],
 ) -> AsyncIterator[RunningUnit]:
     """Run an engine of this name, listed as ready at the aggregator.
 
     It dials the aggregator itself, or the port of what stands before it.
     """
-    engine = NotingEngine(name=name, seed=1)
+    engine = kind(name=name, seed=1)
     dispatcher = EngineDispatcher(host, port or aggregator.port, handlers=engine, **network)
     runner = EngineRunner(dispatcher, engine, engine)
     async with open_api(aggregator, name) as api, trio.open_nursery() as nursery:

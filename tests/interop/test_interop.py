@@ -1,7 +1,9 @@
 """The simulated engine at the real aggregator, seen through the aggregator's HTTP interface."""
 
 import csv
-from collections.abc import Sequence
+import operator
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -123,6 +125,42 @@ async def test_a_method_is_set_and_started_and_comes_back(aggregator: RealAggreg
         assert [line["command"]["command"] for line in lines] == method
         await eventually(unit.api.process_values, lambda v: v["Pump"]["value"] == 40)
         await unit.api.press("Stop")
+
+
+class _Blocking(NotingEngine):
+    """A skid whose handler of one command holds up Trio's thread."""
+
+    async def execute_control_command(self, name: str) -> None:
+        if name == "Pause":
+            time.sleep(0.6)  # noqa: ASYNC251 - as a handler should not
+        await super().execute_control_command(name)
+
+
+async def test_a_warning_of_the_runner_is_in_the_units_error_log(
+    aggregator: RealAggregator,
+) -> None:
+    """A handler that blocked Trio's thread twice is named there, once."""
+    async with running_unit(aggregator, "Unit with a warning", kind=_Blocking) as unit:
+        await unit.api.press("Start")
+        await eventually(unit.api.state, lambda state: state == "in_progress")
+        for _ in range(2):
+            await unit.api.press("Pause")
+            await eventually(_is_paused(unit), bool)
+            await unit.api.press("Unpause")
+            await eventually(_is_paused(unit), operator.not_)
+        log = await unit.api.of_unit("error_log")
+        (entry,) = log["entries"]
+        assert "has blocked Trio's thread for 0." in entry["message"]
+        assert (entry["severity"], entry["occurrences"]) == ("warning", 1)
+        await unit.api.press("Stop")
+
+
+def _is_paused(unit: RunningUnit) -> Callable[[], Awaitable[bool]]:
+    async def ask() -> bool:
+        state = await unit.api.of_unit("control_state")
+        return bool(state["is_paused"])
+
+    return ask
 
 
 async def test_a_command_by_hand_works(aggregator: RealAggregator) -> None:

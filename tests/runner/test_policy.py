@@ -218,7 +218,8 @@ async def test_what_is_logged_in_an_outage_is_one_message_and_bounded(
         await trio.sleep(60)
         messages = w.aggregator.messages(em.ErrorLogMsg)
         assert len(messages) <= 2  # the last entries may have been logged behind the rest
-        texts = [e.message for e in w.aggregator.engine().unit.error_log]
+        *texts, outage = [e.message for e in w.aggregator.engine().unit.error_log]
+        assert outage.startswith("The aggregator is back after 25 min")
         assert texts[:500] == [str(n) for n in range(500)]
         assert texts[500] == "2000 entries of the error log are left out here"
         assert texts[501:] == [str(n) for n in range(2500, 3000)]

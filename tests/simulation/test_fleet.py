@@ -69,7 +69,7 @@ def test_units_of_one_process_dial_50_times_in_100_ms_however_many_they_are(
     assert account.all_back_s <= 3 * units / rate + 12
 
 
-@pytest.mark.parametrize("line_s", [5, 20, 50, 100, 200])
+@pytest.mark.parametrize("line_s", [5, 10, 20, 30, 40])
 def test_a_slow_aggregator_lets_all_in_within_three_times_its_own_time(line_s: float) -> None:
     """Though it serves those first that have given up: their next dial has four times the time."""
     engines = 200
@@ -79,22 +79,21 @@ def test_a_slow_aggregator_lets_all_in_within_three_times_its_own_time(line_s: f
 
 
 def test_ten_thousand_processes_learn_from_the_first_herd() -> None:
-    """The first is 10,000 / 1.375 s * 0.1 s = 727 on average, and twice as many can be let in.
+    """The first is 10,000 / 1.375 s * 0.1 s = 727 in 100 ms on average, the next half as dense.
 
-    Each of those that follow is half as dense, until the aggregator's own rate is about reached:
-    with a longest wait of 18 to 32 s they are 10,000 / (11/16 * 18 s) * 0.1 s = 81 to 45.
+    With the longest wait at 10 s they are 10,000 / (11/16 * 10 s) * 0.1 s = 145 on average.
     """
     herd = Herd(10_000)
     dials = list[int]()
-    for _ in range(6):
+    for _ in range(5):
         account = herd.lose(Loss("restart", 5, RATE))
         dials.append(account.dials_most)
         assert account.all_back_s <= 3 * 10_000 / RATE
     first, second, third, *others = dials
     assert 727 < first < 900
     assert second < 0.6 * first
-    assert third < 0.6 * second
-    assert max(others) < 150
+    assert third < 0.7 * second
+    assert max(others) < 250
 
 
 def test_a_long_outage_is_followed_by_a_fifth_of_the_dials() -> None:

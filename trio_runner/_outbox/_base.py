@@ -114,7 +114,8 @@ class Outbox(Line, ABC):
         """Return the end of a run with as much as the aggregator takes."""
         while is_too_big(body) and (smaller := smaller_end(body)):
             body, left_out = smaller
-            logger.error(
+            self._warn(
+                logging.ERROR,
                 "The end of run %s is too big to be sent, it goes without its %s",
                 message.run_id,
                 left_out,

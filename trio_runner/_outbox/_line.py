@@ -15,6 +15,7 @@ from trio_runner._outbox._journal import Journal
 from trio_runner._outbox._shrinking import smaller_end
 from trio_runner._outbox._thinning import every_second_of_the_densest
 from trio_runner._say_once import SayOnce
+from trio_runner._warnings import Warnings
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import pack
 
@@ -62,6 +63,9 @@ class Line:
 
     cut: Entry | None = field(default=None, init=False)
     """What was in flight alone when the link before this one ended."""
+
+    warnings: Warnings = field(factory=Warnings, init=False)
+    """What the unit's people are to see of its messages and their disk."""
 
     _journal: Journal = field(factory=Journal, init=False)
     _line: deque[Entry] = field(factory=deque, init=False)
@@ -218,7 +222,7 @@ class Line:
         if smaller is None:
             return False
         text, left_out = smaller
-        logger.error("%s goes out without its %s", entry, left_out)
+        self._warn(logging.ERROR, "%s goes out without its %s", entry, left_out)
         with self._lock:
             self._counts["archives_left_out"] += left_out == "archive"
             self._replace(entry, text)
@@ -232,7 +236,11 @@ class Line:
 
     def set_aside(self, entry: Entry, why: str) -> None:
         """Give up a message that the aggregator will never take, so that the line goes on."""
-        logger.error("The aggregator does not take %s, it is set aside: %s", entry, why)
+        text = "The aggregator does not take %s, it is set aside: %s"
+        if entry.kind is em.ErrorLogMsg:  # to tell of it in another would have no end
+            logger.error(text, entry, why)
+        else:
+            self._warn(logging.ERROR, text, entry, why)
         with self._lock:
             self._drop([self._in_flight.pop(entry.sequence_number)], "set_aside")
             self._journal.set_aside(entry, why)
@@ -317,15 +325,19 @@ class Line:
         self._drop(given_up, "thinned")
         for entry in given_up:
             self._journal.gone(entry)
-        self._say(
-            logging.WARNING,
-            "The outbox has reached its bound of %d bytes: of its oldest half every second sample"
-            " is given up, where they are densest; %d in all",
-            self.bytes_max,
-            self._counts["thinned"],
-            about="the bound",  # the statistics count on
+        text = (
+            f"The outbox has reached its bound of {self.bytes_max} bytes: of its oldest half every"
+            " second sample is given up, where they are densest"
         )
+        thinned = self._counts["thinned"]
+        self._say(logging.WARNING, "%s; %d in all", text, thinned, about="the bound")
+        self.warnings.tell(logging.WARNING, text)  # the statistics count on
         return True
+
+    def _warn(self, level: int, text: str, *values: object) -> None:
+        """Log it, and let the unit's people see it."""
+        logger.log(level, text, *values)
+        self.warnings.tell(level, text % values)
 
     def _drop(self, entries: Iterable[Entry], counted_as: str) -> None:
         for entry in entries:

@@ -267,7 +267,8 @@ class DurableOutbox(Outbox):
     def _release(self) -> None:
         """Let the events count as queued of which no commit will make sure soon."""
         if self._degraded is None and self._is_open and self._commits.became_slow():
-            logger.error(
+            self._warn(
+                logging.ERROR,
                 "The outbox %s has not been written for %.0f s: a disk that is slow, or hangs."
                 " Until it is quick again events wait in memory only when they go out, and are lost"
                 " if the process ends",
@@ -398,7 +399,8 @@ class DurableOutbox(Outbox):
 
     def _note_fault(self, error: Exception) -> None:
         if self._degraded is None:
-            logger.error(
+            self._warn(
+                logging.ERROR,
                 "The outbox %s cannot be written (%s): what comes now waits in memory only and is"
                 " lost if the process ends; tried again every %d s",
                 self.path,
@@ -411,9 +413,10 @@ class DurableOutbox(Outbox):
     def _note_recovery(self) -> None:
         if self._degraded is not None:
             self._degraded = None
-            logger.warning("The outbox %s is written again; all that waits is on disk", self.path)
+            text = "The outbox %s is written again; all that waits is on disk"
+            self._warn(logging.WARNING, text, self.path)
         if self._commits.became_quick():
-            logger.warning("The disk of the outbox %s is quick again", self.path)
+            self._warn(logging.WARNING, "The disk of the outbox %s is quick again", self.path)
 
     def _why_degraded(self) -> str | None:
         if self._degraded is None and self._commits.is_slow:
@@ -435,7 +438,7 @@ class DurableOutbox(Outbox):
 
     def _restore(self, contents: Contents) -> None:
         for entry in contents.spoilt:
-            logger.error("The disk has spoilt %s, it is set aside", entry)
+            self._warn(logging.ERROR, "The disk has spoilt %s, it is set aside", entry)
             self._journal.set_aside(entry, "spoilt on the disk")
             self._counts["set_aside"] += 1
         last = max((e.sequence_number for e in contents.entries + contents.spoilt), default=0)

@@ -8,7 +8,11 @@ has its time, then it is cancelled; who asked is answered at that moment, whethe
 import contextvars
 import logging
 import math
-from collections.abc import Awaitable, Callable
+import time
+import types
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from typing import Any
 
 import trio
 from attrs import define, field
@@ -16,6 +20,7 @@ from attrs import define, field
 from trio_runner._groups import leaves
 from trio_runner._printable import printable
 from trio_runner._say_once import SayOnce
+from trio_runner._warnings import Warnings
 from trio_runner.protocol import messages as m
 
 logger = logging.getLogger(__name__)
@@ -26,7 +31,10 @@ COMMANDS_MAX = 16
 END_S = 1
 """How long those that still run when the runner ends are waited for (s)."""
 
-Dispatch = Callable[[object], Awaitable[m.MessageBase]]
+BLOCKED_S = 0.5
+"""From when on a step of a handler is told of (s): no other task of Trio's has run meanwhile."""
+
+Dispatch = Callable[[object], Coroutine[Any, Any, m.MessageBase]]
 """Carries out a message of the aggregator's, as parsed JSON, and returns the answer."""
 
 
@@ -50,6 +58,8 @@ class Commands:
     """Those of one aggregator that have been begun and have not ended."""
 
     _dispatch: Dispatch
+    warnings: Warnings = field(factory=Warnings, init=False)
+    """Where the unit's people are told."""
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
     _open: set[_Command] = field(factory=set, init=False)
 
@@ -79,7 +89,8 @@ class Commands:
     async def _run(self, command: _Command, message_json: object) -> None:
         try:
             with command.scope:
-                command.reply = await self._dispatch(message_json)
+                step_s = partial(self._note_step, command.name)
+                command.reply = await _timed(self._dispatch(message_json), step_s)
         except BaseException as error:  # noqa: ASYNC103 - who would hear of it is Trio, which ends
             if any(not isinstance(leaf, trio.Cancelled) for leaf in leaves(error)):
                 logger.error("The handler of %s raised", command.name, exc_info=error)
@@ -92,6 +103,16 @@ class Commands:
             command.ended.set()
             if trio.current_time() > command.scope.deadline:
                 logger.warning("%s has ended, after %.1f s", command.name, command.age_s)
+
+    def _note_step(self, name: str, took_s: float) -> None:
+        if took_s < BLOCKED_S:
+            return
+        text = (
+            f"The handler of {name} has blocked Trio's thread for {took_s:.1f} s, in which nothing"
+            " was sent or answered: it should wait in a thread of its own"
+        )
+        self._say(logging.WARNING, "%s", text, about=f"blocked {name}")
+        self.warnings.tell(logging.WARNING, text, about=f"blocked {name}")
 
     async def end(self) -> None:
         """Cancel what still runs and wait for it, for `END_S` at most; the rest is left behind."""
@@ -108,6 +129,27 @@ class Commands:
                 command.name,
                 command.age_s,
             )
+
+
+@types.coroutine
+def _timed(
+    work: Coroutine[Any, Any, m.MessageBase], note_s: Callable[[float], None]
+) -> Generator[Any, Any, m.MessageBase]:
+    """Do the work as it is, and say of each of its steps how long it took (s)."""
+    resume: Callable[[], Any] = partial(work.send, None)
+    while True:
+        began = time.perf_counter()
+        try:
+            waits_for = resume()
+        except StopIteration as ended:
+            reply: m.MessageBase = ended.value
+            return reply
+        finally:
+            note_s(time.perf_counter() - began)
+        try:
+            resume = partial(work.send, (yield waits_for))
+        except BaseException as error:  # noqa: ASYNC103 - it is the work's to raise
+            resume = partial(work.throw, error)
 
 
 def _name(message_json: object) -> str:

@@ -14,6 +14,7 @@ from trio_runner._groups import leaves
 from trio_runner._printable import printable
 from trio_runner._say_once import SayOnce
 from trio_runner._timing import Timing
+from trio_runner._warnings import Warnings
 from trio_runner.net._address import Address
 from trio_runner.net._commands import Commands
 from trio_runner.net._dialer import dial
@@ -123,6 +124,10 @@ class EngineDispatcher:
 
         self._say(logging.INFO, "Registering for engine id at %s", self._address.way)
         await dial(self._address, registration, carry_out, timing, task_status=task_status)
+
+    def warn_by(self, warnings: Warnings) -> None:
+        """See `trio_runner.net.Dialer`."""
+        self._commands.warnings = warnings
 
     async def end_commands(self) -> None:
         """See `trio_runner.net.Dialer`."""

@@ -6,6 +6,7 @@ from typing import Protocol
 import trio
 
 from trio_runner._timing import Timing
+from trio_runner._warnings import Warnings
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
 
@@ -67,6 +68,9 @@ class Dialer(Protocol):
         Raises DialError if no link comes about within `timing.dial_s`, LinkLost when it ends other
         than by our close.
         """
+
+    def warn_by(self, warnings: Warnings) -> None:
+        """Queue there what the unit's people are to know of how its commands are carried out."""
 
     async def end_commands(self) -> None:
         """Cancel the aggregator's commands that are still being carried out.

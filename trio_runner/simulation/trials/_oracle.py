@@ -45,8 +45,11 @@ OFFLINE_S = 5.0
 TICKS_S = 0.3
 """How much later than that a sample may come, the runner having ticks (s)."""
 
-DISCONNECTED_S = 10.0 + 10.0
-"""The longest wait before a dial, and the dial (s)."""
+WAIT_S = 10.0
+"""The longest wait before a dial (s)."""
+
+DIAL_S, DIAL_IN_LINE_S = 10.0, 40.0
+"""The longest dial (s); and behind one whose connection was taken, and which was not let in."""
 
 RETRY_S = 0.2
 """After a failure at the aggregator a message is not sent again sooner (s)."""
@@ -108,6 +111,8 @@ class Oracle(Ledger):
     _state_since: float = field(default=0.0, init=False)
     _shown: bool | None = field(default=None, init=False)
     """Whether a run is on, by the last ControlState that was sent."""
+    dial_s: float = field(default=DIAL_S, init=False)
+    """How long the next dial may take (s)."""
     _offline_s: float = field(default=OFFLINE_S, init=False)
     _link: WatchedLink | None = field(default=None, init=False)
     _links: int = field(default=0, init=False)
@@ -362,6 +367,10 @@ class Oracle(Ledger):
                 if key[0] in RUN_EVENTS:
                     self._newest_run_event = place
 
+    def end_dial(self, *, in_line: bool) -> None:
+        """Note that a dial has ended, and whether its connection was taken, but never let in."""
+        self.dial_s = DIAL_IN_LINE_S if in_line else DIAL_S
+
     # What is always true
 
     def change_state(self, before: str, after: str) -> None:
@@ -387,7 +396,9 @@ class Oracle(Ledger):
         self._check_gap()
         if self._state == "Disconnected":
             waited = now - self._state_since
-            self.expect(waited <= DISCONNECTED_S + ROUNDING_S, f"no dial ended for {waited:.1f} s")
+            self.expect(
+                waited <= WAIT_S + self.dial_s + ROUNDING_S, f"no dial ended for {waited:.1f} s"
+            )
         self._check_told(outbox)
         if self._link is not None and self._link.is_open:
             self._link.check_waiting()

@@ -5,12 +5,14 @@ from contextlib import AbstractContextManager, nullcontext
 from random import Random
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
+from trio_runner._intake import log_of
 from trio_runner._outbox import MemoryOutbox, Outbox
 from trio_runner._outbox_sqlite import DurableOutbox
 from trio_runner._runner import EngineRunner
 from trio_runner._timing import Timing
+from trio_runner._warnings import UnitWarning, Warnings
 from trio_runner.net import EngineDispatcher
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.stand_ins._change import Change
@@ -31,6 +33,23 @@ DATA_LOG_INTERVAL_S = 1.0
 
 RESTART_S = 1.0
 """Between the end of a process and its next start (s)."""
+
+
+@define(eq=False, kw_only=True)
+class _OneOfAKind(Warnings):
+    """Warnings that can be followed one by one, as all that an engine makes."""
+
+    number: Callable[[], int]
+    made: Callable[[em.EngineMessage], None]
+
+    def take(self, now: float) -> list[UnitWarning]:
+        """Return them, each with a number of its own."""
+        taken = [
+            evolve(told, text=f"{told.text} [{self.number()}]") for told in Warnings.take(self, now)
+        ]
+        if taken:
+            self.made(log_of(taken, now))
+        return taken
 
 
 @define(eq=False)
@@ -137,6 +156,9 @@ class Processes:
             "aggregator.example",
             handlers=engine,
             open_stream=lambda host, port: self._open_stream(process, host, port),
+        )
+        outbox.warnings = _OneOfAKind(
+            number=self.number, made=lambda message: self._note_made(process, message)
         )
         witness = Witness(dispatcher, self.oracle)
         runner = EngineRunner(

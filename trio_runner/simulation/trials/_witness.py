@@ -3,7 +3,9 @@
 import trio
 from attrs import define, frozen
 
+from trio_runner._errors import NetworkError
 from trio_runner._timing import Timing
+from trio_runner._warnings import Warnings
 from trio_runner.net import Answered, Dialer, Session
 from trio_runner.protocol import MessageBase, unpack
 from trio_runner.protocol import engine_messages as em
@@ -34,11 +36,17 @@ class Witness:
             await self.dialer.dial(registration, timing, task_status=started)  # type: ignore[arg-type]
         except Exception as error:
             self.note(f"dial ended: {type(error).__name__}")
+            if self.is_on:
+                self.oracle.end_dial(in_line=isinstance(error, NetworkError) and error.in_line)
             raise
         finally:
             for link in started.links:
                 if self.is_on:
                     self.oracle.close_link(link)
+
+    def warn_by(self, warnings: Warnings) -> None:
+        """See `trio_runner.Dialer`."""
+        self.dialer.warn_by(warnings)
 
     async def end_commands(self) -> None:
         """See `trio_runner.Dialer`."""
