@@ -12,6 +12,7 @@ from trio_runner import (
     Timing,
     VersionRefused,
 )
+from trio_runner._warnings import Warnings
 from trio_runner.net import Dialer, Session
 from trio_runner.protocol import engine_messages as em
 
@@ -52,6 +53,10 @@ class Entrance:
         except AlreadyConnected as error:
             self._note_twin(error)
             raise
+
+    def warn_by(self, warnings: Warnings) -> None:
+        """See `trio_runner.net.Dialer`."""
+        self._dialer.warn_by(warnings)
 
     async def end_commands(self) -> None:
         """See `trio_runner.net.Dialer`."""
