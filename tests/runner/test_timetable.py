@@ -1,8 +1,8 @@
 """When the runner does what, to the hundredth of a second of virtual time.
 
-The waits before a dial are the middles of their ranges (`Middle`): 0.625 s for the first
-try after a success, and then 1.125, 2.125, 4.125 and 5.125 s; while dials are refused at once it is
-0.9375 s for the second and 1.375 s for every further one.
+The waits before a dial are the middles of their ranges (`Middle`): 0.6875 s for the first
+try after a success, and then 1.375, 2.75, 5.5 and 6.875 s; while dials are refused at once it is
+1.375 s for every further one in the first half minute.
 """
 
 from collections.abc import Sequence
