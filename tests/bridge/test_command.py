@@ -347,10 +347,27 @@ async def test_what_hangs_does_not_keep_the_command(tmp_path: Path, where: str, 
     assert ("may still be connected" in command.err) == (code == 1)
 
 
-async def test_what_hangs_in_the_end_itself_is_left_behind(tmp_path: Path) -> None:
-    """The process ends also if Trio cannot: a disk that hangs under the outbox, say."""
-    hang = "import sqlite3, threading\nfrom trio_runner import DurableOutbox\n"
+async def test_an_outbox_that_cannot_be_closed_is_left_behind(tmp_path: Path) -> None:
+    """Each unit's own, so that the others end in order, and told."""
+    hang = "import threading\nfrom trio_runner import DurableOutbox\n"
     hang += "DurableOutbox.close = lambda self: threading.Event().wait()\n"
+    uod = Path(uod_named(tmp_path, "Good one"))
+    uod.write_text(hang + uod.read_text())
+    arguments = (*NOBODY, "-uod", str(uod), "--outbox", str(tmp_path / "it.outbox"))
+    async with running("engine", *arguments) as command:
+        await command.until("Started -> Failed")
+        command.send(signal.SIGTERM)
+        with trio.fail_after(10):
+            await command.process.wait()
+    assert command.code == 0
+    assert "The outbox is not closed within 4 s, it is left behind" in command.err
+    assert "Engine stopped" in command.err
+
+
+async def test_what_hangs_in_the_end_itself_is_left_behind(tmp_path: Path) -> None:
+    """The process ends also if Trio cannot."""
+    hang = "import threading\nfrom trio_runner import EngineRunner\n"
+    hang += "EngineRunner.shutdown = lambda self: threading.Event().wait()\n"
     uod = Path(uod_named(tmp_path, "Good one"))
     uod.write_text(hang + uod.read_text())
     arguments = (*NOBODY, "-uod", str(uod), "--outbox", str(tmp_path / "it.outbox"))

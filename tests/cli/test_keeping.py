@@ -4,13 +4,18 @@ import logging
 import re
 import signal
 import stat
+import time
 from argparse import ArgumentTypeError
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.helpers.command import Command, running
+from tests.test_outbox import event
+from tests.test_outbox_slow_disk import HangingDisk
 from trio_runner import DurableOutbox, Outbox, OutboxError, OutboxNotWritable
 from trio_runner._cli import _keeping
 from trio_runner._cli._keeping import Keeping, bytes_of
@@ -173,6 +178,35 @@ def test_wrong_file_is_refused_only_if_it_was_given(
         opened(Keeping("engine", str(path)))
     assert opened(Keeping("engine")).is_durable is False
     assert "MEMORY ONLY" in log.messages[-1]
+
+
+async def test_disk_that_hangs_at_the_end_does_not_hold_up_trios_thread(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    """The outbox is left behind in 3 s, also by what is cancelled; all else turns meanwhile."""
+    disk = HangingDisk()
+    outbox = DurableOutbox(tmp_path / "it.outbox", connect=disk.connect)
+    turns = [trio.current_time()]
+
+    async def turn() -> None:
+        while True:
+            await trio.sleep(0.01)
+            turns.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(turn)
+        began = time.perf_counter()
+        with trio.CancelScope() as scope:
+            async with _keeping.closing(outbox):
+                outbox.put(event("one"))
+                disk.works.clear()
+                scope.cancel()
+        took_s = time.perf_counter() - began
+        nursery.cancel_scope.cancel()
+    disk.works.set()
+    assert 2.9 < took_s < 4
+    assert max(b - a for a, b in pairwise(turns)) < 0.5
+    assert "is left behind: its disk hangs" in log.text
 
 
 async def test_simulated_engine_keeps_what_waits_without_being_told(tmp_path: Path) -> None:

@@ -6,14 +6,13 @@ import sys
 import threading
 from argparse import ArgumentTypeError
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import trio
 from attrs import define, evolve, field
 
 from trio_runner import EngineRunner, NetworkOptions, Outbox, OutboxError, Timing
-from trio_runner._cli._keeping import Keeping, bytes_of
+from trio_runner._cli._keeping import Keeping, bytes_of, closing
 from trio_runner._cli._network import add_options, network_options, split_where
 from trio_runner._cli._secret import SecretUnusable, find_secret, warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
@@ -251,7 +250,7 @@ class Unit:
             outbox = self._keeping.open(engine.name, engine.builder)
         except OutboxError as error:
             raise UnitFailed(f"argument --outbox: {error}") from error
-        with closing(outbox):
+        async with closing(outbox):
             await self._keep_connected(engine, outbox)
 
     async def _keep_connected(self, engine: "bridge.UodEngine", outbox: Outbox) -> None:

@@ -4,8 +4,11 @@ import logging
 import os
 import re
 from argparse import ArgumentTypeError
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import trio
 from attrs import frozen
 
 from trio_runner import (
@@ -30,6 +33,9 @@ BYTES_MIN = 1024 * 1024
 """Less, and the samples of one short outage would be thinned."""
 
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+
+CLOSE_S = 4
+"""For closing an outbox (s): more than a durable one itself waits for a disk that hangs."""
 
 
 @frozen
@@ -86,6 +92,21 @@ class Keeping:
             outbox.close()
             raise
         return outbox
+
+
+@asynccontextmanager
+async def closing(outbox: Outbox) -> AsyncGenerator[None, None]:
+    """Close the outbox behind the block, in a thread: its disk may hang, and Trio's must not wait.
+
+    That takes `CLOSE_S` at most, also if cancelled; then the thread is left behind, and said so.
+    """
+    try:
+        yield
+    finally:
+        with trio.move_on_after(CLOSE_S, shield=True) as patience:
+            await trio.to_thread.run_sync(outbox.close, abandon_on_cancel=True)
+        if patience.cancelled_caught:
+            logger.error("The outbox is not closed within %d s, it is left behind", CLOSE_S)
 
 
 def state_folder() -> Path:

@@ -3,7 +3,7 @@
 import logging
 import sys
 from argparse import Namespace
-from contextlib import closing, suppress
+from contextlib import suppress
 
 import trio
 
@@ -15,7 +15,7 @@ from trio_runner import (
     OutboxError,
     Timing,
 )
-from trio_runner._cli._keeping import Keeping
+from trio_runner._cli._keeping import Keeping, closing
 from trio_runner._cli._secret import warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner.simulation import SimulatedEngine
@@ -42,7 +42,7 @@ async def run(arguments: Namespace) -> int:
     except OutboxError as error:
         print(f"trio-runner simulated: error: argument --outbox: {error}", file=sys.stderr)
         return CANNOT_USE_OUTBOX
-    with closing(outbox):
+    async with closing(outbox):
         await _run(arguments, engine, outbox)
     return 0
 
