@@ -304,6 +304,10 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_end(
         nursery.cancel_scope.cancel()
     assert pulse.longest_s < STILL_S_MAX
     assert notified(aggregator) == ([] if is_down else ["hello"])
+    doubtful = (
+        "kept in {} only as far as its disk has taken them (the disk has not written for 1 s)"
+    )
+    assert (doubtful.format(path) in caplog.text) == is_down
     outbox.close()
     assert "is left behind: its disk hangs" in caplog.text
 

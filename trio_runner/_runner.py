@@ -343,7 +343,7 @@ class EngineRunner:
     async def _announce_first_steady_state(self) -> None:
         if self._steady.is_set():
             return
-        logger.info("Starting engine on first steady-state")
         if self.first_steady_state_callback is not None:
+            logger.info("Starting engine on first steady-state")
             await self.first_steady_state_callback()
         self._steady.set()

@@ -173,11 +173,16 @@ class Tree:
                     self._outbox.commit_wanted = None
                     with trio.move_on_after(END_S, shield=True):
                         await self._offload(self._outbox.commit)
-                if len(self._outbox):
-                    logger.warning("Stopped; messages not delivered: %d", len(self._outbox))
+                self._tell_what_is_left()
             finally:
                 with trio.move_on_after(END_S, shield=True):
                     await self._states.enter("ShutdownComplete")
+
+    def _tell_what_is_left(self) -> None:
+        if not len(self._outbox):
+            return
+        text = "Stopped; messages not delivered: %d. They are %s"
+        logger.warning(text, len(self._outbox), self._outbox.fate())
 
 
 @define(eq=False, kw_only=True)

@@ -227,5 +227,7 @@ async def test_simulated_engine_keeps_what_waits_without_being_told(tmp_path: Pa
     assert f"The outbox is {path}: nothing waits in it from before" in first
     first, *_ = (await play("--outbox-max", "2M")).err.splitlines()
     assert re.search(r": \d+ messages? waits? in it from before", first)
-    first, *_ = (await play("--outbox", "memory")).err.splitlines()
+    command = await play("--outbox", "memory")
+    first, *_ = command.err.splitlines()
     assert "The outbox is in memory" in first
+    assert "They are lost: the outbox is in memory\n" in command.err

@@ -1,5 +1,6 @@
 """The simulated engine against an aggregator, as people start it."""
 
+import re
 import signal
 import socket
 from collections.abc import AsyncGenerator
@@ -54,6 +55,11 @@ async def test_without_aggregator_it_says_so_once_and_ends_in_order(
     assert "Changing state: Started -> Failed" in command.err
     assert command.err.endswith("Changing state: Stopped -> ShutdownComplete\n")
     assert "Traceback" not in command.err
+    assert re.search(
+        r"Stopped; messages not delivered: \d+\. They are kept in .*/Filtration Skid\.outbox and go"
+        r" out at the next start\n",
+        command.err,
+    )
 
 
 async def test_engine_is_connected_and_commanded_through_the_aggregator() -> None:
@@ -77,7 +83,8 @@ async def test_engine_is_connected_and_commanded_through_the_aggregator() -> Non
     assert command.code == 0
     assert len(record.messages(em.RunStartedMsg)) == 1
     assert len(record.messages(em.RunStoppedMsg)) == 1, "a run left open would stay open there"
-    assert "Incomming control command from aggregator" in command.err
+    assert "Incomming control command from aggregator: Start\n" in command.err
+    assert "Starting engine" not in command.err, "it was not the link that started it"
     assert "Traceback" not in command.err
 
 

@@ -429,29 +429,31 @@ METHOD = mdl.Method(version=0, lines=[mdl.MethodLine(id="1", content="Mark: A")]
 
 
 @pytest.mark.parametrize(
-    ("message", "handled"),
+    ("message", "handled", "logged"),
     [
-        (am.ExecuteControlCommandMsg(name="Start"), ("control", "Start")),
-        (am.InjectCodeMsg(pcode="Mark: A\n"), ("inject", "Mark: A\n")),
-        (am.MethodMsg(method=METHOD), ("method", METHOD)),
-        (am.CancelMsg(exec_id="1"), ("cancel", "1")),
-        (am.ForceMsg(exec_id="2"), ("force", "2")),
+        (am.ExecuteControlCommandMsg(name="Start"), ("control", "Start"), "control: Start"),
+        (am.InjectCodeMsg(pcode="A\x1b\nB"), ("inject", "A\x1b\nB"), r"inject_code: A\x1b\nB"),
+        (am.InjectCodeMsg(pcode="A" * 500), ("inject", "A" * 500), f"inject_code: {'A' * 197}..."),
+        (am.MethodMsg(method=METHOD), ("method", METHOD), "set_method: 1 line"),
+        (am.CancelMsg(exec_id="1"), ("cancel", "1"), "cancel: 1"),
+        (am.ForceMsg(exec_id="2"), ("force", "2"), "force: 2"),
     ],
     ids=lambda value: type(value).__name__,
 )
 async def test_commands_reach_their_handlers(
     message: MessageBase,
     handled: tuple[str, object],
+    logged: str,
     autojump_clock: MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Each of the five is handed on with its argument, logged, and answered with success."""
+    """Each of the five is handed on, logged with what it is on one short line, and answered."""
     caplog.set_level(logging.INFO, "trio_runner")
     unit = Unit()
     assert await reply_to(message, unit) == SuccessMessage()
     assert unit.commands == [handled]
-    name = {"inject": "inject_code", "method": "set_method"}.get(handled[0], handled[0])
-    assert f"Incomming {name} command from aggregator" in caplog.messages
+    name, _, what = logged.partition(":")
+    assert f"Incomming {name} command from aggregator:{what}" in caplog.messages
 
 
 @pytest.mark.parametrize("caller_error", [True, False])

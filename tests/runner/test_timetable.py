@@ -455,10 +455,21 @@ async def test_all_callbacks_are_called_in_order(autojump_clock: trio.testing.Mo
         assert len(w.changes) == 6
 
 
+async def test_a_start_is_told_of_where_something_is_started(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a callback for the first steady state nothing is, and nothing is said."""
+    caplog.set_level("INFO", "trio_runner")
+    async with world() as w:
+        await w.settled()
+    assert "Starting engine" not in caplog.text
+
+
 async def test_a_first_steady_state_that_was_cut_short_is_announced_again(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An engine whose start was cancelled with its link is started by the next."""
+    caplog.set_level("INFO", "trio_runner")
     async with world(run=False) as w:
         told: list[str] = []
 
@@ -473,6 +484,7 @@ async def test_a_first_steady_state_that_was_cut_short_is_announced_again(
         w.aggregator.drop()
         await trio.sleep(10)
         assert told == ["begun", "begun", "done"]
+    assert caplog.text.count("Starting engine on first steady-state") == 2
 
 
 @pytest.mark.parametrize("fault", ["raises", "hangs"])

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import threading
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, _ArgumentGroup
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,9 @@ import trio
 from attrs import define, evolve, field
 
 from trio_runner import EngineRunner, NetworkOptions, Outbox, OutboxError, Timing
+from trio_runner._cli import _log, _network
 from trio_runner._cli._keeping import Keeping, bytes_of, closing
-from trio_runner._cli._network import add_options, network_options, split_where
+from trio_runner._cli._network import network_options, split_where
 from trio_runner._cli._secret import SecretUnusable, find_secret, warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner._cli._unit_files import file_name
@@ -64,14 +65,15 @@ def run(argv: list[str]) -> int:
             raise
         print(HOW_TO_INSTALL, file=sys.stderr)
         return WRONG_ARGUMENTS
-    arguments = bridge.parse(argv, PROGRAM, add_options)
+    arguments = bridge.parse(argv, PROGRAM, _add_options)
     try:
         secret = find_secret(arguments.secret, arguments.secret_file)
         keeping = _keeping(arguments)
-        host, network = _network(arguments)
+        host, network = _way(arguments)
     except (SecretUnusable, ArgumentTypeError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
+    _set_up_log(arguments)
     print(bridge.banner(), flush=True)
     bridge.start_sentry(arguments.sentry_event_level)
     if arguments.secret:
@@ -81,8 +83,6 @@ def run(argv: list[str]) -> int:
         return bridge.validate(arguments.uods)
     if arguments.show_register_details:
         return bridge.show_register_details(arguments.uods)
-    if len(arguments.uods) > 1:
-        bridge.name_units_in_log()
     before, patience = threading.enumerate(), _patience(END_S, ALL_FAILED)
     try:
         code = trio.run(_run_units, arguments, network, keeping, patience)
@@ -90,6 +90,23 @@ def run(argv: list[str]) -> int:
         patience.cancel()
     _leave_behind(before, code)
     return code
+
+
+def _add_options(group: _ArgumentGroup) -> None:
+    _network.add_options(group)
+    _log.add_options(group)
+
+
+def _set_up_log(arguments: "bridge.Arguments") -> None:
+    """Write the log as it is wanted; the package's own file too tells units apart."""
+    from trio_runner import bridge
+
+    are_several = len(arguments.uods) > 1
+    if are_several:
+        bridge.name_units_in_log()
+    _log.log_to_stderr(
+        arguments.network.log_format, bridge.current_unit.get, names_units=are_several
+    )
 
 
 def _keeping(arguments: "bridge.Arguments") -> Keeping:
@@ -103,7 +120,7 @@ def _keeping(arguments: "bridge.Arguments") -> Keeping:
     return Keeping("engine", arguments.outbox, bytes_max, is_for_several)
 
 
-def _network(arguments: "bridge.Arguments") -> tuple[str, NetworkOptions]:
+def _way(arguments: "bridge.Arguments") -> tuple[str, NetworkOptions]:
     """Return the aggregator's host and how it is reached. Raises ArgumentTypeError."""
     try:
         host, path = split_where(arguments.hostname)

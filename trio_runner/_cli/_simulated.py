@@ -16,6 +16,7 @@ from trio_runner import (
     Timing,
 )
 from trio_runner._cli._keeping import Keeping, closing
+from trio_runner._cli._log import log_to_stderr
 from trio_runner._cli._secret import warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner.simulation import SimulatedEngine
@@ -28,7 +29,8 @@ CANNOT_USE_OUTBOX = 2
 
 async def run(arguments: Namespace) -> int:
     """Run engine and runner until SIGINT or SIGTERM; return the exit code."""
-    _log_to_stderr()
+    log_to_stderr(arguments.log_format, lambda: str(arguments.name))
+    logging.getLogger("trio_runner").setLevel(logging.INFO)
     if arguments.is_secret_visible:
         warn_of_visible_secret()
     engine = SimulatedEngine(
@@ -73,21 +75,3 @@ async def _run_until_signalled(
             engine.stop()  # left open, it would stay open at the aggregator
         await runner.shutdown()
         nursery.cancel_scope.cancel()
-
-
-def _log_to_stderr() -> None:
-    handler: logging.Handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    if sys.stderr is not None and sys.stderr.isatty():
-        from rich.console import Console
-        from rich.logging import RichHandler
-
-        handler = RichHandler(
-            console=Console(stderr=True),
-            show_path=False,
-            log_time_format="%H:%M:%S",
-            omit_repeated_times=False,
-        )
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("trio_runner").setLevel(logging.INFO)

@@ -76,6 +76,10 @@ class Outbox(Line, ABC):
     def close(self) -> None:
         """Let go of what the outbox holds besides memory."""
 
+    @abstractmethod
+    def fate(self) -> str:
+        """Tell what becomes of what waits when the process ends; it begins "kept" or "lost"."""
+
     def _why_degraded(self) -> str | None:
         return None
 

@@ -418,6 +418,13 @@ class DurableOutbox(Outbox):
         if self._commits.became_quick():
             self._warn(logging.WARNING, "The disk of the outbox %s is quick again", self.path)
 
+    def fate(self) -> str:
+        """Tell where what waits is kept, and whether the disk has all of it."""
+        why = self._why_degraded()
+        if why is None:
+            return f"kept in {self.path} and go out at the next start"
+        return f"kept in {self.path} only as far as its disk has taken them ({why})"
+
     def _why_degraded(self) -> str | None:
         if self._degraded is None and self._commits.is_slow:
             return f"the disk has not written for {DISK_WAIT_S:.0f} s"

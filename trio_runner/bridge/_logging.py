@@ -14,7 +14,12 @@ from weakref import WeakKeyDictionary
 
 from openpectus.engine import engine_message_builder as package
 
+from trio_runner._printable import printable
+
 T = TypeVar("T")
+
+LOGGED_MAX = 300
+"""Of what the package logs of a command, with the command (characters)."""
 
 current_unit: ContextVar[str | None] = ContextVar("current_unit", default=None)
 """The unit that the running thread or task works for."""
@@ -80,3 +85,14 @@ class _Naming(logging.Formatter):
         unit = getattr(record, "unit", None)
         text = self._formatter.format(record)
         return text if unit is None else f"[{unit}] {text}"
+
+
+class _OneLine(logging.Filter):
+    """Lets what somebody sent begin no line of the log, nor fill it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = printable(record.getMessage(), LOGGED_MAX), None
+        return True
+
+
+logging.getLogger("openpectus.engine.engine_message_handlers").addFilter(_OneLine())

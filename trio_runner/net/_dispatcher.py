@@ -150,8 +150,10 @@ class EngineDispatcher:
             return m.ProtocolErrorMessage(
                 protocol_msg=f"An engine does not handle {type(message).__name__}"
             )
-        logger.info("Incomming %s command from aggregator", _COMMAND_NAMES[type(message)])
-        return await _outcome(handler, message, _COMMAND_NAMES[type(message)])
+        command = _COMMAND_NAMES[type(message)]
+        what = printable(_WHAT[type(message)](message))
+        logger.info("Incomming %s command from aggregator: %s", command, what)
+        return await _outcome(handler, message, command)
 
     def _complain(self, error: str) -> None:
         # An aggregator of another version may send it again and again.
@@ -169,6 +171,20 @@ _COMMAND_NAMES: dict[type[m.MessageBase], str] = {
     am.CancelMsg: "cancel",
     am.ForceMsg: "force",
 }
+
+
+def _lines(number: int) -> str:
+    return "1 line" if number == 1 else f"{number} lines"
+
+
+_WHAT: dict[type[m.MessageBase], Callable[[Any], str]] = {
+    am.ExecuteControlCommandMsg: lambda msg: msg.name,
+    am.InjectCodeMsg: lambda msg: msg.pcode,
+    am.MethodMsg: lambda msg: _lines(len(msg.method.lines)),
+    am.CancelMsg: lambda msg: msg.exec_id,
+    am.ForceMsg: lambda msg: msg.exec_id,
+}
+"""What is commanded: people look into the log for who did what, and when."""
 
 
 async def _outcome(handler: Handler, message: m.MessageBase, command: str) -> m.MessageBase:
