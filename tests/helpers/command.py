@@ -17,7 +17,10 @@ from trio_runner.simulation.stand_ins._change import Change
 
 COMMAND = [sys.executable, "-m", "trio_runner"]
 DEADLINE_S = 40
-UNWANTED = {"TRIO_RUNNER_SECRET", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"}
+UNWANTED = {
+    *("TRIO_RUNNER_SECRET", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"),
+    *("JOURNAL_STREAM", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
+}
 """Of the environment of the tests, what would change what the command does."""
 
 ENVIRONMENT = {

@@ -17,6 +17,7 @@ from trio_runner._cli._keeping import Keeping, bytes_of, closing
 from trio_runner._cli._network import network_options, split_where
 from trio_runner._cli._secret import SecretUnusable, find_secret, warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
+from trio_runner._cli._systemd import tell_systemd
 from trio_runner._cli._unit_files import file_name
 from trio_runner._groups import first
 from trio_runner._outbox import OUTBOX_BYTES_MAX
@@ -173,12 +174,13 @@ async def _run_units(
 
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, stop)
+        nursery.start_soon(tell_systemd, units, stopping)
         async with trio.open_nursery() as running:
             for unit in units:
                 running.start_soon(unit.run)
         nursery.cancel_scope.cancel()
     logger.info("Engine stopped")
-    return _exit_code([unit.has_failed for unit in units])
+    return _exit_code([unit.failed is not None for unit in units])
 
 
 def _exit_code(failed: list[bool]) -> int:
@@ -198,15 +200,28 @@ class Unit:
     _stopping: trio.Event
     _names: "dict[str, Unit]"
     """Whose name is whose, of the units of this process."""
-    has_failed: bool = field(default=False, init=False)
+    name: str = field(init=False)
+    """Of the UOD's file, until the unit's own is known."""
+    runner: EngineRunner | None = field(default=None, init=False)
+    failed: str | None = field(default=None, init=False)
+    """Why it has failed."""
+    _engine: "bridge.UodEngine | None" = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.name = os.path.basename(self._path)
+
+    @property
+    def ticks(self) -> int | None:
+        """How often the engine's thread has ticked, None while it need not."""
+        return None if self._engine is None else self._engine.ticks
 
     async def run(self) -> None:
         """Run until the command is stopped; return when it has ended in order or has failed."""
         from trio_runner.bridge import current_unit
 
-        current_unit.set(os.path.basename(self._path))
+        current_unit.set(self.name)
         try:
-            engine = await self._set_up()
+            self._engine = engine = await self._set_up()
             if engine is not None:
                 current_unit.set(engine.name)
                 try:
@@ -220,7 +235,7 @@ class Unit:
             self._fail("it ended by an error", group)
 
     def _fail(self, why: str, error: BaseException | None = None) -> None:
-        self.has_failed = True
+        self.failed = self.failed or why
         logger.error("The unit of %s has failed: %s", self._path, why, exc_info=error)
 
     async def _set_up(self) -> "bridge.UodEngine | None":
@@ -251,6 +266,7 @@ class Unit:
         current_unit.set(name)
         if self._names.setdefault(name, self) is not self:
             raise UnitFailed(f"another one of this command is named {name!r} too")
+        self.name = name
         engine = UodEngine(
             uod,
             secret=self._arguments.secret,
@@ -280,7 +296,7 @@ class Unit:
             **self._network,
         )
         timing = Timing(flush_s=FLUSH_S)
-        runner = EngineRunner(
+        self.runner = runner = EngineRunner(
             dispatcher,
             engine.builder,
             engine.emitter,

@@ -6,6 +6,7 @@ from argparse import Namespace
 from contextlib import suppress
 
 import trio
+from attrs import frozen
 
 from trio_runner import (
     CommandError,
@@ -19,12 +20,24 @@ from trio_runner._cli._keeping import Keeping, closing
 from trio_runner._cli._log import log_to_stderr
 from trio_runner._cli._secret import warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
+from trio_runner._cli._systemd import tell_systemd
 from trio_runner.simulation import SimulatedEngine
 
 FLUSH_S = 8
 """For what waits when the command is stopped: with it, all is over within 10 s."""
 
 CANNOT_USE_OUTBOX = 2
+
+
+@frozen
+class _Alone:
+    """The one unit, as systemd is told of it."""
+
+    name: str
+    runner: EngineRunner
+    failed: None = None
+    ticks: None = None
+    """The engine ticks in Trio's thread."""
 
 
 async def run(arguments: Namespace) -> int:
@@ -67,6 +80,7 @@ async def _run_until_signalled(
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, stopping.set)
+        nursery.start_soon(tell_systemd, [_Alone(engine.name, runner)], stopping)
         print(f"{greeting} and start a run there. Ctrl-C ends.", flush=True)
         await nursery.start(engine.run)
         await nursery.start(runner.run)

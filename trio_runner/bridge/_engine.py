@@ -84,6 +84,11 @@ class UodEngine:
         run_id: str | None = self._engine._system_tags[SystemTagName.RUN_ID].get_value()
         return run_id
 
+    @property
+    def ticks(self) -> int | None:
+        """How often the engine's thread has ticked, None while it need not."""
+        return self._timer.ticks if self._timer.running else None
+
     def _keep_archive_in(self, folder: str) -> None:
         archiver = self._engine._system_tags.get(SystemTagName.ARCHIVER)
         archiver.data_path = os.path.join(archiver.data_path, folder)
@@ -139,9 +144,17 @@ class _Timer(OneThreadTimer):  # type: ignore[misc]
     def __init__(self, interval_s: float) -> None:
         super().__init__(interval_s)
         self.unit: str | None = None
+        self.ticks = 0
         self._is_over = False
         self._failure: BaseException | None = None
         self._watchers: list[Callable[[], None]] = []
+
+    def set_tick_fn(self, tick_fn: Callable[[float, float], None]) -> None:
+        def tick(time_s: float, increment_s: float) -> None:
+            tick_fn(time_s, increment_s)
+            self.ticks += 1
+
+        super().set_tick_fn(tick)
 
     def start(self) -> None:
         if not self._is_over:  # stopped while the engine is just being started

@@ -1,0 +1,83 @@
+"""What systemd is told of real engines."""
+
+import signal
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_systemd import systemd
+from tests.helpers.command import running
+
+from .test_command import NOBODY, unit_with, uod_named, when_told, wrong_uod
+
+pytestmark = pytest.mark.timeout(120)
+
+HANG = "threading.Event().wait()"
+
+BLOCKING = """
+import threading
+from pathlib import Path
+from trio_runner.bridge import UodMessageBuilder
+
+usual = UodMessageBuilder.create_control_state_msg
+
+def block(self):
+    if Path({now!r}).exists():
+        print("It blocks now", flush=True)
+        threading.Event().wait()
+    return usual(self)
+
+UodMessageBuilder.create_control_state_msg = block
+"""
+"""Lets a UOD's file stand for an engine that does not return to who samples it."""
+
+
+async def test_a_driver_that_hangs_starves_the_watchdog(tmp_path: Path) -> None:
+    """The engine's thread has not ticked for 10 s: it is told, logged, and not fed any more."""
+    uod = unit_with(tmp_path, "Hangs", when_told(tmp_path, HANG))
+    async with systemd(f"@{uuid.uuid4()}") as it:
+        environment = {"NOTIFY_SOCKET": it.address, "WATCHDOG_USEC": "8000000"}
+        arguments = (*NOBODY, "-uod", uod, "--start-engine", "at-once")
+        async with running("engine", *arguments, environment=environment) as command:
+            await it.until("STATUS=Hangs: no link")
+            (tmp_path / "now").touch()
+            await it.until(
+                "STATUS=the thread of Hangs stands still: a driver hangs; Hangs: no link"
+            )
+            fed = it.told.count("WATCHDOG=1")
+            command.send(signal.SIGTERM)
+            await it.until("STOPPING=1")
+            assert it.told.count("WATCHDOG=1") == fed
+    assert it.told[0] == "READY=1"
+    assert fed >= 4  # 2 s apart, in the 10 s that it has not ticked
+    assert "The watchdog of systemd is not fed: the thread of Hangs stands still" in command.err
+
+
+async def test_a_uod_that_blocks_trios_thread_starves_the_watchdog(tmp_path: Path) -> None:
+    """Of 1 s: what is sampled does not return, and nobody feeds any more."""
+    uod = Path(uod_named(tmp_path, "Blocks"))
+    uod.write_text(BLOCKING.format(now=str(tmp_path / "now")) + uod.read_text())
+    async with systemd(f"@{uuid.uuid4()}") as it:
+        environment = {"NOTIFY_SOCKET": it.address, "WATCHDOG_USEC": "1000000"}
+        arguments = (*NOBODY, "-uod", str(uod), "--start-engine", "at-once")
+        async with running("engine", *arguments, environment=environment) as command:
+            for _ in range(4):
+                await it.until("WATCHDOG=1")
+            (tmp_path / "now").touch()
+            await command.until("It blocks now")
+            await it.starves(1)
+            command.send(signal.SIGKILL)
+
+
+async def test_units_that_have_failed_are_told_of(tmp_path: Path) -> None:
+    """It is ready with the first that runs, and feeds for that."""
+    uods = ("-uod", wrong_uod(tmp_path), "-uod", uod_named(tmp_path, "Good"))
+    async with systemd(f"@{uuid.uuid4()}") as it:
+        environment = {"NOTIFY_SOCKET": it.address, "WATCHDOG_USEC": "2000000"}
+        async with running("engine", *NOBODY, *uods, environment=environment) as command:
+            await it.until("; Good: no link")
+            command.send(signal.SIGTERM)
+    assert command.code == 3
+    assert it.told[:2] == ["READY=1", "WATCHDOG=1"]
+    assert "STATUS=wrong.py: failed: Failed to create uod instance" in it.told[-1]
