@@ -12,7 +12,15 @@ from io import TextIOWrapper
 from platform import python_version
 from typing import NoReturn
 
-from trio_runner._cli import _connection, _keeping, _log, _outbox_arguments, _simulate_arguments
+from trio_runner._cli import (
+    _config,
+    _config_check,
+    _connection,
+    _keeping,
+    _log,
+    _outbox_arguments,
+    _simulate_arguments,
+)
 from trio_runner._groups import leaves
 from trio_runner._outbox import OUTBOX_BYTES_MAX
 
@@ -123,13 +131,19 @@ def _parse(argv: list[str] | None) -> Namespace:
     demo.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: 0)")
     _add_simulated_arguments(simulated)
     outbox, deliver = _outbox_arguments.add(commands)
+    config = _config_check.add_command(commands)
     arguments, unknown = parser.parse_known_args(argv)
-    chosen = {"demo": demo, "simulated": simulated, "simulate": simulate, "outbox": outbox}[
-        arguments.command
-    ]
+    chosen = {
+        "demo": demo,
+        "simulated": simulated,
+        "simulate": simulate,
+        "outbox": outbox,
+        "config": config,
+    }[arguments.command]
     if unknown:
         chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command == "simulated":
+        arguments = _with_config(argv, chosen)
         _connection.find(arguments, chosen)
     if arguments.command == "outbox" and arguments.action == "deliver":
         _connection.find(arguments, deliver)
@@ -163,6 +177,7 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
         help="what it may hold, before samples are thinned (default: 64M)",
     )
     _log.add_options(parser)
+    _config.add_options(parser, "how the aggregator is reached, if it is not given here,")
 
 
 def _name(text: str) -> str:
@@ -175,6 +190,16 @@ def _path(text: str) -> str:
     if not text:
         raise ArgumentTypeError("a file needs a name")
     return text
+
+
+def _with_config(argv: list[str], parser: ArgumentParser) -> Namespace:
+    """Return the arguments of `simulated`, with what a file says that they do not."""
+    try:
+        arguments = _config.parse(parser, argv[1:])
+    except _config.ConfigError as error:
+        parser.error(str(error))
+    arguments.command = "simulated"
+    return arguments
 
 
 def _run(arguments: Namespace) -> int:
@@ -190,6 +215,8 @@ def _run(arguments: Namespace) -> int:
         from trio_runner._cli import _outbox
 
         return _outbox.run(arguments)
+    if arguments.command == "config":
+        return _config_check.run(arguments)
     if arguments.command == "simulate":
         if arguments.units is not None:
             from trio_runner._cli import _fleet

@@ -48,7 +48,10 @@ def find(arguments: Namespace, parser: ArgumentParser) -> None:
         arguments.network = _network.network_options(
             arguments, host, arguments.aggregator_port, path
         )
-        arguments.secret = _secret.find_secret(arguments.secret, arguments.secret_file)
+        source = _network.source(arguments, "secret_file", "--secret-file")
+        arguments.secret = _secret.find_secret(
+            arguments.secret, arguments.secret_file, source=source
+        )
     except (ArgumentTypeError, _secret.SecretUnusable) as error:
         parser.error(str(error))
 

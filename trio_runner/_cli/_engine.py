@@ -12,7 +12,7 @@ import trio
 from attrs import define, evolve, field
 
 from trio_runner import EngineRunner, NetworkOptions, Outbox, OutboxError, Timing
-from trio_runner._cli import _log, _network
+from trio_runner._cli import _config, _log, _network
 from trio_runner._cli._keeping import Keeping, bytes_of, closing
 from trio_runner._cli._network import network_options, split_where
 from trio_runner._cli._secret import SecretUnusable, find_secret, warn_of_visible_secret
@@ -66,12 +66,13 @@ def run(argv: list[str]) -> int:
             raise
         print(HOW_TO_INSTALL, file=sys.stderr)
         return WRONG_ARGUMENTS
-    arguments = bridge.parse(argv, PROGRAM, _add_options)
     try:
-        secret = find_secret(arguments.secret, arguments.secret_file)
+        arguments = bridge.parse(argv, PROGRAM, _add_options, _config.parse)
+        secret_source = _network.source(arguments.network, "secret_file", "--secret-file")
+        secret = find_secret(arguments.secret, arguments.secret_file, source=secret_source)
         keeping = _keeping(arguments)
         host, network = _way(arguments)
-    except (SecretUnusable, ArgumentTypeError) as error:
+    except (_config.ConfigError, SecretUnusable, ArgumentTypeError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
     _set_up_log(arguments)
@@ -96,6 +97,8 @@ def run(argv: list[str]) -> int:
 def _add_options(group: _ArgumentGroup) -> None:
     _network.add_options(group)
     _log.add_options(group)
+    _config.add_options(group, "what is not given here, and the units,")
+    _config.add_unit_option(group)
 
 
 def _set_up_log(arguments: "bridge.Arguments") -> None:
@@ -112,7 +115,8 @@ def _set_up_log(arguments: "bridge.Arguments") -> None:
 
 def _keeping(arguments: "bridge.Arguments") -> Keeping:
     """Return where the outboxes are to be. Raises ArgumentTypeError."""
-    bytes_max, is_for_several = OUTBOX_BYTES_MAX, len(arguments.uods) > 1
+    is_of_file = "outbox" in arguments.network.places  # where it is a folder
+    bytes_max, is_for_several = OUTBOX_BYTES_MAX, len(arguments.uods) > 1 or is_of_file
     if arguments.outbox_max is not None:
         try:
             bytes_max = bytes_of(arguments.outbox_max)
@@ -282,7 +286,8 @@ class Unit:
         try:
             outbox = self._keeping.open(engine.name, engine.builder)
         except OutboxError as error:
-            raise UnitFailed(f"argument --outbox: {error}") from error
+            source = _network.source(self._arguments.network, "outbox", "--outbox")
+            raise UnitFailed(f"{source}: {error}") from error
         async with closing(outbox):
             await self._keep_connected(engine, outbox)
 

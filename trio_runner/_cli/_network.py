@@ -84,10 +84,17 @@ def network_options(given: Namespace, host: str, port: int | None, path: str) ->
     try:
         EngineDispatcher(host, port, handlers=PlainEngine(), **options)
     except TlsFileUnusable as error:
-        option = error.argument.replace("_", "-")
+        argument = f"--{error.argument.replace('_', '-')}"
         why = error.why.replace("a secure connection", "--secure")
-        raise ArgumentTypeError(f"argument --{option}: {why}") from None
+        raise ArgumentTypeError(f"{source(given, error.argument, argument)}: {why}") from None
     except ProxyUnusable as error:
-        source = "the proxy of the environment" if given.proxy is True else "argument --proxy"
-        raise ArgumentTypeError(f"{source}: {error}") from None
+        of_given = source(given, "proxy", "--proxy")
+        whose = "the proxy of the environment" if given.proxy is True else of_given
+        raise ArgumentTypeError(f"{whose}: {error}") from None
     return options
+
+
+def source(given: Namespace, option: str, argument: str) -> str:
+    """Return where an option's value comes from, for an error: a file's line, or the argument."""
+    place: str | None = getattr(given, "places", {}).get(option)
+    return place or f"argument {argument}"

@@ -26,17 +26,23 @@ class SecretUnusable(Exception):
     """The secret cannot be had; the message says which argument is wrong and why."""
 
 
-def find_secret(given: str, file: str | None, environment: Mapping[str, str] = os.environ) -> str:
+def find_secret(
+    given: str,
+    file: str | None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    source: str = "argument --secret-file",
+) -> str:
     """Return the secret, of the arguments or of the environment; "" if there is none.
 
-    Raises SecretUnusable.
+    Raises SecretUnusable, which names `source` if it is the file's fault.
     """
     if given and file is not None:
         raise SecretUnusable("argument --secret-file: not allowed with argument -secret/--secret")
     if given:
         return given
     if file is not None:
-        return _read(Path(file), "argument --secret-file")
+        return _read(Path(file), source)
     if environment.get(VARIABLE):
         return environment[VARIABLE]
     if environment.get(CREDENTIALS):

@@ -10,6 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from trio_runner.bridge._package import uod_path
 
+Read = Callable[[argparse.ArgumentParser, list[str]], argparse.Namespace]
+
 AT_ONCE, FIRST_STEADY_STATE = "at-once", "first-steady-state"
 
 
@@ -22,7 +24,7 @@ class Arguments:
     port: int | None
     """None for the default: 9800, or 443 if secure."""
     network: argparse.Namespace
-    """What was given of how it is reached."""
+    """All that was given, of which this is for how it is reached and for the command itself."""
     uods: list[str]
     validate: bool
     show_register_details: bool
@@ -36,14 +38,18 @@ class Arguments:
 
 
 def parse(
-    argv: list[str], prog: str, add_network: Callable[[argparse._ArgumentGroup], None]
+    argv: list[str],
+    prog: str,
+    add_options: Callable[[argparse._ArgumentGroup], None],
+    read: Read = argparse.ArgumentParser.parse_args,
 ) -> Arguments:
-    """Return what the arguments say; `add_network` adds those of how the aggregator is reached.
+    """Return what the arguments say; `add_options` adds more of them, `read` parses them.
 
-    Raises SystemExit: after `--help` with code 0, on wrong arguments with code 2.
+    Raises SystemExit, after `--help` with code 0, on wrong arguments with code 2; and what `read`
+    raises.
     """
-    parser = _make_parser(prog, add_network)
-    given = parser.parse_args(argv)
+    parser = _make_parser(prog, add_options)
+    given = read(parser, argv)
     return Arguments(
         hostname=given.aggregator_hostname,
         port=_port(parser, given.aggregator_port),
@@ -62,7 +68,7 @@ def parse(
 
 
 def _make_parser(
-    prog: str, add_network: Callable[[argparse._ArgumentGroup], None]
+    prog: str, add_options: Callable[[argparse._ArgumentGroup], None]
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = package.get_arg_parser()
     parser.prog = prog
@@ -87,7 +93,7 @@ def _make_parser(
         help="read the secret from this file; without, it is TRIO_RUNNER_SECRET of the environment,"
         " or the credential 'secret' of systemd",
     )
-    add_network(own)
+    add_options(own)
     own.add_argument(
         "--start-engine",
         choices=(AT_ONCE, FIRST_STEADY_STATE),

@@ -1,0 +1,82 @@
+"""`trio-runner engine --config FILE`."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.helpers.command import ran, running
+from trio_runner.simulation import Aggregator
+
+from .test_command import SALT, uod_named
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return the path of settings with two units, for an aggregator that there is not."""
+    units = "".join(
+        f"[units.{name}]\nuod = '{Path(uod_named(tmp_path, name)).name}'\n"
+        for name in ("One", "Two")
+    )
+    path = tmp_path / "pectus.toml"
+    path.write_text(
+        "secret_file = 'secret'\nlog_format = 'json'\nignore_version_error = true\n"
+        "[aggregator]\nhost = '127.0.0.1'\nport = 9\nproxy = false\n"
+        "[outbox]\nfolder = 'waiting'\n" + units
+    )
+    (tmp_path / "secret").write_text(f"{SALT}\n")
+    return path
+
+
+def outboxes(file: Path) -> list[str]:
+    """Return the names of the outboxes that there are."""
+    return sorted(path.name for path in (file.parent / "waiting").glob("*.outbox"))
+
+
+async def test_all_units_of_a_file_run_in_one_process(file: Path) -> None:
+    """With its secret, its folder and its log; the port is the command line's."""
+    aggregator = Aggregator(secret=SALT)
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(aggregator.run)
+        async with running("engine", "--config", str(file), "-ap", str(port)) as command:
+            await command.until("Started -> Connected", times=2)
+            command.send(signal.SIGTERM)
+        nursery.cancel_scope.cancel()
+    assert command.code == 0
+    assert command.err.startswith('{"time": ')
+    assert outboxes(file) == ["One.outbox", "Two.outbox"]
+    names = {record.registrations[0].message.uod_name for record in aggregator.engines.values()}
+    assert names == {"One", "Two"}
+
+
+async def test_one_unit_of_a_file_has_the_outbox_that_it_has_among_all(file: Path) -> None:
+    """Whether its units are in one process or each in its own is no matter to what waits."""
+    arguments = ("--config", str(file), "--unit", "Two", "--log-format", "text")
+    async with running("engine", *arguments) as command:
+        await command.until("Started -> Failed")
+        command.send(signal.SIGTERM)
+    assert command.code == 0
+    assert outboxes(file) == ["Two.outbox"]
+    assert f"The outbox is {file.parent / 'waiting' / 'Two.outbox'}: nothing" in command.err
+
+
+async def test_wrong_settings_are_one_line_and_code_2(file: Path) -> None:
+    """Before anything runs: the file, the line, the key, and the one that may be meant."""
+    file.write_text(file.read_text().replace("port = 9", "prot = 9"))
+    command = await ran("engine", "--config", str(file))
+    assert (command.code, command.out) == (2, "")
+    assert command.err == (
+        f"trio-runner engine: error: {file}, line 6: aggregator.prot: there is no such key; is it"
+        " aggregator.port?\n"
+    )
+
+
+async def test_a_wrong_outbox_is_blamed_on_its_line(file: Path) -> None:
+    """Where there is a file instead of the folder."""
+    (file.parent / "waiting").write_text("notes\n")
+    command = await ran("engine", "--config", str(file), "--unit", "One", "--log-format", "text")
+    assert command.code == 1
+    assert f"has failed: {file}, line 9: outbox.folder: Several UODs need a folder" in command.err
