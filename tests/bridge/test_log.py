@@ -67,6 +67,14 @@ async def test_json_names_each_record_unit(tmp_path: Path) -> None:
 async def test_json_is_written_by_a_validation_too() -> None:
     """Which is the package's own."""
     command = await ran("engine", "-validate", "--log-format", "json")
-    assert command.code == 0
+    assert (command.code, command.out) == (0, "")
     messages = [json.loads(line)["message"] for line in command.err.splitlines()]
+    assert messages[0].startswith("OpenPectus Engine v. ")
     assert messages[-1] == "Validation complete. Exiting."
+
+
+async def test_version_is_told() -> None:
+    """Of the engine's package too."""
+    command = await ran("engine", "--version")
+    assert (command.code, command.err) == (0, "")
+    assert re.fullmatch(r"trio-runner .*, Python .*, openpectus [\d.]+\n", command.out)

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from tests.helpers.command import COMMAND, ENVIRONMENT, Command, ran, running
@@ -84,6 +85,8 @@ async def test_json_is_an_object_a_line() -> None:
     """With time and offset, level, logger, unit and message."""
     command = await signalled("--log-format", "json")
     told = records(command.err)
+    assert command.out == ""
+    assert "start a run there. Ctrl-C ends." in told[1]["message"]
     assert {tuple(record) for record in told} == {("time", "level", "logger", "unit", "message")}
     assert {record["unit"] for record in told} == {"Skid"}
     assert {record["level"] for record in told} == {"INFO", "WARNING"}
@@ -147,8 +150,9 @@ async def test_each_line_of_an_error_has_its_level_in_the_journal() -> None:
     assert [line for line in lines if not line.startswith("<3>")] == []
 
 
-async def test_version_is_told() -> None:
+@pytest.mark.parametrize("arguments", [["--version"], ["simulated", "--version"]])
+async def test_version_is_told(arguments: list[str]) -> None:
     """On stdout, with those of Python and, where it is installed, Open Pectus."""
-    command = await ran("--version")
+    command = await ran(*arguments)
     assert (command.code, command.err) == (0, "")
     assert re.fullmatch(r"trio-runner [\d.]+, Python [\d.]+(, openpectus [\d.]+)?\n", command.out)

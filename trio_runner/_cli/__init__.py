@@ -4,12 +4,8 @@ import errno
 import os
 import signal
 import sys
-from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from io import TextIOWrapper
-from platform import python_version
 from typing import NoReturn
 
 from trio_runner._cli import (
@@ -20,6 +16,7 @@ from trio_runner._cli import (
     _log,
     _outbox_arguments,
     _simulate_arguments,
+    _version,
 )
 from trio_runner._groups import leaves
 from trio_runner._outbox import OUTBOX_BYTES_MAX
@@ -84,22 +81,6 @@ class _Parser(ArgumentParser):
         self.exit(WRONG_ARGUMENTS, text)
 
 
-class _Version(Action):
-    """Tells the versions that matter for a question or a report."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        super().__init__(
-            option_strings, dest=SUPPRESS, nargs=0, help="tell the installed versions and exit"
-        )
-
-    def __call__(self, parser: ArgumentParser, *_: object) -> None:
-        text = f"trio-runner {version('trio-runner')}, Python {python_version()}"
-        with suppress(PackageNotFoundError):
-            text += f", openpectus {version('openpectus')}"
-        print(text)
-        parser.exit()
-
-
 def _parse(argv: list[str] | None) -> Namespace:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["engine"]:
@@ -109,7 +90,7 @@ def _parse(argv: list[str] | None) -> Namespace:
         description="Keep an Open Pectus engine connected to its aggregator.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action=_Version)
+    _version.add_option(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     demo = commands.add_parser(
         "demo",
@@ -177,6 +158,7 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
         help="what it may hold, before samples are thinned (default: 64M)",
     )
     _log.add_options(parser)
+    _version.add_option(parser)
     _config.add_options(parser, "how the aggregator is reached, if it is not given here,")
 
 

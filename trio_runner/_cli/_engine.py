@@ -12,7 +12,7 @@ import trio
 from attrs import define, evolve, field
 
 from trio_runner import EngineRunner, NetworkOptions, Outbox, OutboxError, Timing
-from trio_runner._cli import _config, _log, _network
+from trio_runner._cli import _config, _log, _network, _version
 from trio_runner._cli._keeping import Keeping, bytes_of, closing
 from trio_runner._cli._network import network_options, split_where
 from trio_runner._cli._secret import SecretUnusable, find_secret, warn_of_visible_secret
@@ -76,7 +76,7 @@ def run(argv: list[str]) -> int:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
     _set_up_log(arguments)
-    print(bridge.banner(), flush=True)
+    _log.say(bridge.banner())
     bridge.start_sentry(arguments.sentry_event_level)
     if arguments.secret:
         warn_of_visible_secret()
@@ -99,6 +99,7 @@ def _add_options(group: _ArgumentGroup) -> None:
     _log.add_options(group)
     _config.add_options(group, "what is not given here, and the units,")
     _config.add_unit_option(group)
+    _version.add_option(group)
 
 
 def _set_up_log(arguments: "bridge.Arguments") -> None:

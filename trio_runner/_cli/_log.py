@@ -58,6 +58,14 @@ def log_to_stderr(
         _log_what_python_prints()
 
 
+def say(text: str) -> None:
+    """Tell people something on stdout; programs, which may read both together, in the log."""
+    if any(isinstance(handler.formatter, _Json) for handler in logging.root.handlers):
+        logging.getLogger(OWN).info("%s", text)
+    else:
+        print(text, flush=True)
+
+
 def _handler(log_format: str) -> logging.Handler:
     handler = logging.StreamHandler()
     if log_format == JSON:

@@ -17,7 +17,7 @@ from trio_runner import (
     Timing,
 )
 from trio_runner._cli._keeping import Keeping, closing
-from trio_runner._cli._log import log_to_stderr
+from trio_runner._cli._log import log_to_stderr, say
 from trio_runner._cli._secret import warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner._cli._systemd import tell_systemd
@@ -81,7 +81,7 @@ async def _run_until_signalled(
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, stopping.set)
         nursery.start_soon(tell_systemd, [_Alone(engine.name, runner)], stopping)
-        print(f"{greeting} and start a run there. Ctrl-C ends.", flush=True)
+        say(f"{greeting} and start a run there. Ctrl-C ends.")
         await nursery.start(engine.run)
         await nursery.start(runner.run)
         await stopping.wait()
