@@ -3,7 +3,7 @@
 import pytest
 import trio
 import trio.testing
-from attrs import define, field
+from attrs import define, evolve, field
 
 from tests.helpers.unit import Unit
 from trio_runner import MemoryOutbox, Timing
@@ -73,14 +73,24 @@ async def test_a_new_run_is_told_its_run_log_at_once(autojump_clock: Clock) -> N
     assert unit.asked_at == [0, 3, 6, 9]
 
 
+class NoInterval(Unit):
+    """A unit whose data-log interval is none."""
+
+    def __init__(self, interval_s: float | None) -> None:
+        super().__init__()
+        self.interval_s = interval_s
+
+    def create_uod_info(self) -> em.UodInfoMsg:
+        return evolve(super().create_uod_info(), data_log_interval_seconds=self.interval_s)
+
+
 @pytest.mark.parametrize("interval", [None, float("inf"), float("nan")])
 async def test_a_data_log_interval_that_is_no_number_ends_nothing(
     interval: float | None, autojump_clock: Clock
 ) -> None:
     """Samples are taken at the offline rate then: what is infinite is null in the message."""
-    unit, outbox = Unit(), MemoryOutbox()
+    unit, outbox = NoInterval(interval), MemoryOutbox()
     ticker = Ticker(Intake(unit, outbox), Timing(), lambda: None)
-    ticker.set_data_log_interval(interval)
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ticker.run)

@@ -90,7 +90,7 @@ async def test_what_waits_outlives_a_kill(windows: WindowsPython, tmp_path: Path
     async with trio_runner(windows, *at_path, "9") as command:
         await command.until("Disconnected -> Failed")
         with trio.fail_after(DEADLINE_S):
-            while not summarize(path).waiting:  # written every 0.5 s; nothing tells of it
+            while not summarize(path).waiting:  # noqa: ASYNC110 - another process writes it
                 await trio.sleep(0.1)
         command.send(signal.SIGKILL)
     assert f"The outbox is {windows_path(path)}: nothing waits" in command.err
