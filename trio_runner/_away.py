@@ -1,7 +1,8 @@
 """How long the aggregator has been away, and what the log says of it.
 
 A night's outage is a handful of lines: a WARNING with the reason when it begins, another for each
-reason of another kind, a summary every 10 minutes, and a line when all that waited is delivered.
+other reason, a summary every 10 minutes, and a line when all that waited is delivered. Links that
+break again and again are one trouble, told in the same way, until one has been healthy.
 """
 
 import logging
@@ -10,17 +11,15 @@ import math
 import trio
 from attrs import define, field
 
-from trio_runner._errors import NetworkError, RegistrationRefused
+from trio_runner._errors import LinkLost, NetworkError, RegistrationRefused
 from trio_runner._outbox import Outbox, OutboxStatistics
 from trio_runner._say_once import SayOnce
+from trio_runner._states import HEALTHY_S
 
 logger = logging.getLogger(__name__)
 
-HEALTHY_S = 60
-"""A link that was in steady state for so long (s) was healthy: what ends it is news again."""
-
 SUMMARY_S = 600
-"""How often an outage is summed up (s)."""
+"""How often a trouble is summed up (s)."""
 
 REMIND_S = 3600
 """How often, if it is a refused registration (s): that is waited for, and a person must act."""
@@ -42,9 +41,14 @@ class Away:
     """How many dials and links failed, by the class of the failure."""
     _before: OutboxStatistics | None = field(default=None, init=False)
     """What the outbox had done when the outage began, None if none has."""
-    _linked: tuple[float, int] = field(default=(0.0, 0), init=False)
-    """When the last link was introduced (s), and how much had been delivered then."""
-    _steady_since: float = field(default=math.inf, init=False)
+    _linked: tuple[float, int] | None = field(default=None, init=False)
+    """When its first link was introduced (s), and how much had been delivered then."""
+    _steady_since: float = field(default=-math.inf, init=False)
+    """When the last steady state began; infinity once that has ended."""
+    _trouble_since: float = field(default=0.0, init=False)
+    """When the last healthy link was lost, or the first dial failed (s)."""
+    _lost: int = field(default=0, init=False)
+    """How many links were lost since."""
     _summary_due: float = field(default=math.inf, init=False)
 
     def begin(self) -> None:
@@ -60,15 +64,18 @@ class Away:
         now = trio.current_time()
         if now - self._steady_since > HEALTHY_S:
             self.say.forget()
+            self._trouble_since, self._lost, self._summary_due = now, 0, math.inf
         self._steady_since = math.inf
         self.last_failure = failure
         kind = type(failure).__name__
         self.failures[kind] = self.failures.get(kind, 0) + 1
+        self._lost += isinstance(failure, LinkLost)
         if self._before is None:
             self._before = self._outbox.statistics()
             self.since = now if self.since is None else self.since
-            self._summary_due = now + self._summary_every_s()
-        self.say(logging.WARNING, "%s", failure, about=kind)
+        self._summary_due = min(self._summary_due, now + self._summary_every_s())
+        reason, _, _ = str(failure).partition(". ")
+        self.say(logging.WARNING, "%s", failure, about=reason)
         if now >= self._summary_due:
             self._sum_up(now)
 
@@ -79,9 +86,13 @@ class Away:
         assert self.since is not None
         self._summary_due = now + self._summary_every_s()
         outbox = self._outbox.statistics()
+        what = f"No link to the aggregator for {duration(now - self.since)}"
+        if self._lost > 1:
+            in_s = duration(now - self._trouble_since)
+            what = f"Links to the aggregator do not last: {self._lost} were lost in {in_s}"
         logger.warning(
-            "No link to the aggregator for %s; messages waiting: %d, %.0f kB%s. %s",
-            duration(now - self.since),
+            "%s; messages waiting: %d, %.0f kB%s. %s",
+            what,
             outbox.waiting,
             outbox.bytes_waiting / 1000,
             self._given_up(outbox),
@@ -94,12 +105,13 @@ class Away:
 
     def introduced(self) -> None:
         """Note that a link serves, over which what waits can go."""
-        self._linked = trio.current_time(), self._outbox.statistics().delivered
+        if self._linked is None:
+            self._linked = trio.current_time(), self._outbox.statistics().delivered
 
     def over(self) -> None:
         """Note that the steady state begins; say what the outage was, if there was one."""
         now = self._steady_since = trio.current_time()
-        if self._before is not None and self.since is not None:
+        if self._before is not None and self.since is not None and self._linked is not None:
             outbox, (linked_at, delivered) = self._outbox.statistics(), self._linked
             away_s = now - self.since
             text = (
@@ -107,10 +119,10 @@ class Away:
                 f" {outbox.delivered - delivered}, in {duration(now - linked_at)}"
                 f"{self._given_up(outbox)}"
             )
-            logger.info("%s", text)
+            self.say(logging.INFO, "%s", text, about="back")
             if away_s >= SUMMARY_S:
                 self._outbox.warnings.tell(logging.WARNING, text)
-        self.since = self._before = None
+        self.since = self._before = self._linked = None
 
 
 def duration(seconds: float) -> str:

@@ -5,10 +5,12 @@ to decide what to do. README's diagram is drawn from `EDGES` by `diagram()`.
 """
 
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Literal, get_args
 
+import trio
 from attrs import define, field
 
 from trio_runner._say_once import SayOnce
@@ -42,14 +44,10 @@ EDGES: dict[RecoverState, tuple[RecoverState, ...]] = {
 }
 
 
-SETTLED: tuple[RecoverState, ...] = (
-    "Started",
-    "Connected",
-    "Reconnected",
-    "Stopped",
-    "ShutdownComplete",
-)
-"""What the log tells the coming and going of, each time; changes between others, once an outage."""
+STEADY: tuple[RecoverState, ...] = ("Connected", "Reconnected")
+
+HEALTHY_S = 60
+"""A link that was in steady state for so long (s) was healthy: what ends it is news again."""
 
 
 @define
@@ -67,7 +65,10 @@ class StateMachine:
     current: RecoverState = field(default="Started", init=False)
     body: RecoverState | None = field(default=None, init=False)
     """The state whose block is open, None between one block and the next."""
+    _entered_at: float = field(default=math.inf, init=False)
+    """When the current state began (s on Trio's clock)."""
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
+    """Logs each change once for as long as no link has been healthy: not every redial is news."""
 
     @asynccontextmanager
     async def alive(self, state: RecoverState) -> AsyncGenerator[None, None]:
@@ -95,13 +96,13 @@ class StateMachine:
             return
         legal = EDGES[before]
         assert state in legal, f"no edge {before} -> {state}; from {before} legal: {legal}"
-        if before in SETTLED or state in SETTLED:
+        if before in STEADY and trio.current_time() - self._entered_at > HEALTHY_S:
             self._say.forget()
         self._say(logging.INFO, "Changing state: %s -> %s", before, state)
         try:
             await self._changing(before, state)
         finally:
-            self.current = state
+            self.current, self._entered_at = state, trio.current_time()
             self._publish(before, state)
         await self._changed(state)
 

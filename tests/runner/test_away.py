@@ -1,6 +1,7 @@
 """What the log and the statistics say of an outage, in virtual time."""
 
 import logging
+import re
 
 import pytest
 import trio
@@ -16,6 +17,9 @@ GONE = (
     "Nothing answers at http://aggregator.example:9800: connection refused."
     " Is the aggregator running there?"
 )
+
+
+NONE_WAIT = "messages waiting: 0, 0 kB. The connection broke off."
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -80,30 +84,62 @@ async def test_samples_given_up_in_an_outage_are_told_with_it(
         assert said(caplog)[-1].endswith(f"; samples given up: {thinned}")
 
 
-async def test_a_link_that_breaks_again_and_again_fills_no_log(
+async def test_links_that_break_again_and_again_are_summed_up(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A link is lost 20 s after each return: it was not healthy, and why is told once.
+    """Each is lost 20 s after its return, so none is healthy: one trouble, told like an outage.
 
-    The wait before a first dial is 0.6875 s (`Middle`).
+    A link comes back after 0.6875 s (`Middle`), so that one is lost each 20.6875 s: the first at 0
+    s, the 30th at 29 * 20.6875 s = 599.9 s, the 31st at 620.6 s, when the summary is due.
     """
     caplog.set_level(logging.INFO)
     async with world() as w:
         await w.settled()
-        for _ in range(10):
-            caplog.clear()
+        await trio.sleep(61)  # that link is healthy
+        caplog.clear()
+        for _ in range(31):
             w.network.reset()
             await w.until("Failed")
             await w.until("Reconnected")
             await trio.sleep(20)
         assert said(caplog) == [
-            "INFO Reconnected -> Failed",
+            "INFO Connected -> Failed",
+            "WARNING The connection broke off.",
             "INFO Failed -> Disconnected",
             "INFO Disconnected -> Reconnecting",
             "INFO Reconnecting -> CatchingUp",
             "INFO CatchingUp -> Reconnected",
-            "INFO The aggregator is back after 0.69 s; messages caught up: 0, in 0 s",
+            "INFO The aggregator is back after 0.69 s; messages caught up: 1, in 0 s",
+            "INFO Reconnected -> Failed",
+            f"WARNING Links to the aggregator do not last: 31 were lost in 10 min; {NONE_WAIT}",
         ]
+        await trio.sleep(61)
+        caplog.clear()
+        w.network.reset()
+        await w.until("Failed")
+        assert said(caplog)[:2] == [
+            "INFO Reconnected -> Failed",
+            "WARNING The connection broke off.",
+        ]
+
+
+async def test_what_is_caught_up_over_several_links_is_told_together(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first link breaks in the middle; all that waited is counted, from its introduction on."""
+    caplog.set_level(logging.INFO)
+    async with world() as w:
+        await w.settled()
+        async with w.aggregator.outage():
+            await trio.sleep(600)
+        w.network.latency_s = 0.1
+        await w.until("CatchingUp")
+        await trio.sleep(1)
+        w.network.reset()
+        await w.until("Reconnected")
+        told = re.search("messages caught up: ([0-9]+), in", said(caplog)[-1])
+        assert told is not None
+        assert int(told[1]) >= 500  # one each 1.2 s; 7 of them went over the first link
 
 
 async def test_statistics_tell_since_when_the_aggregator_has_been_away(

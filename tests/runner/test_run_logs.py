@@ -81,7 +81,8 @@ class NoInterval(Unit):
         self.interval_s = interval_s
 
     def create_uod_info(self) -> em.UodInfoMsg:
-        return evolve(super().create_uod_info(), data_log_interval_seconds=self.interval_s)
+        made = super().create_uod_info()
+        return evolve(made, data_log_interval_seconds=self.interval_s)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("interval", [None, float("inf"), float("nan")])
