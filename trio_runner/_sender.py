@@ -196,9 +196,12 @@ class Sender:
         What is put in meanwhile is sent too, and not waited for: over a distance of more than the
         time between two samples something always is under way. If a stop has cut short the
         introduction, the rest of it is made first; if it has cut short the wait for an event's
-        answer, that goes on.
+        answer, that goes on. Where the unit could not be described, nothing is sent: it would be
+        thrown away.
         """
         if self._untold:
+            if self._outbox.state(em.UodInfoMsg) is None:
+                return
             await self._all_answered()
             await self.introduce()
         newest = self._outbox.next_number()

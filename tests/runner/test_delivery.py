@@ -612,3 +612,22 @@ async def test_a_bug_is_told_though_the_link_is_lost_in_the_last_flush(
             await trio.sleep(1)
             aggregator.drop()
             await trio.sleep(1)
+
+
+async def test_nothing_goes_out_where_the_unit_could_not_be_described(
+    autojump_clock: Clock,
+) -> None:
+    """UodInfo cannot be made at the first link; what the last flush sent would be thrown away."""
+
+    class Undescribed(Unit):
+        def create_uod_info(self) -> em.UodInfoMsg:
+            raise ValueError("a bug")
+
+    with pytest.RaisesGroup(ValueError, flatten_subgroups=True):
+        async with world(unit=Undescribed(), run=False) as w:
+            w.runner.on_notify_command("one")
+            w.nursery.start_soon(w.runner.run)
+            await w.until("ShutdownComplete")
+    assert w.aggregator.engine("host_Unit").received == []
+    outbox = w.runner.statistics().outbox
+    assert (outbox.waiting, outbox.delivered) == (1, 0)
