@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from trio_runner.simulation.stand_ins._server import MESSAGE_BYTES_MAX
 from trio_runner.simulation.trials._faults import FAULTS
 from trio_runner.simulation.trials._schedule import Planned
 from trio_runner.simulation.trials._trace import Trace
@@ -38,12 +39,17 @@ async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
         line = (network.latency_s, network.jitter_s, network.bytes_per_s)
         assert line == (world.usual.latency_s, world.usual.jitter_s, world.usual.bytes_per_s)
         assert (aggregator.is_up, aggregator.muted, world.hangs) == (True, False, 0)
+        assert not aggregator.mumbling
         times = (aggregator.handling_time_s, aggregator.archiving_time_s)
         assert times == (world.usual.handling_s, 0)
         assert (aggregator.secret, aggregator.version) == ("", world.version)
         assert world.answer is handle_it
         assert not any(world.answers.values())
-        assert world.disk is None or not (world.disk.is_full or world.disk.tears)
+        assert aggregator.message_bytes_max == MESSAGE_BYTES_MAX
+        disk = world.disk
+        assert disk is None or not (disk.is_full or disk.tears or disk.commit_s or disk._hangs)
+        process = world.processes.now
+        assert process is None or (process.engine.bug_in, process.engine.mood) == ("", None)
         nursery.cancel_scope.cancel()
 
 

@@ -68,7 +68,7 @@ async def test_what_the_engine_did_is_found_at_the_aggregator(
     oracle.make_end_of_run("a")
     aggregator.plot_log["a"] = {"Count": plot}
     aggregator.recent_runs.extend([listed("a")] * times_listed)
-    this.check_end(ENGINE_ID)
+    this.check_end()
     assert oracle.violation == violation
 
 

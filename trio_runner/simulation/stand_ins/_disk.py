@@ -5,8 +5,8 @@ it syncs then: with `synchronous=FULL` a commit that has returned is safe, one t
 torn at any byte. Every death of the process moves what is left to a new folder, so that what the
 dead one still does has no effect.
 
-How long it takes is on Trio's clock: give a runner `offload`. What is written without it, when an
-outbox is opened or closed, takes no time.
+How long it takes is on Trio's clock: give a runner `offload`. What is written without it takes no
+time; it would have held up Trio's thread, unless `elsewhere` says that it is another's.
 """
 
 import shutil
@@ -31,18 +31,21 @@ Image = dict[str, bytes]
 class SimulatedDisk:
     """A disk in a folder; open the outbox at `path` with `connect`, commit it by `offload`.
 
-    `on_power_loss` is called when the power fails in mid-commit, for which `tears` asks.
+    `on_power_loss` is called when the power fails in mid-commit, for which `tears` asks, `on_wait`
+    when Trio's thread would have waited for a commit.
     """
 
     folder: Path
     rng: Random
     on_power_loss: Callable[[], None] = field(default=lambda: None)
+    on_wait: Callable[[], None] = field(default=lambda: None)
     is_full: bool = field(default=False, init=False)
     tears: bool = field(default=False, init=False)
     """Let the power fail in the middle of the next commit that writes something."""
     commit_s: float = field(default=0.0, init=False)
     """How long a commit takes (s)."""
     _hangs: int = field(default=0, init=False)
+    _elsewhere: int = field(default=0, init=False)
     _change: Change = field(factory=Change, init=False)
     _boots: int = field(default=0, init=False)
     _synced: Image | None = field(default=None, init=False)
@@ -68,7 +71,17 @@ class SimulatedDisk:
         """Do what waits for the disk, once it has; if cancelled before, it is not done."""
         await trio.sleep(self.commit_s)
         await self._change.wait_until(lambda: not self._hangs)
-        work()
+        with self.elsewhere():
+            work()
+
+    @contextmanager
+    def elsewhere(self) -> Generator[None, None, None]:
+        """Take what is written while this is held for written in another thread than Trio's."""
+        self._elsewhere += 1
+        try:
+            yield
+        finally:
+            self._elsewhere -= 1
 
     @contextmanager
     def hanging(self) -> Generator[None, None, None]:
@@ -114,6 +127,8 @@ class SimulatedDisk:
     def _commit(self, database: "_Database", commit: Callable[[], sqlite3.Cursor]) -> Any:
         if database.boot != self._boots:
             return commit()  # of a dead process
+        if (self.commit_s or self._hangs) and not self._elsewhere:
+            self.on_wait()
         if self.is_full:
             raise sqlite3.OperationalError("database or disk is full")
         before = self._read() if self.tears or not database.syncs else {}

@@ -22,6 +22,9 @@ from trio_runner.simulation.stand_ins._server import Aggregator
 BUFFER_BYTES = 64 * 1024
 """What may be under way in one direction before who sends has to wait (bytes)."""
 
+PIECE_BYTES = 1000
+"""From this size on what is sent is a piece of a larger message (bytes)."""
+
 
 @define(eq=False)
 class Network:
@@ -153,6 +156,8 @@ class Flow:
     def __init__(self, network: Network) -> None:
         self.stage: Stage = "flowing"
         self.cut_after: int | None = None
+        self.moved_at = -math.inf
+        """When a piece of `PIECE_BYTES` or more was last taken."""
         self._network = network
         self._line_free_at = -math.inf
         self._under_way: deque[tuple[float, bytes]] = deque()
@@ -199,6 +204,8 @@ class Flow:
     def put(self, data: bytes) -> None:
         """Put bytes into the flow, whoever they are of; b"" is its end."""
         self._bytes += len(data)
+        if len(data) >= PIECE_BYTES:
+            self.moved_at = trio.current_time()
         if self.stage not in ("flowing", "stalled"):
             return
         left = max(trio.current_time(), self._line_free_at)

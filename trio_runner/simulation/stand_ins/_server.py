@@ -51,7 +51,7 @@ HANDSHAKE_DEADLINE_S = 10.0
 CLOSE_DEADLINE_S = 1.0
 """How long a peer may take to answer a close frame before the stream is closed on it."""
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 MESSAGE_QUEUE_SIZE = 32  # room for the websocket's reader to see pings while a message is handled
 
 REGISTRATION_PATH, RPC_PATH = "/engine-rest", "/engine-rpc"
@@ -76,15 +76,18 @@ class HttpRequest:
 class Aggregator(AggregatorRules):
     """An Open Pectus aggregator in process.
 
-    Four ways to make it misbehave, all off at first: `handling_time_s` is how long it takes over
+    Six ways to make it misbehave, all off at first: `handling_time_s` is how long it takes over
     each message, `archiving_time_s` how long over the end of a run before it answers that; `muted`,
-    it handles messages and never answers them; `on_message` is awaited with each message before it
-    is handled, and an answer that it returns is sent instead of handling it.
+    it handles messages and never answers them, `mumbling`, what it answers cannot be read; a
+    message over `message_bytes_max` on the wire ends its connection; `on_message` is awaited with
+    each message before it is handled, and an answer that it returns is sent instead of handling it.
     """
 
     handling_time_s: float = 0.0
     archiving_time_s: float = 0.0
     muted: bool = False
+    mumbling: bool = False
+    message_bytes_max: int = MESSAGE_BYTES_MAX
     on_message: OnMessage | None = None
     requests: list[HttpRequest] = field(factory=list, init=False)
     bad_frames: list[str] = field(factory=list, init=False)
@@ -346,7 +349,7 @@ class _Websocket:
     connection: Connection
     _deflater: Deflater | None
     """None if messages are not compressed."""
-    _inflater: Inflater = field(factory=lambda: Inflater(MAX_MESSAGE_BYTES), init=False)
+    _inflater: Inflater = field(factory=lambda: Inflater(MESSAGE_BYTES_MAX), init=False)
     ended: trio.Event = field(factory=trio.Event, init=False)
     _open: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _close_code: int = field(default=1000, init=False)
@@ -423,6 +426,9 @@ class _Websocket:
         with suppress(trio_websocket.ConnectionClosed):
             while True:
                 text = await self.websocket.get_message()
+                if len(text) > self.aggregator.message_bytes_max:
+                    self.close(1009)
+                    return
                 if self._deflater is not None and isinstance(text, bytes):
                     try:
                         text = self._inflater.text(text)
@@ -456,7 +462,8 @@ class _Websocket:
         elif request.method == DISPATCH:
             answer = await self._dispatch(request.arguments)
             if not self.aggregator.muted:
-                await self._answer(request, encode_json(answer))
+                said = "..." if self.aggregator.mumbling else encode_json(answer)
+                await self._answer(request, said)
         # The real one does not answer a method that it does not have.
 
     async def _dispatch(self, arguments: dict[str, Any]) -> MessageBase:
@@ -482,7 +489,7 @@ async def _accept(
     """Answer the upgrade; None if it is none after all, which trio-websocket would wait on."""
     with trio.move_on_after(HANDSHAKE_DEADLINE_S):
         proposal = await trio_websocket.wrap_server_stream(
-            nursery, stream, MESSAGE_QUEUE_SIZE, MAX_MESSAGE_BYTES
+            nursery, stream, MESSAGE_QUEUE_SIZE, MESSAGE_BYTES_MAX
         )
         return await proposal.accept(extra_headers=headers)
     return None

@@ -42,7 +42,8 @@ class BusyEngine(PlainEngine):
     run_id: str | None = None
     storm: int = 0
     """Tags that every sample has besides the first."""
-    has_bug: bool = False
+    bug_in: str = ""
+    """Which message cannot be made."""
     marks_max: int = MARKS_MAX
     archive_bytes: int = 0
     """The size of what is archived of the next run that ends."""
@@ -75,6 +76,13 @@ class BusyEngine(PlainEngine):
         else:
             runner.on_stop()
             self.run_id = None
+
+    def end_run(self, runner: EngineRunner, archive_bytes: int) -> None:
+        """End the run that is on, or one that begins now, of which so much is archived."""
+        if self.run_id is None:
+            self.toggle_run(runner)
+        self.archive_bytes = archive_bytes
+        self.toggle_run(runner)
 
     def notify(self, runner: EngineRunner) -> None:
         """Tell people something, or that a block began."""
@@ -122,6 +130,7 @@ class BusyEngine(PlainEngine):
 
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
         """Return a sample."""
+        self._look_for_bug("tags")
         return self._noted(em.TagsUpdatedMsg(tags=self.read_tags(), run_id=run_id))
 
     def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
@@ -130,6 +139,7 @@ class BusyEngine(PlainEngine):
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
         """Return the errors logged since the last call."""
+        self._look_for_bug("errors")
         if not self._errors:
             return None
         entries, self._errors = self._errors, []
@@ -140,13 +150,26 @@ class BusyEngine(PlainEngine):
         return em.RunLogMsg(id="", run_id=run_id, runlog=mdl.RunLog(lines=self._marks))
 
     def create_control_state_msg(self) -> em.ControlStateMsg:
-        """Return whether a run is on, or raise if there is a bug."""
-        if self.has_bug:
-            raise EngineBug("a message builder that fails")
+        """Return whether a run is on."""
+        self._look_for_bug("control state")
         state = mdl.ControlState(
             is_running=self.run_id is not None, is_holding=False, is_paused=False
         )
         return em.ControlStateMsg(control_state=state)
+
+    def create_method_msg(self) -> em.MethodMsg:
+        """Return that there is no method."""
+        self._look_for_bug("method")
+        return super().create_method_msg()
+
+    def create_uod_info(self) -> em.UodInfoMsg:
+        """Return what the unit has."""
+        self._look_for_bug("unit")
+        return super().create_uod_info()
+
+    def _look_for_bug(self, message: str) -> None:
+        if message == self.bug_in:
+            raise EngineBug("a message builder that fails")
 
     def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
         """Return the word that a run began."""

@@ -1,7 +1,7 @@
 """People at the aggregator's pages: they press buttons, and an engine has to answer in time."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from random import Random
 
@@ -26,6 +26,9 @@ WORK_S = 0.25
 EVERY_S = 15.0
 """Between two buttons, on average (s)."""
 
+THIN_BYTES_S = 1e6
+"""A line with less than this is taken by a large message for seconds (bytes a second)."""
+
 SETTLED_S = 12.0
 """So long after trouble (s) a link may still be one that suffers from it: 10 s until that shows."""
 
@@ -37,10 +40,11 @@ class Callers:
     aggregator: Aggregator
     network: Network
     oracle: Oracle
-    engine_id: str
+    engine_id: Callable[[], str]
     calls: int = field(default=0, init=False)
     slow_handlers: int = field(default=0, init=False)
     """How many faults slow down the handlers."""
+    _resting: int = field(default=0, init=False)
     _troubles: int = field(default=0, init=False)
     _trouble_until: float = field(default=-math.inf, init=False)
 
@@ -48,18 +52,20 @@ class Callers:
         """Press a button now and then."""
         while True:
             await trio.sleep(rng.expovariate(1 / EVERY_S))
-            await self.call(am.InjectCodeMsg(pcode="Mark: A"))
+            if not self._resting:
+                await self.call(am.InjectCodeMsg(pcode="Mark: A"))
 
     async def call(self, message: MessageBase) -> None:
         """Call the engine as the page does, and check that the answer comes in time."""
-        was_calm = self.is_calm
+        was_calm, began = self.is_calm, trio.current_time()
         self.calls += 1
         try:
-            answer = await self.aggregator.call(self.engine_id, message)
+            answer = await self.aggregator.call(self.engine_id(), message)
         except trio.BrokenResourceError:
             return  # the connection ended
         except trio.TooSlowError:
-            late = was_calm and self.is_calm and self._may_expect_an_answer
+            may_expect = self._may_expect_an_answer and not self._is_line_taken(began)
+            late = was_calm and self.is_calm and may_expect
             self.oracle.expect(not late, f"a call was not answered within {CALL_S:g} s")
             return
         self.oracle.trace.note(f"call answered {type(answer).__name__}")
@@ -70,6 +76,21 @@ class Callers:
         network = self.network
         slow_s = ANSWER_S if self.slow_handlers else 0.0
         return slow_s + WORK_S + 2 * (network.latency_s + network.jitter_s) <= CALL_S
+
+    def _is_line_taken(self, since: float) -> bool:
+        """Tell whether a large message has been leaving over a thin line: no answer can pass it."""
+        network = self.network
+        moved_at = max((wire.up.moved_at for wire in network.wires), default=-math.inf)
+        return network.bytes_per_s < THIN_BYTES_S and moved_at >= since
+
+    @contextmanager
+    def resting(self) -> Generator[None, None, None]:
+        """Let nobody press a button while the block runs."""
+        self._resting += 1
+        try:
+            yield
+        finally:
+            self._resting -= 1
 
     @contextmanager
     def trouble(self) -> Generator[None, None, None]:

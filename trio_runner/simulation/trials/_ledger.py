@@ -5,7 +5,9 @@ process had in memory. The ledger checks that nothing else becomes of it, and th
 leaves an even picture.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Literal
 
@@ -24,6 +26,9 @@ FEW = 12
 
 COMMIT_S = 0.5
 """What a durable outbox may lose of samples, and forget of answers, when the process dies (s)."""
+
+SLOW_DISK_S = 3.0
+"""What a slow disk adds: 1 s until it is said to be, from the next sample, 2 s later (s)."""
 
 Death = Literal["stopped", "raised", "killed", "torn"]
 """How a process ended: in order, by a bug of its engine, at once, or at once in mid-commit."""
@@ -73,9 +78,12 @@ class Ledger:
     _engine_run: str | None = field(default=None, init=False)
     """The run that the engine has."""
     _engine_run_since: float = field(default=0.0, init=False)
-    _run: str | None = field(default=None, init=False)
-    """The run that the aggregator has."""
+    _runs: dict[str, str | None] = field(factory=dict, init=False)
+    """The run that the aggregator has, of each name that the engine has had."""
     _healthy_disk_at: float = field(default=0.0, init=False)
+    _slow_disks: int = field(default=0, init=False)
+    """How many faults slow down the disk."""
+    _slow_disk_until: float = field(default=-math.inf, init=False)
     _thinned_before: int = field(default=0, init=False)
     """What the process that lives had given up at the last check."""
     _newest_before: int = field(default=-1, init=False)
@@ -105,6 +113,23 @@ class Ledger:
     def _set_engine_run(self, run_id: str | None) -> None:
         self._engine_run, self._engine_run_since = run_id, trio.current_time()
 
+    def part_from(self, kept: Collection[Key], outbox: OutboxStatistics) -> None:
+        """Note that the engine has another name, and what is kept of what waited under the old."""
+        waiting = self._inherited
+        self._inherited = outbox.waiting + outbox.thinned + outbox.set_aside
+        self.expect(len(kept) == waiting - self._inherited, f"{waiting} waited, kept is {kept}")
+        self.excused.update(key for key in kept if key not in self.handled)
+        self._settled = 0
+        self._set_engine_run(None)
+        # Who has heard of a run that was on hears of no end of it under this name.
+        self.taint = True
+
+    def note_damage(self) -> None:
+        """Note that the disk has spoilt some of what waits, as was told: nobody knows what."""
+        self._numbered.clear()
+        self._excuse(-1.0, events=True)
+        self.taint = True
+
     def make_end_of_run(self, run_id: str) -> None:
         """Note that the outbox ends a run that was open when the process died."""
         self._add(("RunStoppedMsg", run_id))
@@ -114,6 +139,21 @@ class Ledger:
         return key in self.excused or key in self._set_aside
 
     # Processes
+
+    @contextmanager
+    def slow_disk(self) -> Generator[None, None, None]:
+        """Mark a time in which the disk is slow, or hangs."""
+        self._slow_disks += 1
+        try:
+            yield
+        finally:
+            self._slow_disks -= 1
+            self._slow_disk_until = trio.current_time() + SLOW_DISK_S
+
+    @property
+    def has_slow_disk(self) -> bool:
+        """Whether what was put in just now may have to wait for its disk."""
+        return bool(self._slow_disks) or trio.current_time() < self._slow_disk_until
 
     def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has started, with what is in its outbox."""
@@ -159,14 +199,16 @@ class Ledger:
             self.deaths += 1
         now = trio.current_time()
         since = -1.0
+        is_slow = durable and self.has_slow_disk
+        commit_s = COMMIT_S + ROUNDING_S + SLOW_DISK_S * is_slow
         if durable:
-            since = now - COMMIT_S - ROUNDING_S if not in_order else now + 1
+            since = now - commit_s if not in_order else now + 1
             if outbox.degraded is not None:
-                since = self._healthy_disk_at - COMMIT_S - ROUNDING_S
+                since = self._healthy_disk_at - commit_s
         if not durable:
             self._check_loss(outbox)
         if durable or outbox.waiting:
-            self._excuse(since, events=not durable or outbox.degraded is not None)
+            self._excuse(since, events=not durable or is_slow or outbox.degraded is not None)
         if not in_order:
             # Trio's thread does not wait for the disk: what it put in just now may not be on it.
             self.excused.update(key for key in self.made if self._made_at[key] >= now)
@@ -201,20 +243,20 @@ class Ledger:
 
     # The run that the aggregator has
 
-    def _follow_run(self, key: Key) -> None:
+    def _follow_run(self, key: Key, engine_id: str) -> None:
         kind, run_id = key
         if kind == "RunStartedMsg":
             self.taint = self._has_no_end(run_id)
-            self._run = run_id
+            self._runs[engine_id] = run_id
         elif kind == "RunStoppedMsg":
             # A run whose beginning was set aside cannot be the one that is on.
             known = ("RunStartedMsg", run_id) not in self._set_aside
+            on = self._runs.get(engine_id)
             self.expect(
-                self._run in (None, run_id) or not known,
-                f"RunStopped {run_id} came while {self._run} was on",
+                on in (None, run_id) or not known, f"RunStopped {run_id} came while {on} was on"
             )
             self.taint = False
-            self._run = None
+            self._runs[engine_id] = None
 
     def _has_no_end(self, run_id: str) -> bool:
         """Tell whether a run that begins on the wire may be one that nobody will end.

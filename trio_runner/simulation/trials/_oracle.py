@@ -15,6 +15,7 @@ from trio_runner._outbox import OutboxStatistics
 from trio_runner.protocol import MessageBase, SuccessMessage
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.trials._ledger import COMMIT_S, Death, Ledger
+from trio_runner.simulation.trials._tries import PASSED_AFTER, Tries
 from trio_runner.simulation.trials._watched_link import (
     ROUNDING_S,
     RUN_EVENTS,
@@ -51,14 +52,8 @@ WAIT_S = 10.0
 DIAL_S, DIAL_IN_LINE_S = 10.0, 40.0
 """The longest dial (s); and behind one whose connection was taken, and which was not let in."""
 
-RETRY_S = 0.2
-"""After a failure at the aggregator a message is not sent again sooner (s)."""
-
 RETRY_WAIT_S = 1.0
 """Before a message is sent again after such a failure, nothing is sent (s)."""
-
-EVENT_FAILURES_MAX, SAMPLE_FAILURES_MAX = 21, 8
-"""After so many failures at the aggregator an event, and a sample, is set aside."""
 
 WORK_S = 0.25
 """The work of ours that may stand at the aggregator (s)."""
@@ -72,12 +67,6 @@ LATE_IN_A_ROW = 8
 STATE_PAUSE_S = 60.0 + RETRY_WAIT_S
 """The longest pause before a state is tried again that was not taken (s)."""
 
-SMALLER_AFTER = 3
-"""After so many links that ended, the end of a run is sent with less in it."""
-
-PASSED_AFTER = 3
-"""After so many failures a notice holds up nothing any more."""
-
 
 @define(eq=False)
 class Oracle(Ledger):
@@ -85,6 +74,7 @@ class Oracle(Ledger):
 
     steady_s: float
     """Between two samples while there is a link (s)."""
+    tries: Tries = field(init=False)
     resent: int = field(default=0, init=False)
     _newest_on: dict[int, int] = field(factory=dict, init=False)
     """The same for each of the aggregator's connections."""
@@ -98,16 +88,10 @@ class Oracle(Ledger):
     passed: set[Key] = field(factory=set, init=False)
     """Samples whose handling failed while newer ones were under way, which are stored first."""
     _late_in_a_row: int = field(default=0, init=False)
-    _made_smaller: set[Key] = field(factory=set, init=False)
-    """The ends of runs that were refused as they were, until they are sent with less in them."""
     _state_failed_at: float = field(default=-math.inf, init=False)
     """When the aggregator last did not take a state (s)."""
     _sent_states: set[str] = field(factory=set, init=False)
     """The kinds of states that were sent at any time."""
-    _failures: dict[Key, int] = field(factory=dict, init=False)
-    _cuts: dict[Key, int] = field(factory=dict, init=False)
-    """How many links ended while nothing else was unanswered."""
-    _failed_at: dict[Key, float] = field(factory=dict, init=False)
     _state_since: float = field(default=0.0, init=False)
     _shown: bool | None = field(default=None, init=False)
     """Whether a run is on, by the last ControlState that was sent."""
@@ -118,6 +102,9 @@ class Oracle(Ledger):
     _links: int = field(default=0, init=False)
     _state: str = field(default="Started", init=False)
     _last_sample: float | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.tries = Tries(self.expect, self._note_set_aside)
 
     # What the engine makes
 
@@ -139,7 +126,7 @@ class Oracle(Ledger):
             self._latest = (None, None)  # a sample may be among what waits
         self._state, self._link, self._offline_s = "Started", None, OFFLINE_S
         self._last_sample = self._state_since = trio.current_time()
-        self._failures.clear()
+        self.tries.begin_life()
 
     def end_life(self, how: Death, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has ended, its link with it, and what it may have taken with it."""
@@ -152,32 +139,24 @@ class Oracle(Ledger):
     def open_link(self) -> WatchedLink:
         """Note that a link is ready."""
         self.expect(self._link is None or not self._link.is_open, "two links at once")
+        self.tries.open_link()
         self._links += 1
         self._link = WatchedLink(self._links, self.expect)
         self.trace.note(f"link {self._links}")
         return self._link
 
-    def close_link(self, link: WatchedLink) -> None:
-        """Note that a link has ended, perhaps for what was sent on it."""
-        self._note_cut(link)
+    def close_link(self, link: WatchedLink, why: str = "") -> None:
+        """Note that a link has ended, by an error that says why, or without one."""
+        self.tries.close_link(link, why)
         link.is_open = False
         if self._last_sample is not None:  # from here on at the offline rate
             self._last_sample = max(self._last_sample, trio.current_time() - self._offline_s)
         self.trace.note(f"link {link.number} ended")
 
-    def _note_cut(self, link: WatchedLink) -> None:
-        sent = link.alone
-        if sent is None:
-            return
-        for key in sent.keys:
-            self._cuts[key] = self._cuts.get(key, 0) + 1
-        is_suspect = self._in_vain(sent.keys[0]) >= SMALLER_AFTER
-        if sent.kind == "RunStoppedMsg" and is_suspect and _has_more_than_the_end(sent.body):
-            self._made_smaller.add(sent.keys[0])
-
-    def _in_vain(self, key: Key) -> int:
-        """Return how often a message failed, or was all that was under way when a link ended."""
-        return self._failures.get(key, 0) + self._cuts.get(key, 0)
+    def _note_set_aside(self, sent: Sent) -> None:
+        self._set_aside.update(dict.fromkeys(sent.keys, trio.current_time()))
+        self._set_aside_now += 1
+        self.taint = self.taint or sent.is_run_event
 
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way on the link, or its answer is."""
@@ -205,7 +184,8 @@ class Oracle(Ledger):
             self._sent_states.add(kind)
             self._note_state(kind, body)
         repeats = introduces and keys[0] in self._answered
-        link.send(number, Sent(keys, kind, body, repeats=repeats, was_sent=was_sent))
+        suspect = kind == "TagsUpdatedMsg" and self.tries.is_suspect(keys[0])
+        link.send(number, Sent(keys, kind, body, repeats, suspect, was_sent=was_sent))
 
     def _check_number(self, number: int, key: Key | None) -> None:
         is_new = number not in self._numbered
@@ -216,8 +196,8 @@ class Oracle(Ledger):
         )
 
     def _check_same(self, key: Key, body: str) -> None:
-        if key in self._made_smaller:
-            self._made_smaller.discard(key)
+        if key in self.tries.smaller:
+            self.tries.smaller.discard(key)
             self._bodies[key] = hash(body)
         known = self._bodies.setdefault(key, hash(body))
         self.expect(known == hash(body), f"{key} was sent again, and it is not the same")
@@ -231,12 +211,10 @@ class Oracle(Ledger):
     def _check_order(self, link: WatchedLink, number: int, key: Key, *, introduces: bool) -> None:
         known = self._numbers.setdefault(key, number)
         self.expect(known == number, f"{key} has the number {known} and was sent with {number}")
-        since = trio.current_time() - self._failed_at.get(key, -math.inf)
-        self.expect(since >= RETRY_S, f"{key} had failed, and was sent again after {since:.2f} s")
         is_notice = key[0] in ("notification", "errors")
         if key in self._place:
             # What another process made, and the end of its run, are in the outbox's order.
-            again = key in self._failures
+            again = self.tries.has_failed(key)
             last = link.last_notice if is_notice else link.last_number
             self.expect(
                 introduces or again or number >= last, f"{key} {number} was sent behind {last}"
@@ -245,17 +223,18 @@ class Oracle(Ledger):
                 introduces
                 or self._state != "Reconnected"
                 or self._made_at[key] > link.opened_at
-                or self._in_vain(key) >= PASSED_AFTER,
+                or self.tries.in_vain(key) >= PASSED_AFTER,
                 f"{key} had waited, and was sent when all that had waited was said to be",
             )
             if not introduces:
                 self._check_sides(key, is_notice=is_notice)
         if not introduces:
+            self.tries.send(key, link)
             self.expect(key not in self._answered, f"{key} was sent again, and it was answered")
             self.expect(key not in self._set_aside, f"{key} was sent again, and was set aside")
-            if key not in self._failures and is_notice:
+            if not self.tries.has_failed(key) and is_notice:
                 link.last_notice = number
-            elif key not in self._failures:
+            elif not self.tries.has_failed(key):
                 link.last_number = number
 
     def _check_sides(self, key: Key, *, is_notice: bool) -> None:
@@ -268,7 +247,7 @@ class Oracle(Ledger):
             if before in done or before[0] == SAMPLE or self._place.get(before, place) >= place:
                 continue
             is_run_event = before[0] in RUN_EVENTS
-            if is_run_event == is_notice and self._in_vain(before) < PASSED_AFTER:
+            if is_run_event == is_notice and self.tries.in_vain(before) < PASSED_AFTER:
                 self.expect(False, f"{key} was sent, and {before} before it is not delivered")
 
     def answer(self, link: WatchedLink, number: int, answer: MessageBase) -> None:
@@ -291,25 +270,10 @@ class Oracle(Ledger):
             self._note_failure(sent, str(answer))
 
     def _note_failure(self, sent: Sent, said: str) -> None:
-        now = trio.current_time()
-        is_refusal = "Handler raised exception" not in said
         link = self._link
         if sent.kind == "TagsUpdatedMsg" and link is not None and link.has_sample_unanswered:
             self.passed.update(sent.keys)
-        for key in sent.keys:
-            self._failures[key] = self._failures.get(key, 0) + 1
-            if not is_refusal:
-                self._failed_at[key] = now
-        failures = self._failures[sent.keys[0]]
-        most = SAMPLE_FAILURES_MAX if sent.keys[0][0] == SAMPLE else EVENT_FAILURES_MAX
-        if not is_refusal and failures < most:
-            return
-        if sent.kind == "RunStoppedMsg" and _has_more_than_the_end(sent.body):
-            self._made_smaller.add(sent.keys[0])
-            return
-        self._set_aside.update(dict.fromkeys(sent.keys, now))
-        self._set_aside_now += 1
-        self.taint = self.taint or sent.is_run_event
+        self.tries.fail(sent, is_refusal="Handler raised exception" not in said)
 
     # The aggregator's side
 
@@ -322,7 +286,7 @@ class Oracle(Ledger):
             self._check_arrival(key, connection)
             if not by_fault:
                 self.handled.add(key)
-                self._follow_run(key)
+                self._follow_run(key, message.engine_id)
         if refused is None or by_fault or tainted or self.taint:
             return
         harmless = isinstance(message, em.RunStartedMsg) and "active already" in refused
@@ -444,9 +408,3 @@ class Oracle(Ledger):
         has_failed = now - self._state_failed_at < STATE_PAUSE_S
         shows = self._shown == (run is not None) or has_failed
         self.expect(shows, f"the run is {run}, and shown was {self._shown}")
-
-
-def _has_more_than_the_end(body: str) -> bool:
-    """Tell whether the end of a run can go out with less in it."""
-    end = json.loads(body)
-    return end.get("archive") is not None or bool(end["runlog"]["lines"])

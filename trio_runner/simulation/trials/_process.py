@@ -1,7 +1,10 @@
 """The engine's processes: one after the other, from its start to its end, however that comes."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import io
+import math
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from random import Random
 
 import trio
@@ -9,8 +12,9 @@ from attrs import define, evolve, field
 
 from trio_runner._intake import log_of
 from trio_runner._outbox import MemoryOutbox, Outbox
-from trio_runner._outbox_sqlite import DurableOutbox
+from trio_runner._outbox_sqlite import DurableOutbox, export
 from trio_runner._runner import EngineRunner
+from trio_runner._tasks import offload_to_thread
 from trio_runner._timing import Timing
 from trio_runner._warnings import UnitWarning, Warnings
 from trio_runner.net import EngineDispatcher
@@ -23,6 +27,7 @@ from trio_runner.simulation.trials._conditions import Conditions
 from trio_runner.simulation.trials._ledger import Death
 from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._stored import Stored
+from trio_runner.simulation.trials._watched_link import ROUNDING_S, Key, keys_of_body
 from trio_runner.simulation.trials._witness import Witness
 
 EPOCH = 1_700_000_000.0
@@ -33,6 +38,9 @@ DATA_LOG_INTERVAL_S = 1.0
 
 RESTART_S = 1.0
 """Between the end of a process and its next start (s)."""
+
+STOP_S = Timing().flush_s + 3.0
+"""What a stop in order may take, whatever disks and handlers do (s)."""
 
 
 @define(eq=False, kw_only=True)
@@ -90,6 +98,10 @@ class Processes:
     largest_bytes: int = field(default=2000, init=False)
     """The size of the largest event that any of them made, all but its tags."""
     clock_offset_s: float = field(default=0.0, init=False)
+    computer_name: str = field(default="host", init=False)
+    _old_id: str = field(default="", init=False)
+    _next_name: str = field(default="host", init=False)
+    """From the next start on."""
     _things: int = field(default=0, init=False)
     """How many events, samples and lines engines have numbered, over all processes."""
     _open_run: str | None = field(default=None, init=False)
@@ -106,6 +118,15 @@ class Processes:
         self._things += 1
         return self._things
 
+    @property
+    def engine_id(self) -> str:
+        """Under which the aggregator knows the engine."""
+        return f"{self.computer_name}_Unit"
+
+    def rename(self) -> None:
+        """Give the engine's computer another name, which the next process finds."""
+        self._next_name = f"host-{self.number()}"
+
     def note_size(self, size: int) -> None:
         """Note that an engine may make an event of so many bytes."""
         self.largest_bytes = max(self.largest_bytes, 2000 + size)
@@ -117,34 +138,80 @@ class Processes:
         async with trio.open_nursery() as nursery:
             while not self._is_ending:
                 # A process loses its power in mid-write, and this one is not born yet.
-                with self.disk.powered() if self.disk is not None else nullcontext():
+                with self._being_born():
                     process = self._start()
                 nursery.start_soon(self._run, process)
                 await process.ended.wait()
                 if not self._is_ending:
                     await trio.sleep(RESTART_S)
 
+    @contextmanager
+    def _being_born(self) -> Generator[None, None, None]:
+        if self.disk is None:
+            yield
+            return
+        with self.disk.powered(), self.disk.elsewhere():
+            yield
+
     def _start(self) -> Process:
         self.count += 1
+        is_renamed = self._take_name()
+        damaged = self._damaged_copies()
         outbox = self._open_outbox()
         found = outbox.run_id
         self.oracle.begin_life(durable=self.disk is not None, outbox=outbox.statistics())
         if self.disk is not None:
-            self.oracle.find_open_run(found, self._open_run, in_doubt=self._in_doubt)
+            is_damaged = self._damaged_copies() != damaged
+            if is_damaged:
+                self.oracle.note_damage()
+            in_doubt = self._in_doubt or is_damaged
+            self.oracle.find_open_run(found, self._open_run, in_doubt=in_doubt)
             if found != self._open_run:
                 self.oracle.taint = True  # nobody will end the run that the aggregator has
-        resumed = found if self.rng.random() < 0.3 else None
-        if found is not None and resumed is None:
+        resumed = found if self.rng.random() < 0.3 and not is_renamed else None
+        if found is not None and resumed is None and not is_renamed:
             # The runner ends the run; nobody but the outbox makes this message.
             self.oracle.make_end_of_run(found)
         self.now = process = self._make(outbox, resumed)
+        if is_renamed:
+            self.oracle.part_from(self._kept_messages(), outbox.statistics())
         self.born.notify()
         self.oracle.trace.note(f"process {self.count} starts")
         return process
 
+    def _take_name(self) -> bool:
+        """Let the computer have its new name if it has one; return whether it has."""
+        if self.computer_name == self._next_name or (self.disk is not None and self.disk.is_full):
+            return False  # what waits under the old name has to be written once more
+        self._old_id, self.computer_name = self.engine_id, self._next_name
+        return True
+
+    def _kept(self, what: str) -> list[Path]:
+        """Return files that are kept beside the outbox, all but their logs."""
+        if self.disk is None:
+            return []
+        path = self.disk.path
+        files = sorted(path.parent.glob(f"{path.name}.{what}*"))
+        return [file for file in files if not file.name.endswith("-wal")]
+
+    def _damaged_copies(self) -> list[tuple[str, int]]:
+        """Return what is kept of damaged outboxes; only so many are, then the oldest goes."""
+        return [(file.name, file.stat().st_ino) for file in self._kept("damaged")]
+
+    def _kept_messages(self) -> list[Key]:
+        """Return what is kept of what waited under the last name."""
+        keys: list[Key] = []
+        for file in self._kept(self._old_id):
+            lines = io.StringIO()
+            export(file, lines)
+            for body in lines.getvalue().splitlines():
+                kind = body.rsplit('"_type":"', 1)[1].partition('"')[0]
+                keys.extend(keys_of_body(kind, body)[:1])
+        return keys
+
     def _make(self, outbox: Outbox, resumed: str | None) -> Process:
         engine = BusyEngine(
-            computer_name="host",
+            computer_name=self.computer_name,
             data_log_interval_s=DATA_LOG_INTERVAL_S,
             clock=self.wall_clock,
             count=self.number,
@@ -168,7 +235,7 @@ class Processes:
             outbox=outbox,
             resume_run=resumed,
             timing=Timing(steady_s=self.usual.steady_s),
-            offload=_at_once,
+            offload=self.disk.offload if self.disk is not None else offload_to_thread,
             rng=self.chance(f"waits {self.count}"),
             clock=self.wall_clock,
         )
@@ -202,22 +269,26 @@ class Processes:
 
     async def _run(self, process: Process) -> None:
         how: Death = "stopped"
-        held: AbstractContextManager[object] = nullcontext()
-        if isinstance(process.outbox, DurableOutbox):
-            held = process.outbox
-        with held, process.scope:
-            try:
-                with process.runner.state_changes() as changes:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._watch_states, process, changes)
-                        nursery.start_soon(self._work, process)
-                        try:
-                            await process.runner.run()
-                        finally:
-                            process.working.cancel()
-            except* EngineBug:
-                how = "raised"
+        try:
+            with process.scope:
+                try:
+                    await self._live(process)
+                except* EngineBug:
+                    how = "raised"
+        finally:
+            with self.disk.elsewhere() if self.disk is not None else nullcontext():
+                process.outbox.close()
         self._note_end(process, how)
+
+    async def _live(self, process: Process) -> None:
+        with process.runner.state_changes() as changes:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_states, process, changes)
+                nursery.start_soon(self._work, process)
+                try:
+                    await process.runner.run()
+                finally:
+                    process.working.cancel()
 
     async def _work(self, process: Process) -> None:
         with process.working:
@@ -238,7 +309,8 @@ class Processes:
         outbox = process.outbox.statistics()
         self.oracle.end_life(how, durable=self.disk is not None, outbox=outbox)
         self._open_run = process.engine.run_id
-        self._in_doubt = how == "torn" or outbox.degraded is not None
+        is_slow = how == "killed" and self.oracle.has_slow_disk
+        self._in_doubt = how == "torn" or is_slow or outbox.degraded is not None
         process.is_over, process.witness.is_on = True, False
         self.now = None
         process.ended.set()
@@ -256,9 +328,13 @@ class Processes:
         """Stop the process in order and wait for its end."""
         process = self.now
         if process is not None:
+            began = trio.current_time()
             process.working.cancel()
             await process.runner.shutdown()
             await process.ended.wait()
+            took_s = trio.current_time() - began
+            in_time = took_s <= STOP_S + ROUNDING_S
+            self.oracle.expect(in_time, f"the end of a process took {took_s:.1f} s")
 
     def kill(self, *, power: bool, torn: bool = False) -> None:
         """End the process at once; without power the aggregator hears nothing of it."""
@@ -282,6 +358,11 @@ class Processes:
         """Lose the power in mid-commit; called in the middle of the dying process's own step."""
         self.kill(power=True, torn=True)
 
+    def moved_at(self) -> float:
+        """Return when a larger piece of a message of the process's last left (s)."""
+        wires = self.now.wires if self.now is not None else []
+        return max((wire.up.moved_at for wire in wires), default=-math.inf)
+
     def forget_the_dead(self) -> None:
         """Let the aggregator hear of the ends that it did not hear of."""
         for wire in list(self.network.wires):
@@ -295,9 +376,3 @@ class Processes:
             return []
         do(process.engine, process.runner)
         return [process.engine]
-
-
-async def _at_once(do: Callable[[], None]) -> None:
-    """Do in Trio's thread what is else done in another: a mock clock waits for no thread."""
-    await trio.lowlevel.checkpoint()
-    do()

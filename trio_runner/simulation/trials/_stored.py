@@ -98,11 +98,11 @@ class Stored:
 
     # At the end
 
-    def check_end(self, engine_id: str) -> None:
+    def check_end(self) -> None:
         """Check what people find when all has been delivered."""
         made = set(self.oracle.made)
         sure = [key for key in self.oracle.made if not self.oracle.is_given_up(key)]
-        self._check_notifications(engine_id, sure)
+        self._check_notifications(sure)
         listed = Counter(run.run_id for run in self.aggregator.recent_runs)
         for kind, run_id in sure:
             ends = ("RunStartedMsg", run_id), ("RunStoppedMsg", run_id)
@@ -114,9 +114,8 @@ class Stored:
             if not (self._clock_has_jumped or self.oracle.thinned):
                 self._check_plot(run_id)
 
-    def _check_notifications(self, engine_id: str, sure: list[Key]) -> None:
-        record = self.aggregator.engines.get(engine_id)
-        told = record.notifications if record is not None else []
+    def _check_notifications(self, sure: list[Key]) -> None:
+        told = [n for record in self.aggregator.engines.values() for n in record.notifications]
         bodies = {str(message.notification.body) for message in told}
         for kind, body in sure:
             self.oracle.expect(kind != "notification" or body in bodies, f"nobody was told {body}")

@@ -19,6 +19,12 @@ CALL_S = 10.0
 PATIENCE_MAX = 12
 """How many times longer the answer to a message may take that was sent in vain before."""
 
+
+def patience(tries: int) -> int:
+    """Return how many times longer the answer may take to what was tried in vain so often."""
+    return min(1 << tries, PATIENCE_MAX)
+
+
 RUN_EVENTS = "RunStartedMsg", "RunStoppedMsg"
 
 THINNEST_BYTES_S = 1000
@@ -67,6 +73,8 @@ class Sent:
     body: str
     repeats: bool
     """Whether it repeats the beginning of the open run on a new link."""
+    is_suspect: bool
+    """Whether it may be to blame for what happened when it was sent before, and so goes alone."""
     was_sent: bool
     """Whether it, or a state of its kind, was sent before."""
     at: float = field(factory=trio.current_time, init=False)
@@ -91,6 +99,10 @@ class WatchedLink:
     last_notice: int = field(default=0, init=False)
     """The same of the notices."""
     opened_at: float = field(factory=trio.current_time, init=False)
+    _untaken_run: Key | None = field(default=None, init=False)
+    """The beginning of the open run, if it was repeated and not taken."""
+    _failures: dict[str, int] = field(factory=dict, init=False)
+    """How often in a row each kind of what has no place in the line was not taken."""
     told: set[str] = field(factory=set, init=False)
     """The types of states that were sent on it."""
     longest_s: float = field(default=0.0, init=False)
@@ -106,6 +118,11 @@ class WatchedLink:
         """What is unanswered, if it is one event or sample alone, states aside."""
         sent = [s for s in self._unanswered.values() if s.keys and not s.repeats]
         return sent[0] if len(sent) == 1 else None
+
+    @property
+    def only(self) -> Sent | None:
+        """What is unanswered if it is one message alone, of whatever kind."""
+        return next(iter(self._unanswered.values())) if len(self._unanswered) == 1 else None
 
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way, or its answer is."""
@@ -129,6 +146,8 @@ class WatchedLink:
     def send(self, number: int, sent: Sent) -> None:
         """Check a message that goes out beside those that are unanswered."""
         self._check_introduction(sent.kind)
+        is_run_known = self._untaken_run in (None, *sent.keys)
+        self.expect(is_run_known, f"{sent.kind} was sent on a link whose run was not taken")
         self._check_barrier(number, sent)
         if not sent.keys:
             self.expect(
@@ -164,6 +183,11 @@ class WatchedLink:
                 not (_is_notice(sent) and _is_notice(other)),
                 f"{sent.kind} {number} was sent while {other.keys} was unanswered",
             )
+            is_alone = not (sent.keys and other.keys and (sent.is_suspect or other.is_suspect))
+            self.expect(
+                is_alone,
+                f"{sent.kind} {number} was sent beside {other.keys}, and one of them is a suspect",
+            )
 
     def answer(self, number: int, *, is_taken: bool) -> Sent | None:
         """Note that a message was answered, and return it."""
@@ -172,10 +196,29 @@ class WatchedLink:
         if sent is None:
             return None
         self.longest_s = max(self.longest_s, trio.current_time() - sent.at)
+        if sent.repeats:
+            self._untaken_run = None if is_taken else sent.keys[0]
+        if sent.repeats or not sent.keys:
+            self._failures[sent.kind] = 0 if is_taken else self._failures.get(sent.kind, 0) + 1
         if not sent.keys and is_taken:
             self._heard[sent.kind] = sent.body
             self.taken.add(sent.kind)
         return sent
+
+    def check_patience(self, in_vain: Callable[[Key], int], why: str) -> None:
+        """Check that an answer was waited for as long as its message has tries behind it."""
+        now = trio.current_time()
+        ages = [
+            (now - sent.at) / patience(self._tries(sent, in_vain))
+            for sent in self._unanswered.values()
+        ]
+        oldest_s = max(ages, default=0.0)
+        self.expect(oldest_s >= CALL_S - ROUNDING_S, f"a link had too little patience: {why}")
+
+    def _tries(self, sent: Sent, in_vain: Callable[[Key], int]) -> int:
+        if sent.repeats or not sent.keys:
+            return self._failures.get(sent.kind, 0)
+        return in_vain(sent.keys[0])
 
     def check_waiting(self) -> None:
         """Check that the link does not outlive an answer that does not come.

@@ -4,6 +4,7 @@ import trio
 from attrs import define, frozen
 
 from trio_runner._errors import NetworkError
+from trio_runner._groups import first
 from trio_runner._timing import Timing
 from trio_runner._warnings import Warnings
 from trio_runner.net import Answered, Dialer, Session
@@ -29,7 +30,7 @@ class Witness:
         task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """See `trio_runner.Dialer`."""
-        started = _Started(task_status, self)
+        started, why = _Started(task_status, self), ""
         self.note("dial")
         try:
             # Trio's TaskStatus has a second overload, for tasks that are started with nothing.
@@ -38,11 +39,12 @@ class Witness:
             self.note(f"dial ended: {type(error).__name__}")
             if self.is_on:
                 self.oracle.end_dial(in_line=isinstance(error, NetworkError) and error.in_line)
+            why = str(first(error))
             raise
         finally:
             for link in started.links:
                 if self.is_on:
-                    self.oracle.close_link(link)
+                    self.oracle.close_link(link, why)
 
     def warn_by(self, warnings: Warnings) -> None:
         """See `trio_runner.Dialer`."""

@@ -33,12 +33,12 @@ Answer = Callable[[], MessageBase | None]
 """An answer in place of handling a message, or None to handle it."""
 
 
+BEARING = em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg, em.RunStoppedMsg, em.TagsUpdatedMsg
+"""Who fails to handle these keeps samples from being stored; the others hold up nothing."""
+
+
 def handle_it() -> None:
     """Answer nothing in place of handling a message."""
-
-
-ENGINE_ID = "host_Unit"
-"""Under which the aggregator knows the engine."""
 
 
 @define(eq=False)
@@ -107,7 +107,10 @@ class World:
         self.disk = None
         if self.usual.has_disk:
             self.disk = SimulatedDisk(
-                self.folder, self._chance("disk"), lambda: self.processes.tear()
+                self.folder,
+                self._chance("disk"),
+                lambda: self.processes.tear(),
+                lambda: self.oracle.expect(False, "Trio's thread waits for the disk"),
             )
 
     def _chance(self, what: str) -> Random:
@@ -130,7 +133,7 @@ class World:
                 check = RecoveryCheck(self.oracle, self.processes, self.aggregator, self.usual)
                 self.recovered_s = await check.check_back()
                 await check.check_end()
-                self.aggregator.stored.check_end(ENGINE_ID)
+                self.aggregator.stored.check_end()
                 nursery.cancel_scope.cancel()
         if self.oracle.violation is None:
             left = _count_tasks() - tasks_before
@@ -154,7 +157,10 @@ class World:
             rng=self._rng,
             chance=self._chance,
         )
-        self.callers = Callers(self.aggregator, self.network, self.oracle, ENGINE_ID)
+        self.oracle.tries.moved_at = self.processes.moved_at
+        self.callers = Callers(
+            self.aggregator, self.network, self.oracle, lambda: self.processes.engine_id
+        )
 
     async def _meet(self, planned: Planned, fault: Fault) -> None:
         await trio.sleep(planned.at_s)
@@ -180,7 +186,7 @@ class World:
         """Whether the link is in steady state and nothing keeps samples from arriving."""
         process = self.processes.now
         is_steady = process is not None and process.runner.state in ("Connected", "Reconnected")
-        answers = self.answer is handle_it and not any(self.answers.values())
+        answers = self.answer is handle_it and not any(map(self.answers.get, BEARING))
         calm = self.callers.is_calm and not self.oracle.taint
         return is_steady and answers and calm and not self.oracle.may_a_run_event_wait()
 
@@ -215,8 +221,9 @@ class World:
 
         What it has stored is the run at the last disconnect, and it takes that for the truth.
         """
-        stored = self.aggregator.recent_engines.get(ENGINE_ID)
-        record = self.aggregator.engines.get(ENGINE_ID)
+        engine_id = self.processes.engine_id
+        stored = self.aggregator.recent_engines.get(engine_id)
+        record = self.aggregator.engines.get(engine_id)
         run = record.unit.run if record is not None else None
         if stored is not None and (run is None or run.run_id != stored[0]):
             self.oracle.taint = True

@@ -7,8 +7,9 @@ import trio
 from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.simulation.stand_ins._aggregator import HANDLED
-from trio_runner.simulation.trials._faults._known import fault, for_a_while
-from trio_runner.simulation.trials._world import ENGINE_ID, World, handle_it
+from trio_runner.simulation.stand_ins._server import MESSAGE_BYTES_MAX
+from trio_runner.simulation.trials._faults._known import draw, fault, for_a_while
+from trio_runner.simulation.trials._world import World, handle_it
 
 FAILED = ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
 """What is said when a handler raises."""
@@ -65,6 +66,18 @@ async def mute(world: World, rng: Random) -> None:
 
 
 @fault
+async def mumble(world: World, rng: Random) -> None:
+    """Let the aggregator handle messages and answer what cannot be read."""
+    aggregator = world.aggregator
+    with world.trouble():
+        aggregator.mumbling = True
+        try:
+            await for_a_while(rng, 30)
+        finally:
+            aggregator.mumbling = False
+
+
+@fault
 async def slow_handler(world: World, rng: Random) -> None:
     """Let the aggregator take its time over each message."""
     with world.trouble():
@@ -86,6 +99,22 @@ async def slow_archive(world: World, rng: Random) -> None:
         finally:
             aggregator.archiving_time_s = 0
             aggregator.close(1011)  # and is through with the one that it is at
+
+
+@fault
+async def cut_at_size(world: World, rng: Random) -> None:
+    """Let each message over a size end its link, as at a proxy; the end of a run is one."""
+    aggregator = world.aggregator
+    size = int(draw(rng, 2e3, 1e6))
+    with world.trouble():
+        aggregator.message_bytes_max = size
+        try:
+            if rng.random() < 0.7:
+                world.processes.with_engine(lambda engine, runner: engine.end_run(runner, 4 * size))
+                world.processes.note_size(4 * size)
+            await trio.sleep(draw(rng, 5, 180))
+        finally:
+            aggregator.message_bytes_max = MESSAGE_BYTES_MAX
 
 
 async def _answer_with(world: World, rng: Random, answer: MessageBase) -> None:
@@ -122,7 +151,7 @@ async def poison(world: World, rng: Random) -> None:
 @fault
 async def forgotten(world: World, rng: Random) -> None:
     """Let the aggregator deny that it knows the engine."""
-    unknown = ErrorMessage(message=f"No engine registered under id {ENGINE_ID}")
+    unknown = ErrorMessage(message=f"No engine registered under id {world.processes.engine_id}")
     await _answer_with(world, rng, unknown)
 
 

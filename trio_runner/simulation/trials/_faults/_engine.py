@@ -35,14 +35,8 @@ async def big_archive(world: World, rng: Random) -> None:
     size = int(draw(rng, 1e4, most))
     world.processes.note_size(size)
 
-    def end_run(engine: BusyEngine, runner: EngineRunner) -> None:
-        if engine.run_id is None:
-            engine.toggle_run(runner)
-        engine.archive_bytes = size
-        engine.toggle_run(runner)
-
     with world.trouble():
-        world.processes.with_engine(end_run)
+        world.processes.with_engine(lambda engine, runner: engine.end_run(runner, size))
         await for_a_while(rng, 20)
 
 
@@ -88,11 +82,26 @@ async def tag_storm(world: World, rng: Random) -> None:
             engine.storm = 0
 
 
+BUILDERS = "control state", "errors", "method", "tags", "unit"
+"""The messages that a bug may be in the making of."""
+
+
 @fault
 async def bug(world: World, rng: Random) -> None:
-    """Let the engine's message builder raise; the process ends and is started again."""
-    world.processes.with_engine(lambda engine, _: setattr(engine, "has_bug", True))
-    await trio.sleep(1)
+    """Let one of the engine's message builders raise; the process ends and is started again.
+
+    An engine of its own that fails at this has a bug, of which people are to hear. The bridge
+    cannot help what Open Pectus's engine does, and goes on with what it was told last.
+    """
+    message = rng.choice(BUILDERS)
+    engines = world.processes.with_engine(lambda engine, _: setattr(engine, "bug_in", message))
+    if message == "unit":
+        world.network.reset()  # it is told to each new link
+    try:
+        await trio.sleep(6)  # without a link samples are as seldom as that
+    finally:
+        for engine in engines:
+            engine.bug_in = ""
 
 
 async def _slow() -> None:
@@ -130,6 +139,30 @@ async def bad_handlers(world: World, rng: Random) -> None:
             await world.callers.call(am.InjectCodeMsg(pcode="Mark: A"))
             await for_a_while(rng, 10)
     finally:
+        world.callers.slow_handlers -= 1
+        for engine in engines:
+            engine.mood = None
+
+
+@fault
+async def stuck_handlers(world: World, rng: Random) -> None:
+    """Let command handlers wait as in threads of their own, where no cancellation reaches them."""
+    released = trio.Event()
+
+    async def stuck() -> None:
+        with trio.CancelScope(shield=True):
+            await released.wait()
+
+    engines = world.processes.with_engine(lambda engine, _: setattr(engine, "mood", stuck))
+    world.callers.slow_handlers += 1
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(rng.randint(1, 20)):
+                nursery.start_soon(world.callers.call, am.InjectCodeMsg(pcode="Mark: A"))
+                await trio.sleep(draw(rng, 0.01, 5))
+            await for_a_while(rng)
+    finally:
+        released.set()
         world.callers.slow_handlers -= 1
         for engine in engines:
             engine.mood = None
@@ -179,6 +212,44 @@ async def disk_full(world: World, rng: Random) -> None:
             await for_a_while(rng)
         finally:
             world.disk.is_full = False
+
+
+@fault
+async def spoilt_log(world: World, rng: Random) -> None:
+    """Kill the process, and let the disk spoil a bit of what it has written."""
+    if world.disk is not None:
+        world.processes.kill(power=False)
+        world.disk.spoil_log()
+
+
+@fault
+async def rename_host(world: World, rng: Random) -> None:
+    """Stop the process or kill it, and give its computer another name."""
+    world.processes.rename()
+    if rng.random() < 0.5:
+        await world.processes.stop()
+    else:
+        world.processes.kill(power=False)
+
+
+@fault
+async def slow_disk(world: World, rng: Random) -> None:
+    """Let the disk take 20 ms to 5 s for each commit."""
+    if world.disk is not None:
+        with world.oracle.slow_disk():
+            world.disk.commit_s = draw(rng, 0.02, 5)
+            try:
+                await for_a_while(rng)
+            finally:
+                world.disk.commit_s = 0.0
+
+
+@fault
+async def hanging_disk(world: World, rng: Random) -> None:
+    """Let the disk write nothing for a while, and then all of it."""
+    if world.disk is not None:
+        with world.oracle.slow_disk(), world.disk.hanging():
+            await for_a_while(rng)
 
 
 @fault

@@ -24,6 +24,16 @@ async def reset(world: World, rng: Random) -> None:
 
 
 @fault
+async def short_lives(world: World, rng: Random) -> None:
+    """Reset the connections again and again, each soon after it has come about."""
+    lives_s = draw(rng, 0.3, 5)
+    with trio.move_on_after(draw(rng, 10, 180)):
+        while True:
+            await trio.sleep(lives_s)
+            world.network.reset()
+
+
+@fault
 async def cut_after(world: World, rng: Random) -> None:
     """Reset the connection behind some bytes, in mid-frame."""
     wire = newest_wire(world)
@@ -103,6 +113,19 @@ async def slow_line(world: World, rng: Random) -> None:
 async def thin_line(world: World, rng: Random) -> None:
     """Lower the bandwidth for minutes to less than many samples need."""
     await _thin_out(world, draw(rng, 300, 1500), draw(rng, 10, 180))
+
+
+@fault
+async def slow_archive_line(world: World, rng: Random) -> None:
+    """End a run whose archive needs longer for the line than an answer may, while nobody calls.
+
+    No answer of ours could pass it: a websocket takes one message at a time.
+    """
+    size = int(draw(rng, 6e5, 2e6))
+    world.processes.note_size(size)
+    with world.callers.resting():
+        world.processes.with_engine(lambda engine, runner: engine.end_run(runner, size))
+        await _thin_out(world, size / 2 / rng.uniform(12, 30), 60)  # half of it, compressed
 
 
 async def _thin_out(world: World, bytes_per_s: float, duration_s: float) -> None:

@@ -1,0 +1,207 @@
+"""The oracle counts tries: it sees each bound of the rules of delivery kept, or broken."""
+
+from collections.abc import Sequence
+
+import pytest
+import trio
+from attrs import evolve
+
+from tests.simulation.test_oracle import (
+    NOTHING,
+    events,
+    introduce,
+    sample,
+    started,
+    stopped,
+    the_oracle,
+)
+from trio_runner.protocol import ErrorMessage, ProtocolErrorMessage, encode_body
+from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation.trials._oracle import Oracle
+from trio_runner.simulation.trials._watched_link import WatchedLink
+
+FAILED = ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
+REFUSED = ErrorMessage(message="never")
+NO_ANSWER = "The aggregator did not answer a message within"
+EVENT = events(1)[0]
+KEY = ("notification", "event 0")
+
+
+def opened(oracle: Oracle) -> WatchedLink:
+    """Return a new link that is introduced."""
+    link = oracle.open_link()
+    introduce(link)
+    return link
+
+
+def with_a_link() -> tuple[Oracle, WatchedLink]:
+    """Return an oracle that has seen a message made and a link come about."""
+    oracle = the_oracle()
+    oracle.make(EVENT)
+    return oracle, opened(oracle)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "violation"),
+    [
+        ((1, 2, 4, 8, 16, 32, 60, 60), None),
+        ((1, 2, 4, 7), f"{KEY} had failed, and was sent 1.00 s early"),
+        ((0,), f"{KEY} had failed, and was sent 1.00 s early"),
+    ],
+)
+async def test_pauses_grow_with_each_failure(
+    pauses: Sequence[int], violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """From 1 s to a minute, doubled each time."""
+    oracle, link = with_a_link()
+    for pause in (*pauses, 0):
+        oracle.send(link, 1, encode_body(EVENT))
+        oracle.answer(link, 1, FAILED)
+        await trio.sleep(pause)
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("pauses", "violation"),
+    [
+        ((0, 0, 2, 4, 8), None),
+        ((0, 0, 1), f"{KEY} had ended a link, and was sent 1.00 s early"),
+    ],
+)
+async def test_a_link_lives_for_a_while_before_what_may_end_it(
+    pauses: Sequence[int], violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """Once is no sign; from the second link on that ended at a message it is told later."""
+    oracle, link = with_a_link()
+    for pause in pauses:
+        await trio.sleep(pause)
+        oracle.send(link, 1, encode_body(EVENT))
+        oracle.close_link(link, "The connection ended")
+        link = opened(oracle)
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("times", "violation"), [(8, None), (15, "('sample', '1') was sent 15 times")]
+)
+async def test_nothing_is_sent_for_ever(
+    times: int, violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """A sample fails 8 times, after it was twice on a link that ended beside others."""
+    oracle, link = with_a_link()
+    oracle.make(sample(1))
+    for _ in range(times):
+        oracle.send(link, 2, encode_body(sample(1)))
+        oracle.answer(link, 2, FAILED)
+        oracle._set_aside.clear()  # or that would be the violation
+        await trio.sleep(60)
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("failures", "set_aside", "violation"),
+    [
+        (20, 0, None),
+        (21, 1, None),
+        (3, 1, "1 messages are said to be set aside, 0 were"),
+        (21, 0, "0 messages are said to be set aside, 1 were"),
+    ],
+)
+@pytest.mark.parametrize("cut", [False, True])
+async def test_an_event_is_given_up_behind_21_tries(
+    failures: int, set_aside: int, violation: str | None, cut: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    """Whether they were failures at the aggregator or links that ended; with the next link then."""
+    oracle, link = with_a_link()
+    for _ in range(failures):
+        await trio.sleep(60)
+        oracle.send(link, 1, encode_body(EVENT))
+        if cut:
+            oracle.close_link(link, "The connection ended")
+            link = opened(oracle)
+        else:
+            oracle.answer(link, 1, FAILED)
+    oracle.check_books(evolve(NOTHING, events_taken=set_aside, set_aside=set_aside))
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "violation"),
+    [
+        ((10, 20, 40), None),
+        ((10, 10), f"a link had too little patience: {NO_ANSWER}"),
+        ((9,), f"a link had too little patience: {NO_ANSWER}"),
+    ],
+)
+async def test_patience_grows_with_each_try(
+    waited_s: Sequence[int], violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """An aggregator that needs half a minute over a message is to have it twice, not for ever."""
+    oracle, link = with_a_link()
+    for wait in waited_s:
+        await trio.sleep(60)
+        oracle.send(link, 1, encode_body(EVENT))
+        await trio.sleep(wait)
+        oracle.close_link(link, NO_ANSWER)
+        link = opened(oracle)
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("since_s", "violation"),
+    [(5, None), (4, "a link was given up 4.0 s after bytes had left")],
+)
+async def test_bytes_that_move_are_life(
+    since_s: float, violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """A message of half a minute was leaving."""
+    oracle, link = with_a_link()
+    oracle.send(link, 1, encode_body(EVENT))
+    await trio.sleep(30)
+    oracle.tries.moved_at = lambda: 30 - since_s
+    oracle.close_link(link, "The aggregator did not answer a ping within 5 s.")
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("every_s", "violation"),
+    [
+        (3.1, None),  # 39 in 2 min
+        (11, None),
+        (2.9, "41 links that did not live in 120 s"),
+    ],
+)
+async def test_links_that_break_at_once_come_ever_more_seldom(
+    every_s: float, violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """40 in 2 min at the most, however long it goes on; those that lived do not count."""
+    oracle = the_oracle()
+    for _ in range(100):
+        link = oracle.open_link()
+        await trio.sleep(every_s)
+        oracle.close_link(link, "The connection ended")
+    assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(("again", "violation"), [(True, None), (False, "{key} was sent again")])
+async def test_the_end_of_a_run_goes_out_with_less_in_it(
+    again: bool, violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """Once it is refused, at once; what cannot be less is set aside."""
+    oracle, link = with_a_link()
+    whole = stopped("a") if not again else archived("a")
+    oracle.make(started("a"))
+    oracle.make(whole)
+    oracle._answered[("RunStartedMsg", "a")] = 0.0
+    oracle._answered[KEY] = 0.0
+    oracle.send(link, 3, encode_body(whole))
+    oracle.answer(link, 3, REFUSED)
+    oracle.send(link, 3, encode_body(stopped("a")))
+    key = ("RunStoppedMsg", "a")
+    assert (oracle.violation is None) == (violation is None)
+    assert violation is None or violation.format(key=key) in str(oracle.violation)
+
+
+def archived(run_id: str) -> em.RunStoppedMsg:
+    """Return the end of a run with an archive."""
+    return evolve(stopped(run_id), archive="Time,Count", archive_filename="a.csv")

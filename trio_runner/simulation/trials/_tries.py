@@ -1,0 +1,193 @@
+"""How often each message was tried in vain, and what follows: pauses, less in it, its end.
+
+A try is in vain if the aggregator fails to handle the message, or if the link ends while nothing
+but the message is unanswered. All counts begin anew with each process.
+"""
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable
+
+import trio
+from attrs import define, field
+
+from trio_runner.simulation.trials._watched_link import SAMPLE, Key, Sent, WatchedLink
+
+EVENT_TRIES_MAX, SAMPLE_TRIES_MAX = 21, 8
+"""After so many tries in vain an event, and a sample, is set aside."""
+
+TOGETHER_MAX = 2
+"""So often a message may have been on a link that ended beside others: then it goes alone."""
+
+FORMS = 4
+"""In so many forms the end of a run is sent: whole, and with less and less in it."""
+
+PAUSE_MAX_S = 60.0
+"""The longest pause before a message is tried again (s)."""
+
+SMALLER_AFTER = 3
+"""After so many links that ended, the end of a run is sent with less in it."""
+
+PASSED_AFTER = 3
+"""After so many failures a notice holds up nothing any more."""
+
+LIVED_S = 10.0
+"""A link that lived so long makes the waits before the next ones short again (s)."""
+
+LINKS_S = 120.0
+LINKS_MAX = 40
+"""So many links that did not may come about in `LINKS_S`.
+
+The waits of a backoff are 0.6, 1.1, 2.1, 4.1 and then 5.1 s in the middle, so 26 are to be
+expected, with a standard deviation of 3; a backoff that begins anew with each link makes 190.
+"""
+
+PONG_S = 5.0
+"""A link must not end sooner behind the last piece of a message that left (s)."""
+
+MS = 1e-3
+"""What a point in time may be off by rounding (s)."""
+
+
+def pause_s(tries: int) -> float:
+    """Return how long to wait (s) before a message is tried that was tried in vain so often."""
+    return min(2.0 ** (tries - 1), PAUSE_MAX_S) if tries else 0.0
+
+
+@define(eq=False)
+class Tries:
+    """Counts tries; `expect` is the oracle's.
+
+    `set_aside` is called with what is given up. `moved_at` gives the time when a larger piece of a
+    message last left.
+    """
+
+    expect: Callable[[object, str], None]
+    set_aside: Callable[[Sent], None]
+    moved_at: Callable[[], float] = field(default=lambda: -math.inf)
+    smaller: set[Key] = field(factory=set, init=False)
+    """The ends of runs that were refused as they were, until they are sent with less in them."""
+    _failures: dict[Key, int] = field(factory=dict, init=False)
+    _cuts: dict[Key, int] = field(factory=dict, init=False)
+    """How many links ended while nothing else was unanswered."""
+    _sendings: dict[Key, int] = field(factory=dict, init=False)
+    _due_at: dict[Key, float] = field(factory=dict, init=False)
+    """When the pause behind the last failure is over."""
+    _cut: Key | None = field(default=None, init=False)
+    """What the last link ended at."""
+    _suspects: list[Sent] = field(factory=list, init=False)
+    """What so many links have ended for that it is given up."""
+    _short: deque[float] = field(factory=deque, init=False)
+    """When the links opened that came behind one that did not live."""
+
+    def begin_life(self) -> None:
+        """Forget what the process before knew."""
+        self._failures.clear()
+        self._cuts.clear()
+        self._sendings.clear()
+        self._due_at.clear()
+        self._suspects.clear()
+        self._short.clear()
+        self._cut = None
+
+    def in_vain(self, key: Key) -> int:
+        """Return how often a message was tried in vain."""
+        return self._failures.get(key, 0) + self._cuts.get(key, 0)
+
+    def is_suspect(self, key: Key) -> bool:
+        """Tell whether a message that is being sent has to go alone."""
+        return bool(self.in_vain(key)) or self._sendings.get(key, 0) > TOGETHER_MAX
+
+    def has_failed(self, key: Key) -> bool:
+        """Tell whether the aggregator has failed to handle a message, or refused it."""
+        return key in self._failures
+
+    # Links
+
+    def open_link(self) -> None:
+        """Note a new link, and give up what so many have ended for."""
+        for sent in self._suspects:
+            self.set_aside(sent)
+        self._suspects.clear()
+        now = trio.current_time()
+        self._short.append(now)
+        while self._short[0] < now - LINKS_S:
+            self._short.popleft()
+        few = len(self._short) <= LINKS_MAX
+        self.expect(few, f"{len(self._short)} links that did not live in {LINKS_S:g} s")
+
+    def close_link(self, link: WatchedLink, why: str) -> None:
+        """Note the end of a link, by an error that says why, perhaps for what was sent on it."""
+        if trio.current_time() - link.opened_at > LIVED_S:
+            self._short.clear()
+        if "did not answer" in why:
+            self._check_life(link)
+        if "did not answer a message" in why:
+            link.check_patience(self.in_vain, why)
+        sent = link.alone
+        self._cut = sent.keys[0] if sent is not None else None
+        if sent is None:
+            return
+        for key in sent.keys:
+            self._cuts[key] = self._cuts.get(key, 0) + 1
+        in_vain = self.in_vain(sent.keys[0])
+        if has_more_than_the_end(sent):
+            if in_vain >= SMALLER_AFTER:
+                self.smaller.add(sent.keys[0])
+        elif in_vain >= _tries_max(sent.keys[0]):
+            self._suspects.append(sent)
+
+    def _check_life(self, link: WatchedLink) -> None:
+        """Check that no message was still leaving."""
+        sent = link.only
+        if sent is not None and self.moved_at() >= sent.at:
+            since = trio.current_time() - self.moved_at()
+            alive = since >= PONG_S - MS
+            self.expect(alive, f"a link was given up {since:.1f} s after bytes had left")
+
+    # Messages
+
+    def send(self, key: Key, link: WatchedLink) -> None:
+        """Check that a message is not sent too soon after it was sent in vain, nor too often."""
+        now = trio.current_time()
+        due_at = self._due_at.get(key, -math.inf)
+        self.expect(
+            now >= due_at - MS, f"{key} had failed, and was sent {due_at - now:.2f} s early"
+        )
+        tries = self.in_vain(key)
+        if key == self._cut and tries >= 2:
+            due_at = link.opened_at + pause_s(tries)
+            early_s = due_at - now
+            self.expect(
+                early_s <= MS, f"{key} had ended a link, and was sent {early_s:.2f} s early"
+            )
+        self._sendings[key] = sendings = self._sendings.get(key, 0) + 1
+        most = _tries_max(key) + TOGETHER_MAX + FORMS
+        self.expect(sendings <= most, f"{key} was sent {sendings} times")
+
+    def fail(self, sent: Sent, *, is_refusal: bool) -> None:
+        """Note that the aggregator has failed to handle a message, or refused it for good."""
+        for key in sent.keys:
+            self._failures[key] = self._failures.get(key, 0) + (not is_refusal)
+            if not is_refusal:
+                self._due_at[key] = trio.current_time() + pause_s(self.in_vain(key))
+        if not is_refusal and self.in_vain(sent.keys[0]) < _tries_max(sent.keys[0]):
+            return
+        if has_more_than_the_end(sent):
+            self.smaller.add(sent.keys[0])
+            self._due_at.pop(sent.keys[0], None)
+        else:
+            self.set_aside(sent)
+
+
+def _tries_max(key: Key) -> int:
+    return SAMPLE_TRIES_MAX if key[0] == SAMPLE else EVENT_TRIES_MAX
+
+
+def has_more_than_the_end(sent: Sent) -> bool:
+    """Tell whether a message is the end of a run and can go out with less in it."""
+    if sent.kind != "RunStoppedMsg":
+        return False
+    end = json.loads(sent.body)
+    return end.get("archive") is not None or bool(end["runlog"]["lines"])
