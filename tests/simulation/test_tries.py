@@ -205,3 +205,19 @@ async def test_the_end_of_a_run_goes_out_with_less_in_it(
 def archived(run_id: str) -> em.RunStoppedMsg:
     """Return the end of a run with an archive."""
     return evolve(stopped(run_id), archive="Time,Count", archive_filename="a.csv")
+
+
+async def test_what_is_not_known_any_more_ends_the_link_beside_what_else_is_unanswered(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Seed 47: of two samples the first was answered so, and the second was taken for a suspect."""
+    oracle, link = with_a_link()
+    for _ in range(2):
+        for number in (1, 2):
+            if number not in oracle._numbered:
+                oracle.make(sample(number))
+            oracle.send(link, number, encode_body(sample(number)))
+        oracle.answer(link, 1, ErrorMessage(message="No engine registered under id host_Unit"))
+        oracle.close_link(link, "The aggregator does not know this engine")
+        link = opened(oracle)
+    assert oracle.violation is None

@@ -253,6 +253,8 @@ class Oracle(Ledger):
     def answer(self, link: WatchedLink, number: int, answer: MessageBase) -> None:
         """Note the answer to a message."""
         self.trace.note(f"answer {number} {type(answer).__name__}")
+        if "No engine registered" in str(answer):
+            return  # the link ends by it, with the message as good as unanswered
         is_taken = isinstance(answer, SuccessMessage)
         sent = link.answer(number, is_taken=is_taken)
         if sent is not None and not sent.keys and not is_taken:
@@ -266,7 +268,7 @@ class Oracle(Ledger):
             self.taint = self.taint or not is_taken
         elif is_taken:
             self._answered.update(dict.fromkeys(sent.keys, now))
-        elif "No engine registered" not in str(answer):
+        else:
             self._note_failure(sent, str(answer))
 
     def _note_failure(self, sent: Sent, said: str) -> None:
