@@ -195,6 +195,30 @@ async def test_a_slow_disk_takes_its_time_and_one_that_hangs_waits_for_its_end(
     assert done_at == pytest.approx([1.2, 16.2])
 
 
+async def test_a_disk_knows_what_would_have_held_up_trios_thread(
+    disk: SimulatedDisk, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A commit on a slow disk or one that hangs, unless it is offloaded or said to be another's."""
+    waits: list[str] = []
+    disk.on_wait = lambda: waits.append("wait")
+    with opened(disk) as outbox:
+        outbox.put(event(1))
+        assert waits == []
+        disk.commit_s = 1.0
+        outbox.put(event(2))
+        assert waits == ["wait"]
+        with disk.elsewhere():
+            outbox.put(event(3))
+        outbox.commit_wanted = lambda: None
+        outbox.put(event(4))
+        await disk.offload(outbox.commit)
+        outbox.commit_wanted, disk.commit_s = None, 0.0
+        assert waits == ["wait"]
+        with disk.hanging():
+            outbox.put(event(5))
+        assert waits == ["wait", "wait"]
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_log_that_the_disk_spoils_is_told(
     seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture

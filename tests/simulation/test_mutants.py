@@ -23,7 +23,7 @@ from attrs import evolve, frozen
 
 from trio_runner import LinkLost, _backoff, _outbox, _sender, _states, _tasks, _ticker, _window
 from trio_runner._outbox import _line
-from trio_runner._outbox_sqlite import DurableOutbox, _apart, _durable, _file, _opening
+from trio_runner._outbox_sqlite import DurableOutbox, _apart, _durable, _facts, _file, _opening
 from trio_runner.net import Answered, Session, _commands, _said, _session
 from trio_runner.protocol import ErrorMessage, MessageBase, pack, unpack
 from trio_runner.protocol import engine_messages as em
@@ -272,7 +272,7 @@ def do_not_repeat_run_started(to: pytest.MonkeyPatch) -> None:
     to.setattr(_sender.Sender, "introduce", introduce)
 
 
-@mutant("was not taken|not stored", "one_handler_fails", "reset", "restart_aggregator")
+@mutant("was not taken|not stored", "one_handler_fails", "reset", "restart_aggregator", seed=5)
 def take_a_refused_uod_info_for_told(to: pytest.MonkeyPatch) -> None:
     """Go on whatever the answer to UodInfo is."""
 
@@ -283,7 +283,7 @@ def take_a_refused_uod_info_for_told(to: pytest.MonkeyPatch) -> None:
     to.setattr(_sender.Sender, "_tell", tell)
 
 
-@mutant("call was not answered", "bad_handlers")
+@mutant("call was not answered", "bad_handlers", seed=2)
 def wait_for_a_slow_handler(to: pytest.MonkeyPatch) -> None:
     """Answer a command when it is done, however long that takes."""
     carry_out = _commands.Commands.carry_out
@@ -373,7 +373,7 @@ def have_two_senders(to: pytest.MonkeyPatch) -> None:
     to.setattr(_sender.Sender, "steady", twice)
 
 
-@mutant("at the aggregator")
+@mutant("at the aggregator", "hang", "refused", "slow_handler", seed=45)
 def have_no_window(to: pytest.MonkeyPatch) -> None:
     """Let as many samples be unanswered as there are."""
     to.setattr(_window.Window, "limit", property(lambda _: 10_000))
@@ -388,7 +388,7 @@ def forget_what_was_in_flight(to: pytest.MonkeyPatch) -> None:
     to.setattr(_outbox.Outbox, "rewind", lambda _: None)
 
 
-@mutant("never arrived|are lost|not delivered")
+@mutant("never arrived|are lost|not delivered", seed=3)
 def take_a_clean_close_for_delivery(to: pytest.MonkeyPatch) -> None:
     """Drop what was in flight when the aggregator closed in order."""
     note = _tasks.Connector._note_failure
@@ -429,7 +429,7 @@ def drop_events_at_the_bound(to: pytest.MonkeyPatch) -> None:
     _at_the_bound(to, lambda line: line[: len(line) // 2 : 2])
 
 
-@mutant("in a row", seed=40)
+@mutant("in a row", seed=78)
 def cut_off_the_oldest(to: pytest.MonkeyPatch) -> None:
     """Give up the oldest half at the bound."""
 
@@ -440,7 +440,7 @@ def cut_off_the_oldest(to: pytest.MonkeyPatch) -> None:
     _at_the_bound(to, oldest_half)
 
 
-@mutant("are lost|never arrived|with 0 messages waiting|not delivered")
+@mutant("are lost|never arrived|with 0 messages waiting|not delivered", seed=3)
 def lose_an_event_now_and_then(to: pytest.MonkeyPatch) -> None:
     """Lose every fifth notification on its way into an outbox in memory."""
     enter, events = _outbox.Outbox.enter, [0]
@@ -453,7 +453,7 @@ def lose_an_event_now_and_then(to: pytest.MonkeyPatch) -> None:
     to.setattr(_outbox.Outbox, "enter", enter_most)
 
 
-@mutant("over its bound", seed=128)
+@mutant("over its bound", "refused", "black_hole", "tag_storm", seed=23)
 def have_no_bound(to: pytest.MonkeyPatch) -> None:
     """Let the outbox grow and grow."""
     to.setattr(_outbox.Outbox, "_keep_bound", lambda _: None)
@@ -491,7 +491,7 @@ def thin_without_counting(to: pytest.MonkeyPatch) -> None:
     _count_thinned(to, count)
 
 
-@mutant("refused", seed=4)
+@mutant("refused", seed=12)
 def leave_the_run_open_after_a_crash(to: pytest.MonkeyPatch) -> None:
     """Do not end the run that was on when the process died."""
     to.setattr(_outbox.Outbox, "close_run", lambda _: None)
@@ -500,7 +500,7 @@ def leave_the_run_open_after_a_crash(to: pytest.MonkeyPatch) -> None:
 # The disk
 
 
-@mutant("outbox knows|was answered|never arrived|with the number", seed=18)
+@mutant("outbox knows|was answered|never arrived|with the number", seed=29)
 def do_not_sync(to: pytest.MonkeyPatch) -> None:
     """Let a commit be in the computer's memory only when it returns."""
     prepare = _opening._prepare
@@ -518,6 +518,7 @@ def do_not_sync(to: pytest.MonkeyPatch) -> None:
     "kill_process",
     "power_cut",
     "toggle_runs",
+    seed=37,
 )
 def say_queued_before_it_is_on_disk(to: pytest.MonkeyPatch) -> None:
     """Write an event with the samples, half a second later."""
@@ -536,7 +537,7 @@ def forget_what_was_delivered(to: pytest.MonkeyPatch) -> None:
     to.setattr(_file.OutboxFile, "_delete", lambda *_: None)
 
 
-@mutant("with the number", seed=12)
+@mutant("with the number", seed=5)
 def use_numbers_twice(to: pytest.MonkeyPatch) -> None:
     """Begin the sequence numbers anew after a crash."""
     restore = DurableOutbox._restore_facts
@@ -559,6 +560,12 @@ def wait_for_a_disk_that_hangs(to: pytest.MonkeyPatch) -> None:
     to.setattr(DurableOutbox, "_release_if_degraded", lambda _: False)
 
 
+@mutant("a gigabyte", "long_run_log", seed=2)
+def write_each_run_log(to: pytest.MonkeyPatch) -> None:
+    """Write the run log with every commit."""
+    to.setattr(_facts.KnownFacts, "_due", lambda _, states, now: states)
+
+
 @mutant("outbox knows|was answered|never arrived|with the number", "spoilt_log", "burst")
 def keep_a_damage_quiet(to: pytest.MonkeyPatch) -> None:
     """Read a spoilt log as far as it can be read, and say nothing of it."""
@@ -577,6 +584,12 @@ def keep_nothing_of_the_old_name(to: pytest.MonkeyPatch) -> None:
 
 
 # Samples
+
+
+@mutant("s old", "thin_line", "slow_line", "long_run_log", seed=7)
+def sample_as_often_on_a_thin_line(to: pytest.MonkeyPatch) -> None:
+    """Take samples at the steady rate though others wait."""
+    to.setattr(_ticker.Ticker, "_keeps_up", lambda _: True)
 
 
 @mutant("refused")
@@ -647,7 +660,7 @@ def lose_a_sample_now_and_then(to: pytest.MonkeyPatch) -> None:
     to.setattr(_outbox.Outbox, "enter", enter_most)
 
 
-@mutant("was not sent|shown", seed=47)
+@mutant("was not sent|shown", seed=100)
 def swallow_what_a_builder_raises(to: pytest.MonkeyPatch) -> None:
     """Hide the engine's bug."""
     sample = _ticker.Ticker._sample
@@ -744,20 +757,20 @@ async def sleep_for_ever(_: _session.RpcSession) -> None:
     await trio.sleep_forever()
 
 
-@mutant("lived", seed=70)
+@mutant("lived", seed=40)
 def wait_for_ever_for_an_answer(to: pytest.MonkeyPatch) -> None:
     """Wait for ever for an answer."""
     to.setattr(_session.RpcSession, "_watch", sleep_for_ever)
 
 
-@mutant("lived", seed=79)
+@mutant("lived", seed=6)
 def hang(to: pytest.MonkeyPatch) -> None:
     """Have no deadline of a call, and no pings."""
     to.setattr(_session.RpcSession, "_watch", sleep_for_ever)
     to.setattr(_session.RpcSession, "_keepalive", sleep_for_ever)
 
 
-@mutant("call was not answered")
+@mutant("call was not answered", seed=2)
 def answer_late(to: pytest.MonkeyPatch) -> None:
     """Answer a command behind the 2 s that the aggregator gives it."""
     carry_out = _session.RpcSession._carry_out
@@ -794,7 +807,7 @@ def begin_the_backoff_anew_with_each_link(to: pytest.MonkeyPatch) -> None:
     to.setattr(_tasks, "LIVED_S", -1)
 
 
-@mutant("call was not answered", "bad_handlers")
+@mutant("call was not answered", "bad_handlers", seed=2)
 def wait_for_handlers(to: pytest.MonkeyPatch) -> None:
     """Answer a command when its handler has ended, however long that takes."""
 

@@ -73,19 +73,24 @@ async def test_what_the_engine_did_is_found_at_the_aggregator(
 
 
 @pytest.mark.parametrize(
-    ("refused", "violation"),
-    [(None, None), ("thrown away", "the newest value at the aggregator is 10.0 s old")],
+    ("refused", "way_s", "violation"),
+    [
+        (None, 0.1, None),
+        ("thrown away", 0.1, "the newest value at the aggregator is 10.0 s old"),
+        ("thrown away", 4.9, "the newest value at the aggregator is 10.0 s old"),
+        ("thrown away", 6.0, None),
+    ],
 )
 async def test_the_newest_value_is_young_when_nothing_stands_in_its_way(
-    refused: str | None, violation: str | None, autojump_clock: trio.abc.Clock
+    refused: str | None, way_s: float, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """A sample a second is taken, and none of them arrives behind the first: 5 s is too old."""
+    """A sample a second is taken, and none arrives behind the first: 5 s and its way is too old."""
     oracle = Oracle(Trace(), lambda _: None, steady_s=1)
     this = Stored(oracle, AggregatorRules(), interval_s=1.0)
     for number in range(12):
         message = sample(number)
         this.make(message, "a")
         this.receive(message, refused if number else None)
-        this.check_second(is_quiet=number > 0, way_s=0.1)
+        this.check_second(is_quiet=number > 0, way_s=way_s)
         await trio.sleep(1)
     assert oracle.violation == violation

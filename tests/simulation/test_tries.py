@@ -15,10 +15,10 @@ from tests.simulation.test_oracle import (
     stopped,
     the_oracle,
 )
-from trio_runner.protocol import ErrorMessage, ProtocolErrorMessage, encode_body
+from trio_runner.protocol import ErrorMessage, ProtocolErrorMessage, SuccessMessage, encode_body
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.trials._oracle import Oracle
-from trio_runner.simulation.trials._watched_link import WatchedLink
+from trio_runner.simulation.trials._watched_link import Key, WatchedLink
 
 FAILED = ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
 REFUSED = ErrorMessage(message="never")
@@ -221,3 +221,62 @@ async def test_what_is_not_known_any_more_ends_the_link_beside_what_else_is_unan
         oracle.close_link(link, "The aggregator does not know this engine")
         link = opened(oracle)
     assert oracle.violation is None
+
+
+@pytest.mark.parametrize(
+    ("kept", "violation"),
+    [
+        ([(KEY,)], None),
+        ([], "1 waited, kept is []"),
+        ([(KEY,), (("sample", "1"),)], "1 waited, kept is"),
+    ],
+)
+async def test_what_waits_under_an_old_name_is_kept(
+    kept: list[tuple[Key, ...]], violation: str | None
+) -> None:
+    """All of it and nothing else; it need not arrive then."""
+    oracle = the_oracle()
+    oracle.make(EVENT)
+    one = evolve(NOTHING, events_taken=1, waiting=1)
+    oracle.end_life("stopped", durable=True, outbox=one)
+    oracle.begin_life(durable=True, outbox=evolve(NOTHING, waiting=1))
+    oracle.part_from(kept, NOTHING)
+    oracle.check_end(NOTHING)
+    assert (oracle.violation or "").startswith(violation or "")
+    assert (oracle.violation is None) == (violation is None)
+
+
+@pytest.mark.parametrize(("repeats", "violation"), [(2, None), (1, "whose run was not taken")])
+async def test_the_open_run_is_told_until_it_is_taken(
+    repeats: int, violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """What is sent before would be refused, or be of another run."""
+    oracle, link = with_a_link()
+    beginning = started("a")
+    oracle.make(beginning)
+    oracle._answered[("RunStartedMsg", "a")] = 0.0
+    for number in range(repeats):
+        oracle.send(link, 1, encode_body(beginning))
+        oracle.answer(link, 1, SuccessMessage() if number else FAILED)
+    oracle.send(link, 2, encode_body(EVENT))
+    assert (oracle.violation is None) == (violation is None)
+    assert violation is None or violation in str(oracle.violation)
+
+
+@pytest.mark.parametrize(("alone", "violation"), [(True, None), (False, "is a suspect")])
+async def test_what_was_sent_in_vain_goes_alone(
+    alone: bool, violation: str | None, autojump_clock: trio.abc.Clock
+) -> None:
+    """So that it shows whether it is to blame."""
+    oracle, link = with_a_link()
+    oracle.make(sample(1))
+    oracle.make(sample(2))
+    oracle.send(link, 2, encode_body(sample(1)))
+    oracle.answer(link, 2, FAILED)
+    await trio.sleep(1)
+    oracle.send(link, 2, encode_body(sample(1)))
+    if alone:
+        oracle.answer(link, 2, SuccessMessage())
+    oracle.send(link, 3, encode_body(sample(2)))
+    assert (oracle.violation is None) == (violation is None)
+    assert violation is None or violation in str(oracle.violation)

@@ -23,6 +23,19 @@ from attrs import define, field
 
 from trio_runner.simulation.stand_ins._change import Change
 
+COUNTS = Path("/proc/self/io")
+"""Where Linux counts what a process has written."""
+
+
+def written() -> int:
+    """Return how many bytes this process has written, 0 where nobody counts."""
+    try:
+        lines = COUNTS.read_text().splitlines()
+    except OSError:
+        return 0
+    return int(dict(line.split(": ") for line in lines)["wchar"])
+
+
 Image = dict[str, bytes]
 """The contents of the files, by name."""
 
@@ -44,6 +57,8 @@ class SimulatedDisk:
     """Let the power fail in the middle of the next commit that writes something."""
     commit_s: float = field(default=0.0, init=False)
     """How long a commit takes (s)."""
+    bytes_written: int = field(default=0, init=False)
+    """By commits, as far as the system counts (bytes)."""
     _hangs: int = field(default=0, init=False)
     _elsewhere: int = field(default=0, init=False)
     _change: Change = field(factory=Change, init=False)
@@ -82,6 +97,11 @@ class SimulatedDisk:
             yield
         finally:
             self._elsewhere -= 1
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it is neither full nor slow, and does not hang."""
+        return not (self.is_full or self.commit_s or self._hangs)
 
     @contextmanager
     def hanging(self) -> Generator[None, None, None]:
@@ -127,12 +147,14 @@ class SimulatedDisk:
     def _commit(self, database: "_Database", commit: Callable[[], sqlite3.Cursor]) -> Any:
         if database.boot != self._boots:
             return commit()  # of a dead process
-        if (self.commit_s or self._hangs) and not self._elsewhere:
-            self.on_wait()
         if self.is_full:
             raise sqlite3.OperationalError("database or disk is full")
+        if not (self.is_well or self._elsewhere):
+            self.on_wait()
         before = self._read() if self.tears or not database.syncs else {}
+        written_before = written()
         result = commit()
+        self.bytes_written += written() - written_before
         if not database.syncs and self._synced is None:
             self._synced = before
         if self.tears and (after := self._read()) != before:

@@ -16,6 +16,8 @@ from trio_runner.protocol.models import NotificationTopic
 MARKS_MAX = 20
 """Lines of the run log that are kept, unless it is to be long."""
 
+SCATTER = 0x9E3779B97F4A7C15
+"""2**64 divided by the golden section: its multiples look like chance."""
 
 MessageT = TypeVar("MessageT", bound=em.EngineMessage)
 
@@ -105,9 +107,10 @@ class BusyEngine(PlainEngine):
 
     def mark(self) -> None:
         """Let the run log grow."""
+        number = self.count()
         line = mdl.RunLogLine(
-            id=str(self.count()),
-            command_name="Mark",
+            id=str(number),
+            command_name=f"Mark: {number * SCATTER % 2**64:016x}",  # not to be compressed
             start=self.clock(),
             end=None,
             progress=None,

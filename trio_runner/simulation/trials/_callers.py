@@ -47,6 +47,8 @@ class Callers:
     _resting: int = field(default=0, init=False)
     _troubles: int = field(default=0, init=False)
     _trouble_until: float = field(default=-math.inf, init=False)
+    _thin_lines: int = field(default=0, init=False)
+    _thin_line_until: float = field(default=-math.inf, init=False)
 
     async def press_buttons(self, rng: Random) -> None:
         """Press a button now and then."""
@@ -102,9 +104,25 @@ class Callers:
             self._troubles -= 1
             self._trouble_until = trio.current_time() + SETTLED_S
 
+    @contextmanager
+    def thin_line(self) -> Generator[None, None, None]:
+        """Mark a time in which an answer may be late since the line is thin."""
+        self._thin_lines += 1
+        try:
+            yield
+        finally:
+            self._thin_lines -= 1
+            self._thin_line_until = trio.current_time() + SETTLED_S
+
     @property
     def is_calm(self) -> bool:
-        """Whether there is no trouble, and none that a link may still suffer from."""
+        """Whether there is no trouble, nor a thin line, and none that a link may suffer from."""
+        is_thin = self._thin_lines or trio.current_time() < self._thin_line_until
+        return self.is_but_thin and not is_thin
+
+    @property
+    def is_but_thin(self) -> bool:
+        """Whether there is no trouble but perhaps a thin line."""
         # A process without power leaves such a wire.
         dead = any(wire.up.stage == "lost" for wire in self.network.wires)
         return not (dead or self._troubles or trio.current_time() < self._trouble_until)

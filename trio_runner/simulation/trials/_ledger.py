@@ -113,12 +113,12 @@ class Ledger:
     def _set_engine_run(self, run_id: str | None) -> None:
         self._engine_run, self._engine_run_since = run_id, trio.current_time()
 
-    def part_from(self, kept: Collection[Key], outbox: OutboxStatistics) -> None:
+    def part_from(self, kept: Collection[tuple[Key, ...]], outbox: OutboxStatistics) -> None:
         """Note that the engine has another name, and what is kept of what waited under the old."""
         waiting = self._inherited
         self._inherited = outbox.waiting + outbox.thinned + outbox.set_aside
         self.expect(len(kept) == waiting - self._inherited, f"{waiting} waited, kept is {kept}")
-        self.excused.update(key for key in kept if key not in self.handled)
+        self.excused.update(key for keys in kept for key in keys if key not in self.handled)
         self._settled = 0
         self._set_engine_run(None)
         # Who has heard of a run that was on hears of no end of it under this name.

@@ -163,6 +163,12 @@ class Oracle(Ledger):
         link = self._link
         return link is not None and link.is_open and link.is_unanswered(key)
 
+    @property
+    def bytes_under_way(self) -> int:
+        """The size of what is unanswered (bytes, not compressed)."""
+        link = self._link
+        return link.bytes_unanswered if link is not None and link.is_open else 0
+
     def send(self, link: WatchedLink, number: int, body: str) -> None:
         """Check a message that goes out."""
         kind = body.rsplit('"_type":"', 1)[1].partition('"')[0]

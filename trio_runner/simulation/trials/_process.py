@@ -29,6 +29,7 @@ from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._stored import Stored
 from trio_runner.simulation.trials._watched_link import ROUNDING_S, Key, keys_of_body
 from trio_runner.simulation.trials._witness import Witness
+from trio_runner.simulation.trials._written import cost
 
 EPOCH = 1_700_000_000.0
 """The wall clock at virtual time 0 (s)."""
@@ -97,9 +98,10 @@ class Processes:
     """How many there were."""
     largest_bytes: int = field(default=2000, init=False)
     """The size of the largest event that any of them made, all but its tags."""
+    events_cost: float = field(default=0.0, init=False)
+    """How many bytes may be written for all events that any of them made."""
     clock_offset_s: float = field(default=0.0, init=False)
     computer_name: str = field(default="host", init=False)
-    _old_id: str = field(default="", init=False)
     _next_name: str = field(default="host", init=False)
     """From the next start on."""
     _things: int = field(default=0, init=False)
@@ -155,10 +157,13 @@ class Processes:
 
     def _start(self) -> Process:
         self.count += 1
-        is_renamed = self._take_name()
+        self._take_name()
         damaged = self._damaged_copies()
         outbox = self._open_outbox()
         found = outbox.run_id
+        old = outbox.unit if isinstance(outbox, DurableOutbox) else None
+        is_renamed = old not in (None, self.engine_id)
+        kept = self._kept(str(old))
         self.oracle.begin_life(durable=self.disk is not None, outbox=outbox.statistics())
         if self.disk is not None:
             is_damaged = self._damaged_copies() != damaged
@@ -174,17 +179,16 @@ class Processes:
             self.oracle.make_end_of_run(found)
         self.now = process = self._make(outbox, resumed)
         if is_renamed:
-            self.oracle.part_from(self._kept_messages(), outbox.statistics())
+            new = [file for file in self._kept(str(old)) if file not in kept]
+            self.oracle.part_from(_messages_in(new), outbox.statistics())
         self.born.notify()
         self.oracle.trace.note(f"process {self.count} starts")
         return process
 
-    def _take_name(self) -> bool:
-        """Let the computer have its new name if it has one; return whether it has."""
-        if self.computer_name == self._next_name or (self.disk is not None and self.disk.is_full):
-            return False  # what waits under the old name has to be written once more
-        self._old_id, self.computer_name = self.engine_id, self._next_name
-        return True
+    def _take_name(self) -> None:
+        """Let the computer have its new name if it has one."""
+        if self.disk is None or not self.disk.is_full:  # what waits has to be written once more
+            self.computer_name = self._next_name
 
     def _kept(self, what: str) -> list[Path]:
         """Return files that are kept beside the outbox, all but their logs."""
@@ -197,17 +201,6 @@ class Processes:
     def _damaged_copies(self) -> list[tuple[str, int]]:
         """Return what is kept of damaged outboxes; only so many are, then the oldest goes."""
         return [(file.name, file.stat().st_ino) for file in self._kept("damaged")]
-
-    def _kept_messages(self) -> list[Key]:
-        """Return what is kept of what waited under the last name."""
-        keys: list[Key] = []
-        for file in self._kept(self._old_id):
-            lines = io.StringIO()
-            export(file, lines)
-            for body in lines.getvalue().splitlines():
-                kind = body.rsplit('"_type":"', 1)[1].partition('"')[0]
-                keys.extend(keys_of_body(kind, body)[:1])
-        return keys
 
     def _make(self, outbox: Outbox, resumed: str | None) -> Process:
         engine = BusyEngine(
@@ -244,6 +237,7 @@ class Processes:
 
     def _note_made(self, process: Process, message: em.EngineMessage) -> None:
         if not process.is_over:
+            self.events_cost += cost(message)
             self.oracle.make(message)
             self.stored.make(message, process.engine.run_id)
 
@@ -376,3 +370,15 @@ class Processes:
             return []
         do(process.engine, process.runner)
         return [process.engine]
+
+
+def _messages_in(files: list[Path]) -> list[tuple[Key, ...]]:
+    """Return what is in each message that waits in outboxes of processes that have ended."""
+    messages: list[tuple[Key, ...]] = []
+    for file in files:
+        lines = io.StringIO()
+        export(file, lines)
+        for body in lines.getvalue().splitlines():
+            kind = body.rsplit('"_type":"', 1)[1].partition('"')[0]
+            messages.append(keys_of_body(kind, body))
+    return messages

@@ -124,6 +124,11 @@ class WatchedLink:
         """What is unanswered if it is one message alone, of whatever kind."""
         return next(iter(self._unanswered.values())) if len(self._unanswered) == 1 else None
 
+    @property
+    def bytes_unanswered(self) -> int:
+        """The size of what is unanswered (bytes, not compressed)."""
+        return sum(len(sent.body) for sent in self._unanswered.values())
+
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way, or its answer is."""
         return any(key in sent.keys for sent in self._unanswered.values())

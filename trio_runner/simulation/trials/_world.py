@@ -1,6 +1,7 @@
 """An engine's process, its network, disk and aggregator, in one Trio run; and what befalls them."""
 
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from trio_runner.simulation.trials._schedule import Planned
 from trio_runner.simulation.trials._stored import Stored
 from trio_runner.simulation.trials._trace import Trace
 from trio_runner.simulation.trials._watched_link import keys_of
+from trio_runner.simulation.trials._written import Written
 
 Fault = Callable[["World", Random], Awaitable[None]]
 """What befalls a world, with chance of its own."""
@@ -32,6 +34,9 @@ Fault = Callable[["World", Random], Awaitable[None]]
 Answer = Callable[[], MessageBase | None]
 """An answer in place of handling a message, or None to handle it."""
 
+
+LINE_S = 10
+"""What was under way within this time may be under way with the newest value (s)."""
 
 BEARING = em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg, em.RunStoppedMsg, em.TagsUpdatedMsg
 """Who fails to handle these keeps samples from being stored; the others hold up nothing."""
@@ -172,23 +177,47 @@ class World:
             self.trace.note(f"fault {planned.number} {planned.kind} ended")
 
     async def _look_every_second(self) -> None:
+        under_way: deque[int] = deque(maxlen=LINE_S)
+        written = Written(self.oracle.expect)
         while True:
             await trio.sleep(1)
             process = self.processes.now
             if process is not None:
                 largest = self.processes.largest_bytes + 150 * process.engine.storm
                 self.oracle.check_second(process.outbox.statistics(), self.usual.bytes_max, largest)
+            if self.disk is not None:
+                written.check_second(
+                    is_well=self._is_well and self.disk.is_well,
+                    bytes_written=self.disk.bytes_written,
+                    events_cost=self.processes.events_cost,
+                )
+            under_way.append(self.oracle.bytes_under_way)
             way_s = self.network.latency_s + self.network.jitter_s
+            way_s += max(under_way) / self.network.bytes_per_s
             self.aggregator.stored.check_second(is_quiet=self._is_quiet, way_s=way_s)
 
     @property
     def _is_quiet(self) -> bool:
         """Whether the link is in steady state and nothing keeps samples from arriving."""
-        process = self.processes.now
-        is_steady = process is not None and process.runner.state in ("Connected", "Reconnected")
         answers = self.answer is handle_it and not any(map(self.answers.get, BEARING))
-        calm = self.callers.is_calm and not self.oracle.taint
-        return is_steady and answers and calm and not self.oracle.may_a_run_event_wait()
+        calm = self.callers.is_but_thin and not self.oracle.taint
+        return self._is_steady and answers and calm and not self.oracle.may_a_run_event_wait()
+
+    @property
+    def _is_well(self) -> bool:
+        """Whether line and aggregator are as usual, and the link is in steady state."""
+        usual, network, aggregator = self.usual, self.network, self.aggregator
+        line = (network.latency_s, network.jitter_s, network.bytes_per_s)
+        as_usual = line == (usual.latency_s, usual.jitter_s, usual.bytes_per_s)
+        slow = self.hangs or aggregator.muted or aggregator.archiving_time_s
+        quick = aggregator.handling_time_s == usual.handling_s and not slow
+        answers = self.answer is handle_it and not any(self.answers.values())
+        return as_usual and quick and answers and self._is_steady
+
+    @property
+    def _is_steady(self) -> bool:
+        process = self.processes.now
+        return process is not None and process.runner.state in ("Connected", "Reconnected")
 
     def trouble(self) -> AbstractContextManager[None]:
         """Mark a time in which an answer to the aggregator may be late through no fault of ours."""

@@ -54,7 +54,10 @@ async def long_run_log(world: World, rng: Random) -> None:
     with world.trouble():
         engines = world.processes.with_engine(grow)
         try:
-            await for_a_while(rng, 20)
+            with trio.move_on_after(draw(rng, 1, 60)):
+                while True:
+                    await trio.sleep(0.5)
+                    world.processes.with_engine(lambda engine, _: engine.mark())
         finally:
             for engine in engines:
                 engine.marks_max = MARKS_MAX

@@ -130,7 +130,7 @@ async def slow_archive_line(world: World, rng: Random) -> None:
 
 async def _thin_out(world: World, bytes_per_s: float, duration_s: float) -> None:
     network = world.network
-    with world.trouble():
+    with world.callers.thin_line():
         network.bytes_per_s = bytes_per_s
         try:
             await trio.sleep(duration_s)

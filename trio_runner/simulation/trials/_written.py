@@ -1,0 +1,56 @@
+"""How much is written to the disk while all is well: a gigabyte a day is what it may cost."""
+
+from collections.abc import Callable
+
+from attrs import define, field
+
+from trio_runner.protocol import encode_body
+from trio_runner.protocol import engine_messages as em
+
+BYTES_S = 1e9 / (24 * 3600)
+"""What may be written on a healthy link (bytes a second)."""
+
+AHEAD_BYTES = 0.6e6
+"""How much of that may be used ahead: the first steps of a run are written as they happen."""
+
+EVENT_BYTES = 60e3
+"""What an event may cost, which is on the disk before it goes out, and is deleted again (bytes)."""
+
+FADING = 0.98
+"""What is left a second later of what events have not cost: half after half a minute."""
+
+EVENT_TIMES = 4
+"""How often the bytes of a large one may be written: in each of its forms."""
+
+
+def cost(message: em.EngineMessage) -> float:
+    """Return how many bytes may be written for a message that the engine has made."""
+    if isinstance(message, em.TagsUpdatedMsg):
+        return 0
+    return EVENT_BYTES + EVENT_TIMES * len(encode_body(message))
+
+
+@define(eq=False)
+class Written:
+    """Looks at the disk once a second; `expect` is the oracle's."""
+
+    expect: Callable[[object, str], None]
+    _allowed: float = field(default=AHEAD_BYTES, init=False)
+    _for_events: float = field(default=0.0, init=False)
+    _bytes: int = field(default=0, init=False)
+    _events_cost: float = field(default=0.0, init=False)
+
+    def check_second(self, *, is_well: bool, bytes_written: int, events_cost: float) -> None:
+        """Check what was written by now; `events_cost` is what all events may have cost (bytes)."""
+        self._allowed = min(self._allowed + BYTES_S, AHEAD_BYTES) if is_well else AHEAD_BYTES
+        self._for_events = self._for_events * FADING + events_cost - self._events_cost
+        if is_well:
+            more = bytes_written - self._bytes
+            by_events = min(more, self._for_events)
+            self._for_events -= by_events
+            self._allowed -= more - by_events
+        self._bytes, self._events_cost = bytes_written, events_cost
+        self.expect(
+            self._allowed >= 0,
+            "more than a gigabyte a day is written to the disk on a healthy link",
+        )
