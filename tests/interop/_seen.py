@@ -16,7 +16,8 @@ import attrs
 from trio_runner.protocol import encode
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
-from trio_runner.simulation.stand_ins._aggregator import AggregatorRules, RecentRun, Unit
+from trio_runner.simulation.stand_ins._aggregator import AggregatorRules
+from trio_runner.simulation.stand_ins._records import RecentRun, Unit
 
 from ._aggregator import Api
 

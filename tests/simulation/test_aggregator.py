@@ -18,11 +18,13 @@ from trio_runner.protocol import models as mdl
 from trio_runner.simulation.stand_ins._aggregator import (
     HANDLED,
     AggregatorRules,
+    engine_id_of,
+)
+from trio_runner.simulation.stand_ins._records import (
     Connection,
     EngineRecord,
     LoggedError,
     Sample,
-    engine_id_of,
 )
 
 E1 = "vm_DemoUod"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_runner.simulation.stand_ins._server import MESSAGE_BYTES_MAX
+from trio_runner.simulation.stand_ins._websocket import MESSAGE_BYTES_MAX
 from trio_runner.simulation.trials._faults import FAULTS
 from trio_runner.simulation.trials._schedule import Planned
 from trio_runner.simulation.trials._trace import Trace

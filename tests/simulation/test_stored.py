@@ -6,11 +6,8 @@ import trio
 from trio_runner import MemoryOutbox
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
-from trio_runner.simulation.stand_ins._aggregator import (
-    AggregatorRules,
-    RecentRun,
-    Sample,
-)
+from trio_runner.simulation.stand_ins._aggregator import AggregatorRules
+from trio_runner.simulation.stand_ins._records import RecentRun, Sample
 from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._stored import Stored
 from trio_runner.simulation.trials._trace import Trace

@@ -6,7 +6,10 @@ under a `DurableOutbox`. `simulate` puts all of it under one seed, with faults a
 """
 
 from trio_runner.simulation.skid._engine import SimulatedEngine
-from trio_runner.simulation.stand_ins._aggregator import (
+from trio_runner.simulation.stand_ins._disk import SimulatedDisk
+from trio_runner.simulation.stand_ins._http import HttpRequest
+from trio_runner.simulation.stand_ins._network import Flow, Network, Wire
+from trio_runner.simulation.stand_ins._records import (
     Connection,
     EngineRecord,
     Received,
@@ -16,9 +19,7 @@ from trio_runner.simulation.stand_ins._aggregator import (
     Sample,
     Unit,
 )
-from trio_runner.simulation.stand_ins._disk import SimulatedDisk
-from trio_runner.simulation.stand_ins._network import Flow, Network, Wire
-from trio_runner.simulation.stand_ins._server import Aggregator, HttpRequest, OnMessage
+from trio_runner.simulation.stand_ins._server import Aggregator, OnMessage
 from trio_runner.simulation.trials._faults import FAULTS
 from trio_runner.simulation.trials._simulate import DURATION_S, Report, simulate
 

@@ -12,10 +12,10 @@ from attrs import define, field
 
 from trio_runner.protocol import OPENPECTUS_VERSION, MessageBase
 from trio_runner.protocol import engine_messages as em
-from trio_runner.simulation.stand_ins._aggregator import Connection
 from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.stand_ins._disk import SimulatedDisk
 from trio_runner.simulation.stand_ins._network import Network
+from trio_runner.simulation.stand_ins._records import Connection
 from trio_runner.simulation.stand_ins._server import Aggregator
 from trio_runner.simulation.trials._callers import Callers
 from trio_runner.simulation.trials._conditions import Conditions, draw

@@ -7,7 +7,7 @@ import trio
 from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.simulation.stand_ins._aggregator import HANDLED
-from trio_runner.simulation.stand_ins._server import MESSAGE_BYTES_MAX
+from trio_runner.simulation.stand_ins._websocket import MESSAGE_BYTES_MAX
 from trio_runner.simulation.trials._faults._known import draw, fault, for_a_while
 from trio_runner.simulation.trials._world import World, handle_it
 
