@@ -38,6 +38,14 @@ Answer = Callable[[], MessageBase | None]
 LINE_S = 10
 """What was under way within this time may be under way with the newest value (s)."""
 
+THINNEST_BYTES_S = 600
+"""A thinner line need not carry the samples that the data log stores, one a second (bytes/s)."""
+
+THIN_BYTES_S = 1e5
+"""A thinner one need not carry a storm of tags, nor has it carried one before `STORM_S` (s)."""
+
+STORM_S = 180.0
+
 BEARING = em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg, em.RunStoppedMsg, em.TagsUpdatedMsg
 """Who fails to handle these keeps samples from being stored; the others hold up nothing."""
 
@@ -96,6 +104,8 @@ class World:
     faults: dict[str, int] = field(factory=dict, init=False)
     recovered_s: float = field(default=math.nan, init=False)
     """How long it took to be back behind the last fault (s)."""
+    _storm_at: float = field(default=-math.inf, init=False)
+    """When there last was a storm of tags (s)."""
     _rng: Random = field(init=False)
     _all: trio.CancelScope = field(factory=trio.CancelScope, init=False)
 
@@ -183,6 +193,8 @@ class World:
             await trio.sleep(1)
             process = self.processes.now
             if process is not None:
+                if process.engine.storm:
+                    self._storm_at = trio.current_time()
                 largest = self.processes.largest_bytes + 150 * process.engine.storm
                 self.oracle.check_second(process.outbox.statistics(), self.usual.bytes_max, largest)
             if self.disk is not None:
@@ -200,7 +212,10 @@ class World:
     def _is_quiet(self) -> bool:
         """Whether the link is in steady state and nothing keeps samples from arriving."""
         answers = self.answer is handle_it and not any(map(self.answers.get, BEARING))
-        calm = self.callers.is_but_thin and not self.oracle.taint
+        stormed = trio.current_time() - self._storm_at < STORM_S
+        least = THIN_BYTES_S if stormed else THINNEST_BYTES_S
+        carries = self.network.bytes_per_s >= least
+        calm = self.callers.is_but_thin and carries and not self.oracle.taint
         return self._is_steady and answers and calm and not self.oracle.may_a_run_event_wait()
 
     @property
