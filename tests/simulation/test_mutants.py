@@ -212,6 +212,19 @@ def let_the_end_of_a_run_pass_a_failing_notice(to: pytest.MonkeyPatch) -> None:
     to.setattr(_outbox.Outbox, "is_held_up", property(lambda _: False))
 
 
+@mutant("s old", "one_handler_fails", "burst", seed=2)
+def hold_up_samples_by_a_notice_that_fails(to: pytest.MonkeyPatch) -> None:
+    """Put a notice that has failed back in front of what is newer."""
+
+    def retry(self: _outbox.Outbox, entry: _outbox.Entry, due_at: float) -> None:
+        entry.due_at = due_at
+        del self._in_flight[entry.sequence_number]
+        self._retries += 1
+        self._put_back([entry])
+
+    to.setattr(_outbox.Outbox, "retry", retry)
+
+
 @mutant("set aside|refused", "mumble")
 def take_an_unreadable_answer_for_a_refusal(to: pytest.MonkeyPatch) -> None:
     """Set aside what was answered with nonsense."""
@@ -577,8 +590,8 @@ def keep_nothing_of_the_old_name(to: pytest.MonkeyPatch) -> None:
     """Throw away what waits when the computer has another name."""
     keep = _apart.keep_apart
 
-    def keep_none(path: Any, old: str, entries: Any, facts: Any, connect: Any) -> Any:
-        return keep(path, old, [], facts, connect)
+    def keep_none(path: Any, old: str, kept: Any, connect: Any) -> Any:
+        return keep(path, old, evolve(kept, waiting=[]), connect)
 
     to.setattr(_durable, "keep_apart", keep_none)
 
@@ -660,7 +673,7 @@ def lose_a_sample_now_and_then(to: pytest.MonkeyPatch) -> None:
     to.setattr(_outbox.Outbox, "enter", enter_most)
 
 
-@mutant("was not sent|shown", seed=100)
+@mutant("was not sent|shown|no sample", "bug")
 def swallow_what_a_builder_raises(to: pytest.MonkeyPatch) -> None:
     """Hide the engine's bug."""
     sample = _ticker.Ticker._sample
