@@ -628,6 +628,6 @@ async def test_nothing_goes_out_where_the_unit_could_not_be_described(
             w.runner.on_notify_command("one")
             w.nursery.start_soon(w.runner.run)
             await w.until("ShutdownComplete")
-    assert w.aggregator.engine("host_Unit").received == []
+    assert w.aggregator.messages(em.EngineMessage) == []
     outbox = w.runner.statistics().outbox
     assert (outbox.waiting, outbox.delivered) == (1, 0)
