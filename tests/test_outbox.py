@@ -389,3 +389,19 @@ def test_how_big_a_body_is_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) ->
     assert entry.is_too_big
     assert entry.is_too_big
     assert unpacked == [small, large]
+
+
+def test_the_oldest_is_the_oldest_also_while_it_is_tried_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is tried again is in flight behind what is newer."""
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    outbox = make()
+    outbox.put(event("old"))
+    monkeypatch.setattr("time.time", lambda: 1100.0)
+    outbox.retry(outbox.take(), due_at=0)
+    outbox.put(sample(1))
+    outbox.take()
+    assert outbox.statistics().oldest_s == 100
+    outbox.take_aside(outbox.next_aside())
+    assert outbox.statistics().oldest_s == 100

@@ -183,6 +183,21 @@ def test_all_that_a_dead_process_has_left_is_seen(path: Path, tmp_path: Path) ->
         assert len(outbox) == 300
 
 
+def test_a_link_shows_what_it_leads_to(path: Path, tmp_path: Path) -> None:
+    """SQLite keeps the log beside the file itself, not beside the link."""
+    with DurableOutbox(path) as outbox:
+        for _ in range(5):
+            outbox.put(event("x"))
+        image = crash(path, tmp_path / "image")
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link"
+    link.symlink_to(image)
+    assert summarize(link).waiting == 5
+    assert examine(link).messages == 5
+    with DurableOutbox(link) as outbox:
+        assert len(outbox) == 5
+
+
 def test_of_a_log_that_is_not_whole_the_part_before_counts_and_it_is_told(
     path: Path, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from attrs import define, evolve, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.unit import Unit
 from tests.test_outbox import LINE, UNIT, event, sample, waiting
 from trio_runner import (
     DurableOutbox,
@@ -1127,3 +1128,17 @@ def test_a_file_that_is_not_there_is_not_made(path: Path, look: Callable[[Path],
     path.touch()
     with pytest.raises(OutboxError, match="is not an outbox: it is empty"):
         look(path)
+
+
+def test_a_unit_whose_name_ends_alike_is_another_one(path: Path) -> None:
+    """Tank_1 of the same computer is not Column_1 under another computer's name."""
+    column, tank = Unit(name="Column_1"), Unit(name="Tank_1")
+    with DurableOutbox(path) as outbox:
+        outbox.claim("host_Column_1", column.create_register_engine_msg())
+        outbox.put(UNIT.create_wpn_run_paused_msg())
+    with DurableOutbox(path) as outbox:
+        with pytest.raises(OutboxOfAnotherUnit):
+            outbox.claim("host_Tank_1", tank.create_register_engine_msg())
+        assert len(outbox) == 1
+        outbox.claim("other_Column_1", column.create_register_engine_msg())
+        assert len(outbox) == 0  # they are in a file of their own

@@ -49,11 +49,13 @@ class Away:
     """When the last healthy link was lost, or the first dial failed (s)."""
     _lost: int = field(default=0, init=False)
     """How many links were lost since."""
+    _lost_at: float = field(default=-math.inf, init=False)
+    """When the last of them was (s)."""
     _summary_due: float = field(default=math.inf, init=False)
 
-    def begin(self) -> None:
-        """Note that the runner begins, without a link."""
-        self.since = trio.current_time()
+    def without_link(self) -> None:
+        """Note that there is no link though none has failed: the runner begins, or has ended."""
+        self.since = trio.current_time() if self.since is None else self.since
 
     def for_s(self) -> float:
         """Return how long there has been no steady state (s), 0 in one."""
@@ -69,7 +71,8 @@ class Away:
         self.last_failure = failure
         kind = type(failure).__name__
         self.failures[kind] = self.failures.get(kind, 0) + 1
-        self._lost += isinstance(failure, LinkLost)
+        if isinstance(failure, LinkLost):
+            self._lost, self._lost_at = self._lost + 1, now
         if self._before is None:
             self._before = self._outbox.statistics()
             self.since = now if self.since is None else self.since
@@ -87,7 +90,7 @@ class Away:
         self._summary_due = now + self._summary_every_s()
         outbox = self._outbox.statistics()
         what = f"No link to the aggregator for {duration(now - self.since)}"
-        if self._lost > 1:
+        if self._lost > 1 and now - self._lost_at < SUMMARY_S:
             in_s = duration(now - self._trouble_since)
             what = f"Links to the aggregator do not last: {self._lost} were lost in {in_s}"
         logger.warning(
@@ -119,6 +122,8 @@ class Away:
                 f" {outbox.delivered - delivered}, in {duration(now - linked_at)}"
                 f"{self._given_up(outbox)}"
             )
+            if away_s > HEALTHY_S:
+                self.say.forget()
             self.say(logging.INFO, "%s", text, about="back")
             if away_s >= SUMMARY_S:
                 self._outbox.warnings.tell(logging.WARNING, text)

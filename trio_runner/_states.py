@@ -65,10 +65,10 @@ class StateMachine:
     current: RecoverState = field(default="Started", init=False)
     body: RecoverState | None = field(default=None, init=False)
     """The state whose block is open, None between one block and the next."""
-    _entered_at: float = field(default=math.inf, init=False)
-    """When the current state began (s on Trio's clock)."""
+    _turned_at: float = field(default=math.inf, init=False)
+    """When a steady state last began or ended (s on Trio's clock)."""
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
-    """Logs each change once for as long as no link has been healthy: not every redial is news."""
+    """Logs each change once for as long as links are short: not every redial is news."""
 
     @asynccontextmanager
     async def alive(self, state: RecoverState) -> AsyncGenerator[None, None]:
@@ -96,15 +96,22 @@ class StateMachine:
             return
         legal = EDGES[before]
         assert state in legal, f"no edge {before} -> {state}; from {before} legal: {legal}"
-        if before in STEADY and trio.current_time() - self._entered_at > HEALTHY_S:
-            self._say.forget()
+        if (before in STEADY) != (state in STEADY):
+            self._note_turn()
         self._say(logging.INFO, "Changing state: %s -> %s", before, state)
         try:
             await self._changing(before, state)
         finally:
-            self.current, self._entered_at = state, trio.current_time()
+            self.current = state
             self._publish(before, state)
         await self._changed(state)
+
+    def _note_turn(self) -> None:
+        """Let every change be news again after a healthy link, or after as long without one."""
+        now = trio.current_time()
+        if now - self._turned_at > HEALTHY_S:
+            self._say.forget()
+        self._turned_at = now
 
 
 def diagram() -> str:

@@ -163,6 +163,7 @@ class Tree:
     async def _end(self) -> None:
         """Go to ShutdownComplete, whatever callbacks and handlers do."""
         try:
+            self.connector.away.without_link()
             with trio.CancelScope(shield=True):
                 await self._dialer.end_commands()
             with trio.move_on_after(END_S, shield=True):
@@ -222,7 +223,7 @@ class Connector:
 
     async def run(self) -> None:
         """Connect, deliver and reconnect until cancelled; then flush over the link there is."""
-        self.away.begin()
+        self.away.without_link()
         await self._take_turn()
         failure = await self._until_lost(FIRST)
         while True:

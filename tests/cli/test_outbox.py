@@ -110,13 +110,13 @@ async def test_deliver_of_nothing_says_so(tmp_path: Path) -> None:
 
 async def test_deliver_shows_how_far_it_is_at_a_terminal(path: Path) -> None:
     """A bar; after it what was delivered: two samples and the end of the run."""
-    aggregator = Aggregator()
+    aggregator, to = Aggregator(), ("-ahn", "127.0.0.1", "--for-all")
     ours, theirs = pty.openpty()
     try:
         async with trio.open_nursery() as nursery:
             port = str(await nursery.start(aggregator.run))
             process = await trio.lowlevel.open_process(
-                [*COMMAND, "outbox", "deliver", str(path), "-ahn", "127.0.0.1", "-ap", port],
+                [*COMMAND, "outbox", "deliver", str(path), *to, "-ap", port],
                 stdin=theirs,
                 stdout=theirs,
                 stderr=theirs,
@@ -137,7 +137,7 @@ async def test_deliver_shows_how_far_it_is_at_a_terminal(path: Path) -> None:
 
 async def test_deliver_that_gives_up_says_what_is_left(path: Path) -> None:
     """Exit code 1; why the aggregator is not reached is told once, and all is kept."""
-    options = ("-ahn", "127.0.0.1", "-ap", str(free_port()), "--give-up-after", "2")
+    options = ("-ahn", "127.0.0.1", "-ap", str(free_port()), "--give-up-after", "2", "--for-all")
     command = await ran("outbox", "deliver", str(path), *options)
     assert command.code == 1
     assert command.err.count("connection refused") == 1

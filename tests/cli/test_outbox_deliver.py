@@ -15,15 +15,22 @@ from attrs import define, evolve, field
 from tests.helpers.unit import EPOCH, Middle, Unit
 from tests.runner.test_crash import Clock, in_place, process, refused_tags
 from trio_runner import (
+    AlreadyConnected,
     CommandError,
     DurableOutbox,
     EngineDispatcher,
     EngineRunner,
+    LinkLost,
+    NetworkError,
     OutboxError,
+    Session,
+    Timing,
 )
+from trio_runner._cli import main
 from trio_runner._cli._dead_engine import DeadEngine
 from trio_runner._cli._delivery import Entrance, deliver
 from trio_runner._outbox_sqlite import origin_of, requeue, summarize
+from trio_runner._warnings import Warnings
 from trio_runner.protocol import ErrorMessage, MessageBase
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
@@ -317,3 +324,48 @@ async def test_what_is_refused_is_set_aside_and_can_be_sent_once_more(
 async def refuse_notices(message: em.EngineMessage) -> MessageBase | None:
     is_notice = isinstance(message, em.WebPushNotificationMsg)
     return ErrorMessage(message="not this one") if is_notice else None
+
+
+class Scripted:
+    """A dialer each of whose dials fails in its own way."""
+
+    def __init__(self, *failures: NetworkError) -> None:
+        self.failures = list(failures)
+
+    async def dial(
+        self,
+        registration: em.RegisterEngineMsg,
+        timing: Timing,
+        *,
+        task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        raise self.failures.pop(0)
+
+    async def end_commands(self) -> None:
+        """Do nothing."""
+
+    def warn_by(self, warnings: Warnings) -> None:
+        """Do nothing."""
+
+
+async def test_an_own_connection_that_is_dead_is_no_living_engine(autojump_clock: Clock) -> None:
+    """An hour after the first such answer, and after a link, another is no reason to give up."""
+    twin = AlreadyConnected("An engine of this name is connected.")
+    entrance = Entrance(Scripted(twin, LinkLost("The connection broke off."), twin))
+    for failure in (AlreadyConnected, LinkLost, AlreadyConnected):
+        with pytest.raises(failure):
+            await entrance.dial(Unit().create_register_engine_msg(), Timing())
+        await trio.sleep(3600)
+    assert entrance.refusal is None
+
+
+def test_a_unit_of_which_nobody_knows_who_may_see_it_is_not_shown(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file of an older version does not describe it: its run would be open to everybody."""
+    with DurableOutbox(path) as outbox:
+        outbox.claim("host_Skid")
+        outbox.put(Unit(clock=lambda: 0.0).create_wpn_run_paused_msg())
+    assert main(["outbox", "deliver", str(path), "-ahn", "127.0.0.1"]) == 1
+    assert "nor who may see it" in capsys.readouterr().err
+    assert summarize(path).waiting == 1

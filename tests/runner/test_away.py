@@ -123,6 +123,24 @@ async def test_links_that_break_again_and_again_are_summed_up(
         ]
 
 
+async def test_an_outage_after_a_short_link_is_told_as_one(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has lasted for 30 min: that the links before it were short is no news, its end is."""
+    caplog.set_level(logging.INFO)
+    async with world() as w:
+        await w.settled()
+        for outage_s in (5, 1800):
+            async with w.aggregator.outage():
+                await trio.sleep(outage_s)
+            await w.until("Reconnected")
+            await trio.sleep(20)
+        lines = said(caplog)
+        assert sum("No link to the aggregator for 20 min" in line for line in lines) == 1
+        assert lines[-2] == "INFO CatchingUp -> Reconnected"
+        assert "back after 30 min; messages caught up: 15" in lines[-1]
+
+
 async def test_what_is_caught_up_over_several_links_is_told_together(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,6 +184,9 @@ async def test_statistics_tell_since_when_the_aggregator_has_been_away(
             await trio.to_thread.run_sync(w.runner.statistics)
         await w.until("Reconnected")
         assert w.runner.statistics().away_for_s is None
+        await w.runner.shutdown()
+        await trio.sleep(10)
+        assert w.runner.statistics().away_for_s == 10  # it has ended
 
 
 async def test_answer_times_are_those_of_the_path(autojump_clock: Clock) -> None:

@@ -27,6 +27,11 @@ SOME_LEFT = 1
 FLUSH_S = 3
 """For what waits when the delivery is interrupted (s)."""
 
+NOT_DESCRIBED = (
+    "The outbox does not say what the unit is, nor who may see it. Start its engine once with this"
+    " outbox, or give --for-all: the unit is then shown to everybody, with the tags that wait."
+)
+
 LINE_S = 10
 """How often a line says how far it has come (s), where there is no terminal for a bar."""
 
@@ -41,11 +46,9 @@ def run(arguments: Namespace) -> int:
     _log_to(console)
     if arguments.is_secret_visible:
         warn_of_visible_secret()
-    if origin.uod_info is None:
-        logger.warning(
-            "The outbox does not say what the unit is: it is shown with the tags that wait, and"
-            " without commands and plots, until its engine is there again"
-        )
+    if origin.uod_info is None and not arguments.for_all:
+        print(f"trio-runner outbox deliver: error: {NOT_DESCRIBED}", file=sys.stderr)
+        return SOME_LEFT
     delivered, refusal = trio.run(_deliver, arguments, origin, console)
     print(f"Delivered {count(delivered, 'message')} of {before.unit}.")
     if refusal is not None:

@@ -8,6 +8,7 @@ from attrs import define, field
 from trio_runner import (
     AlreadyConnected,
     EngineRunner,
+    NetworkError,
     SecretRefused,
     Timing,
     VersionRefused,
@@ -52,6 +53,9 @@ class Entrance:
             raise
         except AlreadyConnected as error:
             self._note_twin(error)
+            raise
+        except NetworkError:
+            self._twin_since = None  # what is said after another link is of that one
             raise
 
     def warn_by(self, warnings: Warnings) -> None:

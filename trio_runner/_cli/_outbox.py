@@ -151,13 +151,17 @@ def _export(arguments: Namespace) -> int:
 
 def _export_to(arguments: Namespace) -> int:
     """Write a new file; one without a line, of an outbox that cannot be read, does not stay."""
-    with _new_file(arguments.output) as file:
-        try:
-            return export(arguments.path, file, set_aside=arguments.set_aside)
-        except OutboxError:
-            if not file.tell():
-                Path(arguments.output).unlink()
-            raise
+    is_empty = False
+    try:
+        with _new_file(arguments.output) as file:
+            try:
+                return export(arguments.path, file, set_aside=arguments.set_aside)
+            finally:
+                is_empty = not file.tell()
+    except OutboxError:
+        if is_empty:
+            Path(arguments.output).unlink()
+        raise
 
 
 def _new_file(path: str) -> TextIO:

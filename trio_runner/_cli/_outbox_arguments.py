@@ -53,11 +53,16 @@ def _add_export(parser: ArgumentParser) -> None:
 def _add_deliver(parser: ArgumentParser) -> None:
     parser.description = (
         "Send what the outbox of an engine that has ended holds, from any machine, under that"
-        " engine's own name. A run that was on is ended. What is not delivered stays in the file;"
-        " exit code 0 if nothing is left in it, 1 if something is. Who takes the file to another"
-        " machine takes PATH-wal along."
+        " engine's own name. A run that was on is ended, even if nothing gets through. What is not"
+        " delivered stays in the file; exit code 0 if nothing is left in it, 1 if something is."
+        " Who takes the file to another machine takes PATH-wal along."
     )
     _connection.add_options(parser, default=None)
+    parser.add_argument(
+        "--for-all",
+        action="store_true",
+        help="let everybody see a unit of which the outbox does not say who may",
+    )
     parser.add_argument(
         "--give-up-after",
         metavar="SECONDS",

@@ -286,8 +286,11 @@ class Line:
 
     def _oldest_s(self) -> float | None:
         """Return how long ago the oldest that is not delivered was taken (s)."""
-        heads = (next(iter(of), None) for of in (self._in_flight.values(), self._aside, self._line))
-        taken_at = min((head.taken_at for head in heads if head is not None), default=None)
+        in_flight = list(self._in_flight.values())
+        if not self._retries:  # else what is tried again is in flight behind what is newer
+            del in_flight[1:]
+        oldest = [*in_flight, *self._aside[:1], *itertools.islice(self._line, 1)]
+        taken_at = min((entry.taken_at for entry in oldest), default=None)
         return None if taken_at is None else max(0.0, time.time() - taken_at)
 
     def _append(self, entry: Entry) -> None:

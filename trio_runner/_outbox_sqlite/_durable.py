@@ -34,6 +34,7 @@ from trio_runner._outbox_sqlite._facts import (
     run_behind,
     run_of,
     stored,
+    uod_name,
 )
 from trio_runner._outbox_sqlite._file import SET_ASIDE_MAX, Changes, Contents, Fact, OutboxFile
 from trio_runner.protocol import DecodeError, encode_json, unpack
@@ -135,7 +136,7 @@ class DurableOutbox(Outbox):
         """
         with self._lock:
             if self.unit not in (None, unit):
-                self._part_from(str(self.unit), unit)
+                self._part_from(str(self.unit), unit, registration)
                 self.open_run, self.run_id, self.registration = None, None, None
                 self._states.clear()
             self.unit = unit
@@ -143,9 +144,11 @@ class DurableOutbox(Outbox):
                 self.registration = encode_json(evolve(registration, secret=""))
         self.commit()
 
-    def _part_from(self, old: str, new: str) -> None:
+    def _part_from(self, old: str, new: str, registration: em.RegisterEngineMsg | None) -> None:
         entries = self._waiting()
-        is_renaming = is_renamed(old, new)
+        names = uod_name(self.registration), registration.uod_name if registration else None
+        # Without their registrations the names of computer and UOD cannot be told apart for sure.
+        is_renaming = is_renamed(old, new) if None in names else names[0] == names[1]
         if entries and not is_renaming:
             raise OutboxOfAnotherUnit(
                 f"In the outbox {self.path} wait {len(entries)} messages of {old}, and"

@@ -121,6 +121,12 @@ def stored(facts: Mapping[str, Fact]) -> dict[str, Fact]:
     }
 
 
+def uod_name(registration: str | None) -> str | None:
+    """Return the name of the UOD in an encoded registration."""
+    name = loads(registration).get("uod_name") if registration else None
+    return name if isinstance(name, str) else None
+
+
 def is_renamed(old: str, new: str) -> bool:
     """Tell whether two units, each a computer's name and a UOD's, may differ in the first only."""
     return "_" in old and old.rpartition("_")[2] == new.rpartition("_")[2]

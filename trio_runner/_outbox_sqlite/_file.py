@@ -5,6 +5,7 @@ loss of power. The lock is SQLite's own, exclusive and held for as long as the f
 with the process that holds it. `write` may be called from any thread, by one at a time.
 """
 
+import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -111,6 +112,7 @@ class OutboxFile:
 
         Raises an `OutboxError`. A file that is not an outbox is left as it is.
         """
+        path = Path(os.path.realpath(path))  # of a link too, the log is beside the file itself
         db, is_new, damage = open_database(path, create=create, check=check, connect=connect)
         file = cls(path, is_new, db, identity(path), damage)
         _OPEN.add(file)

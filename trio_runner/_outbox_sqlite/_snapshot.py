@@ -14,6 +14,7 @@ look so at an outbox that it has open itself.
 """
 
 import io
+import os
 import sqlite3
 import sys
 import time
@@ -79,6 +80,7 @@ def snapshot_of(path: Path) -> Generator[Snapshot, None, None]:
 
     Raises an `OutboxError`, also for what SQLite finds wrong with it within the block.
     """
+    path = type(path)(os.path.realpath(path))  # of a link too, the log is beside the file itself
     with _readable(path):
         _refuse(path)
         data, log = _read(path)
@@ -87,7 +89,12 @@ def snapshot_of(path: Path) -> Generator[Snapshot, None, None]:
     try:
         with explained(path):
             contents = read_log(io.BytesIO(log))
-            db.deserialize(_merged(path, data, log, contents))
+            try:
+                db.deserialize(_merged(path, data, log, contents))
+            except (MemoryError, OverflowError):
+                raise OutboxError(
+                    f"The outbox {path} is too big to be looked at, it has {len(data)} bytes."
+                ) from None
             if is_new(db, path):
                 raise no_outbox(path, "it is empty")
             size = len(data) + len(log)
@@ -183,7 +190,6 @@ def _merged(path: Path, data: bytes, log: bytes, contents: Log) -> bytearray:
 
 if sys.platform == "win32":
     import msvcrt
-    import os
 
     def is_locked(path: Path) -> bool:
         """Tell whether an engine has an outbox open; not of this process's own."""
