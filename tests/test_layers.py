@@ -39,6 +39,7 @@ LAYERS = {
     "_cli": 6,
     "__main__": 6,
     "bridge": 6,
+    "status": 6,
 }
 """Layer of each module or package right under `trio_runner`."""
 

@@ -16,6 +16,7 @@ from trio_runner._cli import (
     _log,
     _outbox_arguments,
     _simulate_arguments,
+    _status_arguments,
     _version,
 )
 from trio_runner._groups import leaves
@@ -113,6 +114,7 @@ def _parse(argv: list[str] | None) -> Namespace:
     _add_simulated_arguments(simulated)
     outbox, deliver = _outbox_arguments.add(commands)
     config = _config_check.add_command(commands)
+    status = _status_arguments.add_command(commands)
     arguments, unknown = parser.parse_known_args(argv)
     chosen = {
         "demo": demo,
@@ -120,12 +122,14 @@ def _parse(argv: list[str] | None) -> Namespace:
         "simulate": simulate,
         "outbox": outbox,
         "config": config,
+        "status": status,
     }[arguments.command]
     if unknown:
         chosen.error(f"unrecognized arguments: {' '.join(unknown)}")
     if arguments.command == "simulated":
         arguments = _with_config(argv, chosen)
         _connection.find(arguments, chosen)
+        _find_status(arguments, chosen)
     if arguments.command == "outbox" and arguments.action == "deliver":
         _connection.find(arguments, deliver)
     if arguments.command == "simulate":
@@ -160,6 +164,7 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
     _log.add_options(parser)
     _version.add_option(parser)
     _config.add_options(parser, "how the aggregator is reached, if it is not given here,")
+    _status_arguments.add_options(parser)
 
 
 def _name(text: str) -> str:
@@ -184,6 +189,13 @@ def _with_config(argv: list[str], parser: ArgumentParser) -> Namespace:
     return arguments
 
 
+def _find_status(arguments: Namespace, parser: ArgumentParser) -> None:
+    try:
+        _status_arguments.check(arguments)
+    except ArgumentTypeError as error:
+        parser.error(str(error))
+
+
 def _run(arguments: Namespace) -> int:
     """Carry out a command; what it needs is imported here, so that `--help` is quick."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -199,6 +211,10 @@ def _run(arguments: Namespace) -> int:
         return _outbox.run(arguments)
     if arguments.command == "config":
         return _config_check.run(arguments)
+    if arguments.command == "status":
+        from trio_runner._cli import _status_show
+
+        return _status_show.run(arguments)
     if arguments.command == "simulate":
         if arguments.units is not None:
             from trio_runner._cli import _fleet

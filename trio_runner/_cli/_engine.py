@@ -12,11 +12,12 @@ import trio
 from attrs import define, evolve, field
 
 from trio_runner import EngineRunner, NetworkOptions, Outbox, OutboxError, Timing
-from trio_runner._cli import _config, _log, _network, _version
+from trio_runner._cli import _config, _log, _network, _status_arguments, _version
 from trio_runner._cli._keeping import Keeping, bytes_of, closing
 from trio_runner._cli._network import network_options, split_where
 from trio_runner._cli._secret import SecretUnusable, find_secret, warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
+from trio_runner._cli._status import keep_serving
 from trio_runner._cli._systemd import tell_systemd
 from trio_runner._cli._unit_files import file_name
 from trio_runner._groups import first
@@ -72,6 +73,7 @@ def run(argv: list[str]) -> int:
         secret = find_secret(arguments.secret, arguments.secret_file, source=secret_source)
         keeping = _keeping(arguments)
         host, network = _way(arguments)
+        _status_arguments.check(arguments.network)
     except (_config.ConfigError, SecretUnusable, ArgumentTypeError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
@@ -97,6 +99,7 @@ def run(argv: list[str]) -> int:
 def _add_options(group: _ArgumentGroup) -> None:
     _network.add_options(group)
     _log.add_options(group)
+    _status_arguments.add_options(group)
     _config.add_options(group, "what is not given here, and the units,")
     _config.add_unit_option(group)
     _version.add_option(group)
@@ -180,6 +183,7 @@ async def _run_units(
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, stop)
         nursery.start_soon(tell_systemd, units, stopping)
+        nursery.start_soon(keep_serving, arguments.network, units)
         async with trio.open_nursery() as running:
             for unit in units:
                 running.start_soon(unit.run)

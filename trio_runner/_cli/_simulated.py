@@ -20,6 +20,7 @@ from trio_runner._cli._keeping import Keeping, closing
 from trio_runner._cli._log import log_to_stderr, say
 from trio_runner._cli._secret import warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
+from trio_runner._cli._status import keep_serving
 from trio_runner._cli._systemd import tell_systemd
 from trio_runner.simulation import SimulatedEngine
 
@@ -71,7 +72,10 @@ async def _run(arguments: Namespace, engine: SimulatedEngine, outbox: Outbox) ->
     )
     timing = Timing(flush_s=FLUSH_S)
     runner = EngineRunner(dispatcher, engine, engine, outbox=outbox, timing=timing)
-    await _run_until_signalled(engine, runner, f"{engine.name}: open {dispatcher}")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_serving, arguments, [runner])
+        await _run_until_signalled(engine, runner, f"{engine.name}: open {dispatcher}")
+        nursery.cancel_scope.cancel()
 
 
 async def _run_until_signalled(

@@ -1,0 +1,109 @@
+"""One request over one connection, in bounded time and memory: h11 reads and writes HTTP.
+
+An ASGI server on Trio was tried first. It shields what it sends from cancellation, so that one
+reader which stalls holds up the end of the whole process for as long as it likes.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import h11
+import trio
+from attrs import frozen
+
+CONNECTION_S = 20
+"""From the accepted connection to the last byte of the answer, whatever the peer does."""
+
+LINGER_S = 1
+"""For the peer to close behind an answer to what was not read to its end; it may get lost else."""
+
+CHUNK = 16 * 1024
+
+HEADERS = [
+    ("Cache-Control", "no-store"),
+    ("Connection", "close"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+]
+
+
+@frozen
+class Answer:
+    """What is sent back."""
+
+    status: int
+    body: str
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Sequence[tuple[str, str]] = ()
+
+
+Respond = Callable[[str], Answer]
+"""Makes the answer to a GET of a path."""
+
+
+async def converse(stream: trio.abc.HalfCloseableStream, respond: Respond) -> None:
+    """Read one request, answer it, and close; never raises what the peer did.
+
+    If cancelled, the connection is closed at once.
+    """
+    async with stream:
+        with trio.move_on_after(CONNECTION_S):
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has gone
+                await _converse(stream, respond)
+
+
+async def _converse(stream: trio.abc.HalfCloseableStream, respond: Respond) -> None:
+    connection = h11.Connection(h11.SERVER)
+    method = "GET"
+    try:
+        request = await _request(connection, stream)
+        if request is None:
+            return
+        method, answer = request.method.decode("ascii"), _answer(request, respond)
+    except h11.RemoteProtocolError as error:
+        answer = Answer(error.error_status_hint, "This is no HTTP request.\n")
+    await stream.send_all(_written(connection, answer, with_body=method != "HEAD"))
+    if method not in ("GET", "HEAD") or answer.status == 400:
+        await _linger(stream)
+
+
+async def _request(
+    connection: h11.Connection, stream: trio.abc.ReceiveStream
+) -> h11.Request | None:
+    """Return the head of the request, None if the peer closes before. A body is not read."""
+    while True:
+        event = connection.next_event()
+        if isinstance(event, h11.Request):
+            return event
+        if event is not h11.NEED_DATA:
+            return None
+        connection.receive_data(bytes(await stream.receive_some(CHUNK)))
+
+
+def _answer(request: h11.Request, respond: Respond) -> Answer:
+    if request.method not in (b"GET", b"HEAD"):
+        text = "Nothing can be changed here: only GET and HEAD.\n"
+        return Answer(405, text, headers=[("Allow", "GET, HEAD")])
+    return respond(request.target.decode("ascii", "replace").partition("?")[0])
+
+
+def _written(connection: h11.Connection, answer: Answer, *, with_body: bool) -> bytes:
+    body = answer.body.encode()
+    headers = [
+        ("Content-Type", answer.content_type),
+        ("Content-Length", str(len(body))),
+        *HEADERS,
+        *answer.headers,
+    ]
+    written = connection.send(h11.Response(status_code=answer.status, headers=headers))
+    if with_body:
+        written += connection.send(h11.Data(data=body))
+    return written + connection.send(h11.EndOfMessage())
+
+
+async def _linger(stream: trio.abc.HalfCloseableStream) -> None:
+    """Let the peer read the answer: what it has sent and nobody has read would reset it."""
+    await stream.send_eof()
+    with trio.move_on_after(LINGER_S):
+        while await stream.receive_some(CHUNK):
+            pass
