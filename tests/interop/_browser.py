@@ -71,6 +71,11 @@ class Page:
             mobile=False,
         )
 
+    async def prefer(self, scheme: str) -> None:
+        """Let the page be shown to somebody that prefers it `light` or `dark`."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        await self._call("Emulation.setEmulatedMedia", features=features)
+
     async def screenshot(self, png: Path) -> None:
         """Write a picture of what the page shows."""
         answer = await self._call("Page.captureScreenshot", format="png")

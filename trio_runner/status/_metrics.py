@@ -108,7 +108,7 @@ class _Loop(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        text = "How much later than due a sleeping task of Trio's loop woke."
+        text = "How much later than due a task of Trio's loop woke, every 5 s."
         family = HistogramMetricFamily(f"{PREFIX}_loop_lag_seconds", text, labels=[])
         _add(family, [], self._lag_s.histogram())
         yield family

@@ -23,8 +23,9 @@ logger = logging.getLogger(__name__)
 CONNECTIONS_MAX = 32
 """More at a time are closed: the descriptors of a process are for its links and files."""
 
-WAKE_S = 1
-"""Between two measurements of how late the loop is. Each wakes the process."""
+WAKE_S = 5
+"""Between two measurements of how late the loop is (s). Each wakes the process, whose CPU they are
+not to show in; what is late in between, the lag of the samples tells."""
 
 ALARM_AFTER_S = 300
 """An outage that has lasted longer asks for a person."""
@@ -68,6 +69,7 @@ class Site:
 
     _board: Board
     _lag_s: Durations = field(factory=Durations, init=False)
+    """How much later than due the watching task woke: Trio's loop was busy with something else."""
     _metrics: Metrics = field(init=False)
     _connections: int = field(default=0, init=False)
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
@@ -77,14 +79,12 @@ class Site:
 
     async def watch(self) -> None:
         """Measure how late Trio's loop is, and note what the plots show, until cancelled."""
-        wakings = 0
         while True:
-            if wakings % (SAMPLE_S // WAKE_S) == 0:
-                self._sample()
-            wakings += 1
-            due = trio.current_time() + WAKE_S
-            await trio.sleep_until(due)
-            self._lag_s.note(trio.current_time() - due)
+            self._sample()
+            for _ in range(SAMPLE_S // WAKE_S):
+                due = trio.current_time() + WAKE_S
+                await trio.sleep_until(due)
+                self._lag_s.note(trio.current_time() - due)
 
     def _sample(self) -> None:
         try:
