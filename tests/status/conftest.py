@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.required import go_without
 from tests.interop._browser import CHROMIUM, HOW_TO_GET_IT
-from tests.interop.conftest import go_without
 
 
 @pytest.fixture
