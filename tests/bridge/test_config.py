@@ -1,12 +1,14 @@
 """`trio-runner engine --config FILE`."""
 
 import signal
+import urllib.request
 from pathlib import Path
 
 import pytest
 import trio
 
 from tests.helpers.command import ran, running
+from tests.helpers.ports import free_port
 from trio_runner.simulation import Aggregator
 
 from .test_command import SALT, uod_named
@@ -80,3 +82,24 @@ async def test_a_wrong_outbox_is_blamed_on_its_line(file: Path) -> None:
     command = await ran("engine", "--config", str(file), "--unit", "One", "--log-format", "text")
     assert command.code == 1
     assert f"has failed: {file}, line 9: outbox.folder: Several UODs need a folder" in command.err
+
+
+async def test_status_of_a_file_is_served(file: Path) -> None:
+    """At its address, with the units of the file."""
+    port = free_port()
+    file.write_text(f"{file.read_text()}[status]\naddress = {port}\n")
+    async with running("engine", "--config", str(file)) as command:
+        await command.until("Started -> Failed", times=2)
+        await command.until("Status at http://")
+        told = await trio.to_thread.run_sync(get, f"http://127.0.0.1:{port}/status.json")
+        command.send(signal.SIGTERM)
+    assert command.code == 0
+    assert '"One"' in told
+    assert '"Two"' in told
+
+
+def get(url: str) -> str:
+    """Return what an address answers."""
+    with urllib.request.urlopen(url) as answer:  # noqa: S310
+        text: str = answer.read().decode()
+        return text

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.command import ran, running
-from trio_runner._cli import main
+from trio_runner._cli import _status_arguments, main
 from trio_runner._cli._config import KEYS, ConfigError, line_of, load, parse
 from trio_runner._cli._network import add_options
 from trio_runner.simulation import Aggregator
@@ -33,6 +33,10 @@ client_key = "engine.key"
 [outbox]
 folder = "waiting"
 max = "128M"
+
+[status]
+address = 9900
+alarm_after = "1h"
 
 [units."Skid 1"]
 uod = "skid_1.py"
@@ -60,6 +64,7 @@ def engine_parser() -> ArgumentParser:
         add(option)
     add("-uod", "--uod", action="append")
     add_options(parser)
+    _status_arguments.add_options(parser)
     return parser
 
 
@@ -73,6 +78,7 @@ def test_file_says_what_the_command_line_does_not(file: Path) -> None:
     assert (given.ca_file, given.client_cert) == ("/etc/ca.pem", str(folder / "engine.pem"))
     assert given.client_key == str(folder / "engine.key")
     assert (given.outbox, given.outbox_max) == (str(folder / "waiting"), "128M")
+    assert (given.status, given.alarm_after) == (("127.0.0.1", 9900), 3600)
     assert given.uod == [str(folder / "skid_1.py"), "/opt/skid_2.py"]
 
 
@@ -130,6 +136,8 @@ WRONG = [
     ("[outbox]\nmax = '64X'", "line 2: outbox.max: '64X' is no size"),
     ("[outbox]\nfolder = ''", 'line 2: outbox.folder: give a text, as in "..."'),
     ("log_format = 'xml'", "line 1: log_format: 'xml' is none of text, json"),
+    ("[status]\naddress = 'a:b:c'", "line 2: status.address: 'a:b:c' is no [HOST:]PORT"),
+    ("[status]\nalarm_after = 0", "line 2: status.alarm_after: '0' is no time"),
     ("[units.A]", "line 1: units.A.uod: it is missing: give the path of its UOD"),
     ("[units.A]\nudo = 'a'", "line 2: units.A.udo: there is no such key; is it units.NAME.uod?"),
     ("[units]\nA = 'a.py'", "line 2: units.A: it is a table: [units.A]"),
@@ -239,14 +247,14 @@ def test_line_of_a_key_is_found(keys: tuple[str, ...], line: int) -> None:
 
 
 async def test_simulated_engine_takes_the_way_and_neither_units_nor_outboxes(file: Path) -> None:
-    """Those are the real engines'; it is connected with the file's port and secret."""
+    """Those are the real engines', as the status is; it has the file's port and secret."""
     (file.parent / "secret").write_text(f"{SALT}\n")
     aggregator = Aggregator(secret=SALT, version="0.2.0")
     async with serving(aggregator) as port:
         file.write_text(
             f"secret_file = 'secret'\nlog_format = 'json'\nignore_version_error = true\n"
             f"[aggregator]\nhost = '127.0.0.1'\nport = {port}\nproxy = false\n"
-            "[outbox]\nfolder = 'waiting'\n[units.A]\nuod = 'a.py'\n"
+            "[outbox]\nfolder = 'waiting'\n[status]\naddress = 9801\n[units.A]\nuod = 'a.py'\n"
         )
         async with running("simulated", "--config", str(file), "--name", "Skid") as command:
             await command.until("Started -> Connected")
@@ -255,6 +263,7 @@ async def test_simulated_engine_takes_the_way_and_neither_units_nor_outboxes(fil
     assert command.err.startswith('{"time": ')
     assert aggregator.engine().registrations[0].message.uod_name == "Skid"
     assert not (file.parent / "waiting").exists()
+    assert "9801" not in command.err
 
 
 async def test_help_tells_of_it() -> None:

@@ -16,9 +16,13 @@ from attrs import define, field, frozen
 from trio_runner._cli._keeping import bytes_of
 from trio_runner._cli._log import JSON, TEXT
 from trio_runner._cli._network import split_where
+from trio_runner._cli._status_arguments import address_of, seconds_of
 
 UNITS = "units"
 """The table with a table for each unit."""
+
+OF_ENGINES = "outbox", "outbox_max", "status"
+"""The options in which a simulated engine would be in the way of those that the file is for."""
 
 OVERRULES = {"secret": "secret_file", "client_cert": "client_key"}
 """What the command line may say, and what the file says that is of no use then."""
@@ -66,6 +70,18 @@ def _size(value: object) -> str:
     return _text(value)
 
 
+def _address(value: object) -> str:
+    text = str(value) if isinstance(value, int) else _text(value)
+    address_of(text)
+    return text
+
+
+def _time(value: object) -> str:
+    text = str(value) if isinstance(value, int | float) else _text(value)
+    seconds_of(text)
+    return text
+
+
 def _one_of(*choices: str) -> Callable[[object], str]:
     def check(value: object) -> str:
         if value not in choices:
@@ -101,6 +117,8 @@ KEYS = {
     "aggregator.client_key": Key("client_key", _text, is_file=True),
     "outbox.folder": Key("outbox", _text, is_file=True),
     "outbox.max": Key("outbox_max", _size),
+    "status.address": Key("status", _address),
+    "status.alarm_after": Key("alarm_after", _time),
     f"{UNITS}.NAME.uod": Key("uod", _text, is_file=True),
 }
 
@@ -272,9 +290,8 @@ def _fill(given: Namespace, config: Config, said: dict[str, Any], parser: Argume
     settings["aggregator_hostname"] = where(config)
     if is_engine:
         settings["uod"] = _units(config, said)
-    else:  # the outboxes are of the real engines
-        settings.pop("outbox", None)
-        settings.pop("outbox_max", None)
+    else:
+        settings = {name: value for name, value in settings.items() if name not in OF_ENGINES}
     overruled = {other for option, other in OVERRULES.items() if option in said}
     types = {action.dest: action.type for action in parser._actions}
     for option in settings.keys() & types.keys() - said.keys() - overruled:
