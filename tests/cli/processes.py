@@ -84,6 +84,12 @@ class Scene:
         (started,) = record.messages(em.RunStartedMsg)
         self.run_id = started.run_id
 
+    def samples_waiting(self) -> int:
+        """Return how many samples wait on the disk."""
+        if not self.path.exists():
+            return 0
+        return summarize(self.path).counts.get("TagsUpdatedMsg", 0)
+
     async def receives(self) -> None:
         """Wait until one more message has come."""
         received = len(self.aggregator.engine().received)

@@ -114,6 +114,7 @@ async def test_a_refused_secret_is_told_and_all_is_kept(
     with DurableOutbox(path) as outbox:
         register = engine.create_register_engine_msg()
         outbox.claim(f"{register.computer_name}_{register.uod_name}", register)
+        outbox.put(engine.create_uod_info())
         outbox.put(engine.create_wpn_run_started_msg())
     command = await delivered(path, aggregator, "--secret", "wrong")
     assert command.code == 1
