@@ -90,10 +90,15 @@ class Scene:
             return 0
         return summarize(self.path).counts.get("TagsUpdatedMsg", 0)
 
-    async def receives(self) -> None:
-        """Wait until one more message has come."""
-        received = len(self.aggregator.engine().received)
-        await self.aggregator.wait_until(lambda: len(self.aggregator.engine().received) > received)
+    @property
+    def received(self) -> int:
+        """How many messages have come."""
+        return len(self.aggregator.engine().received)
+
+    async def receives(self, before: int | None = None) -> None:
+        """Wait until one more message has come than there were before, or are now."""
+        known = self.received if before is None else before
+        await self.aggregator.wait_until(lambda: self.received > known)
 
     # What arrived
 

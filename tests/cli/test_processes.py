@@ -77,10 +77,10 @@ async def disconnected(scene: Scene) -> AsyncGenerator[Command, None]:
 async def reconnecting(scene: Scene) -> AsyncGenerator[Command, None]:
     """Let the aggregator come back, and not answer when the engine introduces itself."""
     async with disconnected(scene) as command:
-        scene.aggregator.muted = True
+        scene.aggregator.muted, before = True, scene.received
         scene.aggregator.up()
         await command.until("Disconnected -> Reconnecting")
-        await scene.receives()
+        await scene.receives(before)
         assert "Reconnecting ->" not in command.err
         yield command
 
