@@ -84,12 +84,6 @@ class Scene:
         (started,) = record.messages(em.RunStartedMsg)
         self.run_id = started.run_id
 
-    def samples_waiting(self) -> int:
-        """Return how many samples wait on the disk."""
-        if not self.path.exists():
-            return 0
-        return summarize(self.path).counts.get("TagsUpdatedMsg", 0)
-
     @property
     def received(self) -> int:
         """How many messages have come."""

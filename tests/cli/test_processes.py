@@ -15,7 +15,7 @@ import pytest
 import trio
 from attrs import frozen
 
-from tests.helpers.command import Command
+from tests.helpers.command import Command, sampled, samples_on_disk
 from tests.helpers.ports import free_port
 from tests.helpers.waiting_cases import Outcomes, chosen
 from trio_runner.simulation import Aggregator
@@ -136,11 +136,10 @@ async def never_linked(scene: Scene) -> AsyncGenerator[Command, None]:
 async def never_linked_before(scene: Scene) -> AsyncGenerator[Command, None]:
     """Let nobody be there when the engine is started for the first time of all."""
     scene.aggregator.down()
-    sampled = scene.samples_waiting()
+    before = samples_on_disk(scene.path)
     async with scene.command() as command:
         await command.until("Disconnected -> Failed")
-        while scene.samples_waiting() == sampled:  # noqa: ASYNC110 - another process writes it
-            await trio.sleep(0.05)
+        await sampled(scene.path, before)
         yield command
 
 

@@ -5,11 +5,12 @@ import signal
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
 
-from tests.helpers.command import running
+from tests.helpers.command import running, sampled
 from trio_runner._cli._signals import SAME_S
 from trio_runner.protocol import SuccessMessage
 from trio_runner.protocol import aggregator_messages as am
@@ -40,11 +41,13 @@ async def serving(aggregator: Aggregator) -> AsyncGenerator[int, None]:
 
 @pytest.mark.parametrize("number", SIGNALS)
 async def test_without_aggregator_it_says_so_once_and_ends_in_order(
-    number: signal.Signals, closed_port: int
+    number: signal.Signals, closed_port: int, tmp_path: Path
 ) -> None:
     """Nothing answers: one warning for many dials, and a signal ends it with exit code 0."""
-    async with running("simulated", "-ap", str(closed_port)) as command:
+    at = ("-ap", str(closed_port), "--outbox", str(tmp_path))
+    async with running("simulated", *at) as command:
         await command.until("Disconnected -> Failed")
+        await sampled(tmp_path / "Filtration Skid.outbox")
         command.send(number)
     assert command.code == 0
     assert command.out == (

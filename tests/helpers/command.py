@@ -7,12 +7,14 @@ import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 import trio
 from attrs import define, field
 
+from trio_runner._outbox_sqlite import summarize
 from trio_runner.simulation.stand_ins._change import Change
 
 COMMAND = [sys.executable, "-m", "trio_runner"]
@@ -109,3 +111,15 @@ async def ran(
     async with running(*arguments, program=program, environment=environment) as command:
         pass
     return command
+
+
+def samples_on_disk(path: Path) -> int:
+    """Return how many samples wait in an outbox, whoever writes it."""
+    return summarize(path).counts.get("TagsUpdatedMsg", 0) if path.exists() else 0
+
+
+async def sampled(path: Path, before: int = 0) -> None:
+    """Wait until more samples wait in an outbox than before: the first comes within a second."""
+    with trio.fail_after(60):
+        while samples_on_disk(path) <= before:  # noqa: ASYNC110 - another process writes it
+            await trio.sleep(0.05)

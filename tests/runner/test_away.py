@@ -69,6 +69,17 @@ async def test_an_outage_of_an_hour_is_a_dozen_lines(
         ]
 
 
+async def test_what_is_left_in_memory_is_said_to_be_lost(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From 0.1 s on a sample each 1.2 s: 9 by 10 s."""
+    async with world(up=False) as w:
+        await trio.sleep(10)
+        await w.runner.shutdown()
+    told = "Stopped; messages not delivered: 9. They are lost: the outbox is in memory"
+    assert told in caplog.messages
+
+
 async def test_samples_given_up_in_an_outage_are_told_with_it(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.helpers.command import Command, running
+from tests.helpers.command import Command, running, sampled
 from tests.helpers.install import Unavailable
 from tests.helpers.required import go_without
 from trio_runner._cli._console import CLOSED, LOGGED_OFF
-from trio_runner._outbox_sqlite import summarize
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import Aggregator
 
@@ -89,9 +88,7 @@ async def test_what_waits_outlives_a_kill(windows: WindowsPython, tmp_path: Path
     at_path = ("simulated", "--outbox", windows_path(path), "-ap")
     async with trio_runner(windows, *at_path, "9") as command:
         await command.until("Disconnected -> Failed")
-        with trio.fail_after(DEADLINE_S):
-            while not summarize(path).waiting:  # noqa: ASYNC110 - another process writes it
-                await trio.sleep(0.1)
+        await sampled(path)
         command.send(signal.SIGKILL)
     assert f"The outbox is {windows_path(path)}: nothing waits" in command.err
 
