@@ -504,7 +504,7 @@ def thin_without_counting(to: pytest.MonkeyPatch) -> None:
     _count_thinned(to, count)
 
 
-@mutant("refused", seed=12)
+@mutant("refused|before it is not delivered", seed=12)
 def leave_the_run_open_after_a_crash(to: pytest.MonkeyPatch) -> None:
     """Do not end the run that was on when the process died."""
     to.setattr(_outbox.Outbox, "close_run", lambda _: None)

@@ -7,6 +7,7 @@ import time
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable
+from pathlib import Path
 
 from attrs import define, field
 
@@ -338,9 +339,13 @@ class Line:
         return True
 
     def _warn(self, level: int, text: str, *values: object) -> None:
-        """Log it, and let the unit's people see it."""
+        """Log it, and let the unit's people see it, who need not know the computer's folders."""
         logger.log(level, text, *values)
-        self.warnings.tell(level, text % values)
+        told = text % values
+        for path in values:
+            if isinstance(path, Path):
+                told = told.replace(str(path), path.name)
+        self.warnings.tell(level, told)
 
     def _drop(self, entries: Iterable[Entry], counted_as: str) -> None:
         for entry in entries:
