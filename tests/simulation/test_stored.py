@@ -91,3 +91,29 @@ async def test_the_newest_value_is_young_when_nothing_stands_in_its_way(
         this.check_second(is_quiet=number > 0, way_s=way_s)
         await trio.sleep(1)
     assert oracle.violation == violation
+
+
+async def test_what_was_made_while_it_caught_up_goes_out_first(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Three seconds of catching up: the value may be old for 10 + 3 * 3 = 19 s of steady state."""
+    oracle = Oracle(Trace(), lambda _: None, steady_s=1)
+    oracle.begin_life(durable=True, outbox=MemoryOutbox().statistics())
+    this = Stored(oracle, AggregatorRules(), interval_s=1.0)
+    oracle.change_state("Started", "Connected")
+    oracle.change_state("Connected", "Failed")
+    oracle.change_state("Failed", "Disconnected")
+    oracle.open_link()
+    oracle.change_state("Disconnected", "Reconnecting")
+    this.make(sample(0), "a")
+    this.receive(sample(0), None)
+    oracle.change_state("Reconnecting", "CatchingUp")
+    await trio.sleep(3)
+    this.check_second(is_quiet=False, way_s=0.1)
+    oracle.change_state("CatchingUp", "Reconnected")
+    for _ in range(19):
+        this.check_second(is_quiet=True, way_s=0.1)
+        await trio.sleep(1)
+    assert oracle.violation is None
+    this.check_second(is_quiet=True, way_s=0.1)
+    assert oracle.violation == "the newest value at the aggregator is 22.0 s old"

@@ -164,6 +164,11 @@ class Oracle(Ledger):
         return link is not None and link.is_open and link.is_unanswered(key)
 
     @property
+    def catching_up_s(self) -> float:
+        """How long the link took to come to its steady state (s), 0 before it has."""
+        return max(0.0, self._state_since - self._link.opened_at) if self._link else 0.0
+
+    @property
     def bytes_under_way(self) -> int:
         """The size of what is unanswered (bytes, not compressed)."""
         link = self._link
