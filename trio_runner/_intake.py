@@ -1,7 +1,6 @@
 """The way into the outbox: events as they happen, samples and states when they are asked for."""
 
 import math
-import threading
 import time
 from collections.abc import Callable
 
@@ -9,7 +8,7 @@ import trio
 from attrs import define, evolve, field
 
 from trio_runner._engine import MessageBuilder
-from trio_runner._outbox import Outbox
+from trio_runner._outbox import Lock, Outbox
 from trio_runner._warnings import UnitWarning
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
@@ -48,7 +47,11 @@ class Intake:
     _runs: int = field(default=0, init=False)
     """How often a run began or ended."""
     _run_log_due: float = field(default=-math.inf, init=False)
-    _lock: threading.Lock = field(factory=threading.Lock, init=False)
+    _lock: Lock = field(init=False)
+
+    @_lock.default
+    def _new_lock(self) -> Lock:
+        return self._outbox.threads.Lock()
 
     def post(self, message: em.EngineMessage) -> None:
         """Queue a message; the beginning and the end of a run move the samples to their side of it.

@@ -16,6 +16,7 @@ from trio_runner._outbox._entry import (
 from trio_runner._outbox._journal import Journal
 from trio_runner._outbox._memory import MemoryOutbox
 from trio_runner._outbox._statistics import OutboxStatistics
+from trio_runner._outbox._threads import Condition, Lock, Threads
 
 __all__ = [
     "COMMIT_S",
@@ -25,11 +26,14 @@ __all__ = [
     "OUTBOX_BYTES_MAX",
     "RUN_EVENTS",
     "STATE_TYPES",
+    "Condition",
     "Delivery",
     "Entry",
     "Journal",
+    "Lock",
     "MemoryOutbox",
     "Outbox",
     "OutboxStatistics",
+    "Threads",
     "is_too_big",
 ]

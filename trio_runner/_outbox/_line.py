@@ -15,6 +15,7 @@ from trio_runner._outbox._entry import OUTBOX_BYTES_MAX, Entry
 from trio_runner._outbox._journal import Journal
 from trio_runner._outbox._shrinking import smaller_end
 from trio_runner._outbox._thinning import every_second_of_the_densest
+from trio_runner._outbox._threads import Lock, Threads
 from trio_runner._say_once import SayOnce
 from trio_runner._warnings import Warnings
 from trio_runner.protocol import engine_messages as em
@@ -59,6 +60,8 @@ class Line:
     """
 
     bytes_max: int = OUTBOX_BYTES_MAX
+    threads: Threads = field(default=threading, kw_only=True)
+    """Makes the locks; tests that explore how threads meet give a scheduler of their own."""
     open_run: Entry | None = field(default=None, init=False)
     """RunStarted of the run that is on as the aggregator knows it, to be repeated on a new link."""
 
@@ -73,7 +76,7 @@ class Line:
     _in_flight: dict[int, Entry] = field(factory=dict, init=False)
     _aside: list[Entry] = field(factory=list, init=False)
     """Notices that let others pass, in order."""
-    _lock: threading.RLock = field(factory=threading.RLock, init=False)
+    _lock: Lock = field(init=False)
     _numbers: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
     _retries: int = field(default=0, init=False)
@@ -83,6 +86,10 @@ class Line:
     """How many samples in the line were never sent."""
     _counts: dict[str, int] = field(factory=_no_counts, init=False)
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
+
+    @_lock.default
+    def _new_lock(self) -> Lock:
+        return self.threads.RLock()
 
     def next_number(self) -> int:
         """Return the next sequence number."""

@@ -1,9 +1,10 @@
 """Which commits have begun and ended, and how long what is not on disk has waited for one."""
 
-import threading
 from collections.abc import Callable
 
 from attrs import define, field
+
+from trio_runner._outbox import Condition
 
 DISK_WAIT_S = 1.0
 """How long an engine's thread waits for the disk, and from when on a disk is slow (s)."""
@@ -21,6 +22,7 @@ class Commits:
     """
 
     clock: Callable[[], float]
+    _changed: Condition
     begun: int = field(default=0, init=False)
     ended: int = field(default=0, init=False)
     _wanted_at: float | None = field(default=None, init=False)
@@ -29,7 +31,6 @@ class Commits:
     """Since when what is being written has waited."""
     _slow_at: float | None = field(default=None, init=False)
     """When the disk was slow last, None once it has been quick again for `QUICK_S`."""
-    _changed: threading.Condition = field(factory=threading.Condition, init=False)
 
     def want(self) -> None:
         """Note that something waits to be written."""

@@ -14,7 +14,7 @@ from typing import ClassVar
 from attrs import define, evolve, field
 from trio.lowlevel import in_trio_run
 
-from trio_runner._outbox import OUTBOX_BYTES_MAX, RUN_EVENTS, Entry, Outbox
+from trio_runner._outbox import OUTBOX_BYTES_MAX, RUN_EVENTS, Entry, Lock, Outbox
 from trio_runner._outbox_sqlite._apart import Kept, keep_apart
 from trio_runner._outbox_sqlite._commits import DISK_WAIT_S, Commits
 from trio_runner._outbox_sqlite._errors import (
@@ -91,7 +91,7 @@ class DurableOutbox(Outbox):
     """The commit that must have ended before anything goes out."""
     _unsafe: list[Entry] = field(factory=list, init=False)
     """The events in the line that do not count as queued yet."""
-    _writing: threading.RLock = field(factory=threading.RLock, init=False)
+    _writing: Lock = field(init=False)
     """Held while the file is written: Trio's thread never waits for it, nor for what holds it."""
     _file: OutboxFile = field(init=False)
     _is_open: bool = field(default=False, init=False)
@@ -99,8 +99,12 @@ class DurableOutbox(Outbox):
     _degraded: str | None = field(default=None, init=False)
     _retry_at: float = field(default=0.0, init=False)
 
+    @_writing.default
+    def _new_writing(self) -> Lock:
+        return self.threads.RLock()
+
     def __attrs_post_init__(self) -> None:
-        self._commits = Commits(self.clock)
+        self._commits = Commits(self.clock, self.threads.Condition())
         self._file = OutboxFile.open(self.path, create=True, connect=self.connect)
         try:
             self._restore(self._file.load())

@@ -1,0 +1,145 @@
+"""Threads that meet in the intake and the outbox: no promise is broken, whatever their order."""
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from random import Random
+from unittest.mock import patch
+
+import pytest
+
+from tests.threads.play import Play
+from tests.threads.scheduler import Deadlock, Scheduler, SeededLock
+from trio_runner import DurableOutbox
+from trio_runner._outbox import Entry, Outbox
+
+SEEDS = 1000
+
+
+@pytest.mark.timeout(300)
+def test_no_promise_is_broken_in_1_000_schedules() -> None:
+    """Every event arrives, in order, on its side of its run; nobody waits for another's disk."""
+    for seed in range(SEEDS):
+        Play(seed).run()
+
+
+# Races: each takes one precaution away
+
+
+def no_run_lock(play: Play) -> None:
+    """Let a run begin between "is it still the same?" and "queue it"."""
+    assert isinstance(play.intake._lock, SeededLock)
+    play.intake._lock.excludes = False
+
+
+def no_line_lock(play: Play) -> None:
+    """Let threads change the line at the same time."""
+    assert isinstance(play.outbox._lock, SeededLock)
+    play.outbox._lock.excludes = False
+
+
+@contextmanager
+def sent_before_it_is_written() -> Generator[None, None, None]:
+    """Let the end of a run go out while what went before it is still on the disk."""
+
+    def may_go(self: DurableOutbox, head: Entry) -> bool:
+        return True
+
+    with patch.object(DurableOutbox, "_may_go", may_go):
+        yield
+
+
+@contextmanager
+def grown_while_it_is_written() -> Generator[None, None, None]:
+    """Let an error log count as queued that has grown since it was written."""
+    merge = Outbox._merge
+
+    def merged(self: Outbox, body: str) -> Entry | None:
+        log = merge(self, body)
+        if log is not None:
+            log.is_queued = True
+        return log
+
+    with patch.object(Outbox, "_merge", merged):
+        yield
+
+
+@contextmanager
+def line_held_over_a_write() -> Generator[None, None, None]:
+    """Let Trio's thread wait for the disk."""
+    write = DurableOutbox._write
+
+    def locked(self: DurableOutbox) -> None:
+        with self._lock:
+            write(self)
+
+    with patch.object(DurableOutbox, "_write", locked):
+        yield
+
+
+def found(spoil: Callable[[Play], None] = lambda _: None) -> int | None:
+    """Return the first seed that finds a race."""
+    for seed in range(SEEDS):
+        try:
+            Play(seed, spoil).run()
+        except Exception:
+            return seed
+    return None
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("spoil", [no_run_lock, no_line_lock])
+def test_a_lock_that_keeps_nobody_out_is_found(spoil: Callable[[Play], None]) -> None:
+    """Threads change at it as before, and none waits."""
+    assert found(spoil) is not None
+
+
+def test_threads_that_wait_for_one_another_are_told() -> None:
+    """Two locks, taken in two orders: some schedule has each wait for the other."""
+
+    def both(first: SeededLock, second: SeededLock) -> None:
+        with first, second:
+            pass
+
+    def meet() -> None:
+        for seed in range(1000):
+            scheduler = Scheduler(Random(seed))
+            one, other = scheduler.Lock(), scheduler.Lock()
+            scheduler.start("a", partial(both, one, other))
+            scheduler.start("b", partial(both, other, one))
+            scheduler.run()
+
+    with pytest.raises(Deadlock, match="a, b wait for one another"):
+        meet()
+
+
+def test_a_wait_ends_in_virtual_time() -> None:
+    """One takes the lock for 5 s of writing; the other gives up after 1."""
+    scheduler = Scheduler(Random(1))
+    lock, gave_up_at = scheduler.Lock(), list[float]()
+
+    def hold() -> None:
+        with lock:
+            scheduler.wait_for(lambda: False, 5)
+
+    def give_up() -> None:
+        scheduler.wait_for(lambda: lock.owner is not None)
+        if not lock.acquire(timeout=1):
+            gave_up_at.append(scheduler.now)
+
+    scheduler.start("holds", hold)
+    scheduler.start("gives up", give_up)
+    scheduler.run()
+    assert (gave_up_at, scheduler.now) == ([1.0], 5.0)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "race", [sent_before_it_is_written, grown_while_it_is_written, line_held_over_a_write]
+)
+def test_what_meets_the_disk_wrongly_is_found(
+    race: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """The first two take a kill between two steps."""
+    with race():
+        assert found() is not None
