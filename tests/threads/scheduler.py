@@ -98,7 +98,7 @@ class Scheduler:
                     body()
             except Stopped:
                 return
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103 - raised by run
                 self._end(error)
                 return  # noqa: ASYNC104
             thread.is_done = True
