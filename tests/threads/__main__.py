@@ -4,16 +4,7 @@ import logging
 import multiprocessing
 import sys
 
-from tests.threads.play import Play
-
-
-def play(seed: int) -> str | None:
-    """Return what goes wrong with a seed, None if nothing does."""
-    try:
-        Play(seed).run()
-    except Exception as error:
-        return f"{seed}: {error!r}"
-    return None
+from tests.threads.play import fault_of
 
 
 def main() -> int:
@@ -21,7 +12,7 @@ def main() -> int:
     first, last = map(int, sys.argv[1].split("-"))
     logging.disable(logging.CRITICAL)
     with multiprocessing.get_context("spawn").Pool() as pool:
-        said = pool.imap_unordered(play, range(first, last + 1), chunksize=100)
+        said = pool.imap_unordered(fault_of, range(first, last + 1), chunksize=100)
         broken = [what for what in said if what is not None]
     broken.append(f"{last - first + 1} schedules, {len(broken)} break a promise")
     sys.stdout.write("\n".join(broken[-20:]) + "\n")

@@ -322,6 +322,15 @@ class Play:
         self.sender.lose_link()
 
 
+def fault_of(seed: int) -> str | None:
+    """Return what goes wrong with a seed, None if nothing does."""
+    try:
+        Play(seed).run()
+    except Exception as error:
+        return f"{seed}: {error!r}"
+    return None
+
+
 class Database(sqlite3.Connection):
     """A connection at whose every statement threads may change."""
 
