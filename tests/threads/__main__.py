@@ -10,8 +10,7 @@ from tests.threads.play import fault_of
 def main() -> int:
     """Play the seeds that are asked for; return 1 if a promise was broken."""
     first, last = map(int, sys.argv[1].split("-"))
-    logging.disable(logging.CRITICAL)
-    with multiprocessing.get_context("spawn").Pool() as pool:
+    with multiprocessing.get_context("spawn").Pool(initializer=logging.disable) as pool:
         said = pool.imap_unordered(fault_of, range(first, last + 1), chunksize=100)
         broken = [what for what in said if what is not None]
     broken.append(f"{last - first + 1} schedules, {len(broken)} break a promise")
