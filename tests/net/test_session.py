@@ -193,6 +193,24 @@ async def test_what_stands_behind_a_patient_call_has_its_time_behind_it(
     assert told == [25, 34]
 
 
+async def test_patience_ends_with_its_call(autojump_clock: MockClock) -> None:
+    """A message that may take 80 s is answered at 15 s: the next, sent at 16 s, has its 10 s."""
+
+    async def behave(peer: Peer) -> None:
+        first = await peer.request()
+        await trio.sleep_until(start + 15)
+        await peer.answer(first)
+        await peer.listen()
+
+    start = trio.current_time()
+    async with linked(opened(behave)) as link:
+        link.session.send(1, BODY, lambda _: None, patience=8)
+        await trio.sleep(16)
+        link.session.send(2, BODY, lambda _: None)
+        await link.lost()
+        assert link.ended_s - start == 26
+
+
 async def test_a_call_has_ten_seconds(autojump_clock: MockClock) -> None:
     """The link is lost 10 s after the oldest call that has no answer."""
 

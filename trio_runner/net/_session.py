@@ -179,14 +179,16 @@ class RpcSession:
     async def _watch(self) -> None:
         """End the link when the oldest call is too old.
 
-        It looks once a deadline and not at every call: a call made meanwhile is due later.
+        It looks every `Timing.call_s` at least, and not at every call: one made meanwhile is due
+        no sooner.
         """
         while True:
             oldest = next(iter(self._calls.values()), None)
+            look_at = trio.current_time() + self._timing.call_s
             if oldest is None:
-                await trio.sleep(self._timing.call_s)
+                await trio.sleep_until(look_at)
             elif (due := self._due(oldest)) > trio.current_time():
-                await trio.sleep_until(due)
+                await trio.sleep_until(min(due, look_at))
             else:
                 longest_s = oldest.patience * self._timing.call_s
                 raise LinkLost(
