@@ -263,7 +263,10 @@ class Slow(trio.abc.SendStream):
 
 
 async def test_a_close_in_the_middle_of_a_large_message_ends_it(autojump_clock: MockClock) -> None:
-    """The close waits for the piece under way, 0.1 s; the next piece and all messages stay here."""
+    """The close waits for the piece under way; the next piece and all messages stay here.
+
+    A piece is 4,096 bytes, a head of 4 and a mask of 4, which are written as 5 times up to 1,024.
+    """
     slow = Slow()
     stream = FramedStream(trio.StapledStream(slow, memory_stream_pair()[0]))
     stream.put(TEXT, bytes(3 * PIECE))
@@ -273,7 +276,31 @@ async def test_a_close_in_the_middle_of_a_large_message_ends_it(autojump_clock: 
         await stream.send_all(b"\x88\x80mask")
     stream.put(TEXT, b"a")
     await stream.flush()
-    assert slow.written == [TEXT, 0x88]
+    assert (len(slow.written), slow.written[0], slow.written[-1]) == (5 + 1, TEXT, 0x88)
+
+
+@attrs.define(eq=False)
+class Thin(Slow):
+    """Takes 300 bytes a second; notes when it was told last that bytes leave."""
+
+    stream: FramedStream | None = None
+    longest_s: float = 0.0
+    """For which nothing was seen to leave."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep(len(data) / 300)
+        assert self.stream is not None
+        self.longest_s = max(self.longest_s, trio.current_time() - self.stream.left_at)
+
+
+async def test_bytes_are_seen_to_leave_a_kilobyte_at_a_time(autojump_clock: MockClock) -> None:
+    """At 300 bytes/s that is every 1,024 / 300 = 3.4 s; a piece of 4 kB alone takes 13.7 s."""
+    thin = Thin()
+    thin.stream = stream = FramedStream(trio.StapledStream(thin, memory_stream_pair()[0]))
+    stream.put(TEXT, bytes(3 * PIECE))
+    await stream.flush()
+    assert thin.longest_s == pytest.approx(1024 / 300)
+    assert stream.moved_at == stream.left_at == pytest.approx((3 * (PIECE + 8)) / 300)
 
 
 async def test_a_large_message_leaves_everybody_a_turn_after_each_piece() -> None:
