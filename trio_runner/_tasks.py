@@ -58,8 +58,9 @@ from trio_runner.net import Dialer, Session
 logger = logging.getLogger(__name__)
 
 LIVED_S = 10
-"""A link that served so long (s) after its introduction came about for good: the next wait is short
-again. Links that break at once, one after the other, are dialled ever more seldom."""
+"""A link that served so long (s) after its introduction, and delivered something if anything was to
+be delivered, came about for good: the next wait is short again. Links that break at once, or that
+deliver nothing, are dialled ever more seldom."""
 
 END_S = 1
 """What each of the last steps may take (s), besides the flush: two changes of state, a commit."""
@@ -206,6 +207,8 @@ class Connector:
     answer_s: Durations = field(factory=Durations, init=False)
     """From the sending of a sample to its answer (s)."""
     _serves_since: float = field(default=math.inf, init=False)
+    _delivered_before: int = field(default=0, init=False)
+    """How many messages had been delivered by then."""
     turns: Turns | None = field(default=None, init=False)
     """None for those of the process; a simulation of many processes gives each its own."""
     dials: int = field(default=0, init=False)
@@ -285,6 +288,7 @@ class Connector:
             self._ticker.set_data_log_interval(self._intake.introduce().data_log_interval_seconds)
             await sender.introduce()
             self._serves_since = trio.current_time()
+            self._delivered_before = self._outbox.statistics().delivered
             self.away.introduced()
         if names.backlog is not None:
             async with self._states.alive(names.backlog):
@@ -312,7 +316,9 @@ class Connector:
             pass
 
     def _note_failure(self, failure: NetworkError) -> None:
-        if trio.current_time() - self._serves_since > LIVED_S:
+        outbox = self._outbox.statistics()
+        has_delivered = outbox.delivered > self._delivered_before or not outbox.waiting
+        if has_delivered and trio.current_time() - self._serves_since > LIVED_S:
             self._backoff.reset()
         self._serves_since = math.inf
         self.away.failed(failure)

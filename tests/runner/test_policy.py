@@ -426,3 +426,22 @@ async def test_links_that_break_at_once_are_dialled_ever_more_seldom(
         w.aggregator.on_message = None
         await trio.sleep(130)  # what was taken for the reason of it has its pauses
         assert w.counts()[-1] >= w.unit.count - 1
+
+
+async def test_links_that_live_and_deliver_nothing_are_dialled_ever_more_seldom(
+    autojump_clock: Clock,
+) -> None:
+    """Each takes nothing but the introduction and breaks after 12 s: one in 12 + 6.875 s at last.
+
+    That is 600 / 18.875 = 32 in 10 min; with the first wait each time it would be one in 12.7 s.
+    """
+    async with world(timing=Timing(steady_s=0.3)) as w:
+        w.aggregator.on_message = Handlers(em.TagsUpdatedMsg, lambda _: FAILED)
+        await w.settled()
+        with trio.move_on_after(600), w.runner.state_changes() as changes:
+            w.aggregator.drop()
+            async for change in changes:
+                if change.after == "CatchingUp":
+                    await trio.sleep(12)
+                    w.aggregator.drop()
+        assert w.runner.statistics().dials <= 32 + 3  # the first waits are shorter
