@@ -11,9 +11,9 @@ from openpectus.protocol.serialization import deserialize, serialize
 
 from trio_runner import EngineRunner, MemoryOutbox, PlainEngine
 from trio_runner._outbox import DELIVERY
-from trio_runner.bridge import UodMessageBuilder
+from trio_runner.bridge import UodMessageBuilder, to_object
 from trio_runner.net import EngineDispatcher
-from trio_runner.protocol import MessageBase, encode_body, encode_dispatch
+from trio_runner.protocol import MessageBase, encode_body, encode_dispatch, foreign
 from trio_runner.protocol import engine_messages as em
 
 from .units import Ticked, ticked_demo
@@ -80,6 +80,7 @@ class Tap:
         theirs = self.made[-1]
         self.kinds.add(type(theirs).__name__)
         if isinstance(ours, em.EngineMessage):
+            assert encode_body(ours) == encode_body(foreign(to_object(theirs), em.EngineMessage))
             theirs.engine_id, theirs.sequence_number = "id", 7
             assert as_we_send_it(ours) == as_the_package_sends_it(theirs)
             assert deserialize(as_we_send_it(ours)) == theirs

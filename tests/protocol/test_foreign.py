@@ -36,6 +36,15 @@ def test_a_changed_field_goes_out_changed() -> None:
     assert encode(message) == {**OBJ, "run_id": "R"}
 
 
+def test_a_body_that_it_comes_with_goes_out_as_it_is() -> None:
+    """Not even a blank is changed, unless a field was."""
+    body = '{ "run_id":null, "a":1}'
+    message = foreign({"run_id": None, "tags": ()}, em.TagsUpdatedMsg, body=body)
+    assert encode_body(message) == body
+    assert encode(message) == {"run_id": None, "a": 1}
+    assert encode_body(evolve(message, run_id="R")) == '{"run_id":"R","a":1}'
+
+
 def test_it_waits_in_the_outbox_as_what_it_is_taken_for() -> None:
     """A foreign sample is a sample; its body has all that it came with."""
     outbox = MemoryOutbox()

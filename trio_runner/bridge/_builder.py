@@ -1,6 +1,7 @@
 """The package's message builder, as the runner asks it."""
 
 import logging
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -122,9 +123,10 @@ class UodMessageBuilder:
     def create_uod_info(self) -> em.UodInfoMsg:
         """Return the description of the unit."""
         made = self._state(em.UodInfoMsg, "create_uod_info")
-        if made.data_log_interval_seconds is not None:
+        interval_s = made.data_log_interval_seconds
+        if interval_s is not None and math.isfinite(interval_s):
             return made
-        # It was infinite, so as to store nothing. JSON has no such number, and aggregators refuse
+        # It is infinite, so as to store nothing. JSON has no such number, and aggregators refuse
         # a description without.
         return evolve(made, data_log_interval_seconds=sys.float_info.max)
 

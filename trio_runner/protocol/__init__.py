@@ -8,6 +8,7 @@ Whatever the other side sends, the decoders either return what they promise or r
 """
 
 from trio_runner.protocol._codec import (
+    NOT_IN_BODY,
     configure_converter,
     decode,
     decode_json,
@@ -42,6 +43,7 @@ from trio_runner.protocol.messages import (
 __all__ = [
     "DISPATCH",
     "GET_ENGINE_ID",
+    "NOT_IN_BODY",
     "OPENPECTUS_VERSION",
     "PING",
     "DecodeError",

@@ -21,7 +21,7 @@ from cattrs.gen import make_dict_unstructure_fn
 
 from trio_runner.protocol import _strict, aggregator_messages, engine_messages, messages
 from trio_runner.protocol._errors import DecodeError
-from trio_runner.protocol._foreign import encode_foreign, is_foreign
+from trio_runner.protocol._foreign import body_of, encode_foreign, is_foreign
 from trio_runner.protocol._json import dumps, found, loads
 from trio_runner.protocol.engine_messages import EngineMessage
 from trio_runner.protocol.messages import MessageBase
@@ -126,6 +126,9 @@ def make_converter() -> Converter:
 
 _CONVERTER = make_converter()
 
+NOT_IN_BODY = ("engine_id", "sequence_number")
+"""The fields that are not known before a message is sent."""
+
 
 def encode(message: MessageBase) -> dict[str, Any]:
     """Return the message as a JSON object with `_type` and `_ns`."""
@@ -164,7 +167,10 @@ def encode_body(message: EngineMessage) -> str:
 
     It is what waits to be sent; `encode_dispatch` puts these two in when it is.
     """
+    body = body_of(message)
+    if body is not None:
+        return body
     obj = encode(message)
-    for name in ("engine_id", "sequence_number"):
+    for name in NOT_IN_BODY:
         obj.pop(name, None)
     return dumps(obj)

@@ -6,24 +6,29 @@ delivered, and the fields that decide on that can be read and changed.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import attrs
 
+from trio_runner.protocol._json import loads
 from trio_runner.protocol.messages import MessageBase
 
 M = TypeVar("M", bound=MessageBase)
 
 
-def foreign(obj: dict[str, Any], kind: type[M]) -> M:
+def foreign(obj: Mapping[str, Any], kind: type[M], *, body: str | None = None) -> M:
     """Return a message that is taken for a `kind` and encodes to the JSON object `obj`.
 
     Its attributes are the values in `obj` as they are, not the models that `kind` has there, None
     where `obj` has none. One that is changed with `attrs.evolve` goes out changed.
+
+    With a `body`, the text that `encode_body` is to give, it encodes to that, and the values in
+    `obj` may be whatever the other implementation has there.
     """
     hashable: Any = kind
     message: M = _foreign_class(hashable)(
-        **{name: obj.get(name) for name in _known(hashable)}, source=obj
+        **{name: obj.get(name) for name in _known(hashable)}, source=obj, body=body
     )
     return message
 
@@ -42,12 +47,24 @@ def is_foreign(cls: type) -> bool:
 
 def encode_foreign(message: Any) -> dict[str, Any]:
     """Return the JSON object of a foreign message."""
-    source: dict[str, Any] = message._source
-    kind: Any = kind_of(message)
-    known = _known(kind)
-    return {
-        name: getattr(message, name) if name in known else value for name, value in source.items()
-    }
+    obj = message._source if message._body is None else loads(message._body)
+    return {**obj, **_changed(message)}
+
+
+def body_of(message: Any) -> str | None:
+    """Return the text that a message came with, None if it came with none or was changed since."""
+    if not is_foreign(type(message)) or _changed(message):
+        return None
+    body: str | None = message._body
+    return body
+
+
+def _changed(message: Any) -> dict[str, Any]:
+    """Return the fields that are not any more what the message was made of."""
+    source: Mapping[str, Any] = message._source
+    hashable: Any = kind_of(message)
+    now = {name: getattr(message, name) for name in _known(hashable) if name in source}
+    return {name: value for name, value in now.items() if value is not source[name]}
 
 
 @functools.cache
@@ -59,7 +76,7 @@ def _known(kind: Any) -> frozenset[str]:
 def _foreign_class(kind: type[MessageBase]) -> Any:
     cls: Any = attrs.make_class(
         f"Foreign{kind.__name__}",
-        {"_source": attrs.field(repr=False)},
+        {"_source": attrs.field(repr=False), "_body": attrs.field(repr=False)},
         bases=(kind,),
         class_body={"_is_foreign": True},
         frozen=True,
