@@ -11,10 +11,15 @@ from trio_runner._engine import MessageBuilder
 from trio_runner._outbox import Lock, Outbox
 from trio_runner._warnings import UnitWarning
 from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import kind_of
 from trio_runner.protocol import models as mdl
 
 RUN_LOG_SHARE = 0.1
 """Of Trio's time, what making run logs may take: one of 4,000 lines takes a second."""
+
+RUN_LOG_CHARACTERS_S = 500_000
+"""How much of run logs a link is told at most (characters/s): an aggregator, which has other
+engines, works for a second on some 10 million."""
 
 RUN_LOG_S_MAX = 50
 """Between two run logs (s), whatever they cost; with the wait for a sample, less than a minute."""
@@ -111,7 +116,7 @@ class Intake:
             self._take_run_log()
 
     def _take_run_log(self) -> None:
-        """Queue the run log; say when the next is due, by what making and encoding it cost.
+        """Queue the run log; say when the next is due, by what it costs here and there.
 
         The last one of a run is a part of its end.
         """
@@ -127,10 +132,18 @@ class Intake:
                 log = em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
         with self._lock:
             if runs == self._runs:
-                if log is not None:
-                    self._outbox.put(log)
+                told = self._queue_state(log) if log is not None else 0
                 cost_s = trio.current_time() - began
-                self._run_log_due = began + min(cost_s / RUN_LOG_SHARE, RUN_LOG_S_MAX)
+                rest_s = max(cost_s / RUN_LOG_SHARE, told / RUN_LOG_CHARACTERS_S)
+                self._run_log_due = began + min(rest_s, RUN_LOG_S_MAX)
+
+    def _queue_state(self, message: em.EngineMessage) -> int:
+        """Queue a state; return how many characters are to be told, 0 if it is as it was."""
+        kind = kind_of(message)
+        before = self._outbox.state(kind)
+        self._outbox.put(message)
+        now = self._outbox.state(kind)
+        return 0 if now is None or now == before else len(now)
 
     def introduce(self) -> em.UodInfoMsg:
         """Queue what a new link must tell, and return the description of the unit."""

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from attrs import define, field
 from fastapi_websocket_rpc.schemas import RpcMessage, RpcRequest
 from openpectus.engine.hardware import HardwareLayerException
@@ -11,7 +12,7 @@ from openpectus.protocol.serialization import deserialize, serialize
 
 from trio_runner import EngineRunner, MemoryOutbox, PlainEngine
 from trio_runner._outbox import DELIVERY
-from trio_runner.bridge import UodMessageBuilder, to_object
+from trio_runner.bridge import UodMessageBuilder, _run_log, to_object
 from trio_runner.net import EngineDispatcher
 from trio_runner.protocol import MessageBase, encode_body, encode_dispatch, foreign
 from trio_runner.protocol import engine_messages as em
@@ -98,8 +99,11 @@ def lose_equipment(unit: Ticked) -> None:
     unit.tick(3)  # an issue, reconnecting, an error
 
 
-def test_a_whole_session_goes_out_as_the_package_serialises_it() -> None:
-    """Each message of a session with all that a method has is the package's own, to the field."""
+def test_a_whole_session_goes_out_as_the_package_serialises_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each message of a session with all that a method has is the package's own, to the letter."""
+    monkeypatch.setattr(_run_log, "PROGRESS_S_MAX", 0)
     with ticked_demo(secret="s") as unit:  # noqa: S106
         builder, tap, posted = unit.engine.builder, Tap(), list[em.EngineMessage]()
         unit.set_method(*METHOD)
@@ -128,7 +132,9 @@ def test_a_whole_session_goes_out_as_the_package_serialises_it() -> None:
             tap.check(builder.create_error_log_msg())
             tap.check(builder.create_queued_runlog_msg())
             if run_id is not None:
-                tap.check(builder.create_runlog_msg(run_id))
+                ours = builder.create_runlog_msg(run_id)
+                tap.made.append(builder._builder.create_runlog_msg(run_id))
+                tap.check(ours)
 
         unit.tick()
         tap.check(builder.create_tag_updates_snapshot_msg())

@@ -59,6 +59,45 @@ async def test_run_logs_take_a_tenth_of_the_thread(
     assert unit.asked_at == asked_at
 
 
+@define(eq=False)
+class Long(Costly):
+    """A unit whose run logs are long, and each other than the last if one is `changing`."""
+
+    characters: int = 0
+    is_changing: bool = True
+
+    def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
+        made = super().create_runlog_msg(run_id)
+        told = len(self.asked_at) if self.is_changing else 1
+        return evolve(made, id=f"{told:05}".ljust(self.characters, "."))
+
+
+@pytest.mark.parametrize(
+    ("is_changing", "asked_at"),
+    [
+        # 1,200,000 characters at 500,000 a second are 2.4 s: each eighth sample, with the few that
+        # are around them each ninth, 2.7 s.
+        (True, [0.1, 2.8, 5.5]),
+        # The first is told, and no other.
+        (False, [0.1, 2.8, 3.1, 3.4]),
+    ],
+)
+async def test_half_a_million_characters_of_run_logs_are_told_a_second(
+    is_changing: bool, asked_at: list[float], autojump_clock: Clock
+) -> None:
+    """An aggregator has other engines to listen to. One that is as it was costs it nothing."""
+    unit = Long(clock_of_test=autojump_clock, characters=1_200_000, is_changing=is_changing)
+    intake = Intake(unit, MemoryOutbox())
+    intake.post(unit.create_run_started_msg("1", 0.0))
+    async with trio.open_nursery() as nursery:
+        ticker = Ticker(intake, Timing(), lambda: None)
+        nursery.start_soon(ticker.run)
+        with ticker.linked():
+            await trio.sleep_until(unit.began + asked_at[-1] + 0.25)
+        nursery.cancel_scope.cancel()
+    assert unit.asked_at == asked_at
+
+
 async def test_a_new_run_is_told_its_run_log_at_once(autojump_clock: Clock) -> None:
     """However dear that of the run before was; the end of that run holds its last one."""
     unit, outbox = Costly(clock_of_test=autojump_clock, cost_s=3.0), MemoryOutbox()

@@ -16,8 +16,9 @@ from trio_runner import PlainEngine
 from trio_runner._say_once import SayOnce
 from trio_runner.bridge._logging import with_own_error_log
 from trio_runner.bridge._package import OPENPECTUS_VERSION
+from trio_runner.bridge._run_log import RunLogs
 from trio_runner.bridge._wire import to_ours
-from trio_runner.protocol import MessageBase, encode, foreign
+from trio_runner.protocol import MessageBase, encode, encode_body, foreign
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
@@ -47,7 +48,8 @@ class _Builder(EngineMessageBuilder):  # type: ignore[misc]
     method, it is the last that could: the end of the run is to be told all the same.
     """
 
-    _last: Any = None
+    last: Any = None
+    """The last run log that was made, of the package's class or a message of ours."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -69,10 +71,12 @@ class _Builder(EngineMessageBuilder):  # type: ignore[misc]
             self._say(
                 logging.ERROR, "The engine cannot tell its run log: %r", error, about="run log"
             )
-            made = self._last  # once: the engine's thread may be here too
+            made = self.last  # once: the engine's thread may be here too
             if made is None or made.run_id != run_id:
                 return package.RunLogMsg(id="", run_id=run_id, runlog={"lines": []})
-        self._last = made
+            if isinstance(made, em.RunLogMsg):
+                made = package.RunLogMsg.model_validate_json(encode_body(made))
+        self.last = made
         return made
 
 
@@ -108,6 +112,7 @@ class UodMessageBuilder:
     def __init__(self, engine: Engine, secret: str, ignore_version_error: bool) -> None:
         self._engine: Any = engine
         self._builder: Any = _Builder(engine, secret, ignore_version_error)
+        self._run_logs = RunLogs(engine)
         self._unable = _Unable(engine, secret, ignore_version_error)
         self._last: dict[type[MessageBase], Any] = {}
         self._has_ticked = False
@@ -164,7 +169,16 @@ class UodMessageBuilder:
     # States
 
     def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
-        """Return the run log of the run that is on."""
+        """Return the run log of the run that is on; one whose progress alone differs may be old."""
+        try:
+            made = self._run_logs.create(run_id)
+        except Exception as error:
+            logger.debug("The run log is made at one go: %r", error)
+            return self._whole_run_log(run_id)
+        self._builder.last = made
+        return made
+
+    def _whole_run_log(self, run_id: str) -> em.RunLogMsg:
         return self._event(em.RunLogMsg, "create_runlog_msg", run_id)
 
     def create_queued_runlog_msg(self) -> em.QueuedRunLogMsg | None:
@@ -200,7 +214,7 @@ class UodMessageBuilder:
 
     def _without_archive(self, run_id: str) -> em.RunStoppedMsg:
         obj = encode(self._unable.create_run_stopped_msg(run_id))
-        obj["runlog"] = encode(self.create_runlog_msg(run_id))["runlog"]
+        obj["runlog"] = encode(self._whole_run_log(run_id))["runlog"]
         obj["method_state"] = encode(self.create_method_state_msg())["method_state"]
         return foreign(obj, em.RunStoppedMsg)
 

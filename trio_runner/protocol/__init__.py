@@ -19,7 +19,7 @@ from trio_runner.protocol._codec import (
 )
 from trio_runner.protocol._errors import DecodeError
 from trio_runner.protocol._foreign import foreign, kind_of
-from trio_runner.protocol._json import loads
+from trio_runner.protocol._json import dumps, loads
 from trio_runner.protocol._packed import pack, splice_dispatch, unpack
 from trio_runner.protocol._rpc import (
     DISPATCH,
@@ -57,6 +57,7 @@ __all__ = [
     "decode",
     "decode_frame",
     "decode_json",
+    "dumps",
     "encode",
     "encode_body",
     "encode_dispatch",
