@@ -15,7 +15,7 @@ from trio_runner.protocol import kind_of
 from trio_runner.protocol import models as mdl
 
 RUN_LOG_SHARE = 0.1
-"""Of Trio's time, what making run logs may take: one of 4,000 lines takes a second."""
+"""Of Trio's time, what making run logs may take: one of 4,000 lines can take a second."""
 
 RUN_LOG_CHARACTERS_S = 500_000
 """How much of run logs a link is told at most (characters/s): an aggregator, which has other

@@ -86,6 +86,24 @@ def test_progress_alone_is_told_every_tenth_of_a_second_per_line_and_every_5_s()
         assert progress_told(unit, samples=51) == 3
 
 
+def test_what_has_not_changed_but_for_progress_is_not_even_looked_at() -> None:
+    """Within the 5 s that a long run log rests the package is asked for it once."""
+    with run_of(*["Mark: A"] * 99, "Wait: 100 s") as unit:
+        unit.tick(200)
+        asked: list[float] = []
+        get_runlog = unit.inside.tracking.get_runlog
+
+        def noted() -> Any:
+            asked.append(unit.now)
+            return get_runlog()
+
+        unit.inside.tracking.get_runlog = noted
+        for _ in range(17):
+            unit.tick(3)
+            told(unit)
+        assert len(asked) == 1
+
+
 def test_that_a_line_has_ended_is_told_at_once() -> None:
     """However lately progress was."""
     with run_of(*["Mark: A"] * 60, "Wait: 10 s", "Mark: B", "Wait: 100 s") as unit:

@@ -1,6 +1,5 @@
 """The run log in mid-run, of which most lines stay as they are."""
 
-from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,22 +28,24 @@ class RunLogs:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._ended: dict[tuple[str, float], str] = {}
-        self._last: tuple[float, list[Any], em.RunLogMsg] | None = None
+        self._last: tuple[float, float, tuple[str, int], em.RunLogMsg] | None = None
 
     def create(self, run_id: str) -> em.RunLogMsg:
         """Return the run log of the run that is on; its `runlog` is in the text only.
 
         Raises Exception where the package's builder does, or is of a version that does otherwise.
         """
-        run_log, now = self._engine.tracking.get_runlog(), self._engine._tick_time
-        shape = [run_id, *(_shape(item) for item in run_log.items)]
+        now = self._engine._tick_time
+        # All that a line tells but its progress is made of these, and they only become more.
+        states = sum(len(record.states) for record in self._engine.tracking.records)
         if self._last is not None:
-            told_at, told, message = self._last
-            rest_s = min(PROGRESS_S_PER_LINE * len(run_log.items), PROGRESS_S_MAX)
-            if shape == told and 0 <= now - told_at < rest_s:
+            told_at, rest_s, told, message = self._last
+            if (run_id, states) == told and 0 <= now - told_at < rest_s:
                 return message
+        run_log = self._engine.tracking.get_runlog()
+        rest_s = min(PROGRESS_S_PER_LINE * len(run_log.items), PROGRESS_S_MAX)
         message = self._make(run_log, run_id)
-        self._last = now, shape, message
+        self._last = now, rest_s, (run_id, states), message
         return message
 
     def _make(self, run_log: Any, run_id: str) -> em.RunLogMsg:
@@ -76,9 +77,3 @@ class RunLogs:
 
 def _key(item: Any) -> tuple[str, float]:
     return item.id, item.end
-
-
-_shape = attrgetter(
-    *("id", "name", "end", "state", "forcible", "forced", "cancellable", "cancelled", "failed")
-)
-"""What a line tells besides its progress and what it began with."""
