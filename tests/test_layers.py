@@ -13,6 +13,7 @@ ROOT = Path(trio_runner.__file__).parent
 LAYERS = {
     "_errors": 0,
     "_backoff": 0,
+    "_grid": 0,
     "_groups": 0,
     "_histogram": 0,
     "_printable": 0,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import trio
 from attrs import define, field
 
+from trio_runner._grid import Grid
 from trio_runner._histogram import Durations
 from trio_runner._intake import Intake
 from trio_runner._timing import Timing
@@ -15,11 +16,25 @@ WAITING_MAX = 2
 """So many samples that were not sent yet say that the link does not keep up."""
 
 
+_grid: trio.lowlevel.RunVar[Grid] = trio.lowlevel.RunVar("grid")
+"""Of all runners of a Trio run."""
+
+
+def _grid_of_this_process() -> Grid:
+    try:
+        return _grid.get()
+    except LookupError:
+        grid = Grid()
+        _grid.set(grid)
+        return grid
+
+
 @define(eq=False)
 class Ticker:
     """Samples the engine: at the steady rate within `linked`, at the offline rate otherwise.
 
-    Its deadlines are whole ticks after its start: it does not drift, and ticks that were missed
+    Its deadlines are whole ticks after its start, or after that of the first engine of its process
+    (see `Grid`): it does not drift, and ticks that were missed
     because something else held the thread are skipped, not made up for. It sleeps through the ticks
     at which nothing is due, seven of ten with a link: many engines in one process would feel them.
     When the link does not keep up, samples are taken more seldom, down to the offline rate: they
@@ -82,8 +97,8 @@ class Ticker:
         self._wait.deadline = self._next_deadline()
 
     def _passed(self) -> int:
-        """Return how many ticks have passed."""
-        return int((trio.current_time() - self._start) / self._timing.tick_s + 1e-6)
+        """Return the number of the last tick; before the one of number 0 it is negative."""
+        return math.floor((trio.current_time() - self._start) / self._timing.tick_s + 1e-6)
 
     def _next_deadline(self) -> float:
         since = self._last if self._is_linked else self._taken
@@ -102,17 +117,18 @@ class Ticker:
 
     async def run(self) -> None:
         """Sample until cancelled."""
-        self._start = trio.current_time()
         self.set_data_log_interval(self._intake.describe().data_log_interval_seconds)
         if not self._is_linked:
             self._interval_ticks = self._in_ticks(self._offline_s)
-        while True:
-            with trio.CancelScope(deadline=self._next_deadline()) as self._wait:
-                await trio.sleep_forever()
-            self.lag_s.note(max(0.0, trio.current_time() - self._wait.deadline))
-            # It may be late, or have been due when a link changed what is due.
-            self._last = min(self._due, self._passed())
-            self._sample()
+        grid = _grid_of_this_process()
+        with grid.place(trio.current_time(), self._timing.tick_s) as self._start:
+            while True:
+                with trio.CancelScope(deadline=self._next_deadline()) as self._wait:
+                    await trio.sleep_forever()
+                self.lag_s.note(max(0.0, trio.current_time() - self._wait.deadline))
+                # It may be late, or have been due when a link changed what is due.
+                self._last = min(self._due, self._passed())
+                self._sample()
 
     def _sample(self) -> None:
         if self._keeps_up():

@@ -1,7 +1,9 @@
 """What a sample costs, counted: steps of tasks and passes of Trio's loop, not seconds."""
 
 from collections import Counter
+from contextlib import AsyncExitStack
 
+import pytest
 import trio
 from attrs import define, field
 from trio.testing import MockClock as Clock
@@ -56,3 +58,37 @@ async def test_a_sample_and_its_answer_are_seven_steps(autojump_clock: Clock) ->
             "_reader_task": 100,  # the websocket's
             "run": 50,  # the session's reader
         }
+
+
+@define(eq=False)
+class Passes(trio.abc.Instrument):
+    """Counts the passes of Trio's loop."""
+
+    count: int = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize("engines", [1, 2, 5])
+async def test_engines_of_one_process_take_the_passes_of_one(
+    engines: int, autojump_clock: Clock
+) -> None:
+    """Started 3.7 ms apart, they have their ticks in common, and so all that follows from one.
+
+    A sample and its answer are 13 passes here: the wake-ups of the ticker, the sender, the writer,
+    the network, the aggregator and so on, each behind a jump of the clock or a step before it.
+    """
+    timing = Timing(ping_s=100, call_s=100)
+    async with AsyncExitStack() as stack:
+        for _ in range(engines):
+            w = await stack.enter_async_context(world(timing=timing))
+            w.network.latency_s = 0.005
+            await trio.sleep(0.0037)
+        await trio.sleep_until(0.95)
+        passes = Passes()
+        trio.lowlevel.add_instrument(passes)
+        await trio.sleep(15)
+        trio.lowlevel.remove_instrument(passes)
+    # 50 samples, and the beginning and the end of the sleep
+    assert passes.count == 50 * 13 + 2
