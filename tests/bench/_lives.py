@@ -1,118 +1,26 @@
-"""The benchmarks of engines that live: their cost, how late they are, how soon they are back."""
+"""The benchmarks of engines that come and go: how soon they are back, start, what they take."""
 
 import itertools
-import queue
 import subprocess
 import time
 from bisect import bisect_left
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench._benchmarks import SIDES, Step, running
 from tests.bench._child import ROOT, Pythons, child, receiver
-from tests.bench._rows import Row, at_most, median, percentile
+from tests.bench._rows import Row, at_most, median, spread
+from tests.bench.work import memory
+from tests.helpers.install import VERSION, both_of_version
 
-ENGINES = {1: 3, 10: 2, 40: 2, 200: 1}
-"""How many in one process, and in how many runs of either side."""
-OBSERVED_S = 10.0
-MANY = 1_000
-EVENTS = 150
 OUTAGES = {0.0: 20, 1.0: 20, 5.0: 20, 30.0: 8}
 """How long connections are refused (s), and how many engines that happens to."""
 CROWD = 500
-
-
-def steady_state(where: Pythons, step: Step) -> list[Row]:
-    """Measure the CPU, and how old tags and events are when they arrive."""
-    rows, late = [], []
-    for count, runs in ENGINES.items():
-        cost: dict[str, list[float]] = {side: [] for side in SIDES}
-        tag_s: dict[str, list[float]] = {side: [] for side in SIDES}
-        event_s: dict[str, list[float]] = {side: [] for side in SIDES}
-        for _, side in itertools.product(range(runs), SIDES):
-            step(f"{count} engines: {side}")
-            cpu, _ = _observe(where, side, count, tag_s[side], event_s[side])
-            cost[side].append(cpu)
-        ours, theirs = (median(cost[side]) for side in SIDES)
-        met = at_most(0.5, ours, theirs)
-        what = f"{count} engines"
-        rows.append(Row("CPU per engine", what, "CPU s/min", ours, theirs, "a half", met))
-        if count in (1, 200):
-            late += _lateness(count, tag_s, event_s)
-    step(f"{MANY} engines: trio_side")
-    try:
-        cpu, rate = _observe(where, "trio_side", MANY, [], [], each_s=0.06)
-    except queue.Empty:  # more than a core can do: links are lost before all are there
-        cpu, rate = float("inf"), 0.0
-    cores, due = cpu * MANY / 60, MANY / 0.3
-    rows.append(
-        Row("CPU per engine", f"{MANY:,} engines", "cores", cores, None, "< 1", cores < 0.95)
-    )
-    kept = rate / due
-    rows.append(
-        Row(
-            "CPU per engine",
-            f"{MANY:,} engines",
-            "samples / due",
-            kept,
-            None,
-            ">= 0.95",
-            kept >= 0.95,
-        )
-    )
-    return rows + late
-
-
-def _lateness(
-    count: int, tag_s: dict[str, list[float]], event_s: dict[str, list[float]]
-) -> list[Row]:
-    rows = []
-    for percent in (50, 99):
-        ours, theirs = (percentile(tag_s[side], percent) * 1000 for side in SIDES)
-        what = f"tag, p{percent}, {count} engines"
-        # Of few samples a percentile is no exact figure.
-        met = ours <= 1.05 * theirs
-        rows.append(Row("latency", what, "ms", ours, theirs, "no worse", met))
-    ours, theirs = (percentile(event_s[side], 99) * 1000 for side in SIDES)
-    what = f"event, p99, {count} engines"
-    rows.append(Row("latency", what, "ms", ours, theirs, "< 20 ms", ours < 20))
-    return rows
-
-
-def _observe(
-    where: Pythons,
-    side: str,
-    count: int,
-    tag_s: list[float],
-    event_s: list[float],
-    each_s: float = 0.012,
-) -> tuple[float, float]:
-    """Return what an engine costs (CPU s/min) and the samples/s of all; note how late they are.
-
-    Between the starts of two engines is `each_s`: a start is work too, and not what is measured.
-    The receiver agrees to compression, as the aggregator does.
-    """
-    with (
-        receiver(where, "sink", look=True, deflate=True) as (sink, port),
-        running(where, side, [port] * count, each_s * count, changes=True) as engines,
-    ):
-        time.sleep(2)
-        sink.ask("forget", "forgotten")
-        before = engines.ask("cost", "cpu_s")
-        time.sleep(OBSERVED_S)
-        after = engines.ask("cost", "cpu_s")
-        samples = sink.ask("show", "messages")["messages"].get("TagsUpdatedMsg", 0)
-        if count in (1, 200):
-            engines.ask("notify", "notified", count=EVENTS, every_s=0.05)
-            time.sleep(0.5)
-        told = sink.ask("show", "messages")
-    tag_s += told["tag_s"]
-    event_s += told["event_s"]
-    took_s = after["now"] - before["now"]
-    return (after["cpu_s"] - before["cpu_s"]) / took_s * 60 / count, samples / took_s
+IDLE_S = 8.0
 
 
 def reconnect(where: Pythons, step: Step) -> list[Row]:
-    """Measure how soon engines are back, and in what crowds."""
+    """Measure how soon engines are back."""
     took: dict[str, list[list[float]]] = {}
     for side in SIDES:
         step(f"outages of 0 to 30 s: {side}")
@@ -123,10 +31,16 @@ def reconnect(where: Pythons, step: Step) -> list[Row]:
         share, goal = (0.2, "a fifth") if lasts_s < 5 else (0.25, "a quarter")
         met = at_most(share, ours, theirs)
         what = f"refused for {lasts_s:g} s, median"
-        rows.append(Row("reconnect", what, "s", ours, theirs, goal, met))
-    crowds = {}
+        apart = spread(*(took[side][n] for side in SIDES))
+        rows.append(Row("reconnect", what, "s", ours, theirs, goal, met, None, apart))
+    return rows
+
+
+def restart(where: Pythons, step: Step) -> list[Row]:
+    """Measure in what crowds engines come back."""
+    rows, crowds = [], {}
     for side in SIDES:
-        step(f"{CROWD} engines, a restart: {side}")
+        step(f"{CROWD} engines: {side}")
         crowds[side] = _restart(where, side)
     for what, unit, n, bound in (
         ("dials that arrive in 100 ms", "dials", 0, 60.0),
@@ -173,31 +87,83 @@ def _most_within(times: list[float], window_s: float) -> float:
 
 
 def start(where: Pythons, step: Step) -> list[Row]:
-    """Measure how long a process takes to say something."""
-    helped: dict[str, list[float]] = {side: [] for side in SIDES}
-    introduced: dict[str, list[float]] = {side: [] for side in SIDES}
-    commands: dict[str, list[str | Path]] = {
-        "trio_side": [where.ours, "-m", "trio_runner", "--help"],
-        "asyncio_side": [where.theirs.with_name("pectus-engine"), "--help"],
-    }
-    for _, side in itertools.product(range(5), SIDES):
-        step(f"start: {side}")
-        helped[side].append(_help_s(commands[side]))
+    """Measure how long a process takes to say something, and what its imports take."""
+    took: dict[str, dict[str, list[float]]] = {what: {s: [] for s in SIDES} for what in STARTS}
+    for run, side in itertools.product(range(5), SIDES):
+        step(f"run {run + 1}: {side}")
+        took["--help"][side].append(_help_s(COMMANDS[side](where)))
+        took["import"][side].append(_import_s(where.of(side), MODULES[side]))
         with receiver(where, "sink") as (sink, port):
             began = time.monotonic()
             with running(where, side, [port], 0):
-                introduced[side].append(sink.ask("show", "introduced")["introduced"][0] - began)
+                introduced = sink.ask("show", "introduced")["introduced"][0]
+            took["to the first UodInfo"][side].append(introduced - began)
     rows = []
-    for what, took_s in (("--help", helped), ("to the first UodInfo", introduced)):
-        ours, theirs = (median(took_s[side]) for side in SIDES)
-        rows.append(Row("start", what, "s", ours, theirs, "a half", at_most(0.5, ours, theirs)))
+    for what, (share, goal) in STARTS.items():
+        ours, theirs = (took[what][side] for side in SIDES)
+        a, b = median(ours), median(theirs)
+        met = at_most(share, a, b)
+        rows.append(Row("start", what, "s", a, b, goal, met, None, spread(ours, theirs)))
     return rows
+
+
+STARTS = {
+    "--help": (1 / 2, "a half"),
+    "import": (1 / 3, "a third"),
+    "to the first UodInfo": (1 / 2, "a half"),
+}
+MODULES = {"trio_side": "trio_runner", "asyncio_side": "openpectus.engine.main"}
+COMMANDS: dict[str, Callable[[Pythons], list[str | Path]]] = {
+    "trio_side": lambda where: [where.ours, "-m", "trio_runner", "--help"],
+    "asyncio_side": lambda where: [where.theirs.with_name("pectus-engine"), "--help"],
+}
 
 
 def _help_s(command: list[str | Path]) -> float:
     began = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - began
+
+
+def _import_s(python: Path, module: str) -> float:
+    """Return what an import takes in a fresh process (s), without the interpreter's own start."""
+    code = (
+        f"import time; began = time.monotonic(); import {module}; print(time.monotonic() - began)"
+    )
+    ended = subprocess.run([python, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    return float(ended.stdout.split()[-1])
+
+
+def footprint(where: Pythons, step: Step) -> list[Row]:
+    """Measure the memory of an idle engine with the demo UOD, both commands in one environment."""
+    commands = both_of_version(VERSION)
+    python = commands / "python"
+    (uod,) = commands.parent.glob("lib/python3*/site-packages/openpectus/engine/**/demo_uod.py")
+    ours_first: dict[str, list[str | Path]] = {
+        "trio_side": [python, "-m", "trio_runner", "engine", "--outbox", "memory"],
+        "asyncio_side": [commands / "pectus-engine"],
+    }
+    sizes: dict[str, list[float]] = {side: [] for side in SIDES}
+    for run, side in itertools.product(range(3), SIDES):
+        step(f"run {run + 1}: {side}")
+        with receiver(where, "sink", deflate=True) as (_, port):
+            engine = [*ours_first[side], "-ahn", "127.0.0.1", "-ap", str(port), "-uod", str(uod)]
+            sizes[side].append(_rss_mb(engine))
+    ours, theirs = (sizes[side] for side in SIDES)
+    a, b, apart = median(ours), median(theirs), spread(ours, theirs)
+    name = "idle engine, demo UOD"
+    return [Row(name, "resident memory", "MB", a, b, "no more", a <= 1.02 * b, None, apart)]
+
+
+def _rss_mb(command: list[str | Path]) -> float:
+    """Return what a process takes when it has run for a while."""
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=ROOT, stdout=nowhere, stderr=nowhere) as process:
+        try:
+            time.sleep(IDLE_S)
+            return memory(process.pid)["rss"] / 1e6
+        finally:
+            process.kill()
 
 
 def durable_outbox(where: Pythons, step: Step) -> list[Row]:

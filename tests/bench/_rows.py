@@ -10,7 +10,7 @@ from rich.table import Table
 
 @frozen
 class Row:
-    """A figure. `limit` is what the receiver can take, in the same unit."""
+    """A figure. `limit` is what the receiver can take, or the least that such work can cost."""
 
     benchmark: str
     what: str
@@ -20,6 +20,8 @@ class Row:
     goal: str
     is_met: bool
     limit: float | None = None
+    spread: float | None = None
+    """The greater of both sides', of its least and its greatest run, by its median."""
 
     @property
     def ratio(self) -> float | None:
@@ -43,6 +45,12 @@ def median(values: Iterable[float]) -> float:
     return statistics.median(values) if values else float("nan")
 
 
+def spread(*sides: Sequence[float]) -> float | None:
+    """Return how far apart the runs of a side are, by their median, of the side with most."""
+    several = [side for side in sides if len(side) > 1 and median(side)]
+    return max(((max(side) - min(side)) / median(side) for side in several), default=None)
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """Return the least value that so many percent do not exceed."""
     ordered = sorted(values)
@@ -53,14 +61,16 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def table(rows: Iterable[Row], title: str) -> Table:
     """Return the rows as a table for a terminal."""
-    columns = ("benchmark", "what", "unit", "this runner", "asyncio", "ratio", "receiver's limit")
-    made = Table(*columns, "goal", "met", title=title)
+    columns = ("benchmark", "what", "unit", "this runner", "asyncio", "ratio", "spread")
+    made = Table(*columns, "limit or floor", "goal", "met", title=title)
     for row in rows:
         made.add_row(
             row.benchmark,
             row.what,
             row.unit,
-            *(_figure(value) for value in (row.ours, row.theirs, row.ratio, row.limit)),
+            *(_figure(value) for value in (row.ours, row.theirs, row.ratio)),
+            "" if row.spread is None else f"{row.spread:.0%}",
+            _figure(row.limit),
             row.goal,
             "yes" if row.is_met else "NO",
         )

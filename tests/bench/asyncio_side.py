@@ -25,7 +25,16 @@ from openpectus.protocol.engine_dispatcher import EngineDispatcher
 from openpectus.protocol.exceptions import ProtocolNetworkException
 
 from tests.bench.lines import hear, job, leave, tell
-from tests.bench.work import STEADY_S, Changes, Plant, Recording, memory, repeat_every
+from tests.bench.work import (
+    STEADY_S,
+    Changes,
+    Plant,
+    Recording,
+    begin,
+    cpu,
+    memory,
+    repeat_every,
+)
 
 INTRODUCED = ("Connected", "Reconnected")
 
@@ -130,9 +139,9 @@ class StubBuilder:
 class ReplayBuilder(StubBuilder):
     """Makes messages of a `Recording`, on a clock that the replay moves."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, lines: int = 100) -> None:
         super().__init__(name, tags=0)
-        self.recording = Recording()
+        self.recording = Recording(lines)
         self.now_s = 0.0
         self._lines: dict[str, mdl.RunLogLine] = {}
 
@@ -243,7 +252,7 @@ def obey(runners: list[EngineRunner]) -> None:
     while True:
         told = hear()
         if told["do"] == "cost":
-            tell(cpu_s=time.process_time(), now=time.monotonic(), **memory())
+            tell(**cpu(), **memory())
         elif told["do"] == "dials":
             tell(dials=CountsDials.dials)
         elif told["do"] == "notify":
@@ -289,6 +298,26 @@ async def catch_up(name: str, port: int, count: int, tags: int) -> None:
     await task
 
 
+async def run_log(name: str, port: int, lines: int) -> None:
+    """Be late in a run of so many lines; tell when it is on, then obey."""
+    builder = ReplayBuilder(name, lines)
+    builder.now_s = Recording.LATE_S
+    runner = make(builder, port)
+
+    async def start() -> None:
+        runner.emitter.emit_on_start(Recording.RUN_ID)
+        tell(ready=True)
+
+    runner.first_steady_state_callback = start
+
+    async def go_on() -> None:
+        while True:
+            await asyncio.sleep(STEADY_S)
+            builder.now_s += STEADY_S
+
+    await asyncio.gather(runner.run(), go_on(), asyncio.to_thread(obey, [runner]))
+
+
 async def wire(port: int) -> None:
     """Replay the recording; tell when it has ended.
 
@@ -329,8 +358,9 @@ async def wire(port: int) -> None:
 def main() -> None:
     """Do the job that the process was started for."""
     logging.disable(logging.CRITICAL)
+    begin()
     given = job()
-    jobs = {"engines": engines, "catch_up": catch_up, "wire": wire}
+    jobs = {"engines": engines, "catch_up": catch_up, "wire": wire, "run_log": run_log}
     try:
         asyncio.run(jobs[given.pop("job")](**given))
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ import itertools
 import logging
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,18 @@ from attrs import define, evolve, field
 
 from tests.bench.lines import hear, job, tell
 from tests.bench.sink import Book, Connection
-from tests.bench.work import EPOCH, Changes, Line, Plant, Recording, Tag, memory, repeat_every
+from tests.bench.work import (
+    EPOCH,
+    Changes,
+    Line,
+    Plant,
+    Recording,
+    Tag,
+    begin,
+    cpu,
+    memory,
+    repeat_every,
+)
 from trio_runner import (
     AggregatorUnreachable,
     DurableOutbox,
@@ -79,21 +90,22 @@ _NOTHING_DEFINED = mdl.UodDefinition(commands=[], system_commands=[], tags=[])
 
 @define(eq=False, slots=False)
 class ReplayEngine(StubEngine):
-    """Makes messages of a `Recording`, on Trio's clock."""
+    """Makes messages of a `Recording`, at the second of it that `now_s` gives."""
 
     recording: Recording = field(factory=Recording)
+    now_s: Callable[[], float] = trio.current_time
     _lines: dict[str, mdl.RunLogLine] = field(factory=dict, init=False)
 
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
-        tags = [model(tag) for tag in self.recording.changing(trio.current_time())]
+        tags = [model(tag) for tag in self.recording.changing(self.now_s())]
         return em.TagsUpdatedMsg(tags=tags, run_id=run_id)
 
     def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
-        tags = self.recording.tags(trio.current_time())
+        tags = self.recording.tags(self.now_s())
         return em.TagsUpdatedMsg(tags=[model(tag) for tag in tags])
 
     def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
-        lines = [self._line(line) for line in self.recording.lines(trio.current_time())]
+        lines = [self._line(line) for line in self.recording.lines(self.now_s())]
         return em.RunLogMsg(id="", run_id=run_id, runlog=mdl.RunLog(lines=lines))
 
     def _line(self, line: Line) -> mdl.RunLogLine:
@@ -119,7 +131,7 @@ class ReplayEngine(StubEngine):
 
     def create_method_state_msg(self) -> em.MethodStateMsg:
         state = super().create_method_state_msg().method_state
-        ids = self.recording.executed(trio.current_time())
+        ids = self.recording.executed(self.now_s())
         return em.MethodStateMsg(method_state=evolve(state, executed_line_ids=ids))
 
 
@@ -183,7 +195,7 @@ def obey(runners: list[EngineRunner]) -> None:
     while True:
         told = hear()
         if told["do"] == "cost":
-            tell(cpu_s=time.process_time(), now=time.monotonic(), **memory())
+            tell(**cpu(), **memory())
         elif told["do"] == "dials":
             tell(dials=CountsDials.dials)
         elif told["do"] == "notify":
@@ -223,6 +235,23 @@ async def catch_up(name: str, port: int, count: int, tags: int) -> None:
             tell(filled=memory()["rss"] - before_bytes)
 
     runner.state_changing_callback = fill
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.run)
+        await trio.to_thread.run_sync(obey, [runner])
+
+
+async def run_log(name: str, port: int, lines: int) -> None:
+    """Be late in a run of so many lines; tell when it is on, then obey."""
+    began = time.monotonic() - Recording.LATE_S
+    engine = ReplayEngine(name, recording=Recording(lines), now_s=lambda: time.monotonic() - began)
+    dispatcher = EngineDispatcher("127.0.0.1", port, handlers=engine)
+    runner = EngineRunner(dispatcher, engine, engine)
+
+    async def start() -> None:
+        runner.on_start(Recording.RUN_ID)
+        tell(ready=True)
+
+    runner.first_steady_state_callback = start
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runner.run)
         await trio.to_thread.run_sync(obey, [runner])
@@ -320,13 +349,14 @@ def _put(box: DurableOutbox, samples: Iterable[em.TagsUpdatedMsg], commit_s: flo
 def main() -> None:
     """Do the job that the process was started for."""
     logging.disable(logging.CRITICAL)
+    begin()
     given = job()
     name = given.pop("job")
     if name in ("wire", "outbox"):
         {"wire": wire, "outbox": outbox}[name]()
         obey([])
     else:
-        jobs: dict[str, Any] = {"engines": engines, "catch_up": catch_up}
+        jobs: dict[str, Any] = {"engines": engines, "catch_up": catch_up, "run_log": run_log}
         trio.run(lambda: jobs[name](**given))
 
 

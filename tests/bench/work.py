@@ -4,8 +4,10 @@ A tag is a tuple `(name, tick_time, value, unit, formatted, direction)`; either 
 kind of message of it.
 """
 
+import gc
 import math
 import random
+import threading
 import time
 from collections.abc import Callable
 
@@ -15,6 +17,11 @@ Line = tuple[str, str, float, float | None, float | None, list[Tag], list[Tag]]
 
 EPOCH = 1_700_000_000.0
 STEADY_S = 0.3
+
+
+def begin() -> None:
+    """Let the garbage collector be as rare as the command `trio-runner` has it, on either side."""
+    gc.set_threshold(100_000, 50, 1_000)
 
 
 class Plant:
@@ -68,11 +75,13 @@ class Recording:
     """
 
     DURATION_S = 3600.0
-    LINES = 100
+    LATE_S = 3300.0
+    """When nearly all lines have ended (s)."""
     RUN_ID = "7f2c3a9e-4b1d-4c62-9f0e-1d2b3c4a5e6f"
 
-    def __init__(self) -> None:
-        self._each_s = self.DURATION_S / self.LINES
+    def __init__(self, lines: int = 100) -> None:
+        self._count = lines
+        self._each_s = self.DURATION_S / lines
         self._done: list[Line] = []
 
     def tags(self, t: float) -> list[Tag]:
@@ -99,11 +108,11 @@ class Recording:
 
     def lines(self, t: float) -> list[Line]:
         """Return the run log at t seconds of the hour, the lines that have ended as they are."""
-        count = min(int(t / self._each_s), self.LINES)
+        count = min(int(t / self._each_s), self._count)
         while len(self._done) < count:
             self._done.append(self._line(len(self._done), ended=True, t=t))
         lines = self._done[:count]
-        return lines if count == self.LINES else [*lines, self._line(count, ended=False, t=t)]
+        return lines if count == self._count else [*lines, self._line(count, ended=False, t=t)]
 
     def _line(self, number: int, *, ended: bool, t: float) -> Line:
         start_s, end_s = number * self._each_s, (number + 1) * self._each_s
@@ -121,7 +130,7 @@ class Recording:
 
     def executed(self, t: float) -> list[str]:
         """Return the ids of the method's lines that have run."""
-        return [f"line-{n}" for n in range(min(int(t / self._each_s), self.LINES))]
+        return [f"line-{n}" for n in range(min(int(t / self._each_s), self._count))]
 
 
 def repeat_every(interval_s: float, count: int, act: Callable[[], object]) -> None:
@@ -132,9 +141,19 @@ def repeat_every(interval_s: float, count: int, act: Callable[[], object]) -> No
         act()
 
 
-def memory() -> dict[str, int]:
-    """Return what the process takes now and what it took at most, in bytes."""
-    with open("/proc/self/status") as status:
+def cpu() -> dict[str, float]:
+    """Return the CPU time that the process and its main thread have taken (s), and when."""
+    main_thread = time.pthread_getcpuclockid(threading.main_thread().ident or 0)
+    return {
+        "cpu_s": time.process_time(),
+        "thread_s": time.clock_gettime(main_thread),
+        "now": time.monotonic(),
+    }
+
+
+def memory(pid: int | str = "self") -> dict[str, int]:
+    """Return what a process takes now and what it took at most, in bytes."""
+    with open(f"/proc/{pid}/status") as status:
         lines = dict(line.split(":", 1) for line in status)
     return {
         "rss": int(lines["VmRSS"].split()[0]) * 1024,

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -182,3 +183,19 @@ async def test_proxy_of_the_environment_that_is_none_is_told() -> None:
     ) as running_command:
         await running_command.until("Registering for engine id at http://127.0.0.1:9800\n")
         running_command.send(signal.SIGTERM)
+
+
+def test_the_collector_is_the_commands_to_set_and_never_the_packages() -> None:
+    """Who imports the package keeps Python's thresholds, the command has its own."""
+    code = """
+import gc
+before = gc.get_threshold()
+import trio_runner
+assert gc.get_threshold() == before
+from trio_runner._cli import main
+try:
+    main(["--help"])
+finally:
+    assert gc.get_threshold() == (100_000, 50, 1_000)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
