@@ -16,7 +16,7 @@ class Timing:
     """
 
     tick_s: float = _seconds(0.1)
-    """Samples are due at whole numbers of this since the start."""
+    """Samples are due at whole numbers of this since the start of the process's first engine."""
 
     steady_s: float = _seconds(0.3)
     """Between two samples while there is a link; Open Pectus's rate."""

@@ -26,6 +26,7 @@ from trio_runner.protocol import (
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
+from trio_runner.protocol._json import dumps
 
 # derandomized: the same examples in every run; building a unit's description is slow, not wrong
 properties = settings(
@@ -403,6 +404,17 @@ def test_a_body_has_neither_engine_id_nor_sequence_number() -> None:
         '{"version":0,"run_id":"r","started_tick":1.5,"_type":"RunStartedMsg",'
         '"_ns":"openpectus.protocol.engine_messages"}'
     )
+
+
+@pytest.mark.parametrize("cls", MESSAGE_CLASSES, ids=name_of)
+@given(data=st.data())
+def test_a_body_is_the_text_of_what_a_message_encodes_to(cls: Any, data: st.DataObject) -> None:
+    """Also with numbers that JSON does not have, and with texts that are of an enumeration."""
+    message = data.draw(instances(cls, finite=False))
+    obj = encode(message)
+    for name in ("engine_id", "sequence_number"):
+        obj.pop(name, None)
+    assert encode_body(message) == dumps(obj)
 
 
 def test_roles_are_sorted_on_the_wire() -> None:

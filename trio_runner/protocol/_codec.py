@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin
 
 import attrs
 from cattrs import BaseValidationError, Converter
+from cattrs.fns import identity
 from cattrs.gen import make_dict_unstructure_fn
 
 from trio_runner.protocol import _strict, aggregator_messages, engine_messages, messages
@@ -97,12 +98,7 @@ def configure_converter(converter: Converter) -> None:
     `unstructure(message)` then gives a JSON object with `_type` and `_ns`, and
     `structure(obj, MessageBase)` gives the message of the class that these name.
     """
-    converter.register_unstructure_hook(float, _finite)
-    converter.register_unstructure_hook_func(_holds_float, _finite)
-    # by class: a StrEnum is a str, and the hook for str would let it through as it is
-    converter.register_unstructure_hook(StrEnum, lambda member: member.value)
-    converter.register_unstructure_hook_func(_is_frozenset, sorted)
-    converter.register_unstructure_hook_factory(_is_message_class, _unstructure_tagged)
+    _configure_unstructuring(converter, _finite, lambda member: member.value)
     _strict.configure_converter(converter)
 
     @functools.cache
@@ -117,6 +113,18 @@ def configure_converter(converter: Converter) -> None:
     converter.register_structure_hook_func(lambda tp: tp is MessageBase, structure_tagged)
 
 
+def _configure_unstructuring(
+    converter: Converter, number: Callable[[Any], Any], member: Callable[[Any], Any]
+) -> None:
+    """Teach a converter to make JSON objects, with what becomes of floats and enumerations."""
+    converter.register_unstructure_hook(float, number)
+    converter.register_unstructure_hook_func(_holds_float, number)
+    # by class: a StrEnum is a str, and the hook for str would let it through as it is
+    converter.register_unstructure_hook(StrEnum, member)
+    converter.register_unstructure_hook_func(_is_frozenset, sorted)
+    converter.register_unstructure_hook_factory(_is_message_class, _unstructure_tagged)
+
+
 def make_converter() -> Converter:
     """Return a new cattrs converter that knows the protocol."""
     converter = Converter()
@@ -128,6 +136,10 @@ _CONVERTER = make_converter()
 
 NOT_IN_BODY = ("engine_id", "sequence_number")
 """The fields that are not known before a message is sent."""
+
+_TO_TEXT = Converter()
+"""For what `dumps` writes next: it writes floats and enumerations of texts as they are to be."""
+_configure_unstructuring(_TO_TEXT, identity, identity)
 
 
 def encode(message: MessageBase) -> dict[str, Any]:
@@ -170,7 +182,7 @@ def encode_body(message: EngineMessage) -> str:
     body = body_of(message)
     if body is not None:
         return body
-    obj = encode(message)
+    obj = _TO_TEXT.unstructure(message)
     for name in NOT_IN_BODY:
         obj.pop(name, None)
     return dumps(obj)
