@@ -11,7 +11,7 @@ from tests.bench._rows import Row, at_least, at_most, median, percentile, spread
 
 SIDES = ("trio_side", "asyncio_side")
 RECEIVERS = {"op_receiver": "openpectus", "sink": "fast sink"}
-BACKLOGS = {1_000: 3, 10_000: 3, 50_000: 1}
+BACKLOGS = {1_000: 3, 10_000: 3, 50_000: 3}
 """How many messages wait, and in how many runs of either side."""
 
 LIMIT_COUNT = 20_000
