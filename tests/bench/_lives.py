@@ -31,8 +31,7 @@ def reconnect(where: Pythons, step: Step) -> list[Row]:
         share, goal = (0.2, "a fifth") if lasts_s < 5 else (0.25, "a quarter")
         met = at_most(share, ours, theirs)
         what = f"refused for {lasts_s:g} s, median"
-        apart = spread(*(took[side][n] for side in SIDES))
-        rows.append(Row("reconnect", what, "s", ours, theirs, goal, met, None, apart))
+        rows.append(Row("reconnect", what, "s", ours, theirs, goal, met))
     return rows
 
 
