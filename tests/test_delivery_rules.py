@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from trio_runner import _away, _backoff, _sender, _tasks, _ticker, _warnings, _window
+from trio_runner._mistakes import BLOCKED_S
 from trio_runner._outbox import _line, _shrinking
-from trio_runner.net import _commands
 
 ROOT = Path(__file__).parent.parent
 RULES = " ".join((ROOT / "trio_runner" / "DELIVERY.md").read_text().split())
@@ -44,7 +44,7 @@ def test_the_figures_are_those_of_the_code() -> None:
     assert _sender.STATE_REST == 4
     assert f"lived for {_tasks.LIVED_S} s" in RULES
     assert _away.SUMMARY_S == 600
-    assert f"thread for {_commands.BLOCKED_S} s" in RULES
+    assert f"thread for {BLOCKED_S} s" in RULES
     assert f"once a day, {_warnings.TOLD_MAX} of them at the most" in RULES
     shortest_s = _backoff.SHORTEST * _backoff.RHYTHM_S
     assert f"a rhythm of {shortest_s} to {_backoff.RHYTHM_S} s" in RULES

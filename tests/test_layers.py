@@ -23,6 +23,7 @@ LAYERS = {
     "_warnings": 0,
     "protocol": 1,
     "_engine": 2,
+    "_mistakes": 2,
     "_outbox": 2,
     "_outbox_sqlite": 2,
     "_publish": 2,

@@ -3,16 +3,20 @@
 import math
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import trio
 from attrs import define, evolve, field
 
 from trio_runner._engine import MessageBuilder
+from trio_runner._mistakes import Complaints, seconds
 from trio_runner._outbox import Lock, Outbox
 from trio_runner._warnings import UnitWarning
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import kind_of
 from trio_runner.protocol import models as mdl
+
+T = TypeVar("T")
 
 RUN_LOG_SHARE = 0.1
 """Of Trio's time, what making run logs may take: one of 4,000 lines can take a second."""
@@ -53,16 +57,25 @@ class Intake:
     """How often a run began or ended."""
     _run_log_due: float = field(default=-math.inf, init=False)
     _lock: Lock = field(init=False)
+    _complaints: Complaints = field(init=False)
 
     @_lock.default
     def _new_lock(self) -> Lock:
         return self._outbox.threads.Lock()
 
+    def __attrs_post_init__(self) -> None:
+        self._complaints = Complaints(lambda: self._outbox.warnings)
+
     def post(self, message: em.EngineMessage) -> None:
         """Queue a message; the beginning and the end of a run move the samples to their side of it.
 
-        Tags without a run belong to the one that is on.
+        Tags without a run belong to the one that is on. Raises ValueError on a run whose start is
+        not in seconds.
         """
+        if isinstance(message, em.TagsUpdatedMsg):
+            message = self._sound(message)
+        if isinstance(message, em.RunStartedMsg):
+            seconds("started_tick of RunStartedMsg", message.started_tick)
         with self._lock:
             if isinstance(message, em.TagsUpdatedMsg) and message.run_id is None:
                 message = evolve(message, run_id=self.run_id)
@@ -85,7 +98,7 @@ class Intake:
 
     def take_errors(self) -> None:
         """Queue the errors that were logged, and the warnings of the runner."""
-        errors = self._builder.create_error_log_msg()
+        errors = self._ask(self._builder.create_error_log_msg)
         if errors is not None:
             self._outbox.put(errors)
         now = self._clock()
@@ -97,9 +110,13 @@ class Intake:
         """Queue the tags; return false if a run began or ended while the engine was asked."""
         run_id, runs = self.run_id, self._runs
         if whole:
-            tags: em.TagsUpdatedMsg | None = self._builder.create_tag_updates_snapshot_msg()
+            tags: em.TagsUpdatedMsg | None = self._ask(
+                self._builder.create_tag_updates_snapshot_msg
+            )
         else:
-            tags = self._builder.create_tag_updates_msg(run_id)
+            tags = self._ask(self._builder.create_tag_updates_msg, run_id)
+        if tags is not None:
+            tags = self._sound(tags)
         with self._lock:
             if runs != self._runs:
                 return False
@@ -109,9 +126,9 @@ class Intake:
 
     def take_states(self) -> None:
         """Queue the state messages that change while the engine works."""
-        self._outbox.put(self._builder.create_method_msg())
-        self._outbox.put(self._builder.create_control_state_msg())
-        self._outbox.put(self._builder.create_method_state_msg())
+        self._outbox.put(self._ask(self._builder.create_method_msg))
+        self._outbox.put(self._ask(self._builder.create_control_state_msg))
+        self._outbox.put(self._ask(self._builder.create_method_state_msg))
         if trio.current_time() >= self._run_log_due:
             self._take_run_log()
 
@@ -153,6 +170,23 @@ class Intake:
 
     def describe(self) -> em.UodInfoMsg:
         """Queue the description of the unit and return it; whoever finds its messages needs it."""
-        uod_info = self._builder.create_uod_info()
+        uod_info = self._ask(self._builder.create_uod_info)
         self._outbox.put(uod_info)
         return uod_info
+
+    def _ask(self, create: Callable[..., T], *arguments: str | None) -> T:
+        """Return what the engine makes; tell if it holds up Trio's thread.
+
+        Run logs are asked for without: long ones take their time, and are made the more seldom.
+        """
+        began = trio.current_time()
+        made = create(*arguments)
+        self._complaints.note_call(create, trio.current_time() - began)
+        return made
+
+    def _sound(self, message: em.TagsUpdatedMsg) -> em.TagsUpdatedMsg:
+        """Return the message without the tags that would cost all of it."""
+        if kind_of(message) is not type(message):  # foreign: its maker has checked it
+            return message
+        sound = self._complaints.sound(message.tags)
+        return message if len(sound) == len(message.tags) else evolve(message, tags=sound)

@@ -20,6 +20,7 @@ from trio_runner._engine import (
     ScopeInfo,
 )
 from trio_runner._histogram import Histogram
+from trio_runner._mistakes import require, require_kind, seconds
 from trio_runner._outbox import MemoryOutbox, Outbox, OutboxStatistics
 from trio_runner._publish import Broadcast
 from trio_runner._states import RecoverState, StateMachine
@@ -124,6 +125,13 @@ class EngineRunner:
         rng: Random | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        require("EngineRunner", "dispatcher", dispatcher, Dialer)
+        require("EngineRunner", "message_builder", message_builder, MessageBuilder)
+        require("EngineRunner", "emitter", emitter, EventEmitter)
+        if timing is not None:
+            require_kind("EngineRunner", "timing", timing, Timing)
+        if outbox is not None:
+            require_kind("EngineRunner", "outbox", outbox, Outbox)
         self._dispatcher = dispatcher
         self._builder = message_builder
         self._clock = clock
@@ -267,8 +275,15 @@ class EngineRunner:
         self._wake_sender()
 
     def on_start(self, run_id: str) -> None:
-        """Queue RunStarted and its notification; samples belong to the run from here on."""
-        self.post(self._builder.create_run_started_msg(run_id, self._clock()))
+        """Queue RunStarted and its notification; samples belong to the run from here on.
+
+        Raises RuntimeError if a run is on, ValueError if the clock does not give seconds.
+        """
+        if self._tree.intake.run_id is not None:
+            on = self._tree.intake.run_id
+            raise RuntimeError(f"on_start({run_id!r}) was called while the run {on!r} is on")
+        began = seconds("clock()", self._clock())
+        self.post(self._builder.create_run_started_msg(run_id, began))
         self.post(self._builder.create_wpn_run_started_msg())
 
     def on_stop(self) -> None:

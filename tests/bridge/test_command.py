@@ -55,6 +55,27 @@ def wrong_uod(folder: Path) -> str:
     return str(path)
 
 
+def without_driver(folder: Path) -> str:
+    """Return the path of a UOD that imports what is not installed."""
+    return written(folder, "import no_such_driver\n")
+
+
+def unfinished(folder: Path) -> str:
+    """Return the path of a UOD that is no Python."""
+    return written(folder, "def create():\n    return (\n")
+
+
+def not_a_unit(folder: Path) -> str:
+    """Return the path of a UOD that forgets to return its unit."""
+    return written(folder, "def create():\n    pass\n")
+
+
+def written(folder: Path, source: str) -> str:
+    path = folder / "wrong.py"
+    path.write_text(source)
+    return str(path)
+
+
 def without_hardware(folder: Path) -> str:
     """Return the path of a UOD file whose hardware cannot be connected."""
     path = folder / "mute.py"
@@ -185,7 +206,10 @@ def test_wrong_arguments_are_told(line: str, told: str, capsys: pytest.CaptureFi
             "--proxy socks5://a",
             "argument --proxy: there is no way through a proxy of kind 'socks5'",
         ),
-        ("-ahn a:9", "argument -ahn/--aggregator_hostname: 'a:9' is no host name: give the port"),
+        (
+            "-ahn a:9",
+            "-ahn/--aggregator_hostname: 'a:9' is no host name: give -ahn a -ap 9",
+        ),
     ],
 )
 def test_wrong_ways_to_the_aggregator_are_told(
@@ -243,17 +267,20 @@ async def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (wrong_uod, "Failed to create uod instance"),
-        (without_hardware, "its hardware cannot be used"),
+        (wrong_uod, "Failed to create uod instance: line 2: ValueError: this definition is wrong"),
+        (without_hardware, "its hardware cannot be used: OSError: nobody answers"),
+        (without_driver, "line 1: ModuleNotFoundError: No module named 'no_such_driver'"),
+        (unfinished, "line 2: SyntaxError: "),
+        (not_a_unit, "its create() gives no unit operation definition, but a NoneType"),
     ],
 )
 async def test_a_unit_that_cannot_run_is_told(make: object, told: str, tmp_path: Path) -> None:
-    """Alone, with exit code 1."""
+    """Alone, with its cause and the line of the file, with exit code 1."""
     assert callable(make)
     command = await ran("engine", *NOBODY, "-uod", make(tmp_path))
     assert command.code == 1
-    assert told in command.err
-    assert "Start with -validate to see more" in command.err
+    assert [line for line in command.err.splitlines() if "has failed" in line and told in line]
+    assert "Traceback" not in command.err
 
 
 async def test_failing_units_do_not_take_down_the_others(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The engine's tags on their way to the package's builder."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -41,3 +42,23 @@ def test_tags_keep_the_engines_order() -> None:
         message = ticked.engine.builder.create_tag_updates_snapshot_msg()
         told = [tag["name"] for tag in encode(message)["tags"]]
         assert told == [tag.name for tag in ticked.inside._iter_all_tags()]
+
+
+def test_a_tag_that_no_message_can_hold_costs_that_tag_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A driver gave a list for a flow: one line in the log, once, and all other tags go out."""
+    with ticked_demo() as ticked:
+        ticked.tick()
+        names = [tag.name for tag in ticked.inside._iter_all_tags()]
+        caplog.clear()
+        for _ in range(2):
+            ticked.inside.tags["FT02"].value = [1.5]
+            message = ticked.engine.builder.create_tag_updates_snapshot_msg()
+            told = [tag["name"] for tag in encode(message)["tags"]]
+            assert sorted(told) == sorted(name for name in names if name != "FT02")
+    (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert record.getMessage() == (
+        "The tag 'FT02' is left out: its value has to be a number, a text or None, not a list"
+    )
+    assert record.exc_info is None

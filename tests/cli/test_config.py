@@ -126,7 +126,10 @@ WRONG = [
     ("aggregator.port = 'http'", "line 1: aggregator.port: 'http' is no port from 1 to 65535"),
     ("aggregator.port = true", "line 1: aggregator.port: True is no port"),
     ("aggregator = {port = 0}", "line 1: aggregator.port: 0 is no port"),
-    ("[aggregator]\nhost = 'https://a'", "line 2: aggregator.host: 'https://a' is no host name"),
+    (
+        "[aggregator]\nhost = 'https://a:9'",
+        "line 2: aggregator.host: 'https://a:9' is no host name: give host = 'a', port = 9, secure",
+    ),
     (
         "[aggregator]\nhost = 'a/b'",
         "line 2: aggregator.host: give the path apart, as aggregator.path",

@@ -17,6 +17,7 @@ from trio_runner._cli._keeping import bytes_of
 from trio_runner._cli._log import JSON, TEXT
 from trio_runner._cli._network import split_where
 from trio_runner._cli._status_arguments import address_of, seconds_of
+from trio_runner.net import spelled_out
 
 UNITS = "units"
 """The table with a table for each unit."""
@@ -51,10 +52,18 @@ def _port(value: object) -> str:
 
 
 def _host(value: object) -> str:
+    spelled = spelled_out(_text(value))
+    if spelled is not None:
+        raise ArgumentTypeError(f"{value!r} is no host name: give {_as_keys(*spelled)}")
     host, path = split_where(_text(value))
     if path:
         raise ArgumentTypeError("give the path apart, as aggregator.path")
     return host
+
+
+def _as_keys(host: str, port: int | None, path: str, is_secure: bool) -> str:
+    keys = {"host": f"'{host}'", "port": port, "path": path and f"'{path}'", "secure": is_secure}
+    return ", ".join(f"{key} = {str(value).lower()}" for key, value in keys.items() if value)
 
 
 def _path(value: object) -> str:

@@ -265,12 +265,12 @@ class Unit:
         scope.cancel()
 
     def _connect(self) -> "bridge.UodEngine":
-        from trio_runner.bridge import UodEngine, current_unit, load_uod
+        from trio_runner.bridge import UodEngine, UodUnusable, current_unit, load_uod
 
         try:
             uod = load_uod(self._path)
-        except (Exception, SystemExit) as error:
-            raise UnitFailed(f"{error}. Start with -validate to see more.") from error
+        except UodUnusable as error:
+            raise UnitFailed(str(error)) from error
         name = str(uod.instrument)
         current_unit.set(name)
         if self._names.setdefault(name, self) is not self:
@@ -284,7 +284,7 @@ class Unit:
         )
         if not engine.connect():
             engine.stop()  # it may be connected and yet be of no use
-            raise UnitFailed("its hardware cannot be used. Start with -validate to see more.")
+            raise UnitFailed(f"its hardware cannot be used: {engine.unusable}")
         return engine
 
     async def _run(self, engine: "bridge.UodEngine") -> None:

@@ -11,6 +11,7 @@ from trio_runner import (
     ProxyUnusable,
     TlsFileUnusable,
 )
+from trio_runner.net import spelled_out
 
 WHERE = "HOST[/PATH]"
 """What an address is: with a path, where a proxy before the aggregator has it under one."""
@@ -53,19 +54,28 @@ def add_options(parser: ArgumentParser | _ArgumentGroup) -> None:
 def split_where(text: str) -> tuple[str, str]:
     """Return host and path of an address. Raises ArgumentTypeError."""
     host, slash, path = text.partition("/")
-    if "://" in text:
-        raise ArgumentTypeError(
-            f"{text!r} is no host name: give a name or an IP address alone, the port with -ap and"
-            " -s for https"
-        )
-    if not host or any(letter.isspace() for letter in text):
+    spelled = spelled_out(text)
+    if spelled is not None:
+        raise ArgumentTypeError(f"{text!r} is no host name: give {_as_options(*spelled)}")
+    if not host or (":" in host and not _is_ipv6(host)) or any(map(str.isspace, text)):
         raise ArgumentTypeError(f"{text!r} is no host name: give a name or an IP address alone")
-    if ":" in host:
-        try:
-            IPv6Address(host)
-        except ValueError:
-            raise ArgumentTypeError(f"{text!r} is no host name: give the port with -ap") from None
     return host, quote(slash + path, safe="/%:@!$&'()*+,;=~").rstrip("/")
+
+
+def _as_options(host: str, port: int | None, path: str, is_secure: bool) -> str:
+    return (
+        f"-ahn {host}{path}"
+        + (f" -ap {port}" if port is not None else "")
+        + (" -s" if is_secure else "")
+    )
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def network_options(given: Namespace, host: str, port: int | None, path: str) -> NetworkOptions:

@@ -18,7 +18,7 @@ from trio_runner.bridge._arguments import Arguments, parse
 from trio_runner.bridge._builder import UodMessageBuilder
 from trio_runner.bridge._dispatcher import UodDispatcher
 from trio_runner.bridge._emitter import UodEventEmitter
-from trio_runner.bridge._engine import EngineStopped, UodEngine, load_uod
+from trio_runner.bridge._engine import EngineStopped, UodEngine, UodUnusable, load_uod
 from trio_runner.bridge._logging import current_unit, name_units_in_log
 from trio_runner.bridge._package import (
     OPENPECTUS_VERSION,
@@ -38,6 +38,7 @@ __all__ = [
     "UodEngine",
     "UodEventEmitter",
     "UodMessageBuilder",
+    "UodUnusable",
     "banner",
     "current_unit",
     "load_uod",

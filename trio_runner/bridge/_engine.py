@@ -2,9 +2,11 @@
 
 import logging
 import os
+import sys
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import traceback
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import trio
@@ -35,6 +37,10 @@ class EngineStopped(Exception):
     """The engine's thread has ended by an error, its hardware is not controlled any more."""
 
 
+class UodUnusable(Exception):
+    """A UOD file gives no unit; the message says why, in one line."""
+
+
 class UodEngine:
     """An engine for a unit operation definition (`load_uod`).
 
@@ -52,6 +58,8 @@ class UodEngine:
     ) -> None:
         self.uod = uod
         self.name = str(uod.instrument)
+        self.unusable: str | None = None
+        """Why `connect` has failed."""
         self._is_stopped = False
         self._timer = _Timer(TICK_S)
         # Not the default, which is one object for all engines of a process.
@@ -99,9 +107,13 @@ class UodEngine:
     def connect(self) -> bool:
         """Check the UOD, connect to the hardware, build the commands; return whether all is well.
 
-        What is not, the package logs.
+        What is not, the package logs; the cause is in `unusable`.
         """
-        if not package.run_validations(self.uod):
+        with _overhear() as heard:
+            is_usable = package.run_validations(self.uod)
+        if not is_usable:
+            error = heard.error
+            self.unusable = "of no known cause" if error is None else _in_one_line(error)
             return False
         sentry.set_engine_uod(self.uod)
         status = self._engine._system_tags[SystemTagName.CONNECTION_STATUS]
@@ -198,6 +210,54 @@ class _Timer(OneThreadTimer):  # type: ignore[misc]
 def load_uod(path: str) -> Any:
     """Import a UOD file and return the unit operation definition that it creates.
 
-    Raises Exception, as the package does, telling what failed.
+    Raises UodUnusable, with the cause and the line of the file.
     """
-    return package.create_uod(path)
+    try:
+        uod = package.create_uod(path)
+    except (Exception, SystemExit) as error:
+        raise UodUnusable(f"{error}: {_cause_of(error, path)}") from error
+    if not hasattr(uod, "instrument"):
+        kind = type(uod).__name__
+        raise UodUnusable(f"its create() gives no unit operation definition, but a {kind}")
+    return uod
+
+
+def _cause_of(error: BaseException, path: str) -> str:
+    """Return what went wrong in a UOD file, and where, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == path]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    where = f"line {line}: " if line is not None else ""
+    if isinstance(error, SyntaxError):
+        return f"{where}SyntaxError: {error.msg}"
+    return where + _in_one_line(error)
+
+
+def _in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+class _Ear(logging.Filter):
+    """Notes what is being handled where this thread logs: the package drops it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: BaseException | None = None
+        self._thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if threading.get_ident() == self._thread:
+            self.error = sys.exc_info()[1] or self.error
+        return True
+
+
+@contextmanager
+def _overhear() -> Generator[_Ear, None, None]:
+    ear = _Ear()
+    package.logger.addFilter(ear)
+    try:
+        yield ear
+    finally:
+        package.logger.removeFilter(ear)

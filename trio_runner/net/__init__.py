@@ -1,5 +1,6 @@
 """The network as the runner sees it: dial an aggregator, then call each other over one link."""
 
+from trio_runner.net._address import spelled_out
 from trio_runner.net._dispatcher import (
     DEFAULT_PORT,
     DEFAULT_SECURE_PORT,
@@ -21,4 +22,5 @@ __all__ = [
     "Session",
     "StreamOpener",
     "TlsFileUnusable",
+    "spelled_out",
 ]

@@ -2,6 +2,7 @@
 
 import ssl
 from importlib.metadata import version
+from urllib.parse import urlsplit
 
 import trio
 from attrs import frozen
@@ -48,6 +49,38 @@ class Address:
         if self.ssl_context is None:
             return stream
         return await encrypt(stream, self.ssl_context, self.host)
+
+
+def refuse_address(host: object, port: object) -> None:
+    """Refuse what is no host name and no port, with the right spelling where it can be told.
+
+    Raises TypeError on other types than str and int, ValueError on a URL and on HOST:PORT.
+    """
+    if not isinstance(host, str) or not isinstance(port, int):
+        raise TypeError(
+            f"the aggregator is at a host (str) and a port (int), not {host!r}, {port!r}"
+        )
+    parts = spelled_out(host)
+    if parts is None:
+        return
+    name, number, path, is_secure = parts
+    said = repr(name) + (f", {number}" if number is not None else "")
+    said += (f", path={path!r}" if path else "") + (", secure=True" if is_secure else "")
+    raise ValueError(f"{host!r} is no host name: give EngineDispatcher({said}, ...)")
+
+
+def spelled_out(text: str) -> tuple[str, int | None, str, bool] | None:
+    """Return host, port, path, and whether it is https, of a URL or HOST:PORT, None of another."""
+    scheme, colons, rest = text.rpartition("://")
+    try:
+        parts = urlsplit(f"//{rest}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # HOST:TEXT
+        return None
+    is_address = rest.count(":") > 1 and not rest.startswith("[")  # IPv6, which has no port then
+    if not host or is_address or not (colons or port is not None):
+        return None
+    return host, port, parts.path.rstrip("/"), scheme in ("https", "wss")
 
 
 def authority(host: str, port: int) -> str:

@@ -18,6 +18,7 @@ import trio
 from attrs import define, field
 
 from trio_runner._groups import leaves
+from trio_runner._mistakes import BLOCKED_S
 from trio_runner._printable import printable
 from trio_runner._say_once import SayOnce
 from trio_runner._warnings import Warnings
@@ -30,9 +31,6 @@ COMMANDS_MAX = 16
 
 END_S = 1
 """How long those that still run when the runner ends are waited for (s)."""
-
-BLOCKED_S = 0.5
-"""From when on a step of a handler is told of (s): no other task of Trio's has run meanwhile."""
 
 Dispatch = Callable[[object], Coroutine[Any, Any, m.MessageBase]]
 """Carries out a message of the aggregator's, as parsed JSON, and returns the answer."""

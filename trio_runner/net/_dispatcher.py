@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Any, TypedDict
 
 import trio
@@ -11,11 +12,12 @@ from trio_runner import protocol
 from trio_runner._engine import CommandHandlers
 from trio_runner._errors import CommandError
 from trio_runner._groups import leaves
+from trio_runner._mistakes import require
 from trio_runner._printable import printable
 from trio_runner._say_once import SayOnce
 from trio_runner._timing import Timing
 from trio_runner._warnings import Warnings
-from trio_runner.net._address import Address
+from trio_runner.net._address import Address, refuse_address
 from trio_runner.net._commands import Commands
 from trio_runner.net._dialer import dial
 from trio_runner.net._interfaces import Session, StreamOpener
@@ -60,7 +62,8 @@ class EngineDispatcher:
     `open_stream` opens the byte streams; it is how tests and simulations put a network of their own
     underneath, which knows no environment.
 
-    Raises ValueError for what cannot be: a file without certificates, one for a connection that is
+    Raises TypeError if `handlers` lacks a command's method. Raises ValueError for what cannot be: a
+    URL or HOST:PORT in place of a host, a file without certificates, one for a connection that is
     not secure (`TlsFileUnusable`), a proxy that is none (`ProxyUnusable`).
     """
 
@@ -80,6 +83,8 @@ class EngineDispatcher:
     ) -> None:
         if port is None:
             port = DEFAULT_SECURE_PORT if secure else DEFAULT_PORT
+        refuse_address(host, port)
+        require("EngineDispatcher", "handlers", handlers, CommandHandlers)
         context = make_context(ca_file, client_cert, client_key) if secure else None
         if context is None:
             refuse_tls_files(ca_file=ca_file, client_cert=client_cert, client_key=client_key)
@@ -189,7 +194,10 @@ _WHAT: dict[type[m.MessageBase], Callable[[Any], str]] = {
 
 async def _outcome(handler: Handler, message: m.MessageBase, command: str) -> m.MessageBase:
     try:
-        await handler(message)
+        carried_out = handler(message)
+        if not isawaitable(carried_out):
+            raise TypeError(f"the handler of the {command} command has to be an async function")
+        await carried_out
     except Exception as raised:
         error = _alone(raised)
         if isinstance(error, CommandError):

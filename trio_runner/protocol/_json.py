@@ -87,13 +87,28 @@ def dumps(value: object) -> str:
     A lone surrogate, which UTF-8 cannot carry, becomes `?`; a float that is not finite, null.
 
     Raises:
-        TypeError: it holds something that JSON does not have.
+        TypeError: it holds something that JSON does not have; the message says where.
     """
     try:
         return orjson.dumps(value, option=_STRICT).decode()
     except TypeError:
         # It has no lone surrogates and no integers of more than 64 bits, which JSON does have.
+        misfit = _misfit(value)
+        if misfit is not None:
+            raise TypeError(misfit) from None
         return _ENCODER.encode(_finite(value)).encode(errors="replace").decode()
+
+
+def _misfit(value: object, path: str = "$") -> str | None:
+    """Return where a value holds something that JSON does not have, and what; None if nowhere."""
+    if isinstance(value, dict):
+        inner = {f"{path}.{key}": item for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        inner = {f"{path}[{number}]": item for number, item in enumerate(value)}
+    else:
+        is_json = value is None or isinstance(value, str | int | float)
+        return None if is_json else f"{path} is of the type {type(value).__name__}: JSON has none"
+    return next(filter(None, (_misfit(item, where) for where, item in inner.items())), None)
 
 
 def _finite(value: object) -> object:

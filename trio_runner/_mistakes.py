@@ -1,0 +1,124 @@
+"""Name the mistakes that are easily made where a program meets the runner, in the user's words."""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from attrs import define, field
+
+from trio_runner._say_once import SayOnce
+from trio_runner._warnings import Warnings
+from trio_runner.protocol import models as mdl
+
+logger = logging.getLogger(__name__)
+
+BLOCKED_S = 0.5
+"""From when on a call of the engine's in Trio's thread is told of (s): nothing else ran in it."""
+
+EPOCH_S_MAX = 1e11
+"""Year 5138 in seconds since the epoch; in milliseconds all instants since 1973 are later."""
+
+NAMES_MAX = 3
+"""So many missing methods are named, the rest is counted."""
+
+
+def require(whose: str, argument: str, given: object, protocol: type) -> None:
+    """Check that an argument has the methods of a Protocol.
+
+    Raises:
+        TypeError: it lacks some, which the message names; or it is a class.
+    """
+    if isinstance(given, type):
+        raise TypeError(f"{whose}: {argument} has to be an instance, not the class {_name(given)}")
+    wanted = [name for name in vars(protocol) if not name.startswith("_")]
+    missing = [name for name in wanted if not callable(getattr(given, name, None))]
+    if missing:
+        more = f" and {len(missing) - NAMES_MAX} more" if len(missing) > NAMES_MAX else ""
+        named = ", ".join(f"{name}()" for name in missing[:NAMES_MAX]) + more
+        raise TypeError(
+            f"{whose}: {argument} has to be {_a(protocol.__name__)}; {_kind(given)} has no {named}"
+        )
+
+
+def require_kind(whose: str, argument: str, given: object, kind: type) -> None:
+    """Check that an argument is of a class. Raises TypeError."""
+    if not isinstance(given, kind):
+        raise TypeError(f"{whose}: {argument} has to be {_a(kind.__name__)}, not {_kind(given)}")
+
+
+def seconds(what: str, instant: float) -> float:
+    """Return an instant in seconds since the epoch.
+
+    Raises:
+        ValueError: it is so late that it must be in a smaller unit.
+    """
+    if instant > EPOCH_S_MAX:
+        raise ValueError(f"{what} is {instant:.0f}: it has to be in seconds since the epoch")
+    return instant
+
+
+def fault_of(tag: mdl.TagValue) -> str | None:
+    """Return why an aggregator would not take a tag, or take it wrongly; None if it is sound."""
+    value, instant = tag.value, tag.tick_time
+    if not isinstance(tag.name, str):
+        return f"its name has to be a str, not {_kind(tag.name)}"
+    if not (value is None or isinstance(value, float | int | str)) or isinstance(value, bool):
+        return f"its value has to be a float, an int, a str or None, not {_kind(value)}"
+    if not isinstance(instant, float | int) or instant > EPOCH_S_MAX:
+        found = f"{instant:.0f}" if isinstance(instant, float | int) else _kind(instant)
+        return f"its tick_time has to be in seconds since the epoch, not {found}"
+    for name in ("value_unit", "value_formatted"):
+        text = getattr(tag, name)
+        if not (text is None or isinstance(text, str)):
+            return f"its {name} has to be a str or None, not {_kind(text)}"
+    return None
+
+
+@define(eq=False)
+class Complaints:
+    """Tells of the engine's mistakes: in the log, and in the unit's error log, once each."""
+
+    _warnings: Callable[[], Warnings]
+    _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
+
+    def sound(self, tags: Iterable[mdl.TagValue]) -> list[mdl.TagValue]:
+        """Return the tags that can be sent; tell of the others."""
+        kept = []
+        for tag in tags:
+            fault = fault_of(tag)
+            if fault is None:
+                kept.append(tag)
+            else:
+                about = f"tag {tag.name}"
+                self._tell(logging.ERROR, f"The tag {tag.name!r} is left out: {fault}", about)
+        return kept
+
+    def note_call(self, create: Callable[..., Any], took_s: float) -> None:
+        """Tell of a call of the engine's that has held up Trio's thread for too long."""
+        if took_s < BLOCKED_S:
+            return
+        owner, method = getattr(create, "__self__", None), getattr(create, "__name__", "a call")
+        name = method if owner is None else f"{type(owner).__name__}.{method}"
+        text = (
+            f"{name} has blocked Trio's thread for {took_s:.1f} s, in which nothing was sent or"
+            " answered: it should return at once, and what waits be in a thread of its own"
+        )
+        self._tell(logging.WARNING, text, f"blocked {name}")
+
+    def _tell(self, level: int, text: str, about: str) -> None:
+        self._say(level, "%s", text, about=about)
+        self._warnings().tell(level, text, about=about)
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+def _kind(given: object) -> str:
+    return _a(_name(type(given)))
+
+
+def _name(kind: type) -> str:
+    """Return the name of a class, with the package that it is of."""
+    package = kind.__module__.partition(".")[0]
+    return kind.__name__ if package in ("builtins", "__main__") else f"{package}.{kind.__name__}"
