@@ -1,213 +1,321 @@
-"""An engine to build on: it shows its tags, has no run, no method, and refuses every command."""
+"""An engine to build on: readings and commands from functions, a method of commands, runs."""
 
-import socket
-import time
-from collections.abc import Callable
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-from attrs import define, field
+import trio
+from attrs import define, evolve, field
 
 from trio_runner._engine import EventListener
 from trio_runner._errors import CommandError
-from trio_runner.protocol import OPENPECTUS_VERSION
+from trio_runner._mistakes import fault_of
+from trio_runner._plain_commands import PlainCommand, Range, check_range
+from trio_runner._plain_messages import PlainMessages
+from trio_runner._plain_runs import LogLine, PlainRun, clock_text
+from trio_runner._plain_unit import PlainReading, PlainUnit, Value
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
-from trio_runner.protocol.models import NotificationTopic as Topic
+from trio_runner.protocol.models import SystemTagName as Name
+
+logger = logging.getLogger(__name__)
+
+ERRORS_MAX = 1000
+"""Errors kept for the next message; of more the oldest go."""
 
 
 @define(eq=False, slots=False)
-class PlainEngine:
-    """Message builder, event emitter and command handlers of an engine that only shows its tags.
+class PlainEngine(PlainMessages):
+    """A whole engine that is told what it reads and what it can do.
 
-    Derive from it, give `read_tags`, and override what else the engine has. `data_log_interval_s`
-    is the time between two stored samples (s), `clock` gives the seconds since the epoch.
+    `add_reading`, `add_command` and `add_plot` describe the unit, before it is run. A person starts
+    a run, which carries out the method: a command a line, one after the other; there are no blocks,
+    conditions or thresholds. `run_commands` has to run for it. Commands that people enter are
+    carried out at once. Run log, colours of the method, `System State` and `Run Time` are kept.
+
+    Or derive from it and override what the engine does otherwise: `read_tags` alone makes one that
+    only shows its tags. All but `report_error` is for Trio's thread. `data_log_interval_s` is the
+    time between two stored samples (s), `clock` gives the seconds since the epoch.
     """
 
-    name: str = "Unit"
-    location: str = field(default="", kw_only=True)
-    author_name: str = field(default="", kw_only=True)
-    author_email: str = field(default="", kw_only=True)
-    secret: str = field(default="", repr=False, kw_only=True)
-    version: str = field(default=OPENPECTUS_VERSION, kw_only=True)
-    ignore_version_error: bool = field(default=False, kw_only=True)
-    computer_name: str = field(factory=socket.gethostname, kw_only=True)
-    data_log_interval_s: float = field(default=5.0, kw_only=True)
-    clock: Callable[[], float] = field(default=time.time, kw_only=True)
-    listeners: list[EventListener] = field(factory=list, init=False)
-    _told: dict[str, object] = field(factory=dict, init=False)
+    _unit: PlainUnit = field(factory=PlainUnit, init=False)
+    _method: mdl.Method = field(init=False)
+    _nursery: trio.Nursery | None = field(default=None, init=False)
+    _run: PlainRun | None = field(default=None, init=False)
+    _last_run: PlainRun | None = field(default=None, init=False)
+    """The run that is on, or was."""
+    _errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
 
-    def read_tags(self) -> list[mdl.TagValue]:
-        """Return the tags as they are now."""
-        raise NotImplementedError("an engine gives its tags")
+    def __attrs_post_init__(self) -> None:
+        """Begin with an empty method."""
+        self._method = super().create_method_msg().method
 
-    # Events
+    # What the unit is
 
-    def add_listener(self, listener: EventListener) -> None:
-        """See `EventEmitter`; the engine calls the methods of all `listeners`."""
-        self.listeners.append(listener)
+    def add_reading(
+        self,
+        name: str,
+        read: Callable[[], Value],
+        unit: str | None = None,
+        *,
+        digits: int | None = None,
+        between: Range | None = None,
+        choices: Sequence[str] = (),
+        enter: Callable[[Any], object] | None = None,
+    ) -> None:
+        """Show what `read` returns, at every sample: it has to return at once.
+
+        `digits` are those after the point that the page shows, unless a value may be entered there,
+        which it shows in its own way. `between` is the range of the plot's
+        axis. With `enter` a person may enter a value within that range, or one of the `choices`,
+        and a method may: `enter` is the function of a command of the same name (`add_command`).
+
+        Raises ValueError if there is a reading or command of this name, or the range is none.
+        """
+        check_range(name, between)
+        command = None
+        if enter is not None:
+            range_ = None if choices else between
+            command = PlainCommand(name, enter, unit, range_, tuple(choices))
+        self._unit.add_reading(PlainReading(name, read, unit, digits, between, command))
+
+    def add_command(
+        self,
+        name: str,
+        function: Callable[..., object],
+        unit: str | None = None,
+        *,
+        between: Range | None = None,
+        choices: Sequence[str] = (),
+    ) -> None:
+        """Let methods and people call a function: `Stirrer: 300 rpm`, `Valve: Open`, `Rinse`.
+
+        A function without parameters takes no argument. Another one takes one of `choices`, a float
+        in `unit` and within `between` if either is given, or else a text. An async function may
+        take its time: the method waits, Stop and a person may cancel it. Raise `CommandError` in it
+        to fail with a text for people. The first line of its docstring explains it on the page.
+
+        Raises ValueError if there is a command of this name or the range is none, TypeError on what
+        is no function.
+        """
+        self._unit.add_command(PlainCommand(name, function, unit, between, tuple(choices)))
+
+    def add_plot(self, *names: str) -> None:
+        """Plot these readings over each other, below the plots that there are.
+
+        Raises ValueError if there is no reading of a name.
+        """
+        self._unit.add_plot(names)
+
+    # What it does
+
+    @property
+    def run_id(self) -> str | None:
+        """The run that is on, None if none is."""
+        return None if self._run is None else self._run.id
+
+    async def run_commands(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Carry out methods and commands until cancelled, which leaves a run that is on open."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    def start_run(self) -> None:
+        """Begin a run and its method. Raises CommandError if one is on."""
+        if self._run is not None:
+            raise CommandError("A run is on already")
+        nursery = self._work()
+        run = self._run = self._last_run = PlainRun(self.clock())
+        self._tell(lambda listener: listener.on_start(run.id))
+        nursery.start_soon(self._carry_out_method, run)
+
+    def stop_run(self) -> None:
+        """End the run, and cancel what it does. Raises CommandError if none is on."""
+        if self._run is None:
+            raise CommandError("No run is on")
+        self._run.scope.cancel()
+        for line in self._run.lines:
+            line.cancel()
+            self._end(line)
+        self._tell(lambda listener: listener.on_stop())
+        self._run = None
+
+    def report_error(self, message: str, level: int = logging.ERROR) -> None:
+        """Put a text into the unit's error log; any thread may call it. `level` is of `logging`."""
+        entry = mdl.ErrorLogEntry(message=message, created_time=self.clock(), severity=level)
+        self._errors = [*self._errors, entry][-ERRORS_MAX:]
+
+    def _tell(self, of: Callable[[EventListener], None]) -> None:
+        for listener in self.listeners:
+            of(listener)
+
+    def _work(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise RuntimeError("run_commands() has to run for that: start it beside the runner")
+        return self._nursery
+
+    async def _carry_out_method(self, run: PlainRun) -> None:
+        with run.scope:
+            for line in self._method.lines:
+                await trio.lowlevel.checkpoint()  # where Stop ends it, also between two commands
+                run.begun.append(line.id)
+                failure = await self._carry_out(line.content, run)
+                if failure is not None:
+                    run.failed.append(line.id)
+                    self._tell(partial(_tell_of_failure, failure))
+                    return
+                run.done.append(line.id)
+
+    async def _carry_out_entered(self, lines: list[str], run: PlainRun | None) -> None:
+        for line in lines:
+            is_over = run is not None and run.scope.cancel_called
+            if is_over or await self._carry_out(line, run) is not None:
+                return
+
+    async def _carry_out(self, text: str, run: PlainRun | None) -> Exception | None:
+        """Carry out a line, with a line in the run log; return why it failed."""
+        line = LogLine(text.strip(), self.clock(), self._values())
+        try:
+            parsed = self._unit.parse(text)
+            if parsed is None:
+                return None
+            if run is not None:
+                run.log(line)
+            command, arguments = parsed
+            with line.scope:
+                result = command.function(*arguments)
+                if inspect.isawaitable(result):
+                    line.waits = True
+                    await result
+        except Exception as error:
+            self._fail(line, error)
+            return error
+        finally:
+            self._end(line)
+        return None
+
+    def _fail(self, line: LogLine, error: Exception) -> None:
+        line.failed = True
+        if not isinstance(error, CommandError):
+            logger.error("The command '%s' raised", line.command, exc_info=error)
+        self.report_error(f"{line.command}: {error}")
+
+    def _end(self, line: LogLine) -> None:
+        if line.end is None:
+            line.end, line.end_values = self.clock(), self._values()
+
+    def _values(self) -> list[mdl.TagValue]:
+        tags = (reading.tag(self.clock()) for reading in self._unit.readings.values())
+        return [tag for tag in tags if fault_of(tag) is None]
 
     # Messages
 
-    def create_register_engine_msg(self) -> em.RegisterEngineMsg:
-        """Return who this engine is."""
-        return em.RegisterEngineMsg(
-            computer_name=self.computer_name,
-            uod_name=self.name,
-            uod_author_name=self.author_name,
-            uod_author_email=self.author_email,
-            uod_filename="",
-            location=self.location,
-            engine_version=self.version,
-            secret=self.secret,
-            ignore_version_error=self.ignore_version_error,
-        )
+    def read_tags(self) -> list[mdl.TagValue]:
+        """Return the readings as they are now, and the tags that every unit has."""
+        now, run = self.clock(), self._run
+        run_s = 0.0 if run is None else now - run.began
+        state = mdl.SystemStateEnum.Stopped if run is None else mdl.SystemStateEnum.Running
+        shared = mdl.TagValue(tick_time=now, value_unit=None)
+        time = evolve(shared, name=Name.RUN_TIME.value, value=run_s, value_unit="s")
+        return [
+            *(reading.tag(now) for reading in self._unit.readings.values()),
+            evolve(shared, name=Name.SYSTEM_STATE.value, value=state.value),
+            evolve(time, value_formatted=clock_text(run_s)),
+        ]
 
     def create_uod_info(self) -> em.UodInfoMsg:
-        """Return a unit that shows all its tags, has no commands and plots nothing."""
-        tags = self.read_tags()
-        return em.UodInfoMsg(
-            readings=[_reading(tag) for tag in tags],
-            commands=[],
-            uod_definition=mdl.UodDefinition(
-                commands=[],
-                system_commands=[],
-                tags=[mdl.TagDefinition(name=tag.name, unit=tag.value_unit) for tag in tags],
+        """Return the unit as it was described; all tags if it has no readings."""
+        info, unit = super().create_uod_info(), self._unit
+        if not unit.readings:
+            return info
+        shown = [PlainReading(Name.RUN_TIME.value, lambda: None, "s"), *unit.readings.values()]
+        commands = list(unit.commands.values())
+        return evolve(
+            info,
+            readings=[reading.info() for reading in shown],
+            commands=[command.info() for command in commands],
+            uod_definition=evolve(
+                info.uod_definition, commands=[command.definition() for command in commands]
             ),
-            plot_configuration=mdl.PlotConfiguration(
-                process_value_names_to_annotate=[],
-                color_regions=[],
-                sub_plots=[],
-                x_axis_process_value_names=[],
-            ),
-            hardware_str="",
-            required_roles=frozenset(),
-            data_log_interval_seconds=self.data_log_interval_s,
+            plot_configuration=unit.plot_configuration(),
         )
-
-    def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
-        """Return the tags whose values changed since they were last told, None if none did."""
-        tags = [tag for tag in self.read_tags() if self._told.get(tag.name, self) != tag.value]
-        self._told.update((tag.name, tag.value) for tag in tags)
-        return em.TagsUpdatedMsg(tags=tags, run_id=run_id) if tags else None
-
-    def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
-        """Return all tags."""
-        tags = self.read_tags()
-        self._told.update((tag.name, tag.value) for tag in tags)
-        return em.TagsUpdatedMsg(tags=tags)
 
     def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
-        """Return an empty run log."""
-        return em.RunLogMsg(id="", run_id=run_id, runlog=mdl.RunLog(lines=[]))
-
-    def create_queued_runlog_msg(self) -> em.QueuedRunLogMsg | None:
-        """Return None: no command waits."""
-        return None
+        """Return the run log of the run."""
+        run = self._last_run
+        if run is None or run.id != run_id:
+            return super().create_runlog_msg(run_id)
+        return em.RunLogMsg(id="", run_id=run_id, runlog=run.run_log())
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
-        """Return None: no error was logged."""
-        return None
-
-    def create_control_state_msg(self) -> em.ControlStateMsg:
-        """Return that no run is on."""
-        stopped = mdl.ControlState(is_running=False, is_holding=False, is_paused=False)
-        return em.ControlStateMsg(control_state=stopped)
-
-    def create_method_state_msg(self) -> em.MethodStateMsg:
-        """Return that no line of the method has run."""
-        return em.MethodStateMsg(method_state=mdl.MethodState.untouched())
-
-    def create_method_msg(self) -> em.MethodMsg:
-        """Return a method of one empty line; the aggregator takes none without lines."""
-        lines = [mdl.MethodLine(id="0", content="")]
-        return em.MethodMsg(method=mdl.Method(version=0, lines=lines))
-
-    def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
-        """Return the word that a run began at tick_time (seconds since the epoch)."""
-        return em.RunStartedMsg(run_id=run_id, started_tick=tick_time)
-
-    def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
-        """Return the word that the run has ended, with run log and method state, no archive."""
-        return em.RunStoppedMsg(
-            run_id=run_id,
-            runlog=self.create_runlog_msg(run_id).runlog,
-            method_state=self.create_method_state_msg().method_state,
-            archive=None,
-            archive_filename=None,
-        )
-
-    # Notifications
-
-    def create_wpn_run_started_msg(self) -> em.WebPushNotificationMsg:
-        """Return the notification that a run began."""
-        return self.create_notification(Topic.RUN_START, "Run started.")
-
-    def create_wpn_run_stopped_msg(self) -> em.WebPushNotificationMsg:
-        """Return the notification that the run has ended."""
-        return self.create_notification(Topic.RUN_STOP, "Run has stopped.")
-
-    def create_wpn_run_paused_msg(self) -> em.WebPushNotificationMsg:
-        """Return the notification that the run was paused."""
-        return self.create_notification(Topic.RUN_PAUSE, "Run has been paused.")
-
-    def create_wpn_block_started_msg(self, block_name: str) -> em.WebPushNotificationMsg:
-        """Return the notification that a block began."""
-        return self.create_notification(Topic.BLOCK_START, f'Block "{block_name}" is now running.')
-
-    def create_wpn_notify_command_msg(self, text: str) -> em.WebPushNotificationMsg:
-        """Return the notification that the method asked for."""
-        return self.create_notification(Topic.NOTIFICATION_CMD, text)
-
-    def create_wpn_watch_activated_msg(self, watch_argument: str) -> em.WebPushNotificationMsg:
-        """Return the notification that a watch's condition came true."""
-        text = f"Watch condition triggered: {watch_argument}"
-        return self.create_notification(Topic.WATCH_TRIGGERED, text)
+        """Return the errors since the last call, None if there are none."""
+        errors, self._errors = self._errors, []
+        return em.ErrorLogMsg(log=mdl.ErrorLog(entries=errors)) if errors else None
 
     def create_wpn_method_error_msg(self) -> em.WebPushNotificationMsg:
         """Return the notification that the method failed."""
-        return self.create_notification(Topic.METHOD_ERROR, "Error in method. Run paused.")
+        text = "Error in method, which has ended. The run goes on."
+        return self.create_notification(mdl.NotificationTopic.METHOD_ERROR, text)
 
-    def create_wpn_network_error_msg(self) -> em.WebPushNotificationMsg:
-        """Return the notification that the equipment was lost."""
-        text = "Connection between Open Pectus and equipment has been lost."
-        return self.create_notification(Topic.NETWORK_ERRORS, text)
+    def create_control_state_msg(self) -> em.ControlStateMsg:
+        """Return whether a run is on."""
+        is_on = self._run is not None
+        state = mdl.ControlState(is_running=is_on, is_holding=False, is_paused=False)
+        return em.ControlStateMsg(control_state=state)
 
-    def create_notification(self, topic: Topic, text: str) -> em.WebPushNotificationMsg:
-        """Return a notification for the people who subscribed to a topic."""
-        now_ms = int(self.clock() * 1000)
-        return em.WebPushNotificationMsg(
-            notification=mdl.WebPushNotification(title=self.name, body=text, timestamp=now_ms),
-            topic=topic,
-        )
+    def create_method_state_msg(self) -> em.MethodStateMsg:
+        """Return what has become of the method's lines, in the run that is on or was."""
+        run = self._last_run
+        state = mdl.MethodState.untouched() if run is None else run.method_state()
+        return em.MethodStateMsg(method_state=state)
 
-    # Commands
+    def create_method_msg(self) -> em.MethodMsg:
+        """Return the method; one that is empty has an empty line, as the aggregator wants it."""
+        return em.MethodMsg(method=self._method)
+
+    # Commands of people
 
     async def execute_control_command(self, name: str) -> None:
-        """Refuse the command."""
-        raise CommandError(f"{self.name} has no command {name}")
+        """Carry out Start and Stop; refuse the others."""
+        if name == "Start":
+            self.start_run()
+        elif name == "Stop":
+            self.stop_run()
+        else:
+            raise CommandError(f"{self.name} has no command {name}")
 
     async def inject_code(self, pcode: str) -> None:
-        """Refuse the code."""
-        raise CommandError(f"{self.name} runs no code")
+        """Begin to carry out what was entered, one command after the other, run or no run.
+
+        Raises CommandError if there is no such command or an argument does not fit.
+        """
+        lines = pcode.splitlines()
+        for line in lines:
+            self._unit.parse(line)
+        self._work().start_soon(self._carry_out_entered, lines, self._run)
 
     async def set_method(self, method: mdl.Method) -> None:
-        """Refuse the method."""
-        raise CommandError(f"{self.name} runs no method")
+        """Take the method. Raises CommandError in a run, and if a line is no command."""
+        if self._run is not None:
+            raise CommandError("A run is on: stop it to change the method")
+        for line in method.lines:
+            self._unit.parse(line.content)
+        if method.lines:
+            self._method, self._last_run = method, None
 
     async def cancel(self, exec_id: str) -> None:
-        """Refuse: nothing runs."""
-        raise CommandError(f"{self.name} runs nothing that could be cancelled")
-
-    async def force(self, exec_id: str) -> None:
-        """Refuse: nothing runs."""
-        raise CommandError(f"{self.name} runs nothing that could be forced")
+        """Cancel a command of the run log that is being carried out."""
+        if self._run is None:
+            raise CommandError("No run is on")
+        self._run.cancel(exec_id)
 
 
-def _reading(tag: mdl.TagValue) -> mdl.ReadingInfo:
-    return mdl.ReadingInfo(
-        discriminator="reading",
-        tag_name=tag.name,
-        valid_value_units=None,
-        entry_data_type=None,
-        commands=[],
-        command_options=None,
-    )
+def _tell_of_failure(error: Exception, listener: EventListener) -> None:
+    listener.on_method_error(error)

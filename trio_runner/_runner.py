@@ -90,27 +90,32 @@ class EngineRunner:
     method state, no archive, no notification. With `resume_run` its id, the engine goes on with
     it instead; a run of that id that the outbox does not know begins.
 
-    The callbacks are attributes, None or async functions; the task tree waits for them, so they
-    delay what comes behind the state that they announce. One that still runs when its link is lost
-    is cancelled. What one raises ends `run()`.
+    Raises TypeError if an argument lacks methods that the runner calls; the message names them.
+
+    The callbacks are attributes, None or async functions, called
+
+    - `state_changing_callback(before, after)` before every change of state,
+    - `connected_callback()` at the first link, when the engine is introduced and samples begin to
+      flow,
+    - `failed_callback()` when a link is lost or a dial has failed,
+    - `reconnecting_callback()` when a link is there again,
+    - `catchingup_callback()` when the sending of what waited begins,
+    - `reconnected_callback()` when all that waited is delivered,
+    - `first_steady_state_callback()` after the first connected or reconnected callback: the time to
+      start an engine. Once, but for a link that is lost while it runs: then it is called again.
+
+    The task tree waits for them, so they delay what comes after the state that they announce. One
+    that still runs when its link is lost is cancelled. What one raises ends `run()`. To follow the
+    states without delaying anything, use `state_changes()`.
     """
 
     connected_callback: AsyncConnectionCallback | None = None
-    """At the first link, when the engine is introduced and samples begin to flow."""
     failed_callback: AsyncConnectionCallback | None = None
-    """When a link is lost or a dial has failed."""
     reconnecting_callback: AsyncConnectionCallback | None = None
-    """When a link is there again."""
     catchingup_callback: AsyncConnectionCallback | None = None
-    """When the sending of what waited begins."""
     reconnected_callback: AsyncConnectionCallback | None = None
-    """When all that waited is delivered."""
     first_steady_state_callback: AsyncConnectionCallback | None = None
-    """Behind the first connected or reconnected callback: the time to start an engine.
-
-    Once, but for a link that is lost while it runs: then it is cancelled, and called again."""
     state_changing_callback: StateChangingCallback | None = None
-    """Before every change of state, with the state before and the state to be."""
 
     def __init__(
         self,

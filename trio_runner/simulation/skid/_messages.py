@@ -6,7 +6,7 @@ from random import Random
 
 from attrs import define, field
 
-from trio_runner._plain_engine import PlainEngine
+from trio_runner._plain_messages import PlainMessages
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.protocol.models import NotificationTopic as Topic
@@ -38,7 +38,7 @@ class EngineRun:
 
 
 @define(eq=False, kw_only=True)
-class EngineMessages(PlainEngine):
+class EngineMessages(PlainMessages):
     """What the engine knows, and the messages made from it (the Protocol `MessageBuilder`).
 
     `clock` gives seconds since the epoch. Runs, ids and noise follow from `seed` and `clock` alone.

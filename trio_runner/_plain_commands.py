@@ -1,0 +1,107 @@
+"""Commands made from functions: what stands after the colon, and how a person is told of it."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from attrs import field, frozen
+
+from trio_runner._errors import CommandError
+from trio_runner.protocol import models as mdl
+
+Range = tuple[float, float]
+"""The lowest and the highest value, in the unit of what it is given with."""
+
+_NUMBER = r"-?(?:[0-9]+[.]?[0-9]*|[.][0-9]+)"
+
+_VALIDATOR = "RNAP-v1-"
+"""Begins a validator that is a regular expression, in the form that Open Pectus's editor reads."""
+
+
+@frozen
+class PlainCommand:
+    """A command of the unit, carried out by a function, async or not.
+
+    A function without parameters takes no argument. Else the argument is one of `choices`, or a
+    number in `unit` and within `between` if either is given, or a text.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    unit: str | None = None
+    between: Range | None = None
+    choices: tuple[str, ...] = ()
+    _has_argument: bool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Raise TypeError unless it is a function, ValueError unless the range is one."""
+        if not callable(self.function):
+            raise TypeError(f"the command {self.name!r} needs a function, not {self.function!r}")
+        check_range(self.name, self.between)
+        object.__setattr__(self, "_has_argument", bool(inspect.signature(self.function).parameters))
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the argument is a number."""
+        is_limited = self.unit is not None or self.between is not None
+        return self._has_argument and not self.choices and is_limited
+
+    @property
+    def example(self) -> str:
+        """A line of a method with this command."""
+        if not self._has_argument:
+            return self.name
+        if self.choices:
+            return f"{self.name}: {self.choices[0]}"
+        if not self.is_number:
+            return f"{self.name}: text"
+        highest = f"{self.between[1] if self.between else 1:g}"
+        return f"{self.name}: {highest} {self.unit or ''}".rstrip()
+
+    @property
+    def docstring(self) -> str:
+        """The function's own first line, and the example, as the page shows them."""
+        first = (inspect.getdoc(self.function) or "").partition("\n")[0]
+        return f"# {first}\n{self.example}" if first else self.example
+
+    def info(self) -> mdl.CommandInfo:
+        """Return how the page offers it."""
+        return mdl.CommandInfo(name=self.name, docstring=self.docstring)
+
+    def definition(self) -> mdl.CommandDefinition:
+        """Return how the editor checks it."""
+        validator = rf"{_VALIDATOR}^\s*(?:{self._pattern()})\s*$"
+        return mdl.CommandDefinition(name=self.name, validator=validator, docstring=self.docstring)
+
+    def _pattern(self) -> str:
+        if not self._has_argument:
+            return ""
+        if self.choices:
+            return f"(?P<option>{'|'.join(map(re.escape, self.choices))})"
+        if not self.is_number:
+            return ".+"
+        unit = f" ?(?P<number_unit>{re.escape(self.unit)})" if self.unit else ""
+        return f"(?P<number>{_NUMBER}){unit}"
+
+    def arguments(self, text: str) -> list[float | str]:
+        """Return what the function is called with. Raises CommandError, in the person's words."""
+        found = re.fullmatch(self._pattern(), text)
+        if found is None:
+            wrong = f"'{text}' does not fit" if text else "something is missing"
+            raise CommandError(f"{self.name}: {wrong}, write for instance '{self.example}'")
+        if not self._has_argument:
+            return []
+        return [self._within(float(found["number"]))] if self.is_number else [text]
+
+    def _within(self, value: float) -> float:
+        if self.between is not None and not self.between[0] <= value <= self.between[1]:
+            low, high = (f"{end:g} {self.unit or ''}".rstrip() for end in self.between)
+            raise CommandError(f"{self.name}: {value:g} is not between {low} and {high}")
+        return value
+
+
+def check_range(name: str, between: Range | None) -> None:
+    """Raise ValueError unless the lower end of a range comes first."""
+    if between is not None and not between[0] < between[1]:
+        raise ValueError(f"{name!r}: between has to be the lowest and the highest, not {between}")
