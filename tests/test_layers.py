@@ -43,6 +43,7 @@ LAYERS = {
     "__init__": 4,  # the public face of what is below it
     "simulation": 5,
     "_cli": 6,
+    "api": 6,
     "__main__": 6,
     "bridge": 6,
     "status": 6,

@@ -28,6 +28,7 @@ RecoverState = Literal[
     "Stopped",
     "ShutdownComplete",
 ]
+"""A state of the runner, which is the lifetime of a task; see the README."""
 
 STATES: tuple[RecoverState, ...] = get_args(RecoverState)
 

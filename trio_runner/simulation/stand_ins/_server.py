@@ -48,6 +48,7 @@ OpenStream: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """Opens a stream to a host and a port, as `trio.open_tcp_stream` does."""
 
 OnMessage: TypeAlias = Callable[[em.EngineMessage], Awaitable[MessageBase | None]]
+"""Called with each message: an answer of its own in place of the stand-in's, or None."""
 
 
 @define(eq=False)
