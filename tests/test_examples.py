@@ -75,9 +75,9 @@ async def test_a_bioreactor_runs_its_method(autojump_clock: trio.testing.MockClo
         await reactor.set_method(mdl.Method(version=1, lines=method))
         await aggregator.call("host_Bioreactor", am.ExecuteControlCommandMsg(name="Start"))
         await trio.sleep(62.9)
-        assert reactor.run_id is not None
+        assert reactor.current_run_id is not None
         await trio.sleep(0.2)
-        assert reactor.run_id is None
+        assert reactor.current_run_id is None
         # 600 steps from 22 towards 37 degC: 37 - 15 * 0.99**600 = 36.96, and noise of 0.15
         assert abs(reactor.celsius - 36.96) < 1
         # 600 steps of 0.2 %: 0.5 * 1.002**600 = 1.66

@@ -98,7 +98,7 @@ class Bench:
         return await self.aggregator.call("pc_Pump", message)
 
     def log(self) -> list[mdl.RunLogLine]:
-        run_id = self.engine.run_id
+        run_id = self.engine.current_run_id
         assert run_id is not None
         return self.engine.create_runlog_msg(run_id).runlog.lines
 
@@ -192,7 +192,7 @@ async def test_a_method_may_stop_its_run(autojump_clock: Clock) -> None:
         await b.save("Label: a", "Stop", "Label: b")
         await b.press("Start")
         await trio.sleep(1)
-        assert b.engine.run_id is None
+        assert b.engine.current_run_id is None
         (run,) = b.aggregator.recent_runs
         assert [line.command_name for line in run.run_log.lines] == ["Label: a", "Stop"]
         assert not any(line.cancelled or line.failed for line in run.run_log.lines)
@@ -300,7 +300,7 @@ async def test_an_engine_that_does_not_run_says_so() -> None:
     engine = engine_of(Pump())
     with pytest.raises(RuntimeError, match=r"run_commands\(\) has to run for that"):
         await engine.execute_control_command("Start")
-    assert engine.run_id is None
+    assert engine.current_run_id is None
 
 
 def test_a_wrong_description_is_refused_where_it_is_made() -> None:

@@ -40,17 +40,18 @@ class PlainEngine(PlainMessages):
     time between two stored samples (s), `clock` gives the seconds since the epoch.
     """
 
-    _unit: PlainUnit = field(factory=PlainUnit, init=False)
-    _method: mdl.Method = field(init=False)
-    _nursery: trio.Nursery | None = field(default=None, init=False)
-    _run: PlainRun | None = field(default=None, init=False)
-    _last_run: PlainRun | None = field(default=None, init=False)
+    # Named so that they are in no way of what an engine that derives from this calls its own.
+    _plain_unit: PlainUnit = field(factory=PlainUnit, init=False)
+    _plain_method: mdl.Method = field(init=False)
+    _plain_nursery: trio.Nursery | None = field(default=None, init=False)
+    _plain_run: PlainRun | None = field(default=None, init=False)
+    _plain_last_run: PlainRun | None = field(default=None, init=False)
     """The run that is on, or was."""
-    _errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
+    _plain_errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Begin with an empty method."""
-        self._method = super().create_method_msg().method
+        self._plain_method = super().create_method_msg().method
 
     # What the unit is
 
@@ -79,7 +80,7 @@ class PlainEngine(PlainMessages):
         if enter is not None:
             range_ = None if choices else between
             command = PlainCommand(name, enter, unit, range_, tuple(choices))
-        self._unit.add_reading(PlainReading(name, read, unit, digits, between, command))
+        self._plain_unit.add_reading(PlainReading(name, read, unit, digits, between, command))
 
     def add_command(
         self,
@@ -100,70 +101,70 @@ class PlainEngine(PlainMessages):
         Raises ValueError if there is a command of this name or the range is none, TypeError on what
         is no function.
         """
-        self._unit.add_command(PlainCommand(name, function, unit, between, tuple(choices)))
+        self._plain_unit.add_command(PlainCommand(name, function, unit, between, tuple(choices)))
 
     def add_plot(self, *names: str) -> None:
         """Plot these readings over each other, below the plots that there are.
 
         Raises ValueError if there is no reading of a name.
         """
-        self._unit.add_plot(names)
+        self._plain_unit.add_plot(names)
 
     # What it does
 
     @property
-    def run_id(self) -> str | None:
+    def current_run_id(self) -> str | None:
         """The run that is on, None if none is."""
-        return None if self._run is None else self._run.id
+        return None if self._plain_run is None else self._plain_run.id
 
     async def run_commands(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Carry out methods and commands until cancelled, which leaves a run that is on open."""
         try:
-            async with trio.open_nursery() as self._nursery:
+            async with trio.open_nursery() as self._plain_nursery:
                 task_status.started()
                 await trio.sleep_forever()
         finally:
-            self._nursery = None
+            self._plain_nursery = None
 
     def start_run(self) -> None:
         """Begin a run and its method. Raises CommandError if one is on."""
-        if self._run is not None:
+        if self._plain_run is not None:
             raise CommandError("A run is on already")
         nursery = self._work()
-        run = self._run = self._last_run = PlainRun(self.clock())
+        run = self._plain_run = self._plain_last_run = PlainRun(self.clock())
         self._tell(lambda listener: listener.on_start(run.id))
         nursery.start_soon(self._carry_out_method, run)
 
     def stop_run(self) -> None:
         """End the run, and cancel what it does. Raises CommandError if none is on."""
-        if self._run is None:
+        if self._plain_run is None:
             raise CommandError("No run is on")
-        self._run.scope.cancel()
-        for line in self._run.lines:
+        self._plain_run.scope.cancel()
+        for line in self._plain_run.lines:
             line.cancel()
             self._end(line)
         self._tell(lambda listener: listener.on_stop())
-        self._run = None
+        self._plain_run = None
 
     def report_error(self, message: str, level: int = logging.ERROR) -> None:
         """Put a text into the unit's error log; any thread may call it. `level` is of `logging`."""
         entry = mdl.ErrorLogEntry(message=message, created_time=self.clock(), severity=level)
-        self._errors = [*self._errors, entry][-ERRORS_MAX:]
+        self._plain_errors = [*self._plain_errors, entry][-ERRORS_MAX:]
 
     def _tell(self, of: Callable[[EventListener], None]) -> None:
         for listener in self.listeners:
             of(listener)
 
     def _work(self) -> trio.Nursery:
-        if self._nursery is None:
+        if self._plain_nursery is None:
             raise RuntimeError("run_commands() has to run for that: start it beside the runner")
-        return self._nursery
+        return self._plain_nursery
 
     async def _carry_out_method(self, run: PlainRun) -> None:
         with run.scope:
-            for line in self._method.lines:
+            for line in self._plain_method.lines:
                 await trio.lowlevel.checkpoint()  # where Stop ends it, also between two commands
                 run.begun.append(line.id)
                 failure = await self._carry_out(line.content, run)
@@ -183,7 +184,7 @@ class PlainEngine(PlainMessages):
         """Carry out a line, with a line in the run log; return why it failed."""
         line = LogLine(text.strip(), self.clock(), self._values())
         try:
-            parsed = self._unit.parse(text)
+            parsed = self._plain_unit.parse(text)
             if parsed is None:
                 return None
             if run is not None:
@@ -212,27 +213,27 @@ class PlainEngine(PlainMessages):
             line.end, line.end_values = self.clock(), self._values()
 
     def _values(self) -> list[mdl.TagValue]:
-        tags = (reading.tag(self.clock()) for reading in self._unit.readings.values())
+        tags = (reading.tag(self.clock()) for reading in self._plain_unit.readings.values())
         return [tag for tag in tags if fault_of(tag) is None]
 
     # Messages
 
     def read_tags(self) -> list[mdl.TagValue]:
         """Return the readings as they are now, and the tags that every unit has."""
-        now, run = self.clock(), self._run
+        now, run = self.clock(), self._plain_run
         run_s = 0.0 if run is None else now - run.began
         state = mdl.SystemStateEnum.Stopped if run is None else mdl.SystemStateEnum.Running
         shared = mdl.TagValue(tick_time=now, value_unit=None)
         time = evolve(shared, name=Name.RUN_TIME.value, value=run_s, value_unit="s")
         return [
-            *(reading.tag(now) for reading in self._unit.readings.values()),
+            *(reading.tag(now) for reading in self._plain_unit.readings.values()),
             evolve(shared, name=Name.SYSTEM_STATE.value, value=state.value),
             evolve(time, value_formatted=clock_text(run_s)),
         ]
 
     def create_uod_info(self) -> em.UodInfoMsg:
         """Return the unit as it was described; all tags if it has no readings."""
-        info, unit = super().create_uod_info(), self._unit
+        info, unit = super().create_uod_info(), self._plain_unit
         if not unit.readings:
             return info
         shown = [PlainReading(Name.RUN_TIME.value, lambda: None, "s"), *unit.readings.values()]
@@ -249,14 +250,14 @@ class PlainEngine(PlainMessages):
 
     def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
         """Return the run log of the run."""
-        run = self._last_run
+        run = self._plain_last_run
         if run is None or run.id != run_id:
             return super().create_runlog_msg(run_id)
         return em.RunLogMsg(id="", run_id=run_id, runlog=run.run_log())
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
         """Return the errors since the last call, None if there are none."""
-        errors, self._errors = self._errors, []
+        errors, self._plain_errors = self._plain_errors, []
         return em.ErrorLogMsg(log=mdl.ErrorLog(entries=errors)) if errors else None
 
     def create_wpn_method_error_msg(self) -> em.WebPushNotificationMsg:
@@ -266,19 +267,19 @@ class PlainEngine(PlainMessages):
 
     def create_control_state_msg(self) -> em.ControlStateMsg:
         """Return whether a run is on."""
-        is_on = self._run is not None
+        is_on = self._plain_run is not None
         state = mdl.ControlState(is_running=is_on, is_holding=False, is_paused=False)
         return em.ControlStateMsg(control_state=state)
 
     def create_method_state_msg(self) -> em.MethodStateMsg:
         """Return what has become of the method's lines, in the run that is on or was."""
-        run = self._last_run
+        run = self._plain_last_run
         state = mdl.MethodState.untouched() if run is None else run.method_state()
         return em.MethodStateMsg(method_state=state)
 
     def create_method_msg(self) -> em.MethodMsg:
         """Return the method; one that is empty has an empty line, as the aggregator wants it."""
-        return em.MethodMsg(method=self._method)
+        return em.MethodMsg(method=self._plain_method)
 
     # Commands of people
 
@@ -298,23 +299,23 @@ class PlainEngine(PlainMessages):
         """
         lines = pcode.splitlines()
         for line in lines:
-            self._unit.parse(line)
-        self._work().start_soon(self._carry_out_entered, lines, self._run)
+            self._plain_unit.parse(line)
+        self._work().start_soon(self._carry_out_entered, lines, self._plain_run)
 
     async def set_method(self, method: mdl.Method) -> None:
         """Take the method. Raises CommandError in a run, and if a line is no command."""
-        if self._run is not None:
+        if self._plain_run is not None:
             raise CommandError("A run is on: stop it to change the method")
         for line in method.lines:
-            self._unit.parse(line.content)
+            self._plain_unit.parse(line.content)
         if method.lines:
-            self._method, self._last_run = method, None
+            self._plain_method, self._plain_last_run = method, None
 
     async def cancel(self, exec_id: str) -> None:
         """Cancel a command of the run log that is being carried out."""
-        if self._run is None:
+        if self._plain_run is None:
             raise CommandError("No run is on")
-        self._run.cancel(exec_id)
+        self._plain_run.cancel(exec_id)
 
 
 def _tell_of_failure(error: Exception, listener: EventListener) -> None:

@@ -62,7 +62,7 @@ assert_type(runner.state, RecoverState)
 assert_type(runner.buffer_size, int)
 assert_type(runner.statistics().run_id, str | None)
 assert_type(runner.statistics().failures, Mapping[str, int])
-assert_type(engine.run_id, str | None)
+assert_type(engine.current_run_id, str | None)
 
 
 async def stir(rpm: float) -> None:
