@@ -2,17 +2,24 @@
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.helpers.command import COMMAND, ENVIRONMENT
 
 
+@pytest.fixture(scope="package")
+def demo_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where the demo is drawn."""
+    return tmp_path_factory.mktemp("demo") / "demo.html"
+
+
 @pytest.fixture(scope="package", autouse=True)
-def whole_demo() -> Iterator["subprocess.Popen[str]"]:
+def whole_demo(demo_page: Path) -> Iterator["subprocess.Popen[str]"]:
     """Start the demo with the first test here, so that its 20 s pass while the others run."""
     with subprocess.Popen(
-        [*COMMAND, "demo"],
+        [*COMMAND, "demo", "--html", str(demo_page)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

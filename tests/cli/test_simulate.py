@@ -1,6 +1,7 @@
 """`trio-runner simulate`: what it tells, what it refuses, and how it ends."""
 
 import hashlib
+import json
 import os
 import pty
 import re
@@ -10,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -98,15 +100,53 @@ def test_the_last_line_is_the_verdict(capsys: pytest.CaptureFixture[str]) -> Non
     assert shrunk == "Nothing failed, so there is nothing to shrink."
 
 
-def test_a_full_disk_ends_a_trace_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["trace", "html"])
+def test_a_full_disk_ends_it_in_one_line(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be written is an error of the argument, whenever it shows."""
-    assert main(["simulate", "--seed", "3", *SHORT, "--trace", "/dev/full"]) == 2
+    assert main(["simulate", "--seed", "3", *SHORT, f"--{option}", "/dev/full"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err == (
-        "trio-runner simulate: error: argument --trace: cannot write /dev/full:"
+        f"trio-runner simulate: error: argument --{option}: cannot write /dev/full:"
         " No space left on device\n"
     )
+
+
+def test_a_life_is_drawn_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--html` writes a page with all lines of the trace, and says where; the trace is the same."""
+    page, trace = tmp_path / "life.html", tmp_path / "trace"
+    arguments = ["simulate", "--seed", "5", *SHORT]
+    assert main([*arguments, "--html", str(page), "--trace", str(trace)]) == 0
+    out = capsys.readouterr().out
+    assert f"\nA picture of it is in {page}\n" in out
+    assert f"traces   {simulate(5, 10).hash}\n" in out
+    life = drawn(page)
+    assert life["title"] == "trio-runner simulate --seed 5 --hours 1/360"
+    assert (life["verdict"], life["bad"]) == ("Every promise was kept", False)
+    lines = [f"{at_s:12.6f}  {text}" for at_s, text in life["lines"]]
+    assert lines == trace.read_text().splitlines()
+
+
+@pytest.mark.usefixtures("mutant")
+def test_a_broken_promise_is_in_its_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page has the promise, and the moment, as they are told."""
+    page = tmp_path / "life.html"
+    arguments = ["simulate", "--seed", "1", "--hours", "1/60", "--faults", "reset,burst"]
+    assert main([*arguments, "--html", str(page)]) == 1
+    life = drawn(page)
+    moment, promise = life["violation"]
+    assert f"SEED 1 BROKE A PROMISE at {moment:.6f} s: {promise}\n" in capsys.readouterr().out
+    assert life["verdict"] == f"A promise was broken at {moment:.6f} s: {promise}"
+    assert life["bad"]
+
+
+def drawn(page: Path) -> dict[str, Any]:
+    """Return the data that a page shows."""
+    data = re.search(r'<script id="life" type="application/json">(.*)</script>', page.read_text())
+    assert data is not None
+    return dict(json.loads(data[1]))
 
 
 @pytest.mark.usefixtures("mutant")
@@ -209,6 +249,7 @@ def test_kept_faults_alone_happen(capsys: pytest.CaptureFixture[str]) -> None:
         (["--seed", "1", "--keep", "a"], "argument --keep: 'a' are no numbers"),
         (["--keep", "1"], "argument --keep: it is of use with one seed only, give --seed"),
         (["--trace", "x"], "argument --trace: it is of use with one seed only, give --seed"),
+        (["--html", "x"], "argument --html: it is of use with one seed only, give --seed"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_code_2(
@@ -223,13 +264,14 @@ def test_wrong_arguments_are_one_line_and_code_2(
     assert err.count("\n") == 1
 
 
-def test_a_trace_that_cannot_be_written_is_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", ["trace", "html"])
+def test_a_file_that_cannot_be_written_is_code_2(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is told in one line."""
-    assert main(["simulate", "--seed", "1", "--trace", str(tmp_path)]) == 2
+    """It is told in one line, before anything is simulated."""
+    assert main(["simulate", "--seed", "1", f"--{option}", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
-    text = f"argument --trace: cannot write {tmp_path}: Is a directory"
+    text = f"argument --{option}: cannot write {tmp_path}: Is a directory"
     assert (out, err) == ("", f"trio-runner simulate: error: {text}\n")
 
 

@@ -2,14 +2,22 @@
 
 import re
 import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_simulate import drawn
 
 STATES = re.compile(r"state: \w+ -> (\w+)")
 
 
 def test_demo_survives_its_outage_and_loses_nothing(
-    whole_demo: "subprocess.Popen[str]",
+    whole_demo: "subprocess.Popen[str]", demo_page: Path
 ) -> None:
-    """Through a pipe it prints a line for each thing that happens, ends by itself, exits with 0."""
+    """Through a pipe it prints a line for each thing that happens, ends by itself, exits with 0.
+
+    Its picture has the outage, and all that was made is seen to arrive.
+    """
     out, err = whole_demo.communicate(timeout=40)
     assert (whole_demo.returncode, err) == (0, "")
     states = STATES.findall(out)
@@ -24,7 +32,7 @@ def test_demo_survives_its_outage_and_loses_nothing(
     lines = out.splitlines()
     verdict = lines.index("Nothing lost.")
     assert all(re.fullmatch(r" *\d+\.\d s  .+", line) for line in lines[:verdict])
-    samples, events, outage, plot = lines[verdict + 1 :]
+    samples, events, outage, plot, picture = lines[verdict + 1 :]
     # At the steady rate the outage alone has more than 20 samples.
     taken, delivered = map(int, re.findall(r"(\d+) (?:taken|delivered)", samples))
     assert taken == delivered > 40
@@ -32,3 +40,14 @@ def test_demo_survives_its_outage_and_loses_nothing(
     assert events.endswith("0 lost, 1 sent again, in order")
     assert outage.startswith("outage   8.0 s; reconnected ")
     assert float(plot.split()[-2]) < 2, "the plot has a hole"
+    assert picture == f"picture  {demo_page}"
+    life = drawn(demo_page)
+    (fault,) = life["faults"]
+    assert fault["name"] == "kill_aggregator"
+    assert fault["to_s"] - fault["from_s"] == pytest.approx(8, abs=0.5)
+    assert [span["name"] for span in life["links"]] == ["link 1", "link 2"]
+    assert len(life["samples"]) == taken
+    assert all(one["arrived_s"] is not None for one in (*life["samples"], *life["events"]))
+    # The outage's first sample is the oldest that waits at its end.
+    assert max(level["oldest_s"] or 0 for level in life["levels"]) > 7
+    assert [span["name"] for span in life["states"][1:]] == states

@@ -43,6 +43,13 @@ class Page:
     def __init__(self, connection: trio_websocket.WebSocketConnection) -> None:
         self._connection = connection
         self._call_ids = count(1)
+        self.troubles: list[str] = []
+        """Errors of the pages' scripts and what the browser refused, from `watch` on."""
+
+    async def watch(self) -> None:
+        """Keep from now on what goes wrong in a page."""
+        for domain in ("Runtime", "Log"):
+            await self._call(f"{domain}.enable")
 
     async def open(self, url: str) -> None:
         """Go to an address. What the page shows then comes in its own time."""
@@ -90,9 +97,16 @@ class Page:
                 answer = json.loads(await self._connection.get_message())
                 if answer.get("id") == call_id:
                     break
+                self._note_trouble(answer)
         if "error" in answer:
             raise PageError(f"{method}: {answer['error']}")
         return dict(answer["result"])
+
+    def _note_trouble(self, event: dict[str, Any]) -> None:
+        kind, told = event.get("method", ""), event.get("params", {})
+        level = told.get("type") or told.get("entry", {}).get("level")
+        if kind == "Runtime.exceptionThrown" or level in ("error", "warning"):
+            self.troubles.append(json.dumps(told))
 
 
 @asynccontextmanager

@@ -116,6 +116,7 @@ def _parse(argv: list[str] | None) -> Namespace:
     simulate = _simulate_arguments.add(commands)
     commands.add_parser("engine", help="run real Open Pectus engines with their UODs")
     demo.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: 0)")
+    demo.add_argument("--html", metavar="FILE", help="draw it: a page of its own for a browser")
     _add_simulated_arguments(simulated)
     outbox, deliver = _outbox_arguments.add(commands)
     config = _config_check.add_command(commands)
@@ -229,12 +230,12 @@ def _run(arguments: Namespace) -> int:
 
         return _simulate.run(arguments)
 
-    import trio
-
     if arguments.command == "demo":
         from trio_runner._cli import _demo
 
-        return trio.run(_demo.run, arguments.seed)
+        return _demo.play(arguments.seed, arguments.html)
+
+    import trio
 
     from trio_runner._cli import _simulated
 

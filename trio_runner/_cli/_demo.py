@@ -4,17 +4,23 @@ An aggregator stand-in on a real port, a simulated engine, and the runner betwee
 """
 
 import logging
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import TextIO
 
 import trio
 
 from trio_runner import EngineDispatcher, EngineRunner, Timing
 from trio_runner._cli import _view
+from trio_runner._cli._demo_picture import Notebook
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner._cli._story import HANDLING_S, Demo, RecordingOutbox
 from trio_runner._cli._summary import summarize
+from trio_runner._cli._written import Unwritable, written
 from trio_runner.simulation import Aggregator, SimulatedEngine
+
+WRONG_ARGUMENTS = 2
 
 DATA_LOG_INTERVAL_S = 0.1
 """How often the aggregator stores the tags at most, and so how often they are sampled meanwhile."""
@@ -60,18 +66,32 @@ async def staged(tell: Callable[[float, str], None], seed: int) -> AsyncGenerato
         nursery.cancel_scope.cancel()
 
 
-async def run(seed: int) -> int:
+def play(seed: int, html: str | None) -> int:
+    """Play the demo, and draw it into a file if one is named; return the exit code."""
+    try:
+        with written("html", html) as page:
+            return trio.run(run, seed, page)
+    except Unwritable as error:
+        print(f"trio-runner demo: error: {error}", file=sys.stderr)
+        return WRONG_ARGUMENTS
+
+
+async def run(seed: int, page: TextIO | None = None) -> int:
     """Play the demo, as a picture on a terminal and as lines elsewhere; return the exit code."""
     console = _view.terminal()
     story = trio.CancelScope()
+    notebook = Notebook()
 
     def tell(time_s: float, text: str) -> None:
+        notebook.note(time_s, text)
         if console is None:
             print(f"{time_s:5.1f} s  {text}", flush=True)
 
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, story.cancel)
         async with staged(tell, seed) as demo:
+            if page is not None:
+                nursery.start_soon(notebook.look, demo)
             with story:
                 if console is None:
                     await demo.play()
@@ -83,4 +103,7 @@ async def run(seed: int) -> int:
         print(*summary.lines, sep="\n", flush=True)
     else:
         _view.conclude(demo, summary, console)
+    if page is not None:
+        page.write(notebook.picture(demo, summary.lines[0], is_bad=summary.exit_code != 0))
+        print(f"picture  {page.name}")
     return summary.exit_code

@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from itertools import islice
 from math import nan
@@ -23,6 +23,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from trio_runner._cli._summary import count
+from trio_runner._cli._written import Unwritable, written
+from trio_runner.simulation.trials._picture import picture
+from trio_runner.simulation.trials._record import Record
 from trio_runner.simulation.trials._shrink import Case, shrink
 from trio_runner.simulation.trials._simulate import Report
 
@@ -47,15 +50,18 @@ def run(arguments: Namespace) -> int:
     duration_s = float(arguments.hours * HOUR_S)
     cases = [Case(seed, duration_s, kinds, keep) for seed in arguments.seeds]
     try:
-        with _open(arguments.trace) as file:
-            total = _simulate_all(cases, arguments.jobs, file)
-    except OSError as error:
-        if arguments.trace is None:
-            raise
-        text = f"argument --trace: cannot write {arguments.trace}: {error.strerror}"
-        print(f"trio-runner simulate: error: {text}", file=sys.stderr)
+        with written("html", arguments.html) as page:
+            record = None if page is None else Record()
+            with written("trace", arguments.trace) as file:
+                total = _simulate_all(cases, arguments.jobs, file, record)
+            if page is not None and record is not None and total.hashes:
+                page.write(_picture(cases[0], total, record))
+    except Unwritable as error:
+        print(f"trio-runner simulate: error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
     print(*total.lines(len(cases)), sep="\n", flush=True)
+    if arguments.html is not None:
+        print(f"\nA picture of it is in {arguments.html}")
     if not total.failed:
         print(*_verdict(total, is_to_shrink=arguments.shrink), sep="\n")
         return 0
@@ -63,9 +69,13 @@ def run(arguments: Namespace) -> int:
     return VIOLATED
 
 
-def _open(trace: str | None) -> AbstractContextManager[TextIO | None]:
-    # As bytes it is what the hash is of, on every system.
-    return nullcontext() if trace is None else open(trace, "w", encoding="utf-8", newline="\n")
+def _picture(case: Case, total: "Total", record: Record) -> str:
+    title = repeat(case)
+    if not total.failed:
+        return picture(record, title, "Every promise was kept")
+    ((_, report),) = total.failed
+    verdict = f"A promise was broken {_when(report)}: {report.violation}"
+    return picture(record, title, verdict, is_bad=True)
 
 
 def _verdict(total: "Total", *, is_to_shrink: bool) -> Iterator[str]:
@@ -173,7 +183,9 @@ FIGURES = {
 """What is told of a simulation, and how it is called."""
 
 
-def _simulate_all(cases: list[Case], jobs: int, trace: TextIO | None) -> Total:
+def _simulate_all(
+    cases: list[Case], jobs: int, trace: TextIO | None, record: Record | None
+) -> Total:
     """Simulate the cases and show how far it is; Ctrl-C ends it."""
     jobs = min(jobs, len(cases))
     total = Total(jobs)
@@ -189,7 +201,7 @@ def _simulate_all(cases: list[Case], jobs: int, trace: TextIO | None) -> Total:
     )
     with bar, _interruptible(total):
         task = bar.add_task("", total=len(cases), speed=0.0)
-        with closing(_reports(cases, jobs, trace)) as reports:
+        with closing(_reports(cases, jobs, trace, record)) as reports:
             for case, report in zip(cases, reports, strict=True):
                 total.add(case, report)
                 bar.update(task, advance=1, speed=total.hours_per_s)
@@ -207,11 +219,12 @@ def _interruptible(total: Total) -> Generator[None, None, None]:
         total.is_interrupted = True
 
 
-def _reports(cases: list[Case], jobs: int, trace: TextIO | None) -> Generator[Report, None, None]:
+def _reports(
+    cases: list[Case], jobs: int, trace: TextIO | None, record: Record | None
+) -> Generator[Report, None, None]:
     """Yield the cases' reports, in the order of the cases."""
-    if trace is not None:
-        for case in cases:
-            yield case.simulate(trace)
+    if len(cases) == 1:
+        yield cases[0].simulate(trace, record)
     elif jobs == 1:
         yield from map(Case.simulate, cases)
     else:

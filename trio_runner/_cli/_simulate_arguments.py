@@ -55,6 +55,7 @@ def add(commands: "_SubParsersAction[ParserT]") -> ParserT:
         "--keep", metavar="N,...", type=_numbers, help="of the faults those with these numbers only"
     )
     option("--trace", metavar="FILE", help="write all that happens to this file")
+    option("--html", metavar="FILE", help="draw all that happens: a page of its own for a browser")
     option("--jobs", metavar="N", type=_jobs, default=1, help="processes at once (default: 1)")
     option(
         "--shrink",
@@ -123,11 +124,11 @@ def _jobs(text: str) -> int:
 def check(arguments: Namespace, parser: ArgumentParser) -> None:
     """Refuse what goes with one seed only, and faults that there are not."""
     if arguments.units is not None:
-        for name in ("faults", "keep", "trace", "shrink"):
+        for name in ("faults", "keep", "trace", "html", "shrink"):
             if getattr(arguments, name):
                 parser.error(f"argument --{name}: it does not go with --units")
         return
-    for name in ("keep", "trace"):
+    for name in ("keep", "trace", "html"):
         if getattr(arguments, name) is not None and len(arguments.seeds) > 1:
             parser.error(f"argument --{name}: it is of use with one seed only, give --seed")
     if not arguments.faults:

@@ -58,6 +58,8 @@ class RecordingOutbox(MemoryOutbox):
 
     samples: list[str] = field(factory=list, init=False)
     events: list[str] = field(factory=list, init=False)
+    taken: list[tuple[float, em.EngineMessage]] = field(factory=list, init=False)
+    """All of them, with the times when they were taken (s on Trio's clock)."""
 
     def enter(self, message: em.EngineMessage) -> Entry | None:
         """Give a message its place and note it."""
@@ -66,6 +68,7 @@ class RecordingOutbox(MemoryOutbox):
         if delivery is not Delivery.STATE:
             into = self.samples if delivery is Delivery.SAMPLE else self.events
             into.append(encode_body(message))
+            self.taken.append((trio.current_time(), message))
         return entry
 
 
@@ -100,13 +103,14 @@ class Demo:
     backlog: Backlog | None = field(default=None, init=False)
     linked_s: float | None = field(default=None, init=False)
     """Since when there has been a link, None while there is none."""
-    _began: float = field(factory=trio.current_time, init=False)
+    began: float = field(factory=trio.current_time, init=False)
+    """On Trio's clock (s)."""
     _began_epoch: float = field(factory=time.time, init=False)
 
     @property
     def now_s(self) -> float:
         """The time."""
-        return trio.current_time() - self._began
+        return trio.current_time() - self.began
 
     @property
     def points(self) -> list[tuple[float, float]]:

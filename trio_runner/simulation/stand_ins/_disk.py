@@ -101,7 +101,14 @@ class SimulatedDisk:
     @property
     def is_well(self) -> bool:
         """Whether it is neither full nor slow, and does not hang."""
-        return not (self.is_full or self.commit_s or self._hangs)
+        return not self.trouble
+
+    @property
+    def trouble(self) -> str:
+        """What is the matter: `full`, `hangs` or `slow`, or nothing."""
+        if self.is_full:
+            return "full"
+        return "hangs" if self._hangs else "slow" if self.commit_s else ""
 
     @contextmanager
     def hanging(self) -> Generator[None, None, None]:

@@ -70,7 +70,7 @@ class Callers:
             late = was_calm and self.is_calm and may_expect
             self.oracle.expect(not late, f"a call was not answered within {CALL_S:g} s")
             return
-        self.oracle.trace.note(f"call answered {type(answer).__name__}")
+        self.oracle.trace.note("call", "answered", type(answer).__name__)
 
     @property
     def _may_expect_an_answer(self) -> bool:

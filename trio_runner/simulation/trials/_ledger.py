@@ -6,7 +6,7 @@ leaves an even picture.
 """
 
 import math
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Literal
@@ -95,7 +95,7 @@ class Ledger:
         """Note a violation unless something holds."""
         if not holds and self.violation is None:
             self.violation = what
-            self.trace.note(f"VIOLATION {what}")
+            self.trace.note("VIOLATION", what)
             self.on_violation(what)
 
     # What was made
@@ -108,7 +108,7 @@ class Ledger:
         self._made_at[key] = trio.current_time()
         if key[0] in ("RunStartedMsg", "RunStoppedMsg"):
             self._set_engine_run(key[1] if key[0] == "RunStartedMsg" else None)
-        self.trace.note(f"made {' '.join(key)}")
+        self.trace.note("made", *key, about=(key,))
 
     def _set_engine_run(self, run_id: str | None) -> None:
         self._engine_run, self._engine_run_since = run_id, trio.current_time()
@@ -137,6 +137,18 @@ class Ledger:
     def is_given_up(self, key: Key) -> bool:
         """Tell whether it need not arrive: it was lost with a process, or set aside."""
         return key in self.excused or key in self._set_aside
+
+    def fates(self) -> Iterator[tuple[Key, str]]:
+        """Yield what has not arrived, and why; what still waits has no fate yet."""
+        for place, key in enumerate(self.made):
+            if key in self.handled:
+                continue
+            if key in self._set_aside:
+                yield key, "set aside"
+            elif key in self.excused:
+                yield key, "lost with its process"
+            elif key[0] == SAMPLE and place < self._newest:
+                yield key, "given up, as the outbox was full"
 
     # Processes
 

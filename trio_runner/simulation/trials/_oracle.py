@@ -142,7 +142,7 @@ class Oracle(Ledger):
         self.tries.open_link()
         self._links += 1
         self._link = WatchedLink(self._links, self.expect)
-        self.trace.note(f"link {self._links}")
+        self.trace.note("link", self._links)
         return self._link
 
     def close_link(self, link: WatchedLink, why: str = "") -> None:
@@ -151,7 +151,7 @@ class Oracle(Ledger):
         link.is_open = False
         if self._last_sample is not None:  # from here on at the offline rate
             self._last_sample = max(self._last_sample, trio.current_time() - self._offline_s)
-        self.trace.note(f"link {link.number} ended")
+        self.trace.note("link", link.number, "ended")
 
     def _note_set_aside(self, sent: Sent) -> None:
         self._set_aside.update(dict.fromkeys(sent.keys, trio.current_time()))
@@ -178,7 +178,7 @@ class Oracle(Ledger):
         """Check a message that goes out."""
         kind = body.rsplit('"_type":"', 1)[1].partition('"')[0]
         keys = keys_of_body(kind, body)
-        self.trace.note(f"send {number} {kind}")
+        self.trace.note("send", number, kind, about=keys)
         self.expect(
             link.is_open and link is self._link, f"{kind} {number} sent on a link that ended"
         )
@@ -263,7 +263,7 @@ class Oracle(Ledger):
 
     def answer(self, link: WatchedLink, number: int, answer: MessageBase) -> None:
         """Note the answer to a message."""
-        self.trace.note(f"answer {number} {type(answer).__name__}")
+        self.trace.note("answer", number, type(answer).__name__)
         if "No engine registered" in str(answer):
             return  # the link ends by it, with the message as good as unanswered
         is_taken = isinstance(answer, SuccessMessage)
@@ -292,10 +292,11 @@ class Oracle(Ledger):
 
     def receive(self, message: em.EngineMessage, connection: int, refused: str | None) -> None:
         """Check a message that has come in, and what the aggregator made of it."""
-        self.trace.note(f"receive {message.sequence_number} {type(message).__name__} {refused}")
+        keys, kind = keys_of(message), type(message).__name__
+        self.trace.note("receive", message.sequence_number, kind, refused, about=keys)
         tainted = self.taint
         by_fault = refused is not None and refused.startswith(("answered", "sent before"))
-        for key in keys_of(message):
+        for key in keys:
             self._check_arrival(key, connection)
             if not by_fault:
                 self.handled.add(key)
@@ -352,7 +353,7 @@ class Oracle(Ledger):
 
     def change_state(self, before: str, after: str) -> None:
         """Check a change of state."""
-        self.trace.note(f"state {before} -> {after}")
+        self.trace.note("state", before, "->", after)
         self.expect(before == self._state, f"the state was {self._state}, and {before} is left")
         legal = EDGES[before].split()
         self.expect(after in legal, f"the state went from {before} to {after}")

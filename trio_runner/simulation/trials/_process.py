@@ -182,7 +182,7 @@ class Processes:
             new = [file for file in self._kept(str(old)) if file not in kept]
             self.oracle.part_from(_messages_in(new), outbox.statistics())
         self.born.notify()
-        self.oracle.trace.note(f"process {self.count} starts")
+        self.oracle.trace.note("process", self.count, "starts")
         return process
 
     def _take_name(self) -> None:
@@ -299,7 +299,7 @@ class Processes:
         """Note the end of a process, once: the dead may unwind for a while."""
         if process.is_over:
             return
-        self.oracle.trace.note(f"process ends: {how}")
+        self.oracle.trace.note("process", "ends:", how)
         outbox = process.outbox.statistics()
         self.oracle.end_life(how, durable=self.disk is not None, outbox=outbox)
         self._open_run = process.engine.run_id

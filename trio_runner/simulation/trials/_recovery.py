@@ -21,7 +21,7 @@ class RecoveryCheck:
     async def check_back(self) -> float:
         """Let a fresh event arrive, and the state be steady, in time; return how long it took."""
         began = trio.current_time()
-        self.oracle.trace.note("faults ended")
+        self.oracle.trace.note("faults", "ended")
         await trio.lowlevel.checkpoint()  # what the last fault's end has woken comes first
         await self.processes.born.wait_until(lambda: self.processes.now is not None)
         process = self.processes.now

@@ -7,6 +7,7 @@ from typing import TextIO
 from attrs import define, evolve, field, frozen
 
 from trio_runner.simulation.trials._faults import FAULTS
+from trio_runner.simulation.trials._record import Record
 from trio_runner.simulation.trials._schedule import Planned, plan
 from trio_runner.simulation.trials._simulate import Report, simulate
 
@@ -26,10 +27,15 @@ class Case:
     kinds: tuple[str, ...] | None = None
     keep: tuple[int, ...] | None = None
 
-    def simulate(self, trace_file: TextIO | None = None) -> Report:
+    def simulate(self, trace_file: TextIO | None = None, record: Record | None = None) -> Report:
         """Simulate it."""
         return simulate(
-            self.seed, self.duration_s, kinds=self.kinds, keep=self.keep, trace_file=trace_file
+            self.seed,
+            self.duration_s,
+            kinds=self.kinds,
+            keep=self.keep,
+            trace_file=trace_file,
+            record=record,
         )
 
     def planned(self) -> list[Planned]:

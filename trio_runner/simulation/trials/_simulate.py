@@ -15,6 +15,7 @@ from attrs import frozen
 
 from trio_runner._groups import first
 from trio_runner.simulation.trials._faults import FAULTS
+from trio_runner.simulation.trials._record import Record
 from trio_runner.simulation.trials._schedule import plan
 from trio_runner.simulation.trials._trace import Trace
 from trio_runner.simulation.trials._world import World
@@ -63,11 +64,13 @@ def simulate(
     kinds: Sequence[str] | None = None,
     keep: Sequence[int] | None = None,
     trace_file: TextIO | None = None,
+    record: Record | None = None,
 ) -> Report:
     """Simulate an engine that meets faults for duration_s (s), and say what was found.
 
     The same arguments give the same trace. `kinds` leaves only these kinds of faults in the seed's
-    schedule, `keep` only the faults with these numbers. To be called outside of Trio.
+    schedule, `keep` only the faults with these numbers. `record` takes what a picture shows. To be
+    called outside of Trio.
 
     Raises ValueError for a kind of fault that there is not.
     """
@@ -77,7 +80,7 @@ def simulate(
     planned = plan(seed, duration_s, FAULTS, kinds)
     if keep is not None:
         planned = [fault for fault in planned if fault.number in keep]
-    trace = Trace(trace_file)
+    trace = Trace(trace_file, record)
     began = time.process_time()
     where = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
     with tempfile.TemporaryDirectory(dir=where) as folder, repeatable(seed), no_logging():
@@ -93,6 +96,8 @@ def simulate(
 
         simulated_s = trio.run(run, clock=clock, strict_exception_groups=True)
     oracle = world.oracle
+    if record is not None:
+        record.fates.update(oracle.fates())
     samples = sum(1 for kind, _ in oracle.made if kind == "sample")
     return Report(
         seed=seed,

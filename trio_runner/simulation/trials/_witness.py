@@ -36,7 +36,7 @@ class Witness:
             # Trio's TaskStatus has a second overload, for tasks that are started with nothing.
             await self.dialer.dial(registration, timing, task_status=started)  # type: ignore[arg-type]
         except Exception as error:
-            self.note(f"dial ended: {type(error).__name__}")
+            self.note("dial", "ended:", type(error).__name__)
             if self.is_on:
                 self.oracle.end_dial(in_line=isinstance(error, NetworkError) and error.in_line)
             why = str(first(error))
@@ -54,10 +54,10 @@ class Witness:
         """See `trio_runner.Dialer`."""
         await self.dialer.end_commands()
 
-    def note(self, what: str) -> None:
+    def note(self, *words: str) -> None:
         """Add a line to the trace."""
         if self.is_on:
-            self.oracle.trace.note(what)
+            self.oracle.trace.note(*words)
 
 
 class _Started:

@@ -21,6 +21,7 @@ from trio_runner.simulation.trials._callers import Callers
 from trio_runner.simulation.trials._conditions import Conditions, draw
 from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._process import DATA_LOG_INTERVAL_S, Processes
+from trio_runner.simulation.trials._record import Second
 from trio_runner.simulation.trials._recovery import RecoveryCheck
 from trio_runner.simulation.trials._schedule import Planned
 from trio_runner.simulation.trials._stored import Stored
@@ -180,11 +181,11 @@ class World:
     async def _meet(self, planned: Planned, fault: Fault) -> None:
         await trio.sleep(planned.at_s)
         self.faults[planned.kind] = self.faults.get(planned.kind, 0) + 1
-        self.trace.note(f"fault {planned.number} {planned.kind}")
+        self.trace.note("fault", planned.number, planned.kind)
         try:
             await fault(self, self._chance(f"fault {planned.number}"))
         finally:
-            self.trace.note(f"fault {planned.number} {planned.kind} ended")
+            self.trace.note("fault", planned.number, planned.kind, "ended")
 
     async def _look_every_second(self) -> None:
         under_way: deque[int] = deque(maxlen=LINE_S)
@@ -206,7 +207,20 @@ class World:
             under_way.append(self.oracle.bytes_under_way)
             way_s = self.network.latency_s + self.network.jitter_s
             way_s += max(under_way) / self.network.bytes_per_s
+            if self.trace.record is not None:
+                self.trace.record.seconds.append(self._as_it_stands())
             self.aggregator.stored.check_second(is_quiet=self._is_quiet, way_s=way_s)
+
+    def _as_it_stands(self) -> Second:
+        process, disk = self.processes.now, self.disk
+        seen = process.outbox.statistics() if process is not None else None
+        return Second(
+            at_s=trio.current_time(),
+            waiting=seen.waiting if seen is not None else None,
+            bytes_waiting=seen.bytes_waiting if seen is not None else None,
+            disk=disk.trouble if disk is not None else None,
+            bytes_written=disk.bytes_written if disk is not None else None,
+        )
 
     @property
     def _is_quiet(self) -> bool:
