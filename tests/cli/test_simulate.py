@@ -40,7 +40,7 @@ def same_signals() -> Iterator[None]:
 @pytest.fixture
 def mutant(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a bug into the runner: it sends without waiting for the answer to an event."""
-    monkeypatch.setattr(Sender, "_may_send", lambda self, head: True)
+    monkeypatch.setattr(Sender, "_may_send", lambda self, head, **options: True)
 
 
 def repeated(out: str) -> list[str]:

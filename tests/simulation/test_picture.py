@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trio
 
 from tests.interop._browser import Page, open_browser
+from tests.status.test_page import eventually
 from trio_runner.simulation.trials._lanes import Made, Span, lanes_of
 from trio_runner.simulation.trials._picture import picture
 from trio_runner.simulation.trials._record import Entry, Record, Second
@@ -223,9 +223,7 @@ async def shown(
         await page.watch()
         await page.resize(1366, 768)
         await page.open(file.as_uri())
-        with trio.fail_after(20):
-            while await page.evaluate("typeof picked === 'undefined' || !ctx"):
-                await trio.sleep(0.05)
+        await eventually(lambda: page.evaluate("typeof LANES === 'object' && LANES[0][3] > 0"))
         yield page
         assert await page.evaluate("performance.getEntriesByType('resource').length") == 0
         assert page.troubles == []

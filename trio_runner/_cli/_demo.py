@@ -89,14 +89,12 @@ async def run(seed: int, page: TextIO | None = None) -> int:
 
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, story.cancel)
-        async with staged(tell, seed) as demo:
+        async with staged(tell, seed) as demo, trio.open_nursery() as beside:
             if page is not None:
-                nursery.start_soon(notebook.look, demo)
+                beside.start_soon(notebook.look, demo)
             with story:
-                if console is None:
-                    await demo.play()
-                else:
-                    await _view.show(demo, console)
+                await (demo.play() if console is None else _view.show(demo, console))
+            beside.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
     summary = summarize(demo.records(interrupted=story.cancelled_caught))
     if console is None:

@@ -26,6 +26,9 @@ WORK_S = 0.25
 EVERY_S = 15.0
 """Between two buttons, on average (s)."""
 
+EVERY_RUN_S = 20.0
+"""Between the beginning of a run and its end, and the next, on average (s)."""
+
 THIN_BYTES_S = 1e6
 """A line with less than this is taken by a large message for seconds (bytes a second)."""
 
@@ -56,6 +59,14 @@ class Callers:
             await trio.sleep(rng.expovariate(1 / EVERY_S))
             if not self._resting:
                 await self.call(am.InjectCodeMsg(pcode="Mark: A"))
+
+    async def start_and_stop(self, rng: Random) -> None:
+        """Begin and end runs, by what the page shows of them."""
+        while True:
+            await trio.sleep(rng.expovariate(1 / EVERY_RUN_S))
+            engine = self.aggregator.engines.get(self.engine_id())
+            is_running = engine is not None and engine.unit.control_state.is_running
+            await self.call(am.ExecuteControlCommandMsg(name="Stop" if is_running else "Start"))
 
     async def call(self, message: MessageBase) -> None:
         """Call the engine as the page does, and check that the answer comes in time."""

@@ -93,6 +93,8 @@ class Oracle(Ledger):
     _sent_states: set[str] = field(factory=set, init=False)
     """The kinds of states that were sent at any time."""
     _state_since: float = field(default=0.0, init=False)
+    disagreed_at: float = field(default=-math.inf, init=False)
+    """When the engine last showed another thing of runs than it had told (s)."""
     _shown: bool | None = field(default=None, init=False)
     """Whether a run is on, by the last ControlState that was sent."""
     dial_s: float = field(default=DIAL_S, init=False)
@@ -403,6 +405,7 @@ class Oracle(Ledger):
         link, run, now = self._link, self._engine_run, trio.current_time()
         steady = link is not None and link.is_open and self._state in ("Connected", "Reconnected")
         since = max(self._state_since, self._engine_run_since, self._run_event_done_at)
+        since = max(since, self.disagreed_at)
         # A state must not overtake the beginning or the end of a run. Behind that they go out at
         # the next tick or answer, over a slow link one after the other: what a run has changed is
         # seen with the first sample, a durable outbox writes it before it is told, and at the next

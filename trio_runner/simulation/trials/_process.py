@@ -18,13 +18,16 @@ from trio_runner._tasks import offload_to_thread
 from trio_runner._timing import Timing
 from trio_runner._warnings import UnitWarning, Warnings
 from trio_runner.net import EngineDispatcher
+from trio_runner.protocol import encode_body
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.stand_ins._disk import SimulatedDisk
 from trio_runner.simulation.stand_ins._network import Network, Wire
 from trio_runner.simulation.trials._busy import BusyEngine, EngineBug
 from trio_runner.simulation.trials._conditions import Conditions
+from trio_runner.simulation.trials._guest import Guest, Invitation
 from trio_runner.simulation.trials._ledger import Death
+from trio_runner.simulation.trials._manners import Manners
 from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._stored import Stored
 from trio_runner.simulation.trials._watched_link import ROUNDING_S, Key, keys_of_body
@@ -66,7 +69,7 @@ class Process:
     """One runner with its engine, from its start to its end."""
 
     runner: EngineRunner
-    engine: BusyEngine
+    engine: BusyEngine | Guest
     outbox: Outbox
     witness: Witness
     scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
@@ -91,6 +94,8 @@ class Processes:
     usual: Conditions
     rng: Random
     chance: Callable[[str], Random]
+    invited: Invitation | None = None
+    """Who lives in place of the simulated engine."""
     now: Process | None = field(default=None, init=False)
     """The one that lives."""
     born: Change = field(factory=Change, init=False)
@@ -109,6 +114,8 @@ class Processes:
     _open_run: str | None = field(default=None, init=False)
     """The run that was on when the last process died."""
     _in_doubt: bool = field(default=False, init=False)
+    _run_ids: set[str] = field(factory=set, init=False)
+    """Of all runs that invited engines have told of."""
     _is_ending: bool = field(default=False, init=False)
 
     def wall_clock(self) -> float:
@@ -173,7 +180,8 @@ class Processes:
             self.oracle.find_open_run(found, self._open_run, in_doubt=in_doubt)
             if found != self._open_run:
                 self.oracle.taint = True  # nobody will end the run that the aggregator has
-        resumed = found if self.rng.random() < 0.3 and not is_renamed else None
+        resumes = self.rng.random() < 0.3 and not is_renamed and self.invited is None
+        resumed = found if resumes else None
         if found is not None and resumed is None and not is_renamed:
             # The runner ends the run; nobody but the outbox makes this message.
             self.oracle.make_end_of_run(found)
@@ -203,15 +211,19 @@ class Processes:
         return [(file.name, file.stat().st_ino) for file in self._kept("damaged")]
 
     def _make(self, outbox: Outbox, resumed: str | None) -> Process:
-        engine = BusyEngine(
-            computer_name=self.computer_name,
-            data_log_interval_s=DATA_LOG_INTERVAL_S,
-            clock=self.wall_clock,
-            count=self.number,
-            made=lambda message: self._note_made(process, message),
-            rng=self.chance(f"engine {self.count}"),
-            run_id=resumed,
-        )
+        engine: BusyEngine | Guest
+        if self.invited is not None:
+            engine = self._welcome(self.invited, lambda: process)
+        else:
+            engine = BusyEngine(
+                computer_name=self.computer_name,
+                data_log_interval_s=DATA_LOG_INTERVAL_S,
+                clock=self.wall_clock,
+                count=self.number,
+                made=lambda message: self._note_made(process, message),
+                rng=self.chance(f"engine {self.count}"),
+                run_id=resumed,
+            )
         dispatcher = EngineDispatcher(
             "aggregator.example",
             handlers=engine,
@@ -235,8 +247,22 @@ class Processes:
         process = Process(runner, engine, outbox, witness)
         return process
 
+    def _welcome(self, invited: Invitation, process: Callable[[], Process]) -> Guest:
+        return Guest(
+            engine=invited.make(self.wall_clock),
+            invited=invited,
+            manners=Manners(self.oracle, self.wall_clock, self._run_ids),
+            made=lambda message: self._note_made(process(), message),
+            count=self.number,
+            computer_name=self.computer_name,
+            interval_s=DATA_LOG_INTERVAL_S,
+            is_over=lambda: process().is_over,
+        )
+
     def _note_made(self, process: Process, message: em.EngineMessage) -> None:
         if not process.is_over:
+            if self.invited is not None and not isinstance(message, em.TagsUpdatedMsg):
+                self.note_size(len(encode_body(message)))
             self.events_cost += cost(message)
             self.oracle.make(message)
             self.stored.make(message, process.engine.run_id)
@@ -364,9 +390,11 @@ class Processes:
                 wire.reset()
 
     def with_engine(self, do: Callable[[BusyEngine, EngineRunner], object]) -> list[BusyEngine]:
-        """Do something with the engine if its process lives; return it."""
+        """Do something with the simulated engine if its process lives; return it."""
         process = self.now
         if process is None or process.runner.state in ("Stopped", "ShutdownComplete"):
+            return []
+        if isinstance(process.engine, Guest):
             return []
         do(process.engine, process.runner)
         return [process.engine]

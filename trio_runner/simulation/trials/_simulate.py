@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -15,8 +15,10 @@ from attrs import frozen
 
 from trio_runner._groups import first
 from trio_runner.simulation.trials._faults import FAULTS
+from trio_runner.simulation.trials._guest import Invitation
 from trio_runner.simulation.trials._record import Record
-from trio_runner.simulation.trials._schedule import plan
+from trio_runner.simulation.trials._schedule import Planned, plan
+from trio_runner.simulation.trials._thread_watch import ThreadWatch, held
 from trio_runner.simulation.trials._trace import Trace
 from trio_runner.simulation.trials._world import World
 
@@ -74,17 +76,37 @@ def simulate(
 
     Raises ValueError for a kind of fault that there is not.
     """
-    unknown = sorted(set(kinds or ()) - set(FAULTS))
+    planned = scheduled(seed, duration_s, FAULTS, kinds, keep)
+    return live(seed, duration_s, planned, Trace(trace_file, record))
+
+
+def scheduled(
+    seed: int,
+    duration_s: float,
+    known: Collection[str],
+    kinds: Sequence[str] | None,
+    keep: Sequence[int] | None,
+) -> list[Planned]:
+    """Return the faults that a seed meets, of those known; see `simulate`."""
+    unknown = sorted(set(kinds or ()) - set(known))
     if unknown:
-        raise ValueError(f"there is no fault {unknown[0]!r}; there are {', '.join(sorted(FAULTS))}")
-    planned = plan(seed, duration_s, FAULTS, kinds)
-    if keep is not None:
-        planned = [fault for fault in planned if fault.number in keep]
-    trace = Trace(trace_file, record)
+        raise ValueError(f"there is no fault {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    planned = plan(seed, duration_s, known, kinds)
+    return [fault for fault in planned if keep is None or fault.number in keep]
+
+
+def live(
+    seed: int,
+    duration_s: float,
+    planned: Sequence[Planned],
+    trace: Trace,
+    invited: Invitation | None = None,
+) -> Report:
+    """Let an engine live through these faults, one that is invited or the simulated one."""
     began = time.process_time()
     where = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
     with tempfile.TemporaryDirectory(dir=where) as folder, repeatable(seed), no_logging():
-        world = World(seed, trace, Path(folder))
+        world = World(seed, trace, Path(folder), invited)
         clock = trio.testing.MockClock(autojump_threshold=0)
 
         async def run() -> float:
@@ -94,10 +116,11 @@ def simulate(
                 world.oracle.expect(False, f"the runner raised {first(error)!r}")
             return trio.current_time()
 
-        simulated_s = trio.run(run, clock=clock, strict_exception_groups=True)
+        watches = () if invited is None else (_watch(world, invited),)
+        simulated_s = trio.run(run, clock=clock, instruments=watches, strict_exception_groups=True)
     oracle = world.oracle
-    if record is not None:
-        record.fates.update(oracle.fates())
+    if trace.record is not None:
+        trace.record.fates.update(oracle.fates())
     samples = sum(1 for kind, _ in oracle.made if kind == "sample")
     return Report(
         seed=seed,
@@ -115,6 +138,13 @@ def simulate(
         hash=trace.hash,
         violation=oracle.violation,
         last_lines=tuple(trace.last),
+    )
+
+
+def _watch(world: World, invited: Invitation) -> ThreadWatch:
+    return ThreadWatch(
+        invited.entered,
+        lambda who, took_s: world.oracle.expect(False, held(who, took_s)),
     )
 
 

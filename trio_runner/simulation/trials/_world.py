@@ -19,6 +19,7 @@ from trio_runner.simulation.stand_ins._records import Connection
 from trio_runner.simulation.stand_ins._server import Aggregator
 from trio_runner.simulation.trials._callers import Callers
 from trio_runner.simulation.trials._conditions import Conditions, draw
+from trio_runner.simulation.trials._guest import Invitation
 from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._process import DATA_LOG_INTERVAL_S, Processes
 from trio_runner.simulation.trials._record import Second
@@ -85,6 +86,8 @@ class World:
     seed: int
     trace: Trace
     folder: Path
+    invited: Invitation | None = None
+    """The engine that lives here, if it is not the simulated one."""
     usual: Conditions = field(init=False)
     """To which every fault returns at its end."""
     version: str = field(default=OPENPECTUS_VERSION, init=False)
@@ -172,11 +175,15 @@ class World:
             usual=self.usual,
             rng=self._rng,
             chance=self._chance,
+            invited=self.invited,
         )
         self.oracle.tries.moved_at = self.processes.moved_at
         self.callers = Callers(
             self.aggregator, self.network, self.oracle, lambda: self.processes.engine_id
         )
+        if self.invited is not None:
+            self.callers.slow_handlers += 1  # nobody knows how long its handlers take
+            nursery.start_soon(self.callers.start_and_stop, self._chance("operators"))
 
     async def _meet(self, planned: Planned, fault: Fault) -> None:
         await trio.sleep(planned.at_s)

@@ -1,0 +1,309 @@
+"""An engine of somebody's own in the storm: what is survived, and what is found out, by its name.
+
+The engine is a tank that fills, on the public protocol alone. Each wrong one differs in one thing.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import trio
+from attrs import define, evolve, field
+
+from trio_runner import CommandError, PlainEngine
+from trio_runner._sender import Sender
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+from trio_runner.simulation import Report, survive
+
+
+@define(eq=False, slots=False)
+class Tank(PlainEngine):
+    """A unit with runs, that logs an error and notifies people now and then."""
+
+    level_l: float = 0.0
+    run_id: str | None = None
+    errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
+
+    def read_tags(self) -> list[mdl.TagValue]:
+        now = self.clock()
+        return [mdl.TagValue(name="Level", tick_time=now, value=self.level_l, value_unit="L")]
+
+    def create_control_state_msg(self) -> em.ControlStateMsg:
+        state = mdl.ControlState(is_running=bool(self.run_id), is_holding=False, is_paused=False)
+        return em.ControlStateMsg(control_state=state)
+
+    def create_error_log_msg(self) -> em.ErrorLogMsg | None:
+        entries, self.errors = self.errors, []
+        return em.ErrorLogMsg(log=mdl.ErrorLog(entries=entries)) if entries else None
+
+    async def execute_control_command(self, name: str) -> None:
+        if name == "Start" and self.run_id is None:
+            self.start()
+        elif name == "Stop" and self.run_id is not None:
+            self.stop()
+        else:
+            raise CommandError(f"not now: {name}")
+
+    def start(self) -> None:
+        self.run_id = str(uuid4())
+        for listener in self.listeners:
+            listener.on_start(self.run_id)
+
+    def stop(self) -> None:
+        for listener in self.listeners:
+            listener.on_stop()
+        self.run_id = None
+
+    async def run(self) -> None:
+        """Fill the tank, litre by litre; the same error and the same word, again and again."""
+        while True:
+            await trio.sleep(1)
+            self.level_l += 1
+            if self.level_l % 20 == 0:
+                full = mdl.ErrorLogEntry(message="Full", created_time=self.clock(), severity=40)
+                self.errors.append(full)
+                for listener in self.listeners:
+                    listener.on_notify_command("Empty me")
+
+
+def lives(
+    engine: type[Tank], seed: int = 1, duration_s: float = 200, kinds: Sequence[str] | None = ()
+) -> Report:
+    """Let an engine live without faults, or with these."""
+
+    def make(clock: Callable[[], float]) -> Tank:
+        return engine("Tank", clock=clock)
+
+    return survive(make, seed, duration_s, run=lambda tank: tank.run(), kinds=kinds)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_right_engine_lives_through_all_faults(seed: int) -> None:
+    """Its equal notifications, errors and values are told apart, and each is followed."""
+    report = lives(Tank, seed, 300, kinds=None)
+    assert report.violation is None
+    assert report.events > 10
+    assert report.samples > 100
+    assert sum(report.faults.values()) > 10
+
+
+def test_every_sample_of_a_calm_life_is_accounted_for() -> None:
+    """Every 20 s an error and a word, 10 times in 200 s, and one word at the end; runs beside."""
+    report = lives(Tank)
+    runs, rest = divmod(report.events - 21, 2)
+    assert rest == 0
+    assert runs > 0
+
+
+# What is found out
+
+
+class ForgetsTheEnd(Tank):
+    """It shows that no run is on, and has not told the end."""
+
+    def stop(self) -> None:
+        self.run_id = None
+
+
+class ForgetsTheBeginning(Tank):
+    """It shows a run that it has not told of."""
+
+    def start(self) -> None:
+        self.run_id = str(uuid4())
+
+    def stop(self) -> None:
+        self.run_id = None
+
+
+class BeginsTwice(Tank):
+    """It tells of another run while one is on."""
+
+    def start(self) -> None:
+        super().start()
+        super().start()
+
+
+class EndsTwice(Tank):
+    """It tells an end that it has told."""
+
+    def stop(self) -> None:
+        super().stop()
+        super().stop()
+
+
+class SameRun(Tank):
+    """Its runs have one id."""
+
+    def start(self) -> None:
+        self.run_id = "the run"
+        for listener in self.listeners:
+            listener.on_start(self.run_id)
+
+
+class RaisesInABuilder(Tank):
+    """It divides by what is 0 after a while."""
+
+    def read_tags(self) -> list[mdl.TagValue]:
+        tags = super().read_tags()
+        return [evolve(tags[0], value=1 / (30 - self.level_l))]
+
+
+class RaisesByItself(Tank):
+    """What it does by itself fails."""
+
+    async def run(self) -> None:
+        await trio.sleep(10)
+        raise OSError("the valve is gone")
+
+
+class HoldsTheThreadInABuilder(Tank):
+    """It reads slow hardware where it must not."""
+
+    def create_method_state_msg(self) -> em.MethodStateMsg:
+        time.sleep(1.1)
+        return super().create_method_state_msg()
+
+
+class HoldsTheThreadInAHandler(Tank):
+    """It waits for hardware in Trio's thread, when a button is pressed."""
+
+    async def execute_control_command(self, name: str) -> None:
+        time.sleep(1.1)  # noqa: ASYNC251 - that is the bug
+
+
+class HoldsTheThreadByItself(Tank):
+    """It waits for hardware in Trio's thread, at work."""
+
+    async def run(self) -> None:
+        time.sleep(1.1)  # noqa: ASYNC251 - that is the bug
+
+
+class HasAClockOfItsOwn(Tank):
+    """It stamps tags by the computer's clock, and not by the one that it was given."""
+
+    def read_tags(self) -> list[mdl.TagValue]:
+        return [evolve(tag, tick_time=time.time()) for tag in super().read_tags()]
+
+
+class StandsStill(Tank):
+    """It stamps tags with the time of its start."""
+
+    def read_tags(self) -> list[mdl.TagValue]:
+        return [evolve(tag, tick_time=1.7e9) for tag in super().read_tags()]
+
+
+class HasNoLine(Tank):
+    """Its method is empty."""
+
+    def create_method_msg(self) -> em.MethodMsg:
+        return em.MethodMsg(method=mdl.Method(version=0, lines=[]))
+
+
+class MixesUpRuns(Tank):
+    """Its run log is of another run."""
+
+    def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
+        return evolve(super().create_runlog_msg(run_id), run_id="another")
+
+
+class LogsNothing(Tank):
+    """It makes a log of no errors."""
+
+    def create_error_log_msg(self) -> em.ErrorLogMsg | None:
+        return em.ErrorLogMsg(log=mdl.ErrorLog(entries=[]))
+
+
+@pytest.mark.parametrize(
+    ("engine", "promise"),
+    [
+        (ForgetsTheEnd, r"no run is on, and the end of run '[-\w]+' was not told by on_stop\(\)"),
+        (ForgetsTheBeginning, r"that a run is on, and on_start\(\) was not called"),
+        (BeginsTwice, r"on_start\('[-\w]+'\) was called, and run '[-\w]+' has not ended"),
+        (EndsTwice, r"on_stop\(\) was called while no run was on"),
+        (SameRun, r"on_start\('the run'\) was called, and that id was another run's"),
+        (RaisesInABuilder, r"create_tag_updates_msg raised ZeroDivisionError\("),
+        (RaisesByItself, r"the engine's run raised OSError\('the valve is gone'\)"),
+        (HoldsTheThreadInABuilder, r"create_method_state_msg held Trio's thread for 1\.\d s"),
+        (HoldsTheThreadInAHandler, r"execute_control_command held Trio's thread for 1\.\d s"),
+        (HoldsTheThreadByItself, r"the engine's run held Trio's thread for 1\.\d s"),
+        (HasAClockOfItsOwn, r"tag 'Level' is [\d.e+]+ s ahead of the engine's clock"),
+        (StandsStill, r"tag 'Level' went from 0\.0 to [12]\.0, and has the same time"),
+        (HasNoLine, r"the method has no line; give it an empty one"),
+        (MixesUpRuns, r"a RunLogMsg of run '[-\w]+' has the run id 'another'"),
+        (LogsNothing, r"create_error_log_msg returned no entries in place of None"),
+    ],
+)
+def test_a_wrong_engine_is_found_out(engine: type[Tank], promise: str) -> None:
+    """By the promise that it breaks, without any fault."""
+    with pytest.raises(AssertionError, match=promise):
+        lives(engine)
+
+
+def test_the_assertion_says_when_it_was_and_how_to_repeat_it(tmp_path: Path) -> None:
+    """The moment, the faults that were on, the last lines, the call; its cause is the engine's."""
+    page = tmp_path / "life.html"
+    with pytest.raises(AssertionError) as caught:
+        survive(
+            lambda clock: RaisesByItself("Tank", clock=clock),
+            7,
+            60,
+            run=lambda tank: tank.run(),
+            kinds=("wander",),
+            html=page,
+        )
+    first, faults, heading, *lines, last = str(caught.value).splitlines()
+    assert first.startswith("seed 7 broke a promise at 10.000 s: the engine's run raised OSError(")
+    assert re.fullmatch(r"Faults that were on: (none|wander)", faults)
+    assert heading == "The last lines of its trace:"
+    assert any("   10.000000  VIOLATION the engine's run raised" in line for line in lines)
+    assert last == "Repeat it with: survive(..., seed=7, duration_s=60, kinds=('wander',))"
+    assert isinstance(caught.value.__cause__, OSError)
+    assert '"violation":[10.0,"the engine\'s run raised' in page.read_text()
+
+
+def test_a_bug_of_the_runner_is_found_with_any_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the whole that is judged: a sender that does not wait for the answer to an event."""
+    monkeypatch.setattr(Sender, "_may_send", lambda self, head, **options: True)
+    with pytest.raises(AssertionError, match=r"was sent while .* was unanswered|overtook"):
+        lives(Tank)
+
+
+# What is survived
+
+
+class RaisesInAHandler(Tank):
+    """No button works."""
+
+    async def execute_control_command(self, name: str) -> None:
+        raise ValueError("a bug")
+
+
+class IsSlow(Tank):
+    """It takes its time over each button."""
+
+    async def execute_control_command(self, name: str) -> None:
+        await trio.sleep(20)
+        await super().execute_control_command(name)
+
+
+class DoesNothing(Tank):
+    """Its only tag never changes."""
+
+    async def run(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("engine", [RaisesInAHandler, IsSlow, DoesNothing])
+def test_what_an_engine_may_do_is_survived(engine: type[Tank]) -> None:
+    """A handler's bug is told to who pressed the button; a slow one, that it was cancelled."""
+    assert lives(engine, kinds=("reset", "wander", "kill_aggregator")).violation is None
+
+
+def test_a_fault_of_the_simulated_engine_is_none_of_this(tmp_path: Path) -> None:
+    """What it cannot meet is refused, with what it can."""
+    with pytest.raises(ValueError, match="there is no fault 'burst'; there are black_hole, "):
+        lives(Tank, kinds=("burst",))

@@ -1,0 +1,88 @@
+"""What an engine owes its runner, whoever wrote it: the rules of the public protocol."""
+
+from collections.abc import Callable, Iterable
+
+import trio
+from attrs import define, field
+
+from trio_runner.protocol import models as mdl
+from trio_runner.simulation.trials._oracle import Oracle
+
+AGREE_S = 5.0
+"""So long a control state may show another thing than was told of runs (s)."""
+
+AHEAD_S = 1.0
+"""A tag may be this much newer than the clock, for the rounding of engines (s)."""
+
+STILL_S = 1.0
+"""Who changes a value so much later (s) has a new time for it."""
+
+
+@define(eq=False)
+class Manners:
+    """Watches the engine of one process, whose clock is `clock`; `run_ids` are all processes'."""
+
+    oracle: Oracle
+    clock: Callable[[], float]
+    run_ids: set[str]
+    run_id: str | None = field(default=None, init=False)
+    """The run that was told of last, until its end is."""
+    _agreed_at: float = field(factory=trio.current_time, init=False)
+    _latest_s: float = field(default=0.0, init=False)
+    """The latest that the clock has shown: it may be put back."""
+    _told: dict[str, tuple[float, mdl.TagValue]] = field(factory=dict, init=False)
+    """Each tag as it was told last, and when by the clock (s)."""
+
+    def expect(self, holds: object, what: str) -> None:
+        """Note that the engine has broken a promise unless something holds."""
+        self.oracle.expect(holds, what)
+
+    def begin_run(self, run_id: str) -> None:
+        """Check what is told of the beginning of a run."""
+        on = self.run_id
+        self.expect(on is None, f"on_start({run_id!r}) was called, and run {on!r} has not ended")
+        is_new = run_id not in self.run_ids
+        self.expect(is_new, f"on_start({run_id!r}) was called, and that id was another run's")
+        self.run_ids.add(run_id)
+        self.run_id, self._agreed_at = run_id, trio.current_time()
+
+    def end_run(self) -> None:
+        """Check that there is a run whose end is told."""
+        self.expect(self.run_id is not None, "on_stop() was called while no run was on")
+        self.run_id, self._agreed_at = None, trio.current_time()
+
+    def show(self, *, is_running: bool) -> None:
+        """Check that the control state shows a run if one was told of."""
+        now = trio.current_time()
+        if is_running == (self.run_id is not None):
+            self._agreed_at = now
+        else:
+            self.oracle.disagreed_at = now
+        for_s = now - self._agreed_at
+        what = (
+            "that a run is on, and on_start() was not called"
+            if is_running
+            else f"that no run is on, and the end of run {self.run_id!r} was not told by on_stop()"
+        )
+        self.expect(for_s <= AGREE_S, f"the control state has shown for {for_s:.1f} s {what}")
+
+    def check_tags(self, tags: Iterable[mdl.TagValue]) -> None:
+        """Check the times of tags: by the clock that the engine was given, and new for new values.
+
+        The aggregator stores what is newer than what it has, by these times.
+        """
+        now = self.clock()
+        self._latest_s = max(self._latest_s, now)
+        for tag in tags:
+            ahead_s = tag.tick_time - self._latest_s
+            self.expect(
+                ahead_s <= AHEAD_S,
+                f"the time of tag {tag.name!r} is {ahead_s:.3g} s ahead of the engine's clock",
+            )
+            told_at, before = self._told.get(tag.name, (now, tag))
+            is_stale = tag.value != before.value and tag.tick_time == before.tick_time
+            self.expect(
+                not is_stale or now - told_at <= STILL_S,
+                f"tag {tag.name!r} went from {before.value} to {tag.value}, and has the same time",
+            )
+            self._told[tag.name] = (now, tag)
