@@ -17,6 +17,7 @@ from trio_runner.simulation.trials._simulate import simulate
 from trio_runner.simulation.trials._watched_link import Key
 
 END_OF_A, BEGIN_OF_A = ("RunStoppedMsg", "a"), ("RunStartedMsg", "a")
+NO_RUN = "tags of run a, and no run is active"
 ONE, TWO, THREE = ("sample", "1"), ("sample", "2"), ("sample", "3")
 
 
@@ -54,7 +55,10 @@ def a_life() -> Record:
         entry(9, "receive 6 TagsUpdatedMsg None", ONE),
         entry(10, "made RunStoppedMsg a", END_OF_A),
         Entry(10, ("VIOLATION", "it broke"), ()),
-        entry(11, "receive 7 RunStoppedMsg refused", END_OF_A),
+        Entry(
+            10.5, ("receive", 7, "TagsUpdatedMsg", "tags of run a, and no run is active"), (THREE,)
+        ),
+        Entry(11, ("receive", 8, "RunStoppedMsg", "answered with ErrorMessage"), (END_OF_A,)),
     ]
     seconds = [
         Second(2, 0, 0, "", 100),
@@ -92,7 +96,7 @@ def test_each_lane_has_what_was_on_and_how_it_ended() -> None:
 
 
 def test_an_event_or_sample_is_followed_to_its_arrival() -> None:
-    """How often it was sent, when it arrived first, or why it did not; refused is not arrived."""
+    """How often it was sent, when it arrived first, or why it did not, or was of no effect."""
     lanes = lanes_of(a_life())
     assert lanes.events == [
         Made("RunStartedMsg", "a", 2, 2.5, 1),
@@ -101,7 +105,7 @@ def test_an_event_or_sample_is_followed_to_its_arrival() -> None:
     assert lanes.samples == [
         Made("sample", "1", 3, 9, 1),
         Made("sample", "2", 5, None, 0, "lost with its process"),
-        Made("sample", "3", 9, None, 0),
+        Made("sample", "3", 9, 10.5, 0, f"without effect: {NO_RUN}"),
     ]
 
 

@@ -10,6 +10,9 @@ from trio_runner.simulation.trials._faults import FAULTS
 from trio_runner.simulation.trials._record import Entry, Record, Second
 from trio_runner.simulation.trials._watched_link import SAMPLE, Key
 
+NOT_HANDLED = "answered", "sent before"
+"""So begins why the aggregator did not handle a message; others it handled without effect."""
+
 
 @define
 class Span:
@@ -33,7 +36,7 @@ class Made:
     sent: int = 0
     """How often it was sent."""
     fate: str = ""
-    """Why it did not arrive."""
+    """Why it did not arrive, or had no effect."""
 
 
 @frozen
@@ -157,10 +160,14 @@ class _Reader:
             if key in self.made:
                 self.made[key].sent += 1
 
-    def _receive(self, entry: Entry, number: object, kind: str, refused: object) -> None:
-        for key in entry.about if refused is None else ():
-            if key in self.made and self.made[key].arrived_s is None:
-                self.made[key].arrived_s = entry.at_s
+    def _receive(self, entry: Entry, number: object, kind: str, refused: str | None) -> None:
+        if refused is not None and refused.startswith(NOT_HANDLED):
+            return
+        for key in entry.about:
+            made = self.made.get(key)
+            if made is not None and made.arrived_s is None:
+                made.arrived_s = entry.at_s
+                made.fate = f"without effect: {refused}" if refused is not None else made.fate
 
     def _begin(self, lane: list[Span], key: str, now: float, name: str, kind: str) -> None:
         self._close(key, now)
@@ -197,9 +204,10 @@ class _Ages:
     """Ages of the oldest that waits and of the newest value that has arrived, as time goes on."""
 
     def __init__(self, made: Iterable[Made]) -> None:
-        known = [one for one in made if not one.fate]
-        arrived = [one for one in known if one.kind == SAMPLE and one.arrived_s is not None]
-        self._waiting = deque(known)
+        known = list(made)
+        seen = [one for one in known if not one.fate]
+        arrived = [one for one in seen if one.kind == SAMPLE and one.arrived_s is not None]
+        self._waiting = deque(one for one in known if one.arrived_s is not None or not one.fate)
         self._on_the_way = deque(sorted(arrived, key=lambda one: one.arrived_s or 0.0))
         self._newest_made_s = -math.inf
 
