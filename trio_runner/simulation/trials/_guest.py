@@ -5,10 +5,10 @@ gets a number on its way to the runner, as water gets a dye: in a tag of its own
 a notification or an error. What the engine is, does and tells stays as it was.
 """
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
+import trio
 from attrs import define, evolve, field, frozen
 
 from trio_runner._engine import CommandHandlers, EventEmitter, EventListener, MessageBuilder
@@ -19,7 +19,7 @@ from trio_runner.protocol import models as mdl
 from trio_runner.simulation.trials._hearing import Hearing
 from trio_runner.simulation.trials._manners import Manners
 from trio_runner.simulation.trials._stored import VALUE
-from trio_runner.simulation.trials._thread_watch import HELD_S, held
+from trio_runner.simulation.trials._thread_watch import HELD_S, held, held_s, moment
 
 UNIT = "Unit"
 """The name under which any guest is registered."""
@@ -41,8 +41,8 @@ class Invitation:
 
     make: Callable[[Callable[[], float]], Engine]
     run: Callable[[Engine], Awaitable[object]]
-    entered: list[str] = field(factory=list)
-    """What of the engine has been called in this step of Trio's loop."""
+    tasks: dict[trio.lowlevel.Task, str] = field(factory=dict)
+    """Those in which something of the engine is called, and what."""
     errors: list[Exception] = field(factory=list)
     """What it raised where it must not."""
 
@@ -73,9 +73,8 @@ class Guest:
 
     async def work(self, runner: EngineRunner) -> None:
         """Let the engine do what it does by itself."""
-        self.invited.entered.append("run")
         try:
-            await self.invited.run(self.engine)
+            await self._call("run", self.invited.run, self.engine)
         except Exception as error:
             self._fail("run", error)
             raise
@@ -88,16 +87,27 @@ class Guest:
         """See `EventEmitter`; what the engine tells is looked at before the listener hears it."""
         self.engine.add_listener(Hearing(listener, self.manners, self.is_over))
 
+    async def _call(
+        self, what: str, do: Callable[..., Awaitable[object]], *arguments: object
+    ) -> None:
+        """Call what is async of the engine's, in steps that are known to be its own."""
+        task = trio.lowlevel.current_task()
+        self.invited.tasks[task] = what
+        try:
+            await trio.lowlevel.checkpoint()  # the step that is on began before this was known
+            await do(*arguments)
+        finally:
+            del self.invited.tasks[task]
+
     def _ask(self, make: Callable[..., T], *arguments: object) -> T:
-        self.invited.entered.append(make.__name__)
-        began = time.perf_counter()
+        began = moment()
         try:
             return make(*arguments)
         except Exception as error:
             self._fail(make.__name__, error)
             raise
         finally:
-            took_s = time.perf_counter() - began
+            took_s = held_s(began)
             self.manners.expect(took_s < HELD_S, held(make.__name__, took_s))
 
     def _fail(self, what: str, error: Exception) -> None:
@@ -243,28 +253,23 @@ class Guest:
 
     async def execute_control_command(self, name: str) -> None:
         """Let the engine carry it out, as all these do."""
-        self.invited.entered.append("execute_control_command")
-        await self.engine.execute_control_command(name)
+        await self._call("execute_control_command", self.engine.execute_control_command, name)
 
     async def inject_code(self, pcode: str) -> None:
         """See `execute_control_command`."""
-        self.invited.entered.append("inject_code")
-        await self.engine.inject_code(pcode)
+        await self._call("inject_code", self.engine.inject_code, pcode)
 
     async def set_method(self, method: mdl.Method) -> None:
         """See `execute_control_command`."""
-        self.invited.entered.append("set_method")
-        await self.engine.set_method(method)
+        await self._call("set_method", self.engine.set_method, method)
 
     async def cancel(self, exec_id: str) -> None:
         """See `execute_control_command`."""
-        self.invited.entered.append("cancel")
-        await self.engine.cancel(exec_id)
+        await self._call("cancel", self.engine.cancel, exec_id)
 
     async def force(self, exec_id: str) -> None:
         """See `execute_control_command`."""
-        self.invited.entered.append("force")
-        await self.engine.force(exec_id)
+        await self._call("force", self.engine.force, exec_id)
 
 
 NUMBER = mdl.ReadingInfo(

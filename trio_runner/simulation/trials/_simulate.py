@@ -143,7 +143,7 @@ def live(
 
 def _watch(world: World, invited: Invitation) -> ThreadWatch:
     return ThreadWatch(
-        invited.entered,
+        invited.tasks,
         lambda who, took_s: world.oracle.expect(False, held(who, took_s)),
     )
 
