@@ -21,7 +21,17 @@ import pytest
 import trio
 from attrs import evolve, frozen
 
-from trio_runner import LinkLost, _backoff, _outbox, _sender, _states, _tasks, _ticker, _window
+from trio_runner import (
+    LinkLost,
+    _backoff,
+    _intake,
+    _outbox,
+    _sender,
+    _states,
+    _tasks,
+    _ticker,
+    _window,
+)
 from trio_runner._outbox import _line
 from trio_runner._outbox_sqlite import DurableOutbox, _apart, _durable, _facts, _file, _opening
 from trio_runner.net import Answered, Session, _commands, _said, _session
@@ -392,6 +402,37 @@ def have_no_window(to: pytest.MonkeyPatch) -> None:
     to.setattr(_window.Window, "limit", property(lambda _: 10_000))
 
 
+@mutant("apart on a wide line", "moved", seed=3)
+def have_a_window_of_one(to: pytest.MonkeyPatch) -> None:
+    """Let one sample be unanswered at a time, however far the aggregator is."""
+    to.setattr(_window.Window, "limit", property(lambda _: 1))
+
+
+@mutant("apart on a wide line", "moved", seed=3)
+def measure_the_least_distance_of_all_times(to: pytest.MonkeyPatch) -> None:
+    """Take what a longer way takes for a line at the aggregator."""
+    note = _window.Window._note_alone
+
+    def note_alone(self: _window.Window, now: float, took_s: float) -> None:
+        least_s = min(self.distance_s, took_s)
+        note(self, now, took_s)
+        self.distance_s = least_s
+
+    to.setattr(_window.Window, "_note_alone", note_alone)
+
+
+@mutant("apart on a wide line", "moved", seed=40)
+def never_measure_the_distance_again(to: pytest.MonkeyPatch) -> None:
+    """Let the window fall, however long ago it was that a message was alone."""
+    to.setattr(_window, "FRESH_S", math.inf)
+
+
+@mutant("took the line", "thin_line", "restless_run_log")
+def let_states_take_the_line(to: pytest.MonkeyPatch) -> None:
+    """Send states as they change, whatever they leave of the line."""
+    to.setattr(_sender.Sender, "_rest_s", lambda *_: 0.0)
+
+
 # Where messages wait
 
 
@@ -594,6 +635,22 @@ def keep_nothing_of_the_old_name(to: pytest.MonkeyPatch) -> None:
         return keep(path, old, evolve(kept, waiting=[]), connect)
 
     to.setattr(_durable, "keep_apart", keep_none)
+
+
+# States
+
+
+@mutant("of Trio's time", "costly_run_log")
+def make_run_logs_whatever_they_cost(to: pytest.MonkeyPatch) -> None:
+    """Make a run log with each sample."""
+    to.setattr(_intake, "RUN_LOG_SHARE", math.inf)
+
+
+@mutant("no run log was made", "costly_run_log", "toggle_runs", seed=10)
+def save_too_much_on_run_logs(to: pytest.MonkeyPatch) -> None:
+    """Let minutes pass before what was dear is made again."""
+    to.setattr(_intake, "RUN_LOG_SHARE", 0.001)
+    to.setattr(_intake, "RUN_LOG_S_MAX", math.inf)
 
 
 # Samples

@@ -12,6 +12,7 @@ from trio_runner._runner import EngineRunner
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.protocol.models import NotificationTopic
+from trio_runner.simulation.trials._thread import RunLogTimes
 
 MARKS_MAX = 20
 """Lines of the run log that are kept, unless it is to be long."""
@@ -41,12 +42,17 @@ class BusyEngine(PlainEngine):
     made: Callable[[em.EngineMessage], None] = field(kw_only=True)
     count: Callable[[], int] = field(kw_only=True)
     rng: Random = field(kw_only=True)
+    run_logs: RunLogTimes = field(kw_only=True)
     run_id: str | None = None
     storm: int = 0
     """Tags that every sample has besides the first."""
     bug_in: str = ""
     """Which message cannot be made."""
     marks_max: int = MARKS_MAX
+    run_log_cost_s: float = 0.0
+    """What it takes to make a run log (s)."""
+    is_restless: bool = False
+    """Whether the run log is another each time, as that of a method that runs is."""
     archive_bytes: int = 0
     """The size of what is archived of the next run that ends."""
     commands: int = field(default=0, init=False)
@@ -69,8 +75,14 @@ class BusyEngine(PlainEngine):
             await trio.sleep(self.rng.expovariate(1 / every_s))
             do()
 
+    def begin_run(self, runner: EngineRunner) -> None:
+        """Begin a run unless one is on."""
+        if self.run_id is None:
+            self.toggle_run(runner)
+
     def toggle_run(self, runner: EngineRunner) -> None:
         """Begin a run, or end the one that is on."""
+        self.run_logs.change_run(ends=self.run_id is not None)
         if self.run_id is None:
             self.run_id = f"run-{self.count()}"
             self._marks.clear()
@@ -81,8 +93,7 @@ class BusyEngine(PlainEngine):
 
     def end_run(self, runner: EngineRunner, archive_bytes: int) -> None:
         """End the run that is on, or one that begins now, of which so much is archived."""
-        if self.run_id is None:
-            self.toggle_run(runner)
+        self.begin_run(runner)
         self.archive_bytes = archive_bytes
         self.toggle_run(runner)
 
@@ -150,6 +161,9 @@ class BusyEngine(PlainEngine):
 
     def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
         """Return the last marks."""
+        self.run_logs.make(self.run_log_cost_s)
+        if self.is_restless:
+            self.mark()
         return em.RunLogMsg(id="", run_id=run_id, runlog=mdl.RunLog(lines=self._marks))
 
     def create_control_state_msg(self) -> em.ControlStateMsg:

@@ -37,6 +37,29 @@ SETTLED_S = 12.0
 
 
 @define(eq=False)
+class Spell:
+    """Something that lasts for a while, once or several times at once, and is felt for longer."""
+
+    _lasting: int = field(default=0, init=False)
+    _felt_until: float = field(default=-math.inf, init=False)
+
+    @contextmanager
+    def lasting(self) -> Generator[None, None, None]:
+        """Let it last while the block runs."""
+        self._lasting += 1
+        try:
+            yield
+        finally:
+            self._lasting -= 1
+            self._felt_until = trio.current_time() + SETTLED_S
+
+    @property
+    def is_felt(self) -> bool:
+        """Whether it lasts, or a link may still suffer from it."""
+        return bool(self._lasting) or trio.current_time() < self._felt_until
+
+
+@define(eq=False)
 class Callers:
     """Calls the engine, and checks that each answer comes in time unless there is trouble."""
 
@@ -48,10 +71,12 @@ class Callers:
     slow_handlers: int = field(default=0, init=False)
     """How many faults slow down the handlers."""
     _resting: int = field(default=0, init=False)
-    _troubles: int = field(default=0, init=False)
-    _trouble_until: float = field(default=-math.inf, init=False)
-    _thin_lines: int = field(default=0, init=False)
-    _thin_line_until: float = field(default=-math.inf, init=False)
+    trouble: Spell = field(factory=Spell, init=False)
+    """In which an answer to the aggregator may be late through no fault of ours."""
+    thin_line: Spell = field(factory=Spell, init=False)
+    """In which it may since the line is thin."""
+    long_way: Spell = field(factory=Spell, init=False)
+    """In which it may since it is a long way."""
 
     async def press_buttons(self, rng: Random) -> None:
         """Press a button now and then."""
@@ -105,35 +130,23 @@ class Callers:
         finally:
             self._resting -= 1
 
-    @contextmanager
-    def trouble(self) -> Generator[None, None, None]:
-        """Mark a time in which an answer to the aggregator may be late through no fault of ours."""
-        self._troubles += 1
-        try:
-            yield
-        finally:
-            self._troubles -= 1
-            self._trouble_until = trio.current_time() + SETTLED_S
-
-    @contextmanager
-    def thin_line(self) -> Generator[None, None, None]:
-        """Mark a time in which an answer may be late since the line is thin."""
-        self._thin_lines += 1
-        try:
-            yield
-        finally:
-            self._thin_lines -= 1
-            self._thin_line_until = trio.current_time() + SETTLED_S
-
     @property
     def is_calm(self) -> bool:
-        """Whether there is no trouble, nor a thin line, and none that a link may suffer from."""
-        is_thin = self._thin_lines or trio.current_time() < self._thin_line_until
-        return self.is_but_thin and not is_thin
+        """Whether nothing makes answers late."""
+        return self.is_but_thin and not self.thin_line.is_felt
 
     @property
     def is_but_thin(self) -> bool:
-        """Whether there is no trouble but perhaps a thin line."""
+        """Whether nothing does but perhaps a thin line."""
+        return self._is_untroubled and not self.long_way.is_felt
+
+    @property
+    def is_but_far(self) -> bool:
+        """Whether nothing does but perhaps a long way."""
+        return self._is_untroubled and not self.thin_line.is_felt
+
+    @property
+    def _is_untroubled(self) -> bool:
         # A process without power leaves such a wire.
         dead = any(wire.up.stage == "lost" for wire in self.network.wires)
-        return not (dead or self._troubles or trio.current_time() < self._trouble_until)
+        return not (dead or self.trouble.is_felt)

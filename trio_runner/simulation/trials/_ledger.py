@@ -134,6 +134,10 @@ class Ledger:
         """Note that the outbox ends a run that was open when the process died."""
         self._add(("RunStoppedMsg", run_id))
 
+    def made_at(self, key: Key) -> float:
+        """Return when the engine made it (s), before all time if it never did."""
+        return self._made_at.get(key, -math.inf)
+
     def is_given_up(self, key: Key) -> bool:
         """Tell whether it need not arrive: it was lost with a process, or set aside."""
         return key in self.excused or key in self._set_aside

@@ -15,6 +15,7 @@ from trio_runner._outbox import OutboxStatistics
 from trio_runner.protocol import MessageBase, SuccessMessage
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.trials._ledger import COMMIT_S, Death, Ledger
+from trio_runner.simulation.trials._share import StatesShare
 from trio_runner.simulation.trials._tries import PASSED_AFTER, Tries
 from trio_runner.simulation.trials._watched_link import (
     ROUNDING_S,
@@ -75,6 +76,7 @@ class Oracle(Ledger):
     steady_s: float
     """Between two samples while there is a link (s)."""
     tries: Tries = field(init=False)
+    states_share: StatesShare = field(init=False)
     resent: int = field(default=0, init=False)
     _newest_on: dict[int, int] = field(factory=dict, init=False)
     """The same for each of the aggregator's connections."""
@@ -88,6 +90,8 @@ class Oracle(Ledger):
     passed: set[Key] = field(factory=set, init=False)
     """Samples whose handling failed while newer ones were under way, which are stored first."""
     _late_in_a_row: int = field(default=0, init=False)
+    _failed_at: float = field(default=-math.inf, init=False)
+    """When it last did not take an event or a sample (s)."""
     _state_failed_at: float = field(default=-math.inf, init=False)
     """When the aggregator last did not take a state (s)."""
     _sent_states: set[str] = field(factory=set, init=False)
@@ -107,6 +111,7 @@ class Oracle(Ledger):
 
     def __attrs_post_init__(self) -> None:
         self.tries = Tries(self.expect, self._note_set_aside)
+        self.states_share = StatesShare(self.expect)
 
     # What the engine makes
 
@@ -159,6 +164,12 @@ class Oracle(Ledger):
         self._set_aside.update(dict.fromkeys(sent.keys, trio.current_time()))
         self._set_aside_now += 1
         self.taint = self.taint or sent.is_run_event
+
+    @property
+    def changed_at(self) -> float:
+        """When the state last changed, or the run, or a message that was not taken showed (s)."""
+        told_at = max(self._run_event_done_at, self._failed_at, self._state_failed_at)
+        return max(self._state_since, self._engine_run_since, told_at)
 
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way on the link, or its answer is."""
@@ -270,8 +281,8 @@ class Oracle(Ledger):
             return  # the link ends by it, with the message as good as unanswered
         is_taken = isinstance(answer, SuccessMessage)
         sent = link.answer(number, is_taken=is_taken)
-        if sent is not None and not sent.keys and not is_taken:
-            self._state_failed_at = trio.current_time()
+        if sent is not None and not sent.keys:
+            self._note_state_answered(sent, is_taken=is_taken)
         if sent is None or not sent.keys:
             return
         now = trio.current_time()
@@ -284,8 +295,14 @@ class Oracle(Ledger):
         else:
             self._note_failure(sent, str(answer))
 
+    def _note_state_answered(self, sent: Sent, *, is_taken: bool) -> None:
+        now = trio.current_time()
+        self.states_share.answer(sent.kind, now - sent.at)
+        if not is_taken:
+            self._state_failed_at = now
+
     def _note_failure(self, sent: Sent, said: str) -> None:
-        link = self._link
+        link, self._failed_at = self._link, trio.current_time()
         if sent.kind == "TagsUpdatedMsg" and link is not None and link.has_sample_unanswered:
             self.passed.update(sent.keys)
         self.tries.fail(sent, is_refusal="Handler raised exception" not in said)

@@ -30,6 +30,7 @@ from trio_runner.simulation.trials._ledger import Death
 from trio_runner.simulation.trials._manners import Manners
 from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._stored import Stored
+from trio_runner.simulation.trials._thread import RunLogTimes
 from trio_runner.simulation.trials._watched_link import ROUNDING_S, Key, keys_of_body
 from trio_runner.simulation.trials._witness import Witness
 from trio_runner.simulation.trials._written import cost
@@ -222,6 +223,7 @@ class Processes:
                 count=self.number,
                 made=lambda message: self._note_made(process, message),
                 rng=self.chance(f"engine {self.count}"),
+                run_logs=RunLogTimes(self.oracle.expect),
                 run_id=resumed,
             )
         dispatcher = EngineDispatcher(

@@ -12,8 +12,15 @@ from attrs import frozen
 EVERY_S = 12.0
 """Between two faults, on average (s)."""
 
-RARE = {"kill_process": 0.5, "power_cut": 0.3, "torn_write": 0.3, "stop_process": 0.5, "bug": 0.3}
-"""Kinds that shall not crowd out the others: each begins a new process."""
+RARE = {
+    "bug": 0.3,
+    "huge_archive": 0.3,
+    "kill_process": 0.5,
+    "power_cut": 0.3,
+    "stop_process": 0.5,
+    "torn_write": 0.3,
+}
+"""Kinds that must not crowd out the others: they begin a new process, or cost real time."""
 
 
 @frozen

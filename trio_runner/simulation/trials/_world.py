@@ -22,12 +22,13 @@ from trio_runner.simulation.trials._conditions import Conditions, draw
 from trio_runner.simulation.trials._guest import Invitation
 from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._process import DATA_LOG_INTERVAL_S, Processes
+from trio_runner.simulation.trials._rate import Rate
 from trio_runner.simulation.trials._record import Second
 from trio_runner.simulation.trials._recovery import RecoveryCheck
 from trio_runner.simulation.trials._schedule import Planned
 from trio_runner.simulation.trials._stored import Stored
 from trio_runner.simulation.trials._trace import Trace
-from trio_runner.simulation.trials._watched_link import keys_of
+from trio_runner.simulation.trials._watched_link import SAMPLE, keys_of
 from trio_runner.simulation.trials._written import Written
 
 Fault = Callable[["World", Random], Awaitable[None]]
@@ -64,9 +65,11 @@ class _Recorder(Aggregator):
     way_s: Callable[[], float] = field(kw_only=True)
     """How long a message may be on its way (s)."""
     stored: Stored = field(init=False)
+    rate: Rate = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.stored = Stored(self.oracle, self, DATA_LOG_INTERVAL_S)
+        self.rate = Rate(self.oracle.expect, self.oracle.steady_s)
 
     def note(
         self, message: em.EngineMessage, connection: Connection, now: float, refused: str | None
@@ -74,6 +77,10 @@ class _Recorder(Aggregator):
         self.oracle.receive(message, connection.number, refused)
         self.oracle.check_line(message.sequence_number, self.way_s(), self.handling_time_s)
         self.stored.receive(message, refused)
+        if refused is None:
+            for key in keys_of(message):
+                if key[0] == SAMPLE:
+                    self.rate.receive(self.oracle.made_at(key))
 
 
 @define(eq=False)
@@ -217,6 +224,12 @@ class World:
             if self.trace.record is not None:
                 self.trace.record.seconds.append(self._as_it_stands())
             self.aggregator.stored.check_second(is_quiet=self._is_quiet, way_s=way_s)
+            latency_s, jitter_s = self.network.latency_s, self.network.jitter_s
+            self.aggregator.rate.check_second(
+                is_wide=self._is_wide, latency_s=latency_s, jitter_s=jitter_s
+            )
+            exchange_s = 2 * (latency_s + jitter_s) + self.aggregator.handling_time_s
+            self.oracle.states_share.check_second(is_quiet=self._is_quiet, way_s=exchange_s)
 
     def _as_it_stands(self) -> Second:
         process, disk = self.processes.now, self.disk
@@ -240,15 +253,29 @@ class World:
         return self._is_steady and answers and calm and not self.oracle.may_a_run_event_wait()
 
     @property
+    def _is_wide(self) -> bool:
+        """Whether nothing but the distance has kept samples from arriving since a second ago."""
+        unchanged = trio.current_time() - self.oracle.changed_at > 1
+        calm = self.callers.is_but_far and not self.oracle.taint
+        waits = self.oracle.may_a_run_event_wait() or self.oracle.has_slow_disk
+        return self._is_unhindered and unchanged and calm and not waits
+
+    @property
     def _is_well(self) -> bool:
         """Whether line and aggregator are as usual, and the link is in steady state."""
-        usual, network, aggregator = self.usual, self.network, self.aggregator
-        line = (network.latency_s, network.jitter_s, network.bytes_per_s)
-        as_usual = line == (usual.latency_s, usual.jitter_s, usual.bytes_per_s)
+        usual, network = self.usual, self.network
+        line = (network.latency_s, network.jitter_s)
+        return line == (usual.latency_s, usual.jitter_s) and self._is_unhindered
+
+    @property
+    def _is_unhindered(self) -> bool:
+        """Whether all but the distance is as usual, and the link is in steady state."""
+        usual, aggregator = self.usual, self.aggregator
         slow = self.hangs or aggregator.muted or aggregator.archiving_time_s
         quick = aggregator.handling_time_s == usual.handling_s and not slow
+        wide = self.network.bytes_per_s == usual.bytes_per_s
         answers = self.answer is handle_it and not any(self.answers.values())
-        return as_usual and quick and answers and self._is_steady
+        return wide and quick and answers and self._is_steady
 
     @property
     def _is_steady(self) -> bool:
@@ -257,7 +284,7 @@ class World:
 
     def trouble(self) -> AbstractContextManager[None]:
         """Mark a time in which an answer to the aggregator may be late through no fault of ours."""
-        return self.callers.trouble()
+        return self.callers.trouble.lasting()
 
     def _way_s(self) -> float:
         network = self.network

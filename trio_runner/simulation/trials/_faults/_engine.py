@@ -6,6 +6,7 @@ import trio
 
 from trio_runner._runner import EngineRunner
 from trio_runner.protocol import aggregator_messages as am
+from trio_runner.simulation.stand_ins._websocket import MESSAGE_BYTES_MAX
 from trio_runner.simulation.trials._busy import MARKS_MAX, BusyEngine
 from trio_runner.simulation.trials._faults._known import draw, fault, for_a_while
 from trio_runner.simulation.trials._world import World
@@ -41,6 +42,13 @@ async def big_archive(world: World, rng: Random) -> None:
 
 
 @fault
+async def huge_archive(world: World, rng: Random) -> None:
+    """End a run of which more is archived than an aggregator takes in a message."""
+    size = rng.randint(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX + 2**20)
+    world.processes.with_engine(lambda engine, runner: engine.end_run(runner, size))
+
+
+@fault
 async def long_run_log(world: World, rng: Random) -> None:
     """Let the run log grow by many lines, and be short again."""
     lines = int(draw(rng, 50, 1000))
@@ -62,6 +70,40 @@ async def long_run_log(world: World, rng: Random) -> None:
             for engine in engines:
                 engine.marks_max = MARKS_MAX
                 engine.mark()
+
+
+@fault
+async def costly_run_log(world: World, rng: Random) -> None:
+    """Let it take up to 0.4 s of Trio's thread to make a run log."""
+    cost_s = draw(rng, 0.02, 0.4)
+
+    def make_costly(engine: BusyEngine, runner: EngineRunner) -> None:
+        engine.run_log_cost_s = cost_s
+        engine.begin_run(runner)
+
+    with world.trouble():
+        engines = world.processes.with_engine(make_costly)
+        try:
+            await for_a_while(rng)
+        finally:
+            for engine in engines:
+                engine.run_log_cost_s = 0.0
+
+
+@fault
+async def restless_run_log(world: World, rng: Random) -> None:
+    """Let the run log be another each time that it is asked for."""
+
+    def make_restless(engine: BusyEngine, runner: EngineRunner) -> None:
+        engine.is_restless = True
+        engine.begin_run(runner)
+
+    engines = world.processes.with_engine(make_restless)
+    try:
+        await trio.sleep(draw(rng, 5, 180))
+    finally:
+        for engine in engines:
+            engine.is_restless = False
 
 
 @fault

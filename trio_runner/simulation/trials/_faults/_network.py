@@ -130,7 +130,7 @@ async def slow_archive_line(world: World, rng: Random) -> None:
 
 async def _thin_out(world: World, bytes_per_s: float, duration_s: float) -> None:
     network = world.network
-    with world.callers.thin_line():
+    with world.callers.thin_line.lasting():
         network.bytes_per_s = bytes_per_s
         try:
             await trio.sleep(duration_s)
@@ -146,10 +146,22 @@ async def _thin_out(world: World, bytes_per_s: float, duration_s: float) -> None
 async def far_away(world: World, rng: Random) -> None:
     """Raise latency and jitter."""
     network = world.network
-    with world.trouble():
+    with world.callers.long_way.lasting():
         network.latency_s, network.jitter_s = rng.uniform(0.05, 1), rng.uniform(0, 1)
         try:
             await for_a_while(rng)
+        finally:
+            network.latency_s, network.jitter_s = world.usual.latency_s, world.usual.jitter_s
+
+
+@fault
+async def moved(world: World, rng: Random) -> None:
+    """Be far away for minutes, at a distance that stays the same but for a little jitter."""
+    network = world.network
+    with world.callers.long_way.lasting():
+        network.latency_s, network.jitter_s = rng.uniform(0.1, 1), rng.uniform(0, 0.1)
+        try:
+            await trio.sleep(draw(rng, 20, 180))
         finally:
             network.latency_s, network.jitter_s = world.usual.latency_s, world.usual.jitter_s
 
