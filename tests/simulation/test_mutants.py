@@ -5,8 +5,8 @@ breaks. So that the tests are quick, each begins at the seed that found its bug 
 written, and goes on from there, round to the seed before it. A bug that shows under rare faults
 only has those named, and meets no others.
 
-A new kind of fault changes the schedules of the others: `python -m tests.simulation.test_mutants
-[NAME ...]` tells where each is found now.
+A new kind of fault changes the schedules of the others, unless it is among `BY_NAME`: then `python
+-m tests.simulation.test_mutants [NAME ...]` tells where each bug is found.
 """
 
 import math
@@ -30,9 +30,10 @@ from trio_runner import (
     _states,
     _tasks,
     _ticker,
+    _warnings,
     _window,
 )
-from trio_runner._outbox import _line
+from trio_runner._outbox import _base, _line
 from trio_runner._outbox_sqlite import DurableOutbox, _apart, _durable, _facts, _file, _opening
 from trio_runner.net import Answered, Session, _commands, _said, _session
 from trio_runner.protocol import ErrorMessage, MessageBase, pack, unpack
@@ -45,6 +46,20 @@ SEEDS = 200
 
 DURATION_S = 120.0
 """Of faults in each (s)."""
+
+BY_NAME = {
+    "costly_run_log",
+    "huge_archive",
+    "moved",
+    "restless_run_log",
+    "stop_at_once",
+    "stop_on_the_way",
+    "toggle_in_reading",
+}
+"""Kinds of faults that happen where a bug names them only: another kind changes the schedules of
+all, and each bug would have to be found anew."""
+
+USUAL = [kind for kind in FAULTS if kind not in BY_NAME]
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -637,6 +652,40 @@ def keep_nothing_of_the_old_name(to: pytest.MonkeyPatch) -> None:
     to.setattr(_durable, "keep_apart", keep_none)
 
 
+@mutant("had been logged behind it", "noisy_log", "reset", "refused")
+def send_each_error_by_itself(to: pytest.MonkeyPatch) -> None:
+    """Add nothing to an error log that waits."""
+    to.setattr(_outbox.Outbox, "_merge", lambda *_: None)
+
+
+@mutant("nobody was told", "poison", "refused", "black_hole", seed=2)
+def warn_nobody(to: pytest.MonkeyPatch) -> None:
+    """Keep to the computer's log what is given up."""
+    to.setattr(_warnings.Warnings, "tell", lambda *_, **__: None)
+
+
+@mutant("over 16 MiB", "huge_archive")
+def send_what_is_too_big(to: pytest.MonkeyPatch) -> None:
+    """Send an end of a run whatever its size."""
+    to.setattr(_base, "is_too_big", lambda _: False)
+    to.setattr(_outbox.Entry, "is_too_big", property(lambda _: False))
+
+
+@mutant("never made|refused", "toggle_in_reading")
+def keep_tags_of_the_run_before(to: pytest.MonkeyPatch) -> None:
+    """Queue what was read when a run began or ended meanwhile."""
+
+    def take(self: _intake.Intake, *, whole: bool) -> bool:
+        run_id, builder = self.run_id, self._builder
+        snapshot = builder.create_tag_updates_snapshot_msg
+        tags = snapshot() if whole else builder.create_tag_updates_msg(run_id)
+        if tags is not None:
+            self._outbox.put(evolve(tags, run_id=run_id))
+        return True
+
+    to.setattr(_intake.Intake, "_take_tags", take)
+
+
 # States
 
 
@@ -890,7 +939,7 @@ def wait_for_handlers(to: pytest.MonkeyPatch) -> None:
 def violation_of(seed: int, kinds: tuple[str, ...] | None) -> str | None:
     """Return what the simulation of a seed finds, in which these kinds of faults happen, or all."""
     with pytest.MonkeyPatch.context() as to:
-        to.setattr(_simulate, "FAULTS", {kind: FAULTS[kind] for kind in kinds or FAULTS})
+        to.setattr(_simulate, "FAULTS", {kind: FAULTS[kind] for kind in kinds or USUAL})
         return _simulate.simulate(seed, DURATION_S).violation
 
 

@@ -370,3 +370,37 @@ async def test_an_end_that_a_torn_disk_forgot_need_not_come_while_its_run_goes_o
         oracle.make_end_of_run("a")
     oracle.check_end(NOTHING)
     assert oracle.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("between", "waits_s", "violation"),
+    [
+        ([], 2.0, "('errors', '1') was sent, and ('errors', '2') had been logged behind it"),
+        (events(1), 2.0, None),
+        ([], 0.5, None),
+    ],
+    ids=["beside it", "behind another event", "just now"],
+)
+async def test_what_is_logged_while_an_error_log_waits_is_a_part_of_it(
+    between: list[em.EngineMessage],
+    waits_s: float,
+    violation: str | None,
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Unless another event stands between the two, or it comes as the first is on its way."""
+    oracle = the_oracle()
+    link = oracle.open_link()
+    introduce(link)
+    logs = [
+        em.ErrorLogMsg(
+            log=mdl.ErrorLog(
+                entries=[mdl.ErrorLogEntry(message=text, created_time=0.0, severity=40)]
+            )
+        )
+        for text in "12"
+    ]
+    for message in [logs[0], *between, logs[1]]:
+        oracle.make(message)
+    await trio.sleep(waits_s)
+    oracle.send(link, 1, encode_body(logs[0]))
+    assert oracle.violation == violation

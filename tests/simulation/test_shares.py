@@ -1,4 +1,4 @@
-"""The oracle's bounds on what is shared: the samples' rate, the line, Trio's thread."""
+"""Single rules of the oracle: the samples' rate, shares of line and thread, what is told."""
 
 import pytest
 import trio
@@ -6,6 +6,9 @@ import trio
 from trio_runner.simulation.trials._rate import Rate
 from trio_runner.simulation.trials._share import StatesShare
 from trio_runner.simulation.trials._thread import RunLogTimes
+from trio_runner.simulation.trials._told import Told
+
+UNTOLD = "nobody was told that messages are set aside"
 
 
 class Expected:
@@ -95,4 +98,28 @@ async def test_run_logs_take_a_tenth_of_the_time(
     if new_run:
         times.change_run(ends=False)
     times.make(cost_s)
+    assert expected.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("told_after_s", "text", "violation"),
+    [
+        pytest.param(7, "The aggregator does not take x, it is set aside: no", None, id="told"),
+        pytest.param(10, "it is set aside", UNTOLD, id="late"),
+        pytest.param(7, "all is well", UNTOLD, id="other"),
+    ],
+)
+async def test_people_are_told_of_what_is_given_up(
+    told_after_s: int, text: str, violation: str | None, mock_clock: trio.abc.Clock
+) -> None:
+    """Within 8 s of the first, in words that say what."""
+    expected = Expected()
+    told = Told(expected)
+    told.give_up("set aside")
+    for second in range(20):
+        if second == told_after_s:
+            told.log(text)
+        told.give_up("set aside")  # again and again, of which nobody has to be told
+        told.check_second()
+        mock_clock.jump(1)  # type: ignore[attr-defined]
     assert expected.violation == violation

@@ -10,7 +10,7 @@ import threading
 import time
 from argparse import Namespace
 from collections import Counter, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from fractions import Fraction
@@ -22,7 +22,9 @@ from attrs import define, field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from trio_runner._cli._simulate_marks import mark_lines, never_met
 from trio_runner._cli._summary import count
+from trio_runner.simulation.trials._marks import MANY_SEEDS, MARKS
 from trio_runner._cli._written import Unwritable, written
 from trio_runner.simulation.trials._picture import picture
 from trio_runner.simulation.trials._record import Record
@@ -30,7 +32,7 @@ from trio_runner.simulation.trials._shrink import Case, shrink
 from trio_runner.simulation.trials._simulate import Report
 
 VIOLATED = 1
-"""The exit code when a promise was broken."""
+"""The exit code when a promise was broken, or many seeds have not met what they should have."""
 
 WRONG_ARGUMENTS = 2
 
@@ -43,8 +45,16 @@ OTHERS_SHOWN = 20
 HOUR_S = 3600
 
 
-def run(arguments: Namespace) -> int:
-    """Simulate the seeds; return the exit code. Ctrl-C ends it, and what was done is told."""
+def run(
+    arguments: Namespace,
+    *,
+    marks: Mapping[str, str] = MARKS,
+    many_seeds: int = MANY_SEEDS,
+) -> int:
+    """Simulate the seeds; return the exit code. Ctrl-C ends it, and what was done is told.
+
+    A run of more than `many_seeds`, with all kinds of faults, is to meet each of the marks.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kinds, keep = arguments.faults, arguments.keep
     duration_s = float(arguments.hours * HOUR_S)
@@ -59,12 +69,15 @@ def run(arguments: Namespace) -> int:
     except Unwritable as error:
         print(f"trio-runner simulate: error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
-    print(*total.lines(len(cases)), sep="\n", flush=True)
+    print(*total.lines(len(cases)), *mark_lines(total.marks, marks), sep="\n", flush=True)
     if arguments.html is not None:
         print(f"\nA picture of it is in {arguments.html}")
     if not total.failed:
         print(*_verdict(total, is_to_shrink=arguments.shrink), sep="\n")
-        return 0
+        is_whole = kinds is None and keep is None and len(total.hashes) > many_seeds
+        lacks = list(never_met(total.marks, marks)) if is_whole else []
+        print(*lacks, sep="\n", end="\n" if lacks else "")
+        return VIOLATED if lacks else 0
     _tell_of_failures(total.failed, is_to_shrink=arguments.shrink and not total.is_interrupted)
     return VIOLATED
 
@@ -100,6 +113,7 @@ class Total:
     is_interrupted: bool = field(default=False, init=False)
     failed: list[tuple[Case, Report]] = field(factory=list, init=False)
     faults: Counter[str] = field(factory=Counter, init=False)
+    marks: Counter[str] = field(factory=Counter, init=False)
     figures: Counter[str] = field(factory=Counter, init=False)
     simulated_s: float = field(default=0, init=False)
     processor_s: float = field(default=0, init=False)
@@ -112,6 +126,7 @@ class Total:
         if report.violation is not None:
             self.failed.append((case, report))
         self.faults.update(report.faults)
+        self.marks.update(report.marks)
         self.simulated_s += report.simulated_s
         self.processor_s += report.real_s
         self.hashes.append(report.hash)

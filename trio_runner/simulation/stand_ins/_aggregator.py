@@ -45,6 +45,7 @@ from trio_runner.simulation.stand_ins._records import (
     Sample,
     Unit,
 )
+from trio_runner.simulation.stand_ins._sometimes import sometimes
 
 HANDLED: tuple[type[em.EngineMessage], ...] = (
     em.UodInfoMsg,
@@ -267,6 +268,7 @@ class AggregatorRules:
         repeated = current is not None and current.run_id == message.run_id
         if not repeated:
             if current is not None:
+                sometimes("other run archived")
                 self._archive(record.engine_id, unit, current, archive=None, filename=None)
             unit.end_run()
             unit.run = Run(message.run_id, message.started_tick)

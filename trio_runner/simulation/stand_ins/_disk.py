@@ -22,6 +22,7 @@ import trio
 from attrs import define, field
 
 from trio_runner.simulation.stand_ins._change import Change
+from trio_runner.simulation.stand_ins._sometimes import sometimes
 
 COUNTS = Path("/proc/self/io")
 """Where Linux counts what a process has written."""
@@ -140,6 +141,7 @@ class SimulatedDisk:
 
     def die(self, *, power: bool) -> None:
         """End the life of the process, or of the whole computer; `path` is the next one's."""
+        sometimes("not synced", power and self._synced is not None)
         left = self._synced if power and self._synced is not None else self._read()
         shutil.rmtree(self.path.parent)
         self._boots += 1
@@ -166,6 +168,7 @@ class SimulatedDisk:
             self._synced = before
         if self.tears and (after := self._read()) != before:
             self.tears = False
+            sometimes("torn")
             self._synced = self._torn(self._synced or before, after)
             self.on_power_loss()
         return result

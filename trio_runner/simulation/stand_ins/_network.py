@@ -18,6 +18,7 @@ from attrs import define, field
 
 from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.stand_ins._server import Aggregator
+from trio_runner.simulation.stand_ins._sometimes import sometimes
 
 BUFFER_BYTES = 64 * 1024
 """What may be under way in one direction before who sends has to wait (bytes)."""
@@ -60,6 +61,7 @@ class Network:
         if self._refusing or not self.aggregator.is_up:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"{host}:{port} refused")
         wire = Wire(self)
+        wire.is_cut_early = self.cut_next_after is not None
         wire.up.cut_after, self.cut_next_after = self.cut_next_after, None
         self.wires.append(wire)
         self.nursery.start_soon(self.aggregator.serve, wire.there)
@@ -102,6 +104,8 @@ class Wire:
         self.down = Flow(network)
         self.here = _End(self, self.up, self.down)
         self.there = _End(self, self.down, self.up)
+        self.is_cut_early = False
+        """Whether it is to be reset while it comes about."""
         self._network = network
         self._ends = 2
 
@@ -225,6 +229,7 @@ class Flow:
 
     async def wait_for_room(self, gives_up: Callable[[], bool] = lambda: False) -> None:
         """Wait while the buffer is full, unless who sends gives up."""
+        sometimes("line full", self._bytes >= BUFFER_BYTES)
         await self._change.wait_until(
             lambda: self._bytes < BUFFER_BYTES or self._is_over or gives_up()
         )
@@ -300,6 +305,7 @@ class _End(trio.abc.HalfCloseableStream):
                 self._check_open()  # it may have been closed meanwhile, here
                 raise
             if self._out.cut_after == 0:
+                sometimes("handshake cut" if self._wire.is_cut_early else "message cut")
                 self._out.break_behind()
                 self._back.reset()
 

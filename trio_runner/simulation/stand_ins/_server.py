@@ -35,6 +35,7 @@ from trio_runner.simulation.stand_ins._aggregator import AggregatorRules
 from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.stand_ins._http import HttpRequest, encode_http, receive_request
 from trio_runner.simulation.stand_ins._records import Connection
+from trio_runner.simulation.stand_ins._sometimes import sometimes
 from trio_runner.simulation.stand_ins._websocket import (
     MESSAGE_BYTES_MAX,
     Replay,
@@ -307,6 +308,7 @@ class Aggregator(AggregatorRules):
             self.note(message, connection, trio.current_time(), "answered by on_message")
         self._change.notify()
         if isinstance(message, em.RunStoppedMsg) and self.archiving_time_s:
+            sometimes("long archiving")
             # The run is listed whoever still waits for the answer, and an engine that has given up
             # the connection is taken for connected as long: nobody reads from it.
             await trio.sleep(self.archiving_time_s)

@@ -25,6 +25,7 @@ from trio_runner.protocol import (
 )
 from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.stand_ins._records import Connection
+from trio_runner.simulation.stand_ins._sometimes import sometimes
 
 CALL_DEADLINE_S = 2.0
 PING_INTERVAL_S = 20.0
@@ -143,6 +144,7 @@ class Websocket:
             while True:
                 text = await self.websocket.get_message()
                 if len(text) > self.aggregator.message_bytes_max:
+                    sometimes("message over a size")
                     self.close(1009)
                     return
                 if self._deflater is not None and isinstance(text, bytes):

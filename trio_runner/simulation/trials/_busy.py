@@ -12,6 +12,8 @@ from trio_runner._runner import EngineRunner
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.protocol.models import NotificationTopic
+from trio_runner.simulation.stand_ins._sometimes import sometimes
+from trio_runner.simulation.stand_ins._websocket import MESSAGE_BYTES_MAX
 from trio_runner.simulation.trials._thread import RunLogTimes
 
 MARKS_MAX = 20
@@ -55,6 +57,8 @@ class BusyEngine(PlainEngine):
     """Whether the run log is another each time, as that of a method that runs is."""
     archive_bytes: int = 0
     """The size of what is archived of the next run that ends."""
+    in_reading: Callable[[], None] | None = None
+    """What happens while the tags are read the next time."""
     commands: int = field(default=0, init=False)
     mood: Callable[[], Awaitable[None]] | None = field(default=None, init=False)
     """What a command is carried out like; at first it is done at once."""
@@ -145,11 +149,20 @@ class BusyEngine(PlainEngine):
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
         """Return a sample."""
         self._look_for_bug("tags")
-        return self._noted(em.TagsUpdatedMsg(tags=self.read_tags(), run_id=run_id))
+        return self._sampled(em.TagsUpdatedMsg(tags=self.read_tags(), run_id=run_id))
 
     def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
         """Return a sample."""
-        return self._noted(em.TagsUpdatedMsg(tags=self.read_tags()))
+        return self._sampled(em.TagsUpdatedMsg(tags=self.read_tags()))
+
+    def _sampled(self, sample: em.TagsUpdatedMsg) -> em.TagsUpdatedMsg:
+        """Return a sample; one that is of no run is not noted: it must not be sent."""
+        happens, self.in_reading = self.in_reading, None
+        if happens is None:
+            return self._noted(sample)
+        happens()
+        sometimes("run turns in reading")
+        return sample
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
         """Return the errors logged since the last call."""
@@ -197,6 +210,7 @@ class BusyEngine(PlainEngine):
         message = super().create_run_stopped_msg(run_id)
         message = evolve(message, runlog=mdl.RunLog(lines=self._marks))
         if self.archive_bytes:
+            sometimes("over 16 MiB", self.archive_bytes >= MESSAGE_BYTES_MAX)
             archive = self.rng.randbytes(self.archive_bytes // 2).hex()
             message = evolve(message, archive=archive, archive_filename="run.csv")
             self.archive_bytes = 0

@@ -8,10 +8,11 @@ from random import Random
 import trio
 from attrs import define, field
 
-from trio_runner.protocol import MessageBase
+from trio_runner.protocol import ErrorMessage, MessageBase, SuccessMessage
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.simulation.stand_ins._network import Network
 from trio_runner.simulation.stand_ins._server import Aggregator
+from trio_runner.simulation.stand_ins._sometimes import sometimes
 from trio_runner.simulation.trials._oracle import Oracle
 
 CALL_S = 2.0
@@ -100,12 +101,18 @@ class Callers:
         try:
             answer = await self.aggregator.call(self.engine_id(), message)
         except trio.BrokenResourceError:
+            sometimes("call cut")
             return  # the connection ended
         except trio.TooSlowError:
             may_expect = self._may_expect_an_answer and not self._is_line_taken(began)
+            sometimes("call late")
             late = was_calm and self.is_calm and may_expect
             self.oracle.expect(not late, f"a call was not answered within {CALL_S:g} s")
             return
+        sometimes("call answered", isinstance(answer, SuccessMessage))
+        sometimes("call refused", isinstance(answer, ErrorMessage))
+        sometimes("handler late", "did not carry this out" in str(answer))
+        sometimes("handlers many", "still busy" in str(answer))
         self.oracle.trace.note("call", "answered", type(answer).__name__)
 
     @property

@@ -15,6 +15,7 @@ import trio
 from attrs import define, field
 
 from trio_runner._outbox import OutboxStatistics
+from trio_runner.simulation.stand_ins._sometimes import sometimes
 from trio_runner.simulation.trials._trace import Trace
 from trio_runner.simulation.trials._watched_link import ROUNDING_S, RUN_EVENTS, SAMPLE, Key
 
@@ -115,6 +116,7 @@ class Ledger:
 
     def part_from(self, kept: Collection[tuple[Key, ...]], outbox: OutboxStatistics) -> None:
         """Note that the engine has another name, and what is kept of what waited under the old."""
+        sometimes("kept apart", kept)
         waiting = self._inherited
         self._inherited = outbox.waiting + outbox.thinned + outbox.set_aside
         self.expect(len(kept) == waiting - self._inherited, f"{waiting} waited, kept is {kept}")
@@ -126,6 +128,7 @@ class Ledger:
 
     def note_damage(self) -> None:
         """Note that the disk has spoilt some of what waits, as was told: nobody knows what."""
+        sometimes("damage told")
         self._numbered.clear()
         self._excuse(-1.0, events=True)
         self.taint = True
@@ -213,6 +216,8 @@ class Ledger:
         in_order = how in ("stopped", "raised")
         if not in_order:
             self.deaths += 1
+        sometimes("ended by a bug", how == "raised")
+        sometimes("left on disk" if durable else "lost with memory", outbox.waiting)
         now = trio.current_time()
         since = -1.0
         is_slow = durable and self.has_slow_disk
@@ -298,11 +303,18 @@ class Ledger:
             f"{outbox.set_aside} messages are said to be set aside, {self._set_aside_now} were",
         )
 
+    def _note_thinned(self) -> None:
+        """Note that samples were given up."""
+
     def _note_room(self, outbox: OutboxStatistics) -> None:
         """Note what waits, if samples were given up and few are left that could be."""
         if outbox.thinned > self._thinned_before:
             self._thinned_before = outbox.thinned
+            sometimes("thinned")
+            self._note_thinned()
+            sometimes("thinned beside events", self._events_waiting())
             if outbox.waiting - self._not_to_be_thinned() <= FEW:
+                sometimes("few samples left")
                 # What is behind them may have arrived since.
                 self._crowded.update(self.made[self._newest_before + 1 :])
         self._newest_before = self._newest
@@ -315,9 +327,12 @@ class Ledger:
 
     def _not_to_be_thinned(self) -> int:
         done = self._answered.keys() | self._set_aside.keys()
+        return self._events_waiting() + sum(1 for key in self._numbers if key not in done)
+
+    def _events_waiting(self) -> int:
+        done = self._answered.keys() | self._set_aside.keys()
         young = self.made[self._settled :]
-        events = sum(1 for key in young if key[0] != SAMPLE and key not in done)
-        return events + sum(1 for key in self._numbers if key not in done)
+        return sum(1 for key in young if key[0] != SAMPLE and key not in done)
 
     # At the end
 

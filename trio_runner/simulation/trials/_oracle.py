@@ -14,8 +14,11 @@ from attrs import define, field
 from trio_runner._outbox import OutboxStatistics
 from trio_runner.protocol import MessageBase, SuccessMessage
 from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation.stand_ins._sometimes import sometimes
+from trio_runner.simulation.stand_ins._websocket import MESSAGE_BYTES_MAX
 from trio_runner.simulation.trials._ledger import COMMIT_S, Death, Ledger
 from trio_runner.simulation.trials._share import StatesShare
+from trio_runner.simulation.trials._told import Told
 from trio_runner.simulation.trials._tries import PASSED_AFTER, Tries
 from trio_runner.simulation.trials._watched_link import (
     ROUNDING_S,
@@ -77,6 +80,7 @@ class Oracle(Ledger):
     """Between two samples while there is a link (s)."""
     tries: Tries = field(init=False)
     states_share: StatesShare = field(init=False)
+    told: Told = field(init=False)
     resent: int = field(default=0, init=False)
     _newest_on: dict[int, int] = field(factory=dict, init=False)
     """The same for each of the aggregator's connections."""
@@ -112,6 +116,7 @@ class Oracle(Ledger):
     def __attrs_post_init__(self) -> None:
         self.tries = Tries(self.expect, self._note_set_aside)
         self.states_share = StatesShare(self.expect)
+        self.told = Told(self.expect)
 
     # What the engine makes
 
@@ -119,6 +124,8 @@ class Oracle(Ledger):
         """Note an event or a sample that the engine hands over."""
         for key in keys_of(message):
             self._add(key)
+            if key[0] == "errors":
+                self.told.log(key[1])
             if key[0] == SAMPLE:
                 self._check_gap()
                 self._last_sample = trio.current_time()
@@ -134,6 +141,7 @@ class Oracle(Ledger):
         self._state, self._link, self._offline_s = "Started", None, OFFLINE_S
         self._last_sample = self._state_since = trio.current_time()
         self.tries.begin_life()
+        self.told = Told(self.expect)
 
     def end_life(self, how: Death, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has ended, its link with it, and what it may have taken with it."""
@@ -155,6 +163,7 @@ class Oracle(Ledger):
     def close_link(self, link: WatchedLink, why: str = "") -> None:
         """Note that a link has ended, by an error that says why, or without one."""
         self.tries.close_link(link, why)
+        link.mark_end(why)
         link.is_open = False
         if self._last_sample is not None:  # from here on at the offline rate
             self._last_sample = max(self._last_sample, trio.current_time() - self._offline_s)
@@ -163,6 +172,9 @@ class Oracle(Ledger):
     def _note_set_aside(self, sent: Sent) -> None:
         self._set_aside.update(dict.fromkeys(sent.keys, trio.current_time()))
         self._set_aside_now += 1
+        if sent.kind != "ErrorLogMsg":  # to tell of it in another would have no end
+            self.told.give_up("set aside")
+        sometimes("set aside")
         self.taint = self.taint or sent.is_run_event
 
     @property
@@ -170,6 +182,9 @@ class Oracle(Ledger):
         """When the state last changed, or the run, or a message that was not taken showed (s)."""
         told_at = max(self._run_event_done_at, self._failed_at, self._state_failed_at)
         return max(self._state_since, self._engine_run_since, told_at)
+
+    def _note_thinned(self) -> None:
+        self.told.give_up("thinned")
 
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is under way on the link, or its answer is."""
@@ -197,6 +212,9 @@ class Oracle(Ledger):
         )
         self._check_number(number, keys[0] if keys else None)
         introduces = kind == "RunStartedMsg" and link.messages >= 2 and not link.last_number
+        self.expect(len(body) <= MESSAGE_BYTES_MAX, f"{kind} {number} was sent with over 16 MiB")
+        if kind == "ErrorLogMsg" and keys[-1] not in self._numbers:
+            self._check_merged(keys[-1])
         was_sent = any(key in self._numbers for key in keys) or kind in self._sent_states
         if self._is_behind():
             self._kept_up_since = trio.current_time()
@@ -207,9 +225,20 @@ class Oracle(Ledger):
         else:
             self._sent_states.add(kind)
             self._note_state(kind, body)
+        self._mark(link, kind, keys, introduces=introduces)
         repeats = introduces and keys[0] in self._answered
         suspect = kind == "TagsUpdatedMsg" and self.tries.is_suspect(keys[0])
         link.send(number, Sent(keys, kind, body, repeats, suspect, was_sent=was_sent))
+
+    def _mark(
+        self, link: WatchedLink, kind: str, keys: tuple[Key, ...], *, introduces: bool
+    ) -> None:
+        sometimes("run repeated", introduces)
+        sometimes("tried again", any(map(self.tries.has_failed, keys)))
+        sometimes("logs merged", len(keys) > 1)
+        if kind == "TagsUpdatedMsg":
+            sometimes("goes alone", self.tries.is_suspect(keys[0]))
+            link.mark_sample(others_wait=self._latest[-1] not in self._numbers)
 
     def _check_number(self, number: int, key: Key | None) -> None:
         is_new = number not in self._numbered
@@ -221,10 +250,21 @@ class Oracle(Ledger):
 
     def _check_same(self, key: Key, body: str) -> None:
         if key in self.tries.smaller:
+            sometimes("goes smaller")
             self.tries.smaller.discard(key)
             self._bodies[key] = hash(body)
         known = self._bodies.setdefault(key, hash(body))
         self.expect(known == hash(body), f"{key} was sent again, and it is not the same")
+
+    def _check_merged(self, key: Key) -> None:
+        """Check that what was logged while an error log waited is a part of it."""
+        place = self._place.get(key, 0)
+        for later in self.made[place + 1 :] if place >= self._life_began else ():
+            if later[0] == "errors":
+                together = self._made_at[later] > trio.current_time() - COMMIT_S - ROUNDING_S
+                self.expect(together, f"{key} was sent, and {later} had been logged behind it")
+            if later[0] != SAMPLE:
+                return
 
     def _note_state(self, kind: str, body: str) -> None:
         if kind == "ControlStateMsg":
@@ -278,16 +318,19 @@ class Oracle(Ledger):
         """Note the answer to a message."""
         self.trace.note("answer", number, type(answer).__name__)
         if "No engine registered" in str(answer):
+            sometimes("not registered")
             return  # the link ends by it, with the message as good as unanswered
         is_taken = isinstance(answer, SuccessMessage)
         sent = link.answer(number, is_taken=is_taken)
         if sent is not None and not sent.keys:
-            self._note_state_answered(sent, is_taken=is_taken)
+            self._note_state_answered(sent, str(answer), is_taken=is_taken)
         if sent is None or not sent.keys:
             return
         now = trio.current_time()
         if sent.is_run_event:
             self._run_event_done_at = now
+        sometimes("taken", is_taken)
+        sometimes("repeated run not taken", sent.repeats and not is_taken)
         if sent.repeats:
             self.taint = self.taint or not is_taken
         elif is_taken:
@@ -295,17 +338,20 @@ class Oracle(Ledger):
         else:
             self._note_failure(sent, str(answer))
 
-    def _note_state_answered(self, sent: Sent, *, is_taken: bool) -> None:
+    def _note_state_answered(self, sent: Sent, said: str, *, is_taken: bool) -> None:
         now = trio.current_time()
         self.states_share.answer(sent.kind, now - sent.at)
         if not is_taken:
             self._state_failed_at = now
+            sometimes("unit not taken", sent.kind == "UodInfoMsg")
+            sometimes(f"state {_answer_class(said)}")
 
     def _note_failure(self, sent: Sent, said: str) -> None:
         link, self._failed_at = self._link, trio.current_time()
         if sent.kind == "TagsUpdatedMsg" and link is not None and link.has_sample_unanswered:
             self.passed.update(sent.keys)
-        self.tries.fail(sent, is_refusal="Handler raised exception" not in said)
+        sometimes(_answer_class(said))
+        self.tries.fail(sent, is_refusal=_answer_class(said) == "refused")
 
     # The aggregator's side
 
@@ -322,6 +368,7 @@ class Oracle(Ledger):
                 self._follow_run(key, message.engine_id)
         if refused is None or by_fault or tainted or self.taint:
             return
+        sometimes("run known", "active already" in refused)
         harmless = isinstance(message, em.RunStartedMsg) and "active already" in refused
         self.expect(harmless, f"the aggregator refused {type(message).__name__}: {refused}")
 
@@ -345,6 +392,7 @@ class Oracle(Ledger):
         again = self.received.get(key, 0)
         self.received[key] = again + 1
         self.resent += again > 0
+        sometimes("arrived again", again)
         place = self._place.get(key)
         self.expect(place is not None, f"{key} was never made")
         if not again and place is not None:
@@ -366,6 +414,7 @@ class Oracle(Ledger):
 
     def end_dial(self, *, in_line: bool) -> None:
         """Note that a dial has ended, and whether its connection was taken, but never let in."""
+        sometimes("dial in line", in_line)
         self.dial_s = DIAL_IN_LINE_S if in_line else DIAL_S
 
     # What is always true
@@ -374,6 +423,7 @@ class Oracle(Ledger):
         """Check a change of state."""
         self.trace.note("state", before, "->", after)
         self.expect(before == self._state, f"the state was {self._state}, and {before} is left")
+        sometimes(f"{before} -> {after}")
         legal = EDGES[before].split()
         self.expect(after in legal, f"the state went from {before} to {after}")
         self._state, self._state_since = after, trio.current_time()
@@ -384,9 +434,12 @@ class Oracle(Ledger):
         self.check_books(outbox)
         if outbox.degraded is None:
             self._healthy_disk_at = now
+        else:
+            sometimes("disk slow" if "not written" in outbox.degraded else "disk full")
         self._note_room(outbox)
         if outbox.bytes_waiting > bytes_max:
             # Events, the last samples, and what was sent and is unanswered, cannot be given up.
+            sometimes("over its bound")
             over = outbox.bytes_waiting - bytes_max
             allowed = (self._not_to_be_thinned() + 2) * largest
             self.expect(over <= allowed, f"the outbox is {over} bytes over its bound")
@@ -397,6 +450,8 @@ class Oracle(Ledger):
                 waited <= WAIT_S + self.dial_s + ROUNDING_S, f"no dial ended for {waited:.1f} s"
             )
         self._check_told(outbox)
+        if self._state not in ("Stopped", "ShutdownComplete"):
+            self.told.check_second()
         if self._link is not None and self._link.is_open:
             self._link.check_waiting()
 
@@ -408,6 +463,7 @@ class Oracle(Ledger):
         if self._link is not None and self._link.is_open:
             since = max(since, self._link.opened_at, self._kept_up_since)
             longest = max(longest, self.steady_s) if self._is_behind() else self.steady_s
+            sometimes("taken seldom", trio.current_time() - since > 2 * self.steady_s)
         gap = trio.current_time() - since
         self.expect(gap <= longest + TICKS_S + ROUNDING_S, f"no sample was taken for {gap:.1f} s")
 
@@ -442,3 +498,8 @@ class Oracle(Ledger):
         has_failed = now - self._state_failed_at < STATE_PAUSE_S
         shows = self._shown == (run is not None) or has_failed
         self.expect(shows, f"the run is {run}, and shown was {self._shown}")
+
+
+def _answer_class(said: str) -> str:
+    """Return what an answer that is no success says of its message."""
+    return "failed" if "Handler raised exception" in said else "refused"

@@ -23,6 +23,7 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.stand_ins._disk import SimulatedDisk
 from trio_runner.simulation.stand_ins._network import Network, Wire
+from trio_runner.simulation.stand_ins._sometimes import sometimes
 from trio_runner.simulation.trials._busy import BusyEngine, EngineBug
 from trio_runner.simulation.trials._conditions import Conditions
 from trio_runner.simulation.trials._guest import Guest, Invitation
@@ -186,6 +187,8 @@ class Processes:
         if found is not None and resumed is None and not is_renamed:
             # The runner ends the run; nobody but the outbox makes this message.
             self.oracle.make_end_of_run(found)
+            sometimes("run ended for it")
+        sometimes("run resumed", resumed)
         self.now = process = self._make(outbox, resumed)
         if is_renamed:
             new = [file for file in self._kept(str(old)) if file not in kept]
@@ -350,11 +353,14 @@ class Processes:
         """Stop the process in order and wait for its end."""
         process = self.now
         if process is not None:
-            began = trio.current_time()
+            began, was_waiting = trio.current_time(), process.outbox.statistics().waiting
             process.working.cancel()
             await process.runner.shutdown()
             await process.ended.wait()
             took_s = trio.current_time() - began
+            waiting = process.outbox.statistics().waiting
+            sometimes("flush cut", waiting and took_s >= Timing().flush_s)
+            sometimes("flushed", was_waiting and not waiting)
             in_time = took_s <= STOP_S + ROUNDING_S
             self.oracle.expect(in_time, f"the end of a process took {took_s:.1f} s")
 

@@ -10,11 +10,16 @@ from collections.abc import Callable
 import trio
 from attrs import define, field
 
+from trio_runner.simulation.stand_ins._sometimes import sometimes
+
 SETTLED_S = 15.0
 """So long after a change (s): the window has seen the new distance, and grown to it."""
 
 JITTER_S = 0.125
 """One way; with more, answers come 0.25 s later than others though nothing stands in line (s)."""
+
+FAR_S = 0.5
+"""One way (s); with more the answer comes when three more samples have been taken."""
 
 TICK_S = 0.15
 """How much further apart samples may be, the runner having ticks of 0.1 s (s)."""
@@ -51,5 +56,6 @@ class Rate:
         longest_s, began = self._gap
         self._gap = (0.0, now)
         if began >= self._wide_since + SETTLED_S:
+            sometimes("settled far away", latency_s > FAR_S)
             often = longest_s <= self.steady_s + TICK_S
             self.expect(often, f"two samples were taken {longest_s:.2f} s apart on a wide line")

@@ -14,6 +14,7 @@ import trio.testing
 from attrs import frozen
 
 from trio_runner._groups import first
+from trio_runner.simulation.stand_ins._sometimes import counting
 from trio_runner.simulation.trials._faults import FAULTS
 from trio_runner.simulation.trials._guest import Invitation
 from trio_runner.simulation.trials._record import Record
@@ -51,6 +52,8 @@ class Report:
     calls: int
     recovered_s: float
     """From the last fault to steady state (s)."""
+    marks: dict[str, int]
+    """How often each situation was met that must be met sometimes."""
     hash: str
     """Of the trace."""
     violation: str | None
@@ -105,7 +108,12 @@ def live(
     """Let an engine live through these faults, one that is invited or the simulated one."""
     began = time.process_time()
     where = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=where) as folder, repeatable(seed), no_logging():
+    with (
+        tempfile.TemporaryDirectory(dir=where) as folder,
+        repeatable(seed),
+        no_logging(),
+        counting() as met,
+    ):
         world = World(seed, trace, Path(folder), invited)
         clock = trio.testing.MockClock(autojump_threshold=0)
 
@@ -118,6 +126,7 @@ def live(
 
         watches = () if invited is None else (_watch(world, invited),)
         simulated_s = trio.run(run, clock=clock, instruments=watches, strict_exception_groups=True)
+    met.update({f"fault {kind}": number for kind, number in world.faults.items()})
     oracle = world.oracle
     if trace.record is not None:
         trace.record.fates.update(oracle.fates())
@@ -135,6 +144,7 @@ def live(
         processes=world.processes.count,
         calls=world.callers.calls,
         recovered_s=world.recovered_s,
+        marks=dict(sorted(met.items())),
         hash=trace.hash,
         violation=oracle.violation,
         last_lines=tuple(trace.last),

@@ -10,6 +10,8 @@ import trio
 import trio.testing
 from attrs import define, field
 
+from trio_runner.simulation.stand_ins._sometimes import sometimes
+
 SHARE = 0.1
 """Of Trio's time."""
 
@@ -38,6 +40,7 @@ class RunLogTimes:
         self.expect(few, f"run logs take more than {SHARE:.0%} of Trio's time")
         self._made_at, self._paid_at = now, now + cost_s / SHARE
         if cost_s:
+            sometimes("dear run log")
             clock = trio.lowlevel.current_clock()
             assert isinstance(clock, trio.testing.MockClock)
             clock.jump(cost_s)

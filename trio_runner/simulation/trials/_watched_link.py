@@ -7,6 +7,7 @@ import trio
 from attrs import define, field
 
 from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation.stand_ins._sometimes import sometimes
 
 Key = tuple[str, str]
 """Which event or sample it is: the kind, and what only this one has."""
@@ -31,6 +32,18 @@ THINNEST_BYTES_S = 1000
 """No simulated line is thinner."""
 
 ROUNDING_S = 0.25
+
+MANY = 8
+"""So many samples are many to be unanswered at once."""
+
+ENDS = {
+    "answer missing": "did not answer a message",
+    "pong missing": "did not answer a ping",
+    "answer unreadable": "answered a message with what is none",
+    "closed in order": "closed the connection",
+    "frame unreadable": "a frame that is no remote call",
+}
+"""What is said of links that end."""
 
 
 def keys_of(message: em.EngineMessage) -> tuple[Key, ...]:
@@ -161,6 +174,25 @@ class WatchedLink:
             )
             self.told.add(sent.kind)
         self._unanswered[number] = sent
+
+    def mark_sample(self, *, others_wait: bool) -> None:
+        """Mark how many samples are unanswered when one is sent, and beside what."""
+        kinds = [sent.kind for sent in self._unanswered.values()]
+        samples = kinds.count("TagsUpdatedMsg")
+        sometimes("one at a time", not samples and others_wait)
+        sometimes("several at once", 0 < samples <= MANY)
+        sometimes("many at once", samples > MANY)
+        sometimes("passes a notice", any(map(_is_notice, self._unanswered.values())))
+
+    def mark_end(self, why: str) -> None:
+        """Mark what is unanswered when the link ends, and why it does."""
+        sent = list(self._unanswered.values())
+        sometimes("run event cut", any(s.is_run_event and not s.repeats for s in sent))
+        sometimes("notice cut", len(sent) == 1 and _is_notice(sent[0]))
+        sometimes("samples cut", sum(s.kind == "TagsUpdatedMsg" for s in sent) > 1)
+        sometimes("state cut", self.has_state_unanswered)
+        for mark, words in ENDS.items():
+            sometimes(mark, words in why)
 
     def _check_introduction(self, kind: str) -> None:
         if self.messages == 1 and kind == "UodInfoMsg":

@@ -10,6 +10,7 @@ from trio_runner._warnings import Warnings
 from trio_runner.net import Answered, Dialer, Session
 from trio_runner.protocol import MessageBase, unpack
 from trio_runner.protocol import engine_messages as em
+from trio_runner.simulation.stand_ins._sometimes import sometimes
 from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._watched_link import WatchedLink
 
@@ -37,6 +38,7 @@ class Witness:
             await self.dialer.dial(registration, timing, task_status=started)  # type: ignore[arg-type]
         except Exception as error:
             self.note("dial", "ended:", type(error).__name__)
+            sometimes(f"dial {type(error).__name__}", not started.links and self.is_on)
             if self.is_on:
                 self.oracle.end_dial(in_line=isinstance(error, NetworkError) and error.in_line)
             why = str(first(error))

@@ -17,6 +17,7 @@ from trio_runner.simulation.stand_ins._disk import SimulatedDisk
 from trio_runner.simulation.stand_ins._network import Network
 from trio_runner.simulation.stand_ins._records import Connection
 from trio_runner.simulation.stand_ins._server import Aggregator
+from trio_runner.simulation.stand_ins._sometimes import sometimes
 from trio_runner.simulation.trials._callers import Callers
 from trio_runner.simulation.trials._conditions import Conditions, draw
 from trio_runner.simulation.trials._guest import Invitation
@@ -228,6 +229,8 @@ class World:
             self.aggregator.rate.check_second(
                 is_wide=self._is_wide, latency_s=latency_s, jitter_s=jitter_s
             )
+            thin = self.network.bytes_per_s < 1500
+            sometimes("settled on a thin line", thin and self._is_quiet)
             exchange_s = 2 * (latency_s + jitter_s) + self.aggregator.handling_time_s
             self.oracle.states_share.check_second(is_quiet=self._is_quiet, way_s=exchange_s)
 

@@ -4,6 +4,7 @@ from random import Random
 
 import trio
 
+from trio_runner._outbox import STATE_TYPES
 from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.simulation.stand_ins._aggregator import HANDLED
@@ -13,6 +14,9 @@ from trio_runner.simulation.trials._world import World, handle_it
 
 FAILED = ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
 """What is said when a handler raises."""
+
+REFUSED = ErrorMessage(message="The aggregator does not like this")
+"""What is said to what will never be taken."""
 
 CLOSE_CODES = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4000)
 
@@ -134,18 +138,23 @@ async def handler_fails(world: World, rng: Random) -> None:
 
 @fault
 async def one_handler_fails(world: World, rng: Random) -> None:
-    """Let the aggregator's handler of one kind of messages raise, each time or now and then."""
+    """Let the aggregator's handler of one kind of messages raise, each time or now and then.
+
+    Or let it refuse them, if they are states.
+    """
     kind, chance = rng.choice(HANDLED), rng.choice((0.3, 1.0))
-    with world.failing(kind, lambda: FAILED if rng.random() < chance else None):
-        if rng.random() < 0.5:
+    is_refusal = kind in STATE_TYPES and rng.random() < 0.3
+    said = REFUSED if is_refusal else FAILED
+    with world.failing(kind, lambda: said if rng.random() < chance else None):
+        if kind in STATE_TYPES or rng.random() < 0.5:
             world.network.reset()  # so that a new link is told all of it again
-        await for_a_while(rng, 20)
+        await trio.sleep(draw(rng, 1, 20))
 
 
 @fault
 async def poison(world: World, rng: Random) -> None:
     """Let the aggregator refuse messages for good."""
-    await _answer_with(world, rng, ErrorMessage(message="The aggregator does not like this"))
+    await _answer_with(world, rng, REFUSED)
 
 
 @fault

@@ -30,6 +30,18 @@ async def toggle_runs(world: World, rng: Random) -> None:
 
 
 @fault
+async def toggle_in_reading(world: World, rng: Random) -> None:
+    """Begin and end runs while the tags are read: an engine's thread does not wait for Trio's."""
+
+    def toggle_next_time(engine: BusyEngine, runner: EngineRunner) -> None:
+        engine.in_reading = lambda: engine.toggle_run(runner)
+
+    for _ in range(rng.randint(1, 6)):
+        world.processes.with_engine(toggle_next_time)
+        await trio.sleep(draw(rng, 0.5, 10))
+
+
+@fault
 async def big_archive(world: World, rng: Random) -> None:
     """End a run of which much is archived, as much as the usual line carries in 5 s at the most."""
     most = min(5e6, 5 * world.usual.bytes_per_s)
@@ -217,6 +229,37 @@ async def stuck_handlers(world: World, rng: Random) -> None:
 async def stop_process(world: World, rng: Random) -> None:
     """Stop the process in order, and start it again."""
     await world.processes.stop()
+
+
+@fault
+async def stop_at_once(world: World, rng: Random) -> None:
+    """Stop the process in order, and the next one as it starts."""
+    before = world.processes.now
+    await world.processes.stop()
+    with trio.move_on_after(20):
+        await world.processes.born.wait_until(lambda: world.processes.now not in (None, before))
+        await world.processes.stop()
+
+
+@fault
+async def stop_on_the_way(world: World, rng: Random) -> None:
+    """Stop the process in order between two links."""
+    process = world.processes.now
+    if process is None:
+        return
+    reached = trio.Event()
+
+    async def linger() -> None:
+        reached.set()
+        await trio.sleep(1)
+
+    callback = rng.choice(("failed_callback", "reconnecting_callback", "catchingup_callback"))
+    setattr(process.runner, callback, linger)
+    world.network.reset()
+    with trio.move_on_after(20):
+        await reached.wait()
+        await world.processes.stop()
+    setattr(process.runner, callback, None)
 
 
 @fault
