@@ -50,8 +50,10 @@ DURATION_S = 120.0
 BY_NAME = {
     "costly_run_log",
     "huge_archive",
+    "link_not_taken",
     "moved",
     "restless_run_log",
+    "slow_stop",
     "stop_at_once",
     "stop_on_the_way",
     "toggle_in_reading",

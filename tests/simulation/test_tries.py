@@ -280,3 +280,21 @@ async def test_what_was_sent_in_vain_goes_alone(
     oracle.send(link, 3, encode_body(sample(2)))
     assert (oracle.violation is None) == (violation is None)
     assert violation is None or violation in str(oracle.violation)
+
+
+@pytest.mark.parametrize(
+    ("message", "pause_s"), [(sample(1), 1 + 2 + 4), (EVENT, 0)], ids=["a sample", "a notice"]
+)
+async def test_samples_may_be_late_while_one_that_failed_has_to_wait(
+    message: em.EngineMessage, pause_s: float, autojump_clock: trio.abc.Clock
+) -> None:
+    """Its handler had been mended for a while, and the values looked old; a notice is passed."""
+    oracle, began = the_oracle(), trio.current_time()
+    link = opened(oracle)
+    oracle.make(message)
+    for pause in (1, 2, 4):
+        oracle.send(link, 1, encode_body(message))
+        oracle.answer(link, 1, FAILED)
+        await trio.sleep(pause)
+    assert max(oracle.tries.paused_until, began) == pytest.approx(began + pause_s)
+    assert oracle.violation is None

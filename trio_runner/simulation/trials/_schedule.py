@@ -17,6 +17,7 @@ RARE = {
     "huge_archive": 0.3,
     "kill_process": 0.5,
     "power_cut": 0.3,
+    "slow_stop": 0.3,
     "stop_at_once": 0.3,
     "stop_on_the_way": 0.5,
     "stop_process": 0.5,

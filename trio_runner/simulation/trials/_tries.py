@@ -68,6 +68,8 @@ class Tries:
     moved_at: Callable[[], float] = field(default=lambda: -math.inf)
     smaller: set[Key] = field(factory=set, init=False)
     """The ends of runs that were refused as they were, until they are sent with less in them."""
+    paused_until: float = field(default=-math.inf, init=False)
+    """When the pause of what holds up samples is over (s)."""
     _failures: dict[Key, int] = field(factory=dict, init=False)
     _cuts: dict[Key, int] = field(factory=dict, init=False)
     """How many links ended while nothing else was unanswered."""
@@ -90,6 +92,7 @@ class Tries:
         self._suspects.clear()
         self._short.clear()
         self._cut = None
+        self.paused_until = -math.inf
 
     def in_vain(self, key: Key) -> int:
         """Return how often a message was tried in vain."""
@@ -171,7 +174,9 @@ class Tries:
         for key in sent.keys:
             self._failures[key] = self._failures.get(key, 0) + (not is_refusal)
             if not is_refusal:
-                self._due_at[key] = trio.current_time() + pause_s(self.in_vain(key))
+                self._due_at[key] = due_at = trio.current_time() + pause_s(self.in_vain(key))
+                if key[0] not in ("notification", "errors"):
+                    self.paused_until = max(self.paused_until, due_at)
         if not is_refusal and self.in_vain(sent.keys[0]) < _tries_max(sent.keys[0]):
             return
         if has_more_than_the_end(sent):

@@ -253,15 +253,21 @@ class World:
         least = THIN_BYTES_S if stormed else THINNEST_BYTES_S
         carries = self.network.bytes_per_s >= least
         calm = self.callers.is_but_thin and carries and not self.oracle.taint
-        return self._is_steady and answers and calm and not self.oracle.may_a_run_event_wait()
+        return self._is_steady and answers and calm and not self._is_held_up
 
     @property
     def _is_wide(self) -> bool:
         """Whether nothing but the distance has kept samples from arriving since a second ago."""
         unchanged = trio.current_time() - self.oracle.changed_at > 1
         calm = self.callers.is_but_far and not self.oracle.taint
-        waits = self.oracle.may_a_run_event_wait() or self.oracle.has_slow_disk
+        waits = self._is_held_up or self.oracle.has_slow_disk
         return self._is_unhindered and unchanged and calm and not waits
+
+    @property
+    def _is_held_up(self) -> bool:
+        """Whether samples may have to wait for what is in front of them."""
+        is_paused = trio.current_time() < self.oracle.tries.paused_until
+        return is_paused or self.oracle.may_a_run_event_wait()
 
     @property
     def _is_well(self) -> bool:

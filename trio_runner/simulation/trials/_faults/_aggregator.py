@@ -7,6 +7,7 @@ import trio
 from trio_runner._outbox import STATE_TYPES
 from trio_runner.protocol import ErrorMessage, MessageBase, ProtocolErrorMessage
 from trio_runner.protocol import aggregator_messages as am
+from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.stand_ins._aggregator import HANDLED
 from trio_runner.simulation.stand_ins._websocket import MESSAGE_BYTES_MAX
 from trio_runner.simulation.trials._faults._known import draw, fault, for_a_while
@@ -93,6 +94,18 @@ async def slow_handler(world: World, rng: Random) -> None:
 
 
 @fault
+async def slow_stop(world: World, rng: Random) -> None:
+    """Stop the process in order with more waiting than the aggregator takes in that time."""
+    with world.trouble():
+        world.aggregator.handling_time_s = 1.0
+        world.processes.with_engine(lambda engine, runner: engine.burst(runner, 30))
+        try:
+            await world.processes.stop()
+        finally:
+            world.aggregator.handling_time_s = world.usual.handling_s
+
+
+@fault
 async def slow_archive(world: World, rng: Random) -> None:
     """Let the aggregator take 5 to 20 s to archive a run."""
     aggregator = world.aggregator
@@ -138,16 +151,25 @@ async def handler_fails(world: World, rng: Random) -> None:
 
 @fault
 async def one_handler_fails(world: World, rng: Random) -> None:
-    """Let the aggregator's handler of one kind of messages raise, each time or now and then.
-
-    Or let it refuse them, if they are states.
-    """
+    """Let the aggregator's handler of one kind of messages raise, each time or now and then."""
     kind, chance = rng.choice(HANDLED), rng.choice((0.3, 1.0))
-    is_refusal = kind in STATE_TYPES and rng.random() < 0.3
-    said = REFUSED if is_refusal else FAILED
-    with world.failing(kind, lambda: said if rng.random() < chance else None):
-        if kind in STATE_TYPES or rng.random() < 0.5:
+    with world.failing(kind, lambda: FAILED if rng.random() < chance else None):
+        if rng.random() < 0.5:
             world.network.reset()  # so that a new link is told all of it again
+        await for_a_while(rng, 20)
+
+
+@fault
+async def link_not_taken(world: World, rng: Random) -> None:
+    """Let the aggregator fail to handle, or refuse, something that each new link tells it."""
+    kind, chance = rng.choice((*STATE_TYPES, em.RunStartedMsg)), rng.choice((0.3, 1.0))
+    is_refusal = kind is not em.RunStartedMsg and rng.random() < 0.3
+    said = REFUSED if is_refusal else FAILED
+    if kind is em.RunStartedMsg:
+        world.processes.with_engine(lambda engine, runner: engine.begin_run(runner))
+        await trio.sleep(1)
+    with world.failing(kind, lambda: said if rng.random() < chance else None):
+        world.network.reset()
         await trio.sleep(draw(rng, 1, 20))
 
 
