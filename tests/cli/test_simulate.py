@@ -152,7 +152,7 @@ def drawn(page: Path) -> dict[str, Any]:
 @pytest.mark.usefixtures("mutant")
 def test_a_broken_promise_is_told_with_what_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
     """Seed, moment, promise, last lines, the others in a line each; its command does it again."""
-    assert main(["simulate", "--seeds", "1-2", "--hours", "1/60", "--faults", "reset,burst"]) == 1
+    assert main(["simulate", "--seeds", "1-9", "--hours", "1/60", "--faults", "reset,burst"]) == 1
     out = capsys.readouterr().out
     report = simulate(1, 60, kinds=("reset", "burst"))
     assert report.violation is not None
@@ -160,7 +160,7 @@ def test_a_broken_promise_is_told_with_what_repeats_it(capsys: pytest.CaptureFix
     told = f"SEED 1 BROKE A PROMISE at {moment} s: {report.violation}"
     assert told in out
     assert "".join(f"  {line}\n" for line in report.last_lines) in out
-    assert re.search(r"^Seed 2 too, at \d+\.\d+ s: \w", out, re.MULTILINE)
+    assert re.search(r"^Seed [2-9] too, at \d+\.\d+ s: \w", out, re.MULTILINE)
     arguments = repeated(out)
     assert arguments == shlex.split("simulate --seed 1 --hours 1/60 --faults reset,burst")
     assert main(arguments) == 1

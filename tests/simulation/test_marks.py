@@ -83,7 +83,14 @@ def test_many_seeds_are_to_meet_each_mark(
 ) -> None:
     """A world that is too small is told with what it lacks, and is exit code 1."""
     arguments = Namespace(
-        seeds=range(3, 5), hours=1 / 720, faults=faults, keep=None, trace=None, jobs=1, shrink=False
+        seeds=range(3, 5),
+        hours=1 / 720,
+        faults=faults,
+        keep=None,
+        trace=None,
+        html=None,
+        jobs=1,
+        shrink=False,
     )
     assert _simulate.run(arguments, marks=marks, many_seeds=many_seeds) == code
     out = capsys.readouterr().out

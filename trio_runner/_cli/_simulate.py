@@ -24,8 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from trio_runner._cli._simulate_marks import mark_lines, never_met
 from trio_runner._cli._summary import count
-from trio_runner.simulation.trials._marks import MANY_SEEDS, MARKS
 from trio_runner._cli._written import Unwritable, written
+from trio_runner.simulation.trials._marks import MANY_SEEDS, MARKS
 from trio_runner.simulation.trials._picture import picture
 from trio_runner.simulation.trials._record import Record
 from trio_runner.simulation.trials._shrink import Case, shrink

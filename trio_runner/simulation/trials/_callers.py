@@ -72,6 +72,8 @@ class Callers:
     slow_handlers: int = field(default=0, init=False)
     """How many faults slow down the handlers."""
     _resting: int = field(default=0, init=False)
+    _operating: trio.Lock = field(factory=trio.Lock, init=False)
+    """Held while a run is begun or ended."""
     trouble: Spell = field(factory=Spell, init=False)
     """In which an answer to the aggregator may be late through no fault of ours."""
     thin_line: Spell = field(factory=Spell, init=False)
@@ -92,7 +94,12 @@ class Callers:
             await trio.sleep(rng.expovariate(1 / EVERY_RUN_S))
             engine = self.aggregator.engines.get(self.engine_id())
             is_running = engine is not None and engine.unit.control_state.is_running
-            await self.call(am.ExecuteControlCommandMsg(name="Stop" if is_running else "Start"))
+            async with self._operating:
+                await self.call(am.ExecuteControlCommandMsg(name="Stop" if is_running else "Start"))
+
+    async def send_operators_home(self) -> None:
+        """Let nobody begin or end a run from here on; return when the last call has ended."""
+        await self._operating.acquire()
 
     async def call(self, message: MessageBase) -> None:
         """Call the engine as the page does, and check that the answer comes in time."""

@@ -159,6 +159,8 @@ class World:
                         await trio.sleep_forever()
                 check = RecoveryCheck(self.oracle, self.processes, self.aggregator, self.usual)
                 self.recovered_s = await check.check_back()
+                if self.invited is not None:  # what happens in the last flush is not waited for
+                    await self.callers.send_operators_home()
                 await check.check_end()
                 self.aggregator.stored.check_end()
                 nursery.cancel_scope.cancel()
