@@ -198,7 +198,11 @@ class Proxy:
             finally:
                 await trio.aclose_forcefully(engine)
             return
-        aggregator = await trio.open_tcp_stream("127.0.0.1", self._aggregator_port)
+        try:
+            aggregator = await trio.open_tcp_stream("127.0.0.1", self._aggregator_port)
+        except OSError:  # it is away, and so is the way to it
+            await trio.aclose_forcefully(engine)
+            return
         connection = Connection(engine, aggregator, Flow(**self._new_up), Flow(**self._new_down))
         self.connections.append(connection)
         try:

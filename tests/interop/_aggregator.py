@@ -92,6 +92,11 @@ class RealAggregator:
             process.kill()
             process.wait()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it runs."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def ensure_started(self) -> None:
         """Start it unless it runs."""
         if self._process is None:

@@ -1,0 +1,100 @@
+"""The processes of a storm: they are signalled, and must not end by themselves."""
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import trio
+from attrs import define, field
+
+from tests.helpers.command import ENVIRONMENT
+
+END_S = 30.0
+"""How long an end in order may take (s): the engine, a flush, a disk that hangs, a busy machine."""
+
+
+START_S = 60.0
+"""How long a start may take (s): the imports alone take seconds on a busy machine."""
+
+
+class Broken(AssertionError):
+    """A promise was not kept."""
+
+
+@define(eq=False)
+class Engine:
+    """An engine with its runner, in a process of its own, again and again."""
+
+    name: str
+    """Of its unit."""
+    command: list[str]
+    ready: str
+    """What it has written when it listens to signals."""
+    outbox: Path
+    log: Path
+    killed_at: list[float] = field(factory=list, init=False)
+    """When it was killed (s since the epoch)."""
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+    _said_before: int = field(default=0, init=False)
+    """How much had been written when it was started (bytes)."""
+
+    def start(self) -> None:
+        """Start it unless it runs."""
+        self.check()
+        if self._process is None:
+            with self.log.open("ab") as log:
+                self._said_before = log.tell()
+                self._process = subprocess.Popen(
+                    self.command,
+                    env={**ENVIRONMENT, "PYTHONWARNINGS": "default"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+
+    def check(self) -> None:
+        """Raise Broken if it has ended by itself."""
+        process = self._process
+        if process is not None and process.poll() is not None:
+            self._process = None
+            raise Broken(f"{self.name} ended by itself: {process.returncode}\n{self._last_words()}")
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        process, self._process = self._process, None
+        if process is not None:
+            self.killed_at.append(time.time())
+            process.kill()
+            process.wait()
+
+    async def stop(self) -> None:
+        """End it in order. Raises Broken if that fails or takes too long."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with trio.move_on_after(START_S):
+            while self.ready not in self._words():  # noqa: ASYNC110 - another process
+                await trio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        with trio.move_on_after(END_S):
+            while process.poll() is None:  # noqa: ASYNC110 - another process
+                await trio.sleep(0.05)
+        if process.returncode != 0:
+            process.kill()
+            process.wait()
+            raise Broken(f"{self.name} ended with {process.returncode}\n{self._last_words()}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it runs."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
+
+    def _words(self) -> str:
+        return self.log.read_bytes()[self._said_before :].decode(errors="replace")
+
+    def _last_words(self) -> str:
+        return self._words()[-4000:]

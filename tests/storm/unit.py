@@ -1,0 +1,111 @@
+"""An engine that writes down what it does before its runner is told, and is killed again and again.
+
+    python -m tests.storm.unit PORT OUTBOX NOTES SEED
+
+With the seed "quiet" it begins no run any more.
+"""
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import trio
+from attrs import define, field
+
+from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner, PlainEngine
+from trio_runner._cli._signals import stop_on_signal
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+
+NAME, TAG = "Storm", "Count"
+
+LOG_INTERVAL_S = 1.0
+"""Between two samples that are stored (s)."""
+
+
+@define(eq=False, kw_only=True)
+class StormUnit(PlainEngine):
+    """Its tag is one higher in every sample."""
+
+    name: str = NAME
+    data_log_interval_s: float = LOG_INTERVAL_S
+    note: Callable[[str, object], None]
+    count: int = field(default=0, init=False)
+    _now: float = field(factory=time.time, init=False)
+    _errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
+
+    def read_tags(self) -> list[mdl.TagValue]:
+        """Return the tag as it was sampled last."""
+        return [mdl.TagValue(name=TAG, tick_time=self._now, value=self.count, value_unit="")]
+
+    def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
+        """Take a sample."""
+        return self.create_tag_updates_snapshot_msg()
+
+    def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
+        """Take a sample."""
+        self.count += 1
+        self._now = self.clock()
+        self.note("sample", self.count)
+        return super().create_tag_updates_snapshot_msg()
+
+    def create_error_log_msg(self) -> em.ErrorLogMsg | None:
+        """Return the errors since the last call."""
+        errors, self._errors = self._errors, []
+        return em.ErrorLogMsg(log=mdl.ErrorLog(entries=errors)) if errors else None
+
+    def fail(self) -> None:
+        """Log an error."""
+        entry = mdl.ErrorLogEntry(message="a fault", created_time=time.time(), severity=40)
+        self._errors.append(entry)
+
+    async def work(self, runner: EngineRunner, rng: Random) -> None:
+        """Begin and end runs, notify and log, until cancelled."""
+        runs: list[str] = []
+        while True:
+            await trio.sleep(rng.uniform(0.1, 2))
+            what = rng.random()
+            if what < 0.5:
+                runner.on_notify_command("Look!")
+            elif what < 0.8:
+                self.fail()
+            elif runs:
+                self.note("end", runs[0])
+                runner.on_stop()
+                runs.clear()
+            else:
+                runs.append(str(uuid.uuid4()))
+                self.note("begin", runs[0])
+                runner.on_start(runs[0])
+
+
+async def run(port: int, outbox_path: Path, notes: Path, seed: str) -> None:
+    """Run until signalled."""
+    with notes.open("a") as file, DurableOutbox(outbox_path) as outbox:
+
+        def note(what: str, value: object) -> None:
+            run_id = runner.statistics().run_id
+            file.write(json.dumps([what, unit.clock(), value, run_id]) + "\n")
+            file.flush()
+
+        unit = StormUnit(note=note)
+        # As no other unit's that a storm has: a run of one process goes on in no other.
+        unit.count = int(time.time() * 1000) % 10**9 * 1000
+        dispatcher = EngineDispatcher("127.0.0.1", port, handlers=unit)
+        runner = EngineRunner(dispatcher, unit, unit, outbox=outbox)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(stop_on_signal, nursery.cancel_scope.cancel)
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
+            if seed != "quiet":
+                nursery.start_soon(unit.work, runner, Random(f"{seed} {time.time()}"))
+            await runner.run()
+
+
+if __name__ == "__main__":
+    _, a_port, an_outbox, the_notes, a_seed = sys.argv
+    trio.run(run, int(a_port), Path(an_outbox), Path(the_notes), a_seed)
