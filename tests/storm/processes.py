@@ -49,7 +49,7 @@ class Engine:
                 self._said_before = log.tell()
                 self._process = subprocess.Popen(
                     self.command,
-                    env={**ENVIRONMENT, "PYTHONWARNINGS": "default"},
+                    env={**ENVIRONMENT, "PYTHONWARNINGS": "default", "PYTHONFAULTHANDLER": "1"},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -82,9 +82,10 @@ class Engine:
         with trio.move_on_after(END_S):
             while process.poll() is None:  # noqa: ASYNC110 - another process
                 await trio.sleep(0.05)
-        if process.returncode != 0:
-            process.kill()
+        if process.poll() is None:
+            process.send_signal(signal.SIGABRT)  # faulthandler writes where it hangs
             process.wait()
+        if process.returncode != 0:
             raise Broken(f"{self.name} ended with {process.returncode}\n{self._last_words()}")
 
     def signal(self, number: signal.Signals) -> None:
