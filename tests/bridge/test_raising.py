@@ -25,6 +25,8 @@ Clock = trio.testing.MockClock
 
 TOLD = "The engine cannot tell "
 
+ZERO = ZeroDivisionError("of the engine")
+
 NOT_TOLD = [
     "its ControlStateMsg",
     "its ErrorLogMsg",
@@ -44,11 +46,11 @@ IS_OLDER = "locked_line_ids" not in package_models.MethodState.model_fields
 
 
 @contextmanager
-def unable() -> Iterator[None]:
+def unable(error: BaseException = ZERO) -> Iterator[None]:
     """Let every builder of the package's raise within the block."""
 
     def fail(*_: object, **__: object) -> Any:
-        raise ZeroDivisionError("of the engine")
+        raise error
 
     with pytest.MonkeyPatch.context() as patch:
         for name in dir(EngineMessageBuilder):
@@ -79,8 +81,9 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.skipif(IS_OLDER, reason="the stand-in refuses its method states: they lack fields")
+@pytest.mark.parametrize("error", [ZERO, SystemExit("of a driver")])
 async def test_what_raises_in_mid_run_ends_neither_the_runner_nor_the_run(
-    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+    error: BaseException, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """States stay as they were last, also on a new link; the end of the run arrives with them."""
     aggregator = Aggregator(version=OPENPECTUS_VERSION)
@@ -94,7 +97,7 @@ async def test_what_raises_in_mid_run_ends_neither_the_runner_nor_the_run(
             assert before.run is not None
             run_id = before.run.run_id
             caplog.clear()
-            with unable():
+            with unable(error):
                 await trio.sleep(60)
                 aggregator.kill()
                 await trio.sleep(60)

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=MessageBase)
 
+FAILS = Exception, SystemExit
+"""How code of an engine or of a definition may end: `sys.exit()` in it ends nothing but itself."""
+
 TRIES = 3
 """How often a message is asked for: the engine's thread may change what is just being read."""
 
@@ -35,7 +38,7 @@ def again(create: Callable[..., Any], *arguments: object) -> Any:
     for _ in range(TRIES - 1):
         try:
             return create(*arguments)
-        except Exception as error:
+        except FAILS as error:
             logger.debug("%s is asked again: %r", create, error)
     return create(*arguments)
 
@@ -67,7 +70,7 @@ class _Builder(EngineMessageBuilder):  # type: ignore[misc]
     def create_runlog_msg(self, run_id: str) -> Any:
         try:
             made = again(super().create_runlog_msg, run_id)
-        except Exception as error:
+        except FAILS as error:
             self._say(
                 logging.ERROR, "The engine cannot tell its run log: %r", error, about="run log"
             )
@@ -149,7 +152,7 @@ class UodMessageBuilder:
         try:
             message = self._builder.create_tag_updates_msg(run_id)
             return None if message is None else to_ours(message, em.TagsUpdatedMsg)
-        except Exception as error:
+        except FAILS as error:
             self._complain("the tags that changed", error)
             return self.create_tag_updates_snapshot_msg()  # what had changed is spent
 
@@ -172,7 +175,7 @@ class UodMessageBuilder:
         """Return the run log of the run that is on; one whose progress alone differs may be old."""
         try:
             made = self._run_logs.create(run_id)
-        except Exception as error:
+        except FAILS as error:
             logger.debug("The run log is made at one go: %r", error)
             return self._whole_run_log(run_id)
         self._builder.last = made
@@ -285,11 +288,11 @@ class UodMessageBuilder:
         try:
             message = again(create, *arguments)
             return None if message is None else to_ours(message, kind)
-        except Exception as error:
+        except FAILS as error:
             self._complain(f"its {kind.__name__}", error)
             return None
 
-    def _complain(self, what: str, error: Exception) -> None:
+    def _complain(self, what: str, error: BaseException) -> None:
         self._say(
             logging.ERROR, "The engine cannot tell %s: %r", what, error, about=what, error=error
         )
