@@ -26,7 +26,7 @@ PIECE = 4 * 1024
 A multiple of 4, the length of a mask."""
 
 WRITTEN = 1024
-"""How much is handed down at once (bytes), so that it is seen to leave: 3.4 s at 300 B/s.
+"""How much of a piece is handed down at once (bytes), to be seen to leave: 3.4 s at 300 B/s.
 
 Trio's sockets let no more than 16 kB wait in the kernel unsent, where the system can be told so."""
 
@@ -101,9 +101,9 @@ class FramedStream(trio.abc.Stream):
         try:
             if self._is_over:
                 return
-            view = memoryview(data)
-            for start in range(0, len(view), WRITTEN):
-                part = view[start : start + WRITTEN]
+            view, size = memoryview(data), WRITTEN if is_piece else len(data)
+            for start in range(0, len(view), size):
+                part = view[start : start + size]
                 await self._stream.send_all(part)
                 self.bytes_sent += len(part)
                 self.left_at = trio.current_time()
