@@ -29,10 +29,11 @@ WRONG_ARGUMENTS = 2
 """The exit code for arguments that cannot be used."""
 
 COLLECTOR = (100_000, 50, 1_000)
-"""The thresholds of the garbage collector; by Python's own it takes 3 % of 200 engines' time."""
+"""The thresholds of the garbage collector. Python's own would take 3 % of 200 engines' time."""
 
 PIPE_CLOSED = 128 + 13
-"""The exit code of a program whose reader has gone: as a shell shows SIGPIPE, also on Windows."""
+"""The exit code when the reader of stdout has gone: the one a shell shows for SIGPIPE. Windows
+gets the same."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,13 +53,13 @@ def main(argv: list[str] | None = None) -> int:
     except BaseException as error:  # noqa: ASYNC103 - raised unless it is a closed pipe
         if not all(map(_is_closed_pipe, leaves(error))):
             raise
-        # What is still in the buffer goes nowhere when the interpreter flushes it at its end.
+        # The interpreter flushes stdout at exit; let what is still in its buffer go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 
 def _let_all_text_be_written() -> None:
-    """Show what the encoding of stdout does not have by its number, as stderr does."""
+    """Write characters that stdout's encoding lacks as escapes, as stderr does."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -66,7 +67,8 @@ def _let_all_text_be_written() -> None:
 def _is_closed_pipe(error: BaseException) -> bool:
     """Tell whether the reader of stdout has gone.
 
-    Windows says that with EINVAL, which may mean anything; but then no flush succeeds any more.
+    Windows reports that as EINVAL, which may mean anything. If the reader has gone, another flush
+    fails in the same way.
     """
     if isinstance(error, BrokenPipeError):
         return True
@@ -80,7 +82,7 @@ def _is_closed_pipe(error: BaseException) -> bool:
 
 
 class _Parser(ArgumentParser):
-    """Tells of wrong arguments in one line."""
+    """Reports wrong arguments in one line."""
 
     def error(self, message: str) -> NoReturn:
         text = f"{self.prog}: error: {message} (see {self.prog} --help)\n"
@@ -90,7 +92,7 @@ class _Parser(ArgumentParser):
 def _parse(argv: list[str] | None) -> Namespace:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["engine"]:
-        return Namespace(command="engine", rest=argv[1:])  # the package has a parser of its own
+        return Namespace(command="engine", rest=argv[1:])  # `bridge` parses these itself
     parser = _Parser(
         prog="trio-runner",
         description="Keep an Open Pectus engine connected to its aggregator.",
@@ -144,7 +146,7 @@ def _parse(argv: list[str] | None) -> Namespace:
 
 
 def _add_simulated_arguments(parser: ArgumentParser) -> None:
-    """Add the options, spelled as those of Open Pectus's engine."""
+    """Add the options, spelled like those of Open Pectus's engine."""
     add = parser.add_argument
     _connection.add_options(parser, default=("127.0.0.1", ""))
     add(
@@ -186,7 +188,7 @@ def _path(text: str) -> str:
 
 
 def _with_config(argv: list[str], parser: ArgumentParser) -> Namespace:
-    """Return the arguments of `simulated`, with what a file says that they do not."""
+    """Return the arguments of `simulated`, completed from the file of `--config`."""
     try:
         arguments = _config.parse(parser, argv[1:])
     except _config.ConfigError as error:
@@ -203,9 +205,9 @@ def _find_status(arguments: Namespace, parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    """Carry out a command; what it needs is imported here, so that `--help` is quick."""
+    """Carry out a command. Its modules are imported here, so that `--help` is quick."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Ctrl-C during the start and in the shutdown ends at once; between them it ends in order.
+        # Ctrl-C ends the process at once during start-up and shutdown, and in order in between.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if arguments.command == "engine":
         from trio_runner._cli import _engine

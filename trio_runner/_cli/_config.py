@@ -1,7 +1,7 @@
-"""`--config FILE`: the settings of a command in a TOML file. What the command line says wins.
+"""`--config FILE`: the settings of a command in a TOML file. The command line overrides the file.
 
-Each key stands for an option, and has its value checked here, so that an error names the file, the
-line and the key. Paths are relative to the file's folder.
+Each key stands for an option. Its value is checked here, so that an error names the file, the line
+and the key. Paths are relative to the file's folder.
 """
 
 import tomllib
@@ -20,13 +20,14 @@ from trio_runner._cli._status_arguments import address_of, seconds_of
 from trio_runner.net import spelled_out
 
 UNITS = "units"
-"""The table with a table for each unit."""
+"""The name of the table that holds one table for each unit."""
 
 OF_ENGINES = "outbox", "outbox_max", "status"
-"""The options in which a simulated engine would be in the way of those that the file is for."""
+"""Options that `simulated` ignores, so that a simulated engine does not get in the way of the real
+ones that the file is for."""
 
 OVERRULES = {"secret": "secret_file", "client_cert": "client_key"}
-"""What the command line may say, and what the file says that is of no use then."""
+"""Each option of the command line, and the setting of the file that it makes useless."""
 
 
 class ConfigError(Exception):
@@ -102,10 +103,10 @@ def _one_of(*choices: str) -> Callable[[object], str]:
 
 @frozen
 class Key:
-    """What a key of the file is."""
+    """What a key of the file stands for."""
 
     option: str
-    """The name of the option that it stands for, in the arguments."""
+    """The option's name in the parsed arguments."""
     check: Callable[[object], object]
     """Returns the option's value; raises ArgumentTypeError."""
     is_file: bool = False
@@ -134,22 +135,22 @@ KEYS = {
 
 @define
 class Config:
-    """What a file says."""
+    """What a file says, and what is wrong in it."""
 
     path: Path
     settings: dict[str, Any] = field(factory=dict)
-    """The values of the options, but for the units'."""
+    """The values of all options except the units'."""
     uods: dict[str, str] = field(factory=dict)
-    """The paths of the UODs by the names of their units."""
+    """The path of each unit's UOD, by the unit's name."""
     places: dict[str, str] = field(factory=dict)
-    """Where an option, or the UOD at a path, is set: file, line and key."""
+    """Where an option, or the UOD at a path, is set: the file, the line and the key."""
     errors: list[str] = field(factory=list)
 
 
 def load(file: str) -> Config:
-    """Read a file of settings; what is wrong in it is told by `errors`.
+    """Read a file of settings; list its mistakes in `errors`.
 
-    Raises ConfigError if it cannot be read at all.
+    Raises ConfigError if the file cannot be read at all.
     """
     path = Path(file)
     try:
@@ -215,7 +216,7 @@ def _take(config: Config, keys: tuple[str, ...], value: object, place: str) -> N
 
 
 def _unknown(keys: tuple[str, ...], known: str) -> str:
-    """Return what is wrong with a key that there is not."""
+    """Return what is wrong with an unknown key."""
     if _is_table(keys):
         return f"it is a table: [{_dotted(keys)}]"
     same = [name for name in KEYS if name.rpartition(".")[2] == keys[-1]]
@@ -225,10 +226,10 @@ def _unknown(keys: tuple[str, ...], known: str) -> str:
 
 
 def line_of(text: str, keys: tuple[str, ...]) -> int:
-    """Return the number of the line in which a key is set, or its table begins, 1 if it is in none.
+    """Return the number of the line that sets a key or else begins its table, or 1 if none does.
 
-    The parser does not tell. This looks at what begins a line, and takes a line of a text of
-    several for a key if it looks like one.
+    The TOML parser does not report lines, so this looks at how each line begins. It mistakes a line
+    inside a multi-line string for a key if it looks like one.
     """
     table: tuple[str, ...] = ()
     found: dict[tuple[str, ...], int] = {}
@@ -246,7 +247,7 @@ def line_of(text: str, keys: tuple[str, ...]) -> int:
 
 
 def _parsed(key: str) -> tuple[str, ...]:
-    """Return the names in a dotted key, none if it is no key."""
+    """Return the names in a dotted key, or () if it is not a key."""
     try:
         inner: Any = tomllib.loads(f"{key} = 0")
     except tomllib.TOMLDecodeError:
@@ -262,7 +263,7 @@ def _parsed(key: str) -> tuple[str, ...]:
 
 
 def add_options(parser: ArgumentParser | _ArgumentGroup, what: str) -> None:
-    """Add `--config`; `what` says what is read."""
+    """Add `--config`; `what` tells the help which settings are read from the file."""
     parser.add_argument("--config", metavar="FILE", help=f"read {what} from this file (TOML)")
 
 
@@ -272,9 +273,9 @@ def add_unit_option(parser: ArgumentParser | _ArgumentGroup) -> None:
 
 
 def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
-    """Return the arguments, and for what they do not say what the file of `--config` does.
+    """Return the arguments; take what the command line leaves out from the file of `--config`.
 
-    Raises ConfigError; SystemExit after `--help`, and on wrong arguments.
+    Raises ConfigError, and SystemExit after `--help` and on wrong arguments.
     """
     given = parser.parse_args(argv)
     given.places = {}
@@ -286,7 +287,7 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
 
 
 def _said(parser: ArgumentParser, argv: list[str]) -> dict[str, Any]:
-    """Return the arguments that the command line says itself, without any default."""
+    """Return only the arguments that the command line itself gives, without any default."""
     nothing = Namespace(**{action.dest: None for action in parser._actions})
     said = vars(parser.parse_args(argv, nothing))
     return {option: value for option, value in said.items() if value is not None}
@@ -310,7 +311,7 @@ def _fill(given: Namespace, config: Config, said: dict[str, Any], parser: Argume
 
 
 def where(config: Config) -> str:
-    """Return the aggregator's host, with the path that it has there."""
+    """Return the aggregator's host, followed by its path there."""
     host = config.settings.get("aggregator_hostname", "127.0.0.1")
     return f"{host}{config.settings.get('aggregator_path', '')}"
 
@@ -320,7 +321,7 @@ def _units(config: Config, said: dict[str, Any]) -> list[str]:
     if "uod" in said:
         if name is not None:
             raise ConfigError("argument --unit: not allowed with argument -uod/--uod")
-        return []  # these are not used
+        return []  # the command line's UODs are used instead
     if not uods:
         raise ConfigError(f"{config.path}: there is no unit in it: add [{UNITS}.NAME] with its uod")
     if name is None:

@@ -1,4 +1,4 @@
-"""`trio-runner config check`: whether a command could run with a file of settings."""
+"""`trio-runner config check`: check whether a command could run with a file of settings."""
 
 import sys
 from argparse import ArgumentTypeError, Namespace
@@ -19,7 +19,7 @@ WRONG = 2
 
 
 def add_command(commands: "_SubParsersAction[Any]") -> "ArgumentParser":
-    """Add the command."""
+    """Add the command `config`."""
     config: ArgumentParser = commands.add_parser(
         "config",
         allow_abbrev=False,
@@ -59,7 +59,7 @@ def _told(config: Config) -> Iterator[str]:
 
 
 def _wrong_on_this_computer(config: Config) -> Iterator[str]:
-    """Yield what a start would find wrong with what the file names."""
+    """Yield what a start would find wrong with the files and the proxy that the settings name."""
     given = Namespace(
         **{
             **dict.fromkeys(("ca_file", "client_cert", "client_key", "secret_file")),

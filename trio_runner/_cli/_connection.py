@@ -1,6 +1,6 @@
-"""The options of the command line that say where the aggregator is and how it lets an engine in.
+"""The command-line options that say where the aggregator is and how it lets an engine in.
 
-They are spelled as those of Open Pectus's engine.
+They are spelled like those of Open Pectus's engine.
 """
 
 from argparse import ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
@@ -9,7 +9,7 @@ from trio_runner._cli import _network, _secret
 
 
 def add_options(parser: ArgumentParser, default: tuple[str, str] | None) -> None:
-    """Add the options; without a default the aggregator's host must be given."""
+    """Add the options. Without a default, the aggregator's host must be given."""
     add = parser.add_argument
     add(
         "-ahn",
@@ -40,7 +40,10 @@ def add_options(parser: ArgumentParser, default: tuple[str, str] | None) -> None
 
 
 def find(arguments: Namespace, parser: ArgumentParser) -> None:
-    """Refuse files, proxies and secrets that are of no use, before anything runs."""
+    """Resolve the host, the network options and the secret.
+
+    Exits with an error, before anything runs, if a file, a proxy or the secret cannot be used.
+    """
     host, path = arguments.aggregator_hostname
     arguments.aggregator_hostname = host
     arguments.is_secret_visible = bool(arguments.secret)

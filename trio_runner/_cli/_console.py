@@ -1,24 +1,24 @@
-"""What Windows tells the programs of a console besides Ctrl-C and Ctrl-Break."""
+"""What Windows tells console programs apart from Ctrl-C and Ctrl-Break."""
 
 import signal
 import sys
 import time
 
 CLOSED, LOGGED_OFF, SHUT_DOWN = 2, 5, 6
-"""The numbers of Windows: CTRL_CLOSE_EVENT, CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT."""
+"""Windows's numbers for CTRL_CLOSE_EVENT, CTRL_LOGOFF_EVENT and CTRL_SHUTDOWN_EVENT."""
 
 HELD_S = 60
-"""Longer than Windows waits for a program (5 s, a service at a shutdown 20 s)."""
+"""Longer than Windows waits for a program (s): it waits 5 s, at a shutdown 20 s for a service."""
 
 
 def on_event(event: int) -> bool:
-    """Carry out an event in a thread of Windows's; return whether no other handler is to do so.
+    """Handle an event, in one of Windows's threads; return whether to skip all other handlers.
 
-    Windows ends the process as soon as this returns from a closed console or a shutdown. So it
-    raises SIGBREAK, and then stays until the process has ended in order.
+    Windows ends the process as soon as this returns from a closed console or a shutdown. So raise
+    SIGBREAK, and then stay here until the process has ended in order.
 
-    The end of somebody's session is told to services alone, which go on; C's own handler would
-    take it for SIGBREAK too.
+    Only services are told that somebody's session ends, and they must go on. C's own handler would
+    take that event for SIGBREAK too.
     """
     if event in (CLOSED, SHUT_DOWN):
         signal.raise_signal(getattr(signal, "SIGBREAK"))  # noqa: B009 - typeshed's is Windows's
@@ -39,4 +39,4 @@ if sys.platform == "win32":
 else:
 
     def heed() -> None:
-        """Do nothing: signals tell it all here."""
+        """Do nothing: elsewhere, signals report all of this."""

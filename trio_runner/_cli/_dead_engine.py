@@ -1,4 +1,4 @@
-"""An engine that has ended, as its outbox knows it: it tells what it was, and nothing new."""
+"""An engine that has ended, as its outbox knows it: it describes itself but has no news."""
 
 from attrs import define, evolve, field
 
@@ -9,19 +9,19 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
 INTERVAL_S = 1.0
-"""The data-log interval of a unit whose own is not known (s): the aggregator leaves out samples
-that are closer, so it is rather too short."""
+"""The data-log interval for a unit whose own is unknown (s). The aggregator leaves out samples that
+are closer together, so this is short to be safe."""
 
 
 @define(eq=False, slots=False)
 class DeadEngine(PlainEngine):
-    """Registers and describes itself as the engine did that has filled an outbox."""
+    """Registers and describes itself like the engine that filled an outbox."""
 
     origin: Origin = field(kw_only=True)
 
     @classmethod
     def of(cls, origin: Origin, secret: str, *, ignore_version_error: bool) -> "DeadEngine":
-        """Return the engine with the secret that the aggregator has now."""
+        """Return the engine, with the secret that the aggregator asks for now."""
 
         def said(name: str, otherwise: str) -> str:
             return str(origin.registration.get(name, otherwise))
@@ -40,33 +40,33 @@ class DeadEngine(PlainEngine):
         )
 
     def create_register_engine_msg(self) -> em.RegisterEngineMsg:
-        """Return who the engine was."""
+        """Return the registration of the engine that has ended."""
         filename = str(self.origin.registration.get("uod_filename", ""))
         return evolve(super().create_register_engine_msg(), uod_filename=filename)
 
     def create_uod_info(self) -> em.UodInfoMsg:
-        """Return the unit as it was described last, or one that has the tags that wait."""
+        """Return the unit's last description, or else one that has the tags that wait."""
         if self.origin.uod_info is None:
             return super().create_uod_info()
         return foreign(self.origin.uod_info, em.UodInfoMsg)
 
     def create_method_msg(self) -> em.MethodMsg:
-        """Return the method as it was."""
+        """Return the last known method."""
         if self.origin.method is None:
             return super().create_method_msg()
         return foreign(self.origin.method, em.MethodMsg)
 
     def read_tags(self) -> list[mdl.TagValue]:
-        """Return the tags without values, of which nothing but their names and units is used."""
+        """Return the tags without values; only their names and units are used."""
         return [
             mdl.TagValue(name=name, tick_time=0.0, value_unit=unit)
             for name, unit in self.origin.tags.items()
         ]
 
     def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
-        """Return no tags: what the engine has sampled waits."""
+        """Return no tags: everything that the engine sampled already waits in the outbox."""
         return em.TagsUpdatedMsg()
 
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
-        """Return None: nothing changes any more."""
+        """Return None: no tag changes any more."""
         return None

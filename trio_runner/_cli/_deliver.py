@@ -1,4 +1,4 @@
-"""`trio-runner outbox deliver`: what it says, and its exit code."""
+"""`trio-runner outbox deliver`: its output and its exit code."""
 
 import logging
 import sys
@@ -25,7 +25,7 @@ SOME_LEFT = 1
 """The exit code when messages are left in the file, waiting or set aside."""
 
 FLUSH_S = 3
-"""For what waits when the delivery is interrupted (s)."""
+"""How long to go on sending what waits when the delivery is interrupted (s)."""
 
 NOT_DESCRIBED = (
     "The outbox does not say what the unit is, nor who may see it. Start its engine once with this"
@@ -33,7 +33,7 @@ NOT_DESCRIBED = (
 )
 
 LINE_S = 10
-"""How often a line says how far it has come (s), where there is no terminal for a bar."""
+"""How often to print a line of progress (s), where there is no terminal for a bar."""
 
 
 def run(arguments: Namespace) -> int:
@@ -73,7 +73,7 @@ def _left(path: str, summary: OutboxSummary) -> int:
 async def _deliver(
     arguments: Namespace, origin: Origin, console: Console
 ) -> tuple[int, str | None]:
-    """Return how many messages were delivered, and why the aggregator lets nobody in if so."""
+    """Return how many messages were delivered and, if the aggregator let nobody in, why."""
     engine = DeadEngine.of(
         origin, arguments.secret, ignore_version_error=arguments.ignore_version_error
     )
@@ -84,7 +84,7 @@ async def _deliver(
         **arguments.network,
     )
     entrance, stopped = Entrance(dispatcher), trio.Event()
-    # Whatever its size, nothing in it is thinned.
+    # An outbox without a limit thins nothing, however full it is.
     with DurableOutbox(arguments.path, bytes_max=sys.maxsize) as outbox:
         async with trio.open_nursery() as nursery:
             await nursery.start(stop_on_signal, stopped.set)
@@ -106,7 +106,7 @@ async def _deliver(
 def _progress(
     console: Console, what: str, total: int
 ) -> Generator[Callable[[int], None], None, None]:
-    """Give what shows how far it has come, given how many messages wait."""
+    """Give a function that shows the progress when called with the number of waiting messages."""
     if not console.is_terminal:
         yield _lines(what, total)
         return

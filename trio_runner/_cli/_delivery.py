@@ -1,4 +1,4 @@
-"""Delivers an outbox whose engine has ended, until all is delivered or there is no use in more."""
+"""Deliver the outbox of an engine that has ended, until it is empty or going on is useless."""
 
 from collections.abc import Awaitable, Callable
 
@@ -18,16 +18,16 @@ from trio_runner.net import Dialer, Session
 from trio_runner.protocol import engine_messages as em
 
 TWIN_S = 60
-"""For how long an aggregator may say that an engine of that name is connected (s). A connection
-that is dead it drops within 40 s."""
+"""How long the aggregator may say that an engine of that name is connected (s). It drops a dead
+connection within 40 s, so after this time another engine really is connected."""
 
 LOOK_S = 0.2
-"""How often to look what is left (s)."""
+"""How often to look at what is left (s)."""
 
 
 @define(eq=False)
 class Entrance:
-    """A dialer that notices when there is no use in dialling on: only a person can change that."""
+    """A dialer that notices when only a person can help, so that dialling on is useless."""
 
     _dialer: Dialer
     refusal: str | None = field(default=None, init=False)
@@ -55,7 +55,7 @@ class Entrance:
             self._note_twin(error)
             raise
         except NetworkError:
-            self._twin_since = None  # what is said after another link is of that one
+            self._twin_since = None  # it was another failure: time a later twin afresh
             raise
 
     def warn_by(self, warnings: Warnings) -> None:
@@ -67,7 +67,7 @@ class Entrance:
         await self._dialer.end_commands()
 
     async def refused(self) -> None:
-        """Wait until there is no use in dialling on."""
+        """Wait until dialling on is useless."""
         await self._refused.wait()
 
     def _note_twin(self, error: AlreadyConnected) -> None:
@@ -92,8 +92,8 @@ async def deliver(
 ) -> None:
     """Return when all is delivered, the aggregator refuses us, or it is time to give up.
 
-    `show` is called again and again with how many messages wait. If cancelled, what is not
-    delivered stays in the outbox.
+    Call `show` repeatedly with the number of messages that wait. What is not delivered stays in
+    the outbox, also if this is cancelled.
     """
     async with trio.open_nursery() as nursery:
         await nursery.start(runner.run)

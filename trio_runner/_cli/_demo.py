@@ -1,6 +1,6 @@
 """`trio-runner demo`: a run that survives an outage, all in one process.
 
-An aggregator stand-in on a real port, a simulated engine, and the runner between them.
+An aggregator stand-in listens on a real port, and the runner connects a simulated engine to it.
 """
 
 import logging
@@ -23,11 +23,11 @@ from trio_runner.simulation import Aggregator, SimulatedEngine
 WRONG_ARGUMENTS = 2
 
 DATA_LOG_INTERVAL_S = 0.1
-"""How often the aggregator stores the tags at most, and so how often they are sampled meanwhile."""
+"""The aggregator stores each tag at most this often, so meanwhile tags are sampled this often."""
 
 
 class NoteHandler(logging.Handler):
-    """Tells of the warnings of the runner as of things that happen."""
+    """Notes the runner's warnings among the things that happen in the demo."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
@@ -39,7 +39,7 @@ class NoteHandler(logging.Handler):
 
 @asynccontextmanager
 async def staged(tell: Callable[[float, str], None], seed: int) -> AsyncGenerator[Demo, None]:
-    """Run aggregator, engine and runner for as long as the block runs; end in order behind it."""
+    """Run aggregator, engine and runner while the block runs; after it, end them in order."""
     aggregator, outbox = Aggregator(handling_time_s=HANDLING_S), RecordingOutbox()
     engine = SimulatedEngine(seed=seed, data_log_interval_s=DATA_LOG_INTERVAL_S)
     async with trio.open_nursery() as nursery:
@@ -49,7 +49,7 @@ async def staged(tell: Callable[[float, str], None], seed: int) -> AsyncGenerato
         demo = Demo(aggregator, runner, outbox, str(dispatcher), tell)
         runner.state_changing_callback = demo.note_change
         handler = NoteHandler(demo.note)
-        # Behind the end of the block there is nobody to tell; stderr is not the place then.
+        # After the block nobody listens to warnings. Without a handler they would go to stderr.
         logging.getLogger().addHandler(logging.NullHandler())
         logging.getLogger().addHandler(handler)
         try:

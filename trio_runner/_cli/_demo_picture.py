@@ -1,4 +1,4 @@
-"""The demo as a life that a picture can be drawn of."""
+"""The demo as a record from which a picture can be drawn."""
 
 from collections.abc import Iterator
 
@@ -14,22 +14,22 @@ from trio_runner.simulation.trials._record import Entry, Record, Second
 from trio_runner.simulation.trials._watched_link import RUN_EVENTS, SAMPLE, Key
 
 LOOK_S = 0.1
-"""Between two looks at what waits (s)."""
+"""The time between two looks at what waits (s)."""
 
 
 @define(eq=False)
 class Notebook:
-    """Keeps what the demo tells while it is played, and what waits meanwhile."""
+    """Keeps what the demo tells while it is played, and how much waits meanwhile."""
 
     told: list[tuple[float, str]] = field(factory=list, init=False)
     _seconds: list[Second] = field(factory=list, init=False)
 
     def note(self, time_s: float, text: str) -> None:
-        """Keep a thing that happens."""
+        """Keep something that happened."""
         self.told.append((time_s, text))
 
     async def look(self, demo: Demo) -> None:
-        """Look at the outbox again and again, until cancelled."""
+        """Look at the outbox repeatedly, until cancelled."""
         while True:
             seen = demo.outbox.statistics()
             now = demo.now_s
@@ -37,7 +37,7 @@ class Notebook:
             await trio.sleep(LOOK_S)
 
     def picture(self, demo: Demo, verdict: str, *, is_bad: bool) -> str:
-        """Return the page that shows all of it."""
+        """Return the page that shows everything."""
         entries = sorted(self._entries(demo), key=lambda entry: entry.at_s)
         record = Record(entries, self._seconds)
         return picture(record, "trio-runner demo", verdict, is_bad=is_bad)
@@ -70,7 +70,7 @@ def _states(demo: Demo) -> Iterator[Entry]:
 
 
 def _messages(demo: Demo) -> Iterator[Entry]:
-    """Yield when each event and sample was made, and when it came in."""
+    """Yield when each event and sample was made, and when it was received."""
     keys: dict[str, tuple[Key, ...]] = {}
     for number, (at_s, message) in enumerate(demo.outbox.taken):
         keys[encode_body(message)] = (_key(number, message),)
@@ -85,7 +85,7 @@ def _messages(demo: Demo) -> Iterator[Entry]:
 
 
 def _key(number: int, message: em.EngineMessage) -> Key:
-    """Return what is to be shown of an event or a sample, and no two have in common."""
+    """Return a key that shows what an event or a sample is and that no other one has."""
     if DELIVERY[type(message)] is Delivery.SAMPLE:
         return SAMPLE, str(number)
     kind = type(message).__name__

@@ -29,16 +29,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STOP_S = 4
-"""For connecting to the hardware under way, and for stopping an engine and disconnecting it (s)."""
+"""The time for a connection to the hardware that is under way, and the time for stopping an engine
+and disconnecting it (s)."""
 
 FLUSH_S = 7
-"""For what waits when the command is stopped (s), behind the stop of the engine."""
+"""The time for sending what waits, after the engine has been stopped (s)."""
 
 END_S = 14
-"""For the end in order, whatever hangs: a disk, say (s)."""
+"""The time for an orderly end, even if something hangs, such as a disk (s)."""
 
 EXIT_S = 1
-"""For the threads of drivers, when all else has ended (s)."""
+"""The time for the drivers' threads, when all else has ended (s)."""
 
 ALL_FAILED, WRONG_ARGUMENTS, SOME_FAILED = 1, 2, 3
 """The exit codes when not all is well."""
@@ -106,7 +107,10 @@ def _add_options(group: _ArgumentGroup) -> None:
 
 
 def _set_up_log(arguments: "bridge.Arguments") -> None:
-    """Write the log as it is wanted; the package's own file too tells units apart."""
+    """Set up the log as the arguments ask.
+
+    With several units, Open Pectus's own log file names them too.
+    """
     from trio_runner import bridge
 
     are_several = len(arguments.uods) > 1
@@ -118,8 +122,8 @@ def _set_up_log(arguments: "bridge.Arguments") -> None:
 
 
 def _keeping(arguments: "bridge.Arguments") -> Keeping:
-    """Return where the outboxes are to be. Raises ArgumentTypeError."""
-    is_of_file = "outbox" in arguments.network.places  # where it is a folder
+    """Return where the outboxes are kept. Raises ArgumentTypeError."""
+    is_of_file = "outbox" in arguments.network.places  # the file's key names a folder
     bytes_max, is_for_several = OUTBOX_BYTES_MAX, len(arguments.uods) > 1 or is_of_file
     if arguments.outbox_max is not None:
         try:
@@ -139,7 +143,7 @@ def _way(arguments: "bridge.Arguments") -> tuple[str, NetworkOptions]:
 
 
 def _patience(seconds: float, code: int) -> threading.Timer:
-    """Return what, once started, ends the process after so long."""
+    """Return a timer that, once started, ends the process after so many seconds."""
     timer = threading.Timer(seconds, _exit, (seconds, code))
     timer.daemon = True
     return timer
@@ -147,7 +151,8 @@ def _patience(seconds: float, code: int) -> threading.Timer:
 
 def _exit(after_s: float, code: int) -> None:
     try:
-        # No logging: what hangs may hold its lock. Without a stderr, 2 may be anything's number.
+        # Do not log: a hanging thread may hold the log's lock. Without a stderr, file descriptor 2
+        # may belong to anything.
         if sys.stderr is not None:
             text = b"trio-runner engine: something hangs, after %g s it is left behind\n"
             os.write(2, text % after_s)
@@ -156,9 +161,10 @@ def _exit(after_s: float, code: int) -> None:
 
 
 def _leave_behind(before: Iterable[threading.Thread], code: int) -> None:
-    """See to it that the process ends, if there are threads that the interpreter would wait for.
+    """Make sure that the process ends, although the interpreter would wait for some threads.
 
-    A driver's thread pool is one, also if its threads are daemons. Trio's own do not hold it up.
+    A driver's thread pool is one, even if its threads are daemons. Trio's own threads do not delay
+    the end.
     """
     left = [thread for thread in threading.enumerate() if thread not in before]
     if any(not thread.name.startswith("Trio thread") for thread in left):
@@ -171,7 +177,7 @@ async def _run_units(
     keeping: Keeping,
     patience: threading.Timer,
 ) -> int:
-    """Run all units until SIGINT or SIGTERM, or until all have failed."""
+    """Run all units until SIGINT or SIGTERM, or until all have failed; return the exit code."""
     logger.info("Engine starting")
     stopping, names = trio.Event(), dict[str, Unit]()
     units = [Unit(path, arguments, network, keeping, stopping, names) for path in arguments.uods]
@@ -200,7 +206,7 @@ def _exit_code(failed: list[bool]) -> int:
 
 @define(eq=False)
 class Unit:
-    """One UOD with its engine, its runner and its outbox; what fails in it fails it alone."""
+    """One UOD with its engine, its runner and its outbox; a failure in it stops no other unit."""
 
     _path: str
     _arguments: "bridge.Arguments"
@@ -208,12 +214,12 @@ class Unit:
     _keeping: Keeping
     _stopping: trio.Event
     _names: "dict[str, Unit]"
-    """Whose name is whose, of the units of this process."""
+    """Which unit of this process has which name."""
     name: str = field(init=False)
-    """Of the UOD's file, until the unit's own is known."""
+    """The name of the UOD's file, until the unit's own name is known."""
     runner: EngineRunner | None = field(default=None, init=False)
     failed: str | None = field(default=None, init=False)
-    """Why it has failed."""
+    """Why the unit has failed."""
     _engine: "bridge.UodEngine | None" = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -221,11 +227,11 @@ class Unit:
 
     @property
     def ticks(self) -> int | None:
-        """How often the engine's thread has ticked, None while it need not."""
+        """The number of ticks of the engine's thread, or None while it need not tick."""
         return None if self._engine is None else self._engine.ticks
 
     async def run(self) -> None:
-        """Run until the command is stopped; return when it has ended in order or has failed."""
+        """Run until the command is stopped; return when the unit has ended in order or failed."""
         from trio_runner.bridge import current_unit
 
         current_unit.set(self.name)
@@ -240,7 +246,7 @@ class Unit:
                     await self._stop(engine)  # noqa: ASYNC102 - shielded, its time is bounded
         except* UnitFailed as group:
             self._fail(str(first(group)))
-        except* (Exception, SystemExit) as group:  # of this unit; the others go on
+        except* (Exception, SystemExit) as group:  # only this unit fails; the others go on
             self._fail("it ended by an error", group)
 
     def _fail(self, why: str, error: BaseException | None = None) -> None:
@@ -248,9 +254,10 @@ class Unit:
         logger.error("The unit of %s has failed: %s", self._path, why, exc_info=error)
 
     async def _set_up(self) -> "bridge.UodEngine | None":
-        """Return the engine with its hardware connected, None if the command is stopped before.
+        """Return the engine with its hardware connected, or None if the command is stopped first.
 
-        What is under way then has `STOP_S`, so that hardware is not left connected.
+        A connection that is under way then has `STOP_S` to finish, so that no hardware stays
+        connected.
         """
         engine = None
         async with trio.open_nursery() as nursery:
@@ -283,7 +290,7 @@ class Unit:
             archive_folder=file_name(name) if len(self._arguments.uods) > 1 else None,
         )
         if not engine.connect():
-            engine.stop()  # it may be connected and yet be of no use
+            engine.stop()  # some hardware may be connected all the same
             raise UnitFailed(f"its hardware cannot be used: {engine.unusable}")
         return engine
 
@@ -339,7 +346,7 @@ class Unit:
         await start()
 
     async def _ended(self, engine: "bridge.UodEngine") -> str | None:
-        """Return why the engine's thread has ended, None when the command is stopped."""
+        """Return why the engine's thread has ended, or None when the command is stopped."""
         from trio_runner.bridge import EngineStopped
 
         why = None
@@ -353,7 +360,7 @@ class Unit:
         return why
 
     async def _stop(self, engine: "bridge.UodEngine") -> None:
-        """Stop an engine in a thread: its hardware may hang."""
+        """Stop an engine in a thread, because its hardware may hang."""
         with trio.move_on_after(STOP_S, shield=True) as patience:
             await trio.to_thread.run_sync(engine.stop, abandon_on_cancel=True)
         if patience.cancelled_caught:
@@ -369,7 +376,7 @@ class Unit:
                 if change.after in ("Connected", "Reconnected"):
                     break
             else:
-                return  # it has ended without
+                return  # the runner has ended without a connection
         try:
             await trio.to_thread.run_sync(
                 warn_of_roles, engine.uod, str(dispatcher), abandon_on_cancel=True

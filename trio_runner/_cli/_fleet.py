@@ -1,4 +1,4 @@
-"""`trio-runner simulate --units N`: a fleet that loses its aggregator, and how it comes back."""
+"""`trio-runner simulate --units N`: how a fleet that loses its aggregator comes back."""
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ from trio_runner.simulation.trials._fleet import run_fleet
 from trio_runner.simulation.trials._herd import DIALS_MAX, Account, Herd, Loss
 
 VIOLATED = 1
-"""The exit code when something was lost, or too many dialled at once."""
+"""The exit code when something was lost, or too many units dialled at once."""
 
 RUNNERS_MAX = 1_000
-"""Of how many units whole runners are simulated: these take a minute or two."""
+"""The most units for which whole runners are simulated; so many take a minute or two."""
 
 RATE = 600
-"""Dials that the aggregator lets in per second, unless it is slow."""
+"""How many dials per second the aggregator lets in, unless it is slow."""
 
 SLOW_S = 30
-"""How long a slow aggregator has to let all of them in (s)."""
+"""How long a slow aggregator takes to let all units in (s)."""
 
 HEAD = f"  {'':<24}{'dials in 100 ms':>17}{'that arrive':>13}{'half back':>11}{'all back':>11}"
 

@@ -1,4 +1,4 @@
-"""Where an engine's outbox is: on disk unless told otherwise, and never in the engine's way."""
+"""Where an engine's outbox is kept: on disk unless told otherwise. It never stops an engine."""
 
 import logging
 import os
@@ -27,34 +27,34 @@ from trio_runner._outbox import OUTBOX_BYTES_MAX
 logger = logging.getLogger(__name__)
 
 MEMORY = "memory"
-"""What is given instead of a path for an outbox that ends with the process."""
+"""Given instead of a path, for an outbox that ends with the process."""
 
 BYTES_MIN = 1024 * 1024
-"""Less, and the samples of one short outage would be thinned."""
+"""The smallest outbox: less would thin the samples of one short outage."""
 
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 CLOSE_S = 4
-"""For closing an outbox (s): more than a durable one itself waits for a disk that hangs."""
+"""The time for closing an outbox (s): longer than a durable one itself waits for a hanging disk."""
 
 
 @frozen
 class Keeping:
-    """What the command line says of the outboxes of one command."""
+    """Where the outboxes of one command are kept, and how large they may grow."""
 
     command: str
     where: str | None = None
     """A file or folder, `MEMORY`, or None for the user's state folder."""
     bytes_max: int = OUTBOX_BYTES_MAX
     is_for_several: bool = False
-    """Whether the path is a folder, of several units."""
+    """Whether the path is a folder, for several units."""
 
     def open(self, unit: str, builder: MessageBuilder) -> Outbox:
-        """Return the outbox of a unit, and log where it is and what waits in it.
+        """Return a unit's outbox, and log where it is and what waits in it.
 
-        One on disk that cannot be had is logged as an error, and one in memory is returned: an
-        engine whose messages may be lost is worth more than none. Raises another `OutboxError` for
-        a path that was given and is wrong.
+        If the outbox on disk cannot be used, log an error and return one in memory: an engine
+        whose messages may be lost is worth more than none. Raises another `OutboxError` if the
+        user gave the path and it is wrong.
         """
         if self.where == MEMORY:
             logger.info("The outbox is in memory: what waits is lost when the process ends")
@@ -83,7 +83,7 @@ class Keeping:
         return _unit_in(path, unit)
 
     def _claimed(self, path: Path, builder: MessageBuilder) -> DurableOutbox:
-        """Open an outbox in which nothing of another unit waits."""
+        """Open an outbox that holds no messages of another unit."""
         register = builder.create_register_engine_msg()
         outbox = DurableOutbox(path, bytes_max=self.bytes_max)
         try:
@@ -96,9 +96,10 @@ class Keeping:
 
 @asynccontextmanager
 async def closing(outbox: Outbox) -> AsyncGenerator[None, None]:
-    """Close the outbox behind the block, in a thread: its disk may hang, and Trio's must not wait.
+    """Close the outbox after the block, in a thread: a hanging disk must not block Trio.
 
-    That takes `CLOSE_S` at most, also if cancelled; then the thread is left behind, and said so.
+    Closing takes `CLOSE_S` at most, also if cancelled. After that, the thread is left behind and
+    an error is logged.
     """
     try:
         yield
@@ -110,8 +111,8 @@ async def closing(outbox: Outbox) -> AsyncGenerator[None, None]:
 
 
 def state_folder() -> Path:
-    """Return where this program keeps what is to outlive it: of the service, or of the user."""
-    service = os.environ.get("STATE_DIRECTORY")  # systemd's; with several, the first
+    """Return the folder for what outlives the process: the service's, or else the user's."""
+    service = os.environ.get("STATE_DIRECTORY")  # set by systemd; of several, take the first
     if service:
         return Path(service.split(":")[0])
     from platformdirs import user_state_path
@@ -120,7 +121,7 @@ def state_folder() -> Path:
 
 
 def _unit_in(folder: Path, unit: str) -> Path:
-    """Return the file of a unit in a folder, which is made if there is none."""
+    """Return the path of a unit's file in a folder; make the folder if there is none."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return outbox_path(folder, unit)

@@ -1,8 +1,8 @@
 """What a command writes to stderr: for people, for systemd's journal, or for programs.
 
-Colours are for terminals. The journal notes the time of a line itself, and of which level it is
-where the line begins with its number. For a program each record is a JSON object on a line, also a
-warning of Python's and the error that ends the process.
+Colours are for terminals. The journal notes each line's time itself, and takes its level from the
+number at its beginning. For a program, each record is a JSON object on one line; so are Python's
+warnings and the error that ends the process.
 """
 
 import json
@@ -24,10 +24,10 @@ SYSLOG_LEVELS = (
     (logging.INFO, 6),
     (logging.NOTSET, 7),
 )
-"""From which level on which number stands for it in the journal."""
+"""The lowest level for each of the journal's numbers."""
 
 OWN = "trio_runner"
-"""The loggers whose messages need no name to be understood."""
+"""The logger whose messages are understood without a logger's name in front."""
 
 
 def add_options(parser: ArgumentParser | _ArgumentGroup) -> None:
@@ -44,9 +44,9 @@ def add_options(parser: ArgumentParser | _ArgumentGroup) -> None:
 def log_to_stderr(
     log_format: str, unit_of: Callable[[], str | None], *, names_units: bool = False
 ) -> None:
-    """Write the log to stderr from now on, and to no other handler that did.
+    """Write the log to stderr from now on, in place of any other handler that did.
 
-    `unit_of` is asked in the thread or task that logs; `names_units` puts the unit into the text.
+    `unit_of` is called in the thread or task that logs. `names_units` puts the unit into the text.
     """
     handler = _handler(log_format)
     handler.addFilter(_Naming(unit_of, names_units=names_units))
@@ -59,7 +59,10 @@ def log_to_stderr(
 
 
 def say(text: str) -> None:
-    """Tell people something on stdout; programs, which may read both together, in the log."""
+    """Tell people something on stdout, or in the log if that is JSON.
+
+    A program may read both streams together, and expects JSON in both.
+    """
     if any(isinstance(handler.formatter, _Json) for handler in logging.root.handlers):
         logging.getLogger(OWN).info("%s", text)
     else:
@@ -94,16 +97,16 @@ def _for_a_terminal() -> logging.Handler:
 
 
 def is_journal(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether systemd's journal reads a stream, which was not redirected since."""
+    """Tell whether a stream goes to systemd's journal and has not been redirected since."""
     try:
         file = os.fstat(stream.fileno())
-    except (OSError, ValueError):  # it is none, or closed
+    except (OSError, ValueError):  # it has no file number, or is closed
         return False
     return environment.get("JOURNAL_STREAM") == f"{file.st_dev}:{file.st_ino}"
 
 
 class _Naming(logging.Filter):
-    """Notes at a record which unit it is of, and what stands before its message."""
+    """Adds to a record its unit, and what is to stand before its message."""
 
     def __init__(self, unit_of: Callable[[], str | None], *, names_units: bool) -> None:
         super().__init__()
@@ -118,7 +121,7 @@ class _Naming(logging.Filter):
 
 
 class _Journal(logging.Formatter):
-    """Gives each line its level, of which a record with a traceback has many."""
+    """Starts each line with its level, since a record with a traceback has many lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         number = next(number for level, number in SYSLOG_LEVELS if record.levelno >= level)
@@ -138,11 +141,11 @@ class _Json(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             told["error"] = repr(record.exc_info[1])
             told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told)  # in ASCII, whatever stderr's encoding
+        return json.dumps(told)  # ASCII, whatever stderr's encoding is
 
 
 def _log_what_python_prints() -> None:
-    """Let nothing stand on stderr that is no JSON."""
+    """Turn Python's warnings and uncaught errors into records, so that stderr has only JSON."""
     logging.captureWarnings(True)
     logger = logging.getLogger(OWN)
 

@@ -1,4 +1,4 @@
-"""The options of the command line that say how the aggregator is reached."""
+"""The command-line options that say how the aggregator is reached."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, _ArgumentGroup
 from ipaddress import IPv6Address
@@ -14,7 +14,7 @@ from trio_runner import (
 from trio_runner.net import spelled_out
 
 WHERE = "HOST[/PATH]"
-"""What an address is: with a path, where a proxy before the aggregator has it under one."""
+"""The form of an address. The path is where a proxy in front of the aggregator serves it."""
 
 
 def add_options(parser: ArgumentParser | _ArgumentGroup) -> None:
@@ -81,7 +81,7 @@ def _is_ipv6(host: str) -> bool:
 def network_options(given: Namespace, host: str, port: int | None, path: str) -> NetworkOptions:
     """Return how the aggregator at an address is reached.
 
-    Raises ArgumentTypeError for what cannot be, before anything runs.
+    Raises ArgumentTypeError, before anything runs, for options that cannot work.
     """
     options = NetworkOptions(
         path=path,
@@ -105,6 +105,6 @@ def network_options(given: Namespace, host: str, port: int | None, path: str) ->
 
 
 def source(given: Namespace, option: str, argument: str) -> str:
-    """Return where an option's value comes from, for an error: a file's line, or the argument."""
+    """Return where an option's value comes from, for an error: a file's line or the argument."""
     place: str | None = getattr(given, "places", {}).get(option)
     return place or f"argument {argument}"

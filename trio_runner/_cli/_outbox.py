@@ -1,4 +1,4 @@
-"""`trio-runner outbox`: what a person can do with the outbox of an engine."""
+"""`trio-runner outbox`: what a person can do with an engine's outbox."""
 
 import io
 import os
@@ -24,12 +24,12 @@ from trio_runner._outbox_sqlite import (
 )
 
 FAILED = 1
-"""The exit code for an outbox that cannot be used, and for a question that is answered with no."""
+"""The exit code for an outbox that cannot be used, and for a question answered with no."""
 
 WRONG_ARGUMENTS = 2
 
 CHANGING = {"deliver", "requeue", "discard"}
-"""What is done to the outbox of an engine that has ended only."""
+"""The actions that need an engine that has ended."""
 
 
 def run(arguments: Namespace) -> int:
@@ -58,7 +58,7 @@ def _fail(arguments: Namespace, text: str, code: int) -> int:
 def _is_in_use(path: str) -> bool:
     try:
         return Path(path).is_file() and is_locked(Path(path))
-    except OSError:  # told of by what is done with it
+    except OSError:  # the action itself will report this
         return False
 
 
@@ -79,7 +79,7 @@ def _show(arguments: Namespace) -> int:
 
 
 def lines(summary: OutboxSummary) -> Iterator[str]:
-    """Yield what is told of an outbox."""
+    """Yield the lines that describe an outbox."""
     yield f"Outbox {summary.path} (schema {summary.schema}, file of {_size(summary.file_bytes)})"
     if summary.is_in_use:
         yield f"in use       by a running engine, as of {_time(summary.taken_at)}"
@@ -137,7 +137,7 @@ def _export(arguments: Namespace) -> int:
         print(f"{arguments.path} is in use by a running engine, as of {now}.", file=sys.stderr)
     if arguments.output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's
+            sys.stdout.reconfigure(encoding="utf-8")  # JSON's encoding, whatever the terminal's is
         export(arguments.path, sys.stdout, set_aside=arguments.set_aside)
         return 0
     try:
@@ -150,7 +150,7 @@ def _export(arguments: Namespace) -> int:
 
 
 def _export_to(arguments: Namespace) -> int:
-    """Write a new file; one without a line, of an outbox that cannot be read, does not stay."""
+    """Write a new file. If the outbox cannot be read, remove the file if it has no line yet."""
     is_empty = False
     try:
         with _new_file(arguments.output) as file:
@@ -165,7 +165,7 @@ def _export_to(arguments: Namespace) -> int:
 
 
 def _new_file(path: str) -> TextIO:
-    """Open a file that is not there yet, for its owner alone, as the outbox is."""
+    """Open a file that does not exist yet, for its owner alone, as the outbox is."""
     return open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
@@ -208,7 +208,7 @@ def _what_to_do(path: str, *, is_readable: bool) -> str:
 
 
 def _send(arguments: Namespace) -> int:
-    from trio_runner._cli import _deliver  # it needs Trio, which takes a while
+    from trio_runner._cli import _deliver  # it imports Trio, which takes a while
 
     return _deliver.run(arguments)
 

@@ -1,4 +1,4 @@
-"""A line plot in braille characters: each is a field of 2 x 4 dots."""
+"""A line plot in braille characters, each of which is a field of 2 x 4 dots."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -17,9 +17,9 @@ Point = tuple[float, float]
 
 @frozen
 class Field:
-    """What a plot shows, from 0 to `x_max` s and from 0 to `y_max`, and its size in characters.
+    """The range of a plot, 0 to `x_max` s and 0 to `y_max`, and its size in characters.
 
-    Points further apart than `gap_s` are not joined: between them nothing is known.
+    Points further apart than `gap_s` are not joined, since nothing is known between them.
     """
 
     width: int
@@ -29,11 +29,11 @@ class Field:
     gap_s: float = 1.0
 
     def column(self, x: float) -> int:
-        """Return the column of a time, that of the nearest end if it is outside."""
+        """Return a time's column; for a time outside, the column at the nearest end."""
         return min(max(int(x / self.x_max * self.width), 0), self.width - 1)
 
     def dot(self, point: Point) -> tuple[int, int]:
-        """Return column and row of a point's dot, from the top left."""
+        """Return the column and row of a point's dot, counted from the top left."""
         columns, rows = 2 * self.width, 4 * self.height
         column = min(max(int(point[0] / self.x_max * columns), 0), columns - 1)
         row = min(max(int((1 - point[1] / self.y_max) * rows), 0), rows - 1)
@@ -41,7 +41,7 @@ class Field:
 
 
 def plot(field: Field, points: Sequence[Point]) -> list[str]:
-    """Return the lines of the plot, top first, each as wide as the field."""
+    """Return the lines of the plot from the top, each as wide as the field."""
     cells = [[BLANK] * field.width for _ in range(field.height)]
     for column, row in _dots(field, points):
         cells[row // 4][column // 2] |= DOTS[row % 4][column % 2]
@@ -64,7 +64,7 @@ def _line(start: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[int, i
 
 
 def axis(field: Field, span: tuple[float, float] | None, label: str) -> str:
-    """Return the line of the time axis, with the span from one time to another marked."""
+    """Return the line of the time axis, with the span between two times marked."""
     line = ["─"] * field.width
     if span is not None:
         first, last = field.column(span[0]), field.column(span[1])
@@ -74,7 +74,7 @@ def axis(field: Field, span: tuple[float, float] | None, label: str) -> str:
 
 
 def ticks(field: Field, every_s: int) -> str:
-    """Return the line of the times below the axis."""
+    """Return the line of times below the axis."""
     line = [" "] * field.width
     for time_s in range(0, int(field.x_max) + 1, every_s):
         text = str(time_s) if time_s else "0 s"

@@ -1,4 +1,4 @@
-"""Where the aggregator's secret comes from: best from where no other user can see it."""
+"""Where the aggregator's secret comes from: preferably a place that no other user can see."""
 
 import logging
 import os
@@ -8,13 +8,14 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 VARIABLE = "TRIO_RUNNER_SECRET"
-"""The name of the secret in the environment."""
+"""The environment variable that holds the secret."""
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
-"""Where systemd tells a service of its credentials; the file in it is `secret`."""
+"""The environment variable with which systemd names a service's credentials folder; the file in it
+is `secret`."""
 
 LENGTH_MAX = 4096
-"""Of a secret, in bytes; a file that is longer is another one."""
+"""The most bytes in a secret; a longer file must be something else."""
 
 HELP = (
     f"read the secret from this file; without, it is {VARIABLE} of the environment, or the"
@@ -33,9 +34,9 @@ def find_secret(
     *,
     source: str = "argument --secret-file",
 ) -> str:
-    """Return the secret, of the arguments or of the environment; "" if there is none.
+    """Return the secret from the arguments or the environment, or "" if there is none.
 
-    Raises SecretUnusable, which names `source` if it is the file's fault.
+    Raises SecretUnusable, which names `source` if the file is at fault.
     """
     if given and file is not None:
         raise SecretUnusable("argument --secret-file: not allowed with argument -secret/--secret")
@@ -53,7 +54,7 @@ def find_secret(
 
 
 def warn_of_visible_secret() -> None:
-    """Say in the log that the secret is an argument, and what to do instead."""
+    """Warn in the log that the secret is an argument, and say what to do instead."""
     logger.warning(
         "The secret is on the command line, where the list of processes shows it to everybody:"
         " give it by --secret-file FILE, or as %s in the environment",
@@ -65,7 +66,7 @@ def _read(path: Path, source: str) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(LENGTH_MAX + 1)
-        text = content.decode("utf-8-sig").strip()  # editors put marks before and ends behind
+        text = content.decode("utf-8-sig").strip()  # editors add a BOM and a line end
     except OSError as error:
         raise SecretUnusable(f"{source}: cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:

@@ -11,11 +11,14 @@ from trio_runner._cli import _console
 logger = logging.getLogger(__name__)
 
 SAME_S = 1
-"""A second signal within this time (s) is the first, sent twice: by `timeout`, or a console."""
+"""A second signal within this time (s) is the first one sent twice, by `timeout` or a console."""
 
 
 def signals() -> list[signal.Signals]:
-    """Return those that ask the command to end; SIGTERM never arrives on Windows, SIGBREAK does."""
+    """Return the signals that ask the command to end.
+
+    SIGTERM never arrives on Windows, SIGBREAK does.
+    """
     names = ("SIGINT", "SIGTERM", "SIGBREAK")
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
@@ -25,8 +28,8 @@ async def stop_on_signal(
 ) -> None:
     """Call `stop` at the first signal, and return `SAME_S` later; started when it listens.
 
-    Behind it, as after a cancellation, the signals do again what they did before. That is the
-    system's own doing, so that it works whatever hangs.
+    After that, or after a cancellation, the signals do again what they did before. The system
+    itself sees to that, so it works whatever hangs.
     """
     with trio.open_signal_receiver(*signals()) as received:
         _console.heed()

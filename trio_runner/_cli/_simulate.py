@@ -1,4 +1,4 @@
-"""`trio-runner simulate`: years of outages, seed by seed, and what broke under them."""
+"""`trio-runner simulate`: simulate years of outages, seed by seed, and tell what broke."""
 
 import hashlib
 import multiprocessing
@@ -32,15 +32,15 @@ from trio_runner.simulation.trials._shrink import Case, shrink
 from trio_runner.simulation.trials._simulate import Report
 
 VIOLATED = 1
-"""The exit code when a promise was broken, or many seeds have not met what they should have."""
+"""The exit code when a promise was broken, or many seeds missed a situation they should meet."""
 
 WRONG_ARGUMENTS = 2
 
 AHEAD = 2
-"""How many simulations are handed out for every process, so that none has to wait."""
+"""How many simulations are handed out per process in advance, so that none has to wait."""
 
 OTHERS_SHOWN = 20
-"""How many of the seeds that failed are told of, a line each, besides the first."""
+"""How many failed seeds are told, one line each, besides the first."""
 
 HOUR_S = 3600
 
@@ -51,9 +51,9 @@ def run(
     marks: Mapping[str, str] = MARKS,
     many_seeds: int = MANY_SEEDS,
 ) -> int:
-    """Simulate the seeds; return the exit code. Ctrl-C ends it, and what was done is told.
+    """Simulate the seeds; return the exit code. Ctrl-C ends it, and tells what was done so far.
 
-    A run of more than `many_seeds`, with all kinds of faults, is to meet each of the marks.
+    More than `many_seeds` seeds, with all kinds of faults, must meet each of the marks.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kinds, keep = arguments.faults, arguments.keep
@@ -105,7 +105,7 @@ def _verdict(total: "Total", *, is_to_shrink: bool) -> Iterator[str]:
 
 @define(eq=False)
 class Total:
-    """What all simulations so far did and found."""
+    """What all simulations so far have done and found."""
 
     jobs: int
     began: float = field(factory=time.perf_counter, init=False)
@@ -122,7 +122,7 @@ class Total:
     hashes: list[str] = field(factory=list, init=False)
 
     def add(self, case: Case, report: Report) -> None:
-        """Add what one did."""
+        """Add the report of one simulation."""
         if report.violation is not None:
             self.failed.append((case, report))
         self.faults.update(report.faults)
@@ -134,24 +134,24 @@ class Total:
             self.figures[name] += getattr(report, name)
         self.figures["calls"] += report.calls
         self.figures["processes"] += report.processes
-        if report.recovered_s > self.longest[0]:  # NaN, if it never came to that, is not
+        if report.recovered_s > self.longest[0]:  # false for NaN, when it never recovered
             self.longest = (report.recovered_s, report.seed)
 
     @property
     def hours_per_s(self) -> float:
-        """How many hours are simulated in a second."""
+        """The number of hours simulated per second."""
         end = time.perf_counter() if self.ended != self.ended else self.ended
         return self.simulated_s / HOUR_S / max(end - self.began, 1e-9)
 
     @property
     def hash(self) -> str:
-        """The trace's hash, or one over the hashes of all traces, in the order of their seeds."""
+        """The trace's hash, or one hash over those of all traces, in the order of their seeds."""
         if len(self.hashes) == 1:
             return self.hashes[0]
         return hashlib.sha256("\n".join(self.hashes).encode()).hexdigest()
 
     def lines(self, seeds: int) -> Iterator[str]:
-        """Yield what is told of them; there were to be so many."""
+        """Yield the lines that sum up the simulations, of which there were to be `seeds`."""
         if self.is_interrupted:
             yield f"Interrupted behind {len(self.hashes)} of {count(seeds, 'seed')}."
         ratio = self.simulated_s / self.processor_s if self.processor_s else 0
@@ -195,13 +195,13 @@ FIGURES = {
     "calls": "calls of the aggregator",
     "processes": "processes",
 }
-"""What is told of a simulation, and how it is called."""
+"""The figures of a simulation that are told, and their names."""
 
 
 def _simulate_all(
     cases: list[Case], jobs: int, trace: TextIO | None, record: Record | None
 ) -> Total:
-    """Simulate the cases and show how far it is; Ctrl-C ends it."""
+    """Simulate the cases and show the progress; Ctrl-C ends it."""
     jobs = min(jobs, len(cases))
     total = Total(jobs)
     console = Console(stderr=True)
@@ -226,7 +226,7 @@ def _simulate_all(
 
 @contextmanager
 def _interruptible(total: Total) -> Generator[None, None, None]:
-    """Let the first Ctrl-C end the block, in order, and another all at once."""
+    """Let the first Ctrl-C end the block in order, and the next one end the process at once."""
     try:
         yield
     except* KeyboardInterrupt:
@@ -247,13 +247,13 @@ def _reports(
 
 
 def _in_processes(cases: list[Case], jobs: int) -> Iterator[Report]:
-    """Yield the cases' reports, made by so many processes; they end with this one."""
+    """Yield the cases' reports, made by `jobs` processes that end with this one."""
     waiting = iter(cases)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _end_with_parent) as pool:
         under_way: deque[Future[Report]] = deque()
         try:
-            # Ctrl-C reaches every process of a terminal; this one alone decides what is to be done.
+            # A terminal sends Ctrl-C to all its processes; only this one decides what to do.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             for case in islice(waiting, AHEAD * jobs):
                 under_way.append(pool.submit(case.simulate))
@@ -269,7 +269,7 @@ def _in_processes(cases: list[Case], jobs: int) -> Iterator[Report]:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent has ended, however that came about."""
+    """End this process when its parent has ended, for whatever reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -320,13 +320,13 @@ def _failure(case: Case, report: Report) -> Iterator[str]:
 
 
 def _when(report: Report) -> str:
-    """Return the moment of the violation, which is in the trace, unless much came behind it."""
+    """Return the violation's moment, which the trace tells unless many lines came after it."""
     moments = [line.split()[0] for line in report.last_lines if "  VIOLATION " in line]
     return f"at {moments[0]} s" if moments else f"before {report.simulated_s:.3f} s"
 
 
 def repeat(case: Case) -> str:
-    """Return the command that simulates a case."""
+    """Return the command that simulates a case again."""
     hours = Fraction(case.duration_s).limit_denominator(10**6) / HOUR_S
     command = ["trio-runner", "simulate", "--seed", str(case.seed), "--hours", str(hours)]
     if case.kinds is not None:

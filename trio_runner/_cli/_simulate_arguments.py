@@ -17,7 +17,7 @@ UNITS_MAX = 100_000
 
 
 def add(commands: "_SubParsersAction[ParserT]") -> ParserT:
-    """Add the command that looks for what breaks a promise."""
+    """Add the command that looks for situations which break a promise."""
     simulate = commands.add_parser(
         "simulate",
         allow_abbrev=False,
@@ -123,7 +123,7 @@ def _jobs(text: str) -> int:
 
 
 def check(arguments: Namespace, parser: ArgumentParser) -> None:
-    """Refuse what goes with one seed only, and faults that there are not."""
+    """Refuse options that work with one seed only, and unknown faults."""
     if arguments.units is not None:
         for name in ("faults", "keep", "trace", "html", "shrink"):
             if getattr(arguments, name):

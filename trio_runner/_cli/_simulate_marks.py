@@ -1,4 +1,4 @@
-"""What `trio-runner simulate` tells of the situations that it has met."""
+"""What `trio-runner simulate` tells of the situations that its seeds have met."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ COLUMNS = 3
 
 
 def mark_lines(met: Counter[str], known: Mapping[str, str]) -> Iterator[str]:
-    """Yield how often each was met, and which were not; the faults are told of elsewhere."""
+    """Yield how often each situation was met; the faults are listed elsewhere."""
     names = [name for name in known if not name.startswith("fault ")]
     cells = [f"{name:<28}{met[name]:>8,}" for name in names if met[name]]
     yield f"\nSituations met: {len(cells)} of {len(names)}"
@@ -19,7 +19,7 @@ def mark_lines(met: Counter[str], known: Mapping[str, str]) -> Iterator[str]:
 
 
 def never_met(met: Counter[str], known: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is said of a world that is too small, nothing if it is not."""
+    """Yield what to say if the seeds missed a situation; yield nothing if they met all."""
     names = missing(met, known)
     if names:
         yield "\nTHE WORLD IS TOO SMALL: so many seeds should have met"

@@ -25,20 +25,20 @@ from trio_runner._cli._systemd import tell_systemd
 from trio_runner.simulation import SimulatedEngine
 
 FLUSH_S = 8
-"""For what waits when the command is stopped: with it, all is over within 10 s."""
+"""The time for sending what waits when the command is stopped (s), so that it ends within 10 s."""
 
 CANNOT_USE_OUTBOX = 2
 
 
 @frozen
 class _Alone:
-    """The one unit, as systemd is told of it."""
+    """The command's only unit, in the form that `tell_systemd` needs."""
 
     name: str
     runner: EngineRunner
     failed: None = None
     ticks: None = None
-    """The engine ticks in Trio's thread."""
+    """None, since the engine ticks in Trio's thread and has no thread to watch."""
 
 
 async def run(arguments: Namespace) -> int:
@@ -89,7 +89,7 @@ async def _run_until_signalled(
         await nursery.start(engine.run)
         await nursery.start(runner.run)
         await stopping.wait()
-        with suppress(CommandError):  # there is no run to end
-            engine.stop()  # left open, it would stay open at the aggregator
+        with suppress(CommandError):  # no run is on
+            engine.stop()  # otherwise the run would stay open at the aggregator
         await runner.shutdown()
         nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""The status of the commands that run engines, served beside them."""
+"""Serves the status of the commands that run engines."""
 
 import logging
 from argparse import Namespace
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AGAIN_S = 30
-"""Between two tries to listen at an address that cannot be had yet."""
+"""The time between two tries to listen at an address that is not available yet (s)."""
 
 
 async def keep_serving(arguments: Namespace, units: "Iterable[EngineRunner | Unit]") -> None:
-    """Serve the status, if it is wanted, until cancelled.
+    """Serve the status, if the arguments ask for it, until cancelled.
 
-    An engine is worth more than its status: an address that cannot be had, at the start of the
-    computer or since another process has it, is an error in the log and is tried again.
+    An engine is worth more than its status. An address may be unavailable, while the computer
+    starts or because another process has it. That is an error in the log, and is tried again.
     """
     if arguments.status is None:
         return

@@ -1,4 +1,4 @@
-"""The command line of the status: `--status`, `--alarm-after`, and the command that reads it."""
+"""The command line of the status: `--status`, `--alarm-after`, and the command `status`."""
 
 import importlib
 import math
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 ALARM_AFTER = "5m"
 
 PORT = "9801"
-"""Where `trio-runner status` looks unless told otherwise; the aggregator's is 9800."""
+"""The port where `trio-runner status` looks by default; the aggregator's is 9800."""
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -38,7 +38,7 @@ def add_options(parser: ArgumentParser | _ArgumentGroup) -> None:
 
 
 def check(arguments: Namespace) -> None:
-    """Raise ArgumentTypeError if the status is wanted and what it needs is not there."""
+    """Raise ArgumentTypeError if `--status` is given without the packages that it needs."""
     if arguments.status is None:
         return
     try:
@@ -52,7 +52,7 @@ def check(arguments: Namespace) -> None:
 
 
 def add_command(commands: "_SubParsersAction[Any]") -> ArgumentParser:
-    """Add the command."""
+    """Add the command `status`."""
     parser: ArgumentParser = commands.add_parser(
         "status",
         allow_abbrev=False,

@@ -20,20 +20,20 @@ from trio_runner._outbox_sqlite import OutboxSummary, summarize
 from trio_runner._printable import printable
 
 EXIT_CODES = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
-"""As plugins of Nagios and its kind have them."""
+"""The exit codes that Nagios and similar monitors expect from their plugins."""
 
 ANSWER_S = 10
-"""For each step of getting an answer (s)."""
+"""The time for each step of getting an answer (s)."""
 
 ANSWER_BYTES_MAX = 16 * 2**20
 
 REASON_MAX = 400
 
 FRESH_S = 10
-"""What has waited in an outbox for less may just be under way (s)."""
+"""A message that has waited in an outbox for less may just be under way (s)."""
 
 OLD_S = 300
-"""What has waited for longer asks for a person (s)."""
+"""A message that has waited for longer needs a person's attention (s)."""
 
 NO_STATUS = "what answers there is no status of trio-runner"
 
@@ -44,7 +44,7 @@ class Unknown(Exception):
 
 @frozen
 class Told:
-    """What is found: the level, the lines for people, the object for programs."""
+    """The findings: the level, the lines for people, and the object for programs."""
 
     level: str
     lines: list[str]
@@ -130,7 +130,7 @@ def _of_units(status: dict[str, Any]) -> Told:
 
 
 def _first_line(status: dict[str, Any]) -> str:
-    """Return the line that monitoring shows: the worst there is."""
+    """Return the line that monitoring shows: the worst finding."""
     level, units = status["level"], status["units"]
     bad = [unit for unit in units if unit["level"] == level and unit["reasons"]]
     if level == "ok" or not bad:

@@ -1,6 +1,6 @@
-"""The story of the demo: a run, an outage in the middle of it, and what is known of both.
+"""The story of the demo: a run with an outage in the middle of it.
 
-Who shows it reads what `Demo` knows.
+A view of the demo shows what `Demo` knows.
 """
 
 import time
@@ -22,10 +22,10 @@ BEFORE_OUTAGE_S = 4.0
 OUTAGE_S = 8.0
 AFTER_CATCH_UP_S = 4.0
 LONGEST_S = 27.0
-"""The story is broken off then, so that the demo ends within 30 s whatever happens."""
+"""When the story is cut short (s), so that the demo ends within 30 s whatever happens."""
 
 HANDLING_S = 0.03
-"""What the stand-in takes over each message, so that an eye can follow the catching up."""
+"""How long the stand-in takes over each message (s), so that an eye can follow the catching up."""
 
 PLOTTED, PLOTTED_UNIT = "Inlet pressure", "bar"
 
@@ -59,10 +59,10 @@ class RecordingOutbox(MemoryOutbox):
     samples: list[str] = field(factory=list, init=False)
     events: list[str] = field(factory=list, init=False)
     taken: list[tuple[float, em.EngineMessage]] = field(factory=list, init=False)
-    """All of them, with the times when they were taken (s on Trio's clock)."""
+    """All messages, with the times when they were taken (s on Trio's clock)."""
 
     def enter(self, message: em.EngineMessage) -> Entry | None:
-        """Give a message its place and note it."""
+        """Give a message its place in the outbox, and note it."""
         entry = super().enter(message)
         delivery = DELIVERY[type(message)]
         if delivery is not Delivery.STATE:
@@ -74,7 +74,7 @@ class RecordingOutbox(MemoryOutbox):
 
 @define
 class Backlog:
-    """The catching up: when it was, and how much was delivered before it and by it."""
+    """One catching up: when it happened, and how much was delivered before it and by it."""
 
     delivered_before: int
     began_s: float
@@ -95,21 +95,21 @@ class Demo:
     outbox: RecordingOutbox
     address: str
     tell: Callable[[float, str], None]
-    """Called with each thing that happens and its time."""
+    """Called with the time and the text of each thing that happens."""
     chapter: str = field(default="Connecting", init=False)
     chapter_ends_s: float | None = field(default=None, init=False)
     changes: list[tuple[float, RecoverState]] = field(factory=list, init=False)
     outage: Outage | None = field(default=None, init=False)
     backlog: Backlog | None = field(default=None, init=False)
     linked_s: float | None = field(default=None, init=False)
-    """Since when there has been a link, None while there is none."""
+    """When the present link began, or None while there is none."""
     began: float = field(factory=trio.current_time, init=False)
-    """On Trio's clock (s)."""
+    """When the story began, on Trio's clock (s)."""
     _began_epoch: float = field(factory=time.time, init=False)
 
     @property
     def now_s(self) -> float:
-        """The time."""
+        """The time now (s)."""
         return trio.current_time() - self.began
 
     @property
@@ -123,11 +123,11 @@ class Demo:
         ]
 
     def note(self, text: str) -> None:
-        """Tell of something that happens now."""
+        """Tell something that happens now."""
         self.tell(self.now_s, text)
 
     async def note_change(self, before: RecoverState, after: RecoverState) -> None:
-        """Tell of a change of state; a callback of the runner's."""
+        """Tell a change of state; the runner calls this back."""
         now_s = self.now_s
         self.changes.append((now_s, after))
         if after in ("Connected", "Reconnecting"):
@@ -165,7 +165,7 @@ class Demo:
     # The story
 
     async def play(self) -> None:
-        """Play the story to its end, or as far as it comes in its time."""
+        """Play the story to its end, or as far as `LONGEST_S` allows."""
         with trio.move_on_after(LONGEST_S) as time_limit:
             await self._until("Connected")
             lines = [
@@ -197,7 +197,10 @@ class Demo:
         self.note("the aggregator is back")
 
     async def _order(self, message: MessageBase, what: str) -> None:
-        """Let a person at the aggregator's page ask something of the engine."""
+        """Send a command to the engine, as a person at the aggregator's page would.
+
+        Raises RuntimeError if the engine refuses it.
+        """
         self.note(f"the aggregator's page sends {what}")
         engine_id = self.runner.statistics().engine_id
         answer = await self.aggregator.call(str(engine_id), message)

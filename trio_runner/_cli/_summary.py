@@ -1,4 +1,4 @@
-"""What the demo's run has shown: the judgement of its records, as a pure function."""
+"""The judgement of the demo's run, a pure function of its records."""
 
 from collections import Counter
 from itertools import pairwise
@@ -7,13 +7,13 @@ from attrs import frozen
 
 
 def count(number: int, what: str) -> str:
-    """Return the number and what it counts, in the plural where it is not one."""
+    """Return the number and what it counts, in the plural unless it is one."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 @frozen
 class Outage:
-    """The outage's times in seconds since the start; None is what has not come to be."""
+    """The outage's times in seconds since the start; None for what has not happened."""
 
     began_s: float
     ended_s: float | None = None
@@ -34,10 +34,10 @@ class Outage:
 
 @frozen
 class Records:
-    """What went in on the engine's side, and what came out on the aggregator's.
+    """What went in at the engine, and what came out at the aggregator.
 
-    Messages are compared by their content, as encoded, without their numbers. `waiting` messages
-    are in the outbox still. `plotted_s` are the times of the samples that the plot holds.
+    Messages are compared by their encoded content, without their numbers. `waiting` messages are
+    still in the outbox. `plotted_s` are the times of the samples that the plot holds.
     """
 
     samples_taken: list[str]
@@ -47,7 +47,7 @@ class Records:
     waiting: int = 0
     interrupted: bool = False
     outage: Outage | None = None
-    plotted_s: list[float] = []  # noqa: RUF008 - a frozen record's, read only
+    plotted_s: list[float] = []  # noqa: RUF008 - the record is frozen, and nothing writes to it
 
 
 @frozen
@@ -79,7 +79,8 @@ class Summary:
 def summarize(records: Records) -> Summary:
     """Judge the records.
 
-    What waits at the end is lost, unless the demo was interrupted and the outbox has all of it.
+    What still waits at the end counts as lost, unless the demo was interrupted and the outbox
+    holds it.
     """
     samples = _tally(records.samples_taken, records.samples_received)
     events = _tally(records.events_taken, records.events_received)
@@ -106,7 +107,7 @@ def _tally(taken: list[str], received: list[str]) -> Tally:
 
 
 def _in_order(records: Records) -> bool:
-    """Tell whether events came in order; one that comes again later does no harm to that."""
+    """Tell whether events came in order; one that arrives again later does not count against it."""
     came = dict.fromkeys(records.events_received)
     return list(came) == [event for event in dict.fromkeys(records.events_taken) if event in came]
 
@@ -123,7 +124,7 @@ def _verdict(lost: int, in_order: bool, waited: int, *, interrupted: bool) -> st
 
 
 def _figures(tally: Tally, lost: int) -> str:
-    """Return the figures of a kind; what is missing and not lost waits in the outbox."""
+    """Return the figures of a kind of message; what is missing and not lost waits in the outbox."""
     text = f"{tally.taken:3} taken, {tally.delivered:3} delivered, "
     text += f"{tally.missing} {'lost' if lost or not tally.missing else 'waiting'}"
     if tally.repeated:

@@ -1,15 +1,15 @@
-"""What systemd is told of a command that is a service of `Type=notify`, and when it may kill it.
+"""What a service of `Type=notify` tells systemd, and when systemd may kill it.
 
-Ready it is when the first runner's ticker turns: with several units, one whose hardware hangs keeps
+The service is ready when the first runner's ticker turns: one unit whose hardware hangs keeps
 nobody from the others. The watchdog is fed for as long as the process does its work:
 
-- Trio's loop turns, or nobody feeds.
-- The ticker of each runner turns; they only stand still by a mistake of this program.
-- The thread of an engine ticks, in one unit at least: with a driver that hangs a unit controls
-  nothing, but the other units' engines do.
+- Trio's loop turns; otherwise nothing feeds the watchdog.
+- The ticker of each runner turns; only a mistake in this program can stop one.
+- The engine's thread ticks, in at least one unit. A unit whose driver hangs controls nothing, but
+  the other units' engines still do.
 
-A disk is no condition. One that fails or hangs costs nothing as long as the process lives, since it
-goes on from memory; its end would cost the run, and what is in memory alone.
+The disk is not a condition. If it fails or hangs, nothing is lost while the process lives, since it
+goes on from memory. Ending the process would cost the run and whatever is in memory only.
 """
 
 import logging
@@ -31,23 +31,23 @@ from trio_runner._say_once import SayOnce
 logger = logging.getLogger(__name__)
 
 STATUS_S = 5
-"""Between two looks at the units (s), unless the watchdog wants to be fed more often."""
+"""The time between two looks at the units (s), unless the watchdog must be fed more often."""
 
 LOOK_S = 0.1
-"""Between two looks whether it is ready (s)."""
+"""The time between two looks at whether the service is ready (s)."""
 
 FED_TIMES = 4
-"""How often the watchdog is fed in its time."""
+"""How many times the watchdog is fed within its time."""
 
 STILL_S = 10
-"""What has not turned for so long stands still (s), or for half the watchdog's time, if that is
-longer. Without a link a runner's ticker turns every 5.2 s."""
+"""How long something must not have turned to count as standing still (s); half the watchdog's time,
+if that is longer. Without a link, a runner's ticker turns every 5.2 s."""
 
 SEND_S = 1
-"""How long systemd is waited for (s)."""
+"""How long to wait for systemd (s)."""
 
 STATUS_MAX = 1000
-"""Of the status (characters)."""
+"""The most characters of the status."""
 
 IN_WORDS = {
     "Started": "connecting",
@@ -63,7 +63,7 @@ IN_WORDS = {
 
 
 class Watched(Protocol):
-    """A unit, as far as systemd is told of it."""
+    """What systemd is told about a unit."""
 
     @property
     def name(self) -> str:
@@ -71,21 +71,21 @@ class Watched(Protocol):
 
     @property
     def runner(self) -> EngineRunner | None:
-        """Its runner, None until there is one."""
+        """Its runner, or None until there is one."""
 
     @property
     def failed(self) -> str | None:
-        """Why it has failed, None if it has not."""
+        """Why it has failed, or None if it has not."""
 
     @property
     def ticks(self) -> int | None:
-        """How often the thread of its engine has ticked, None while it need not."""
+        """The number of ticks of its engine's thread, or None while the thread need not tick."""
 
 
 async def tell_systemd(
     units: Sequence[Watched], stopping: trio.Event, environment: Mapping[str, str] = os.environ
 ) -> None:
-    """Tell systemd of the units until cancelled; return at once where it does not ask for it."""
+    """Tell systemd about the units until cancelled; return at once if it does not ask for it."""
     address = environment.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -105,13 +105,13 @@ async def tell_systemd(
         with trio.move_on_after(every_s):
             await stopping.wait()
     await teller.tell_end()
-    while True:  # what hangs in the end has a time of its own
+    while True:  # an end that hangs has a time limit of its own
         await trio.sleep(every_s)
         await teller.feed()
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:
-    """Return in which time the watchdog is to be fed (s), None if there is none."""
+    """Return within which time the watchdog must be fed (s), or None if there is none."""
     text, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID")
     is_ours = pid in (None, str(os.getpid()))
     return int(text) / 1e6 if is_ours and text.isdigit() and int(text) else None
@@ -119,7 +119,7 @@ def _watchdog_s(environment: Mapping[str, str]) -> float | None:
 
 @define(eq=False)
 class Datagrams:
-    """Sends to the socket at an address, a path or with `@` a name; what fails is said once."""
+    """Sends datagrams to a socket, at a path or with `@` at a name; logs each failure once."""
 
     _address: str
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
@@ -140,17 +140,17 @@ class Datagrams:
 
 @define(eq=False)
 class Hearts:
-    """Knows since when what has to turn stands still."""
+    """Knows for how long each ticker and each engine's thread has stood still."""
 
     _units: Sequence[Watched]
     _still_s: float
     _beats: dict[tuple[str, str], tuple[int, float]] = field(factory=dict, init=False)
-    """How often what of which unit had turned when it last did, and when (s on Trio's clock)."""
+    """By unit and part, its last new count and when that was seen (s on Trio's clock)."""
 
     def why_starved(self) -> str | None:
-        """Return what stands still so that the process is of no use, None if it works.
+        """Return what stands still and makes the process useless, or None if it works.
 
-        To be asked several times within `still_s`.
+        Call this several times within `still_s`.
         """
         running = [u for u in self._units if u.runner is not None and u.failed is None]
         tickers = [u.name for u in running if self._stands(u.name, "ticker", turns(u))]
@@ -175,7 +175,7 @@ def turns(unit: Watched) -> int:
 
 @define(eq=False)
 class Teller:
-    """What is told, and when."""
+    """Decides what to tell systemd, and when."""
 
     _units: Sequence[Watched]
     _send: Callable[[str], Awaitable[None]]
@@ -186,13 +186,13 @@ class Teller:
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
 
     async def tell_if_ready(self) -> None:
-        """Tell once that the service has started, if it has."""
+        """Tell systemd that the service has started, if it has."""
         if any(map(turns, self._units)):
             self.is_ready = True
             await self._send("READY=1")
 
     async def tell(self) -> None:
-        """Tell how it goes, if that is news, and feed the watchdog if it does."""
+        """Tell the status if it has changed, and feed the watchdog if the process works."""
         starved, status = self._hearts.why_starved(), "; ".join(self._words())
         if starved is not None:
             self._say(logging.ERROR, "The watchdog of systemd is not fed: %s", starved)
@@ -209,7 +209,7 @@ class Teller:
             await self._send("WATCHDOG=1")
 
     async def tell_end(self) -> None:
-        """Tell that the end has begun."""
+        """Tell systemd that the end has begun."""
         await self._send("STOPPING=1\nSTATUS=stopping")
         await self.feed()
 
@@ -224,7 +224,7 @@ class Teller:
 
 
 def in_words(what: Statistics) -> str:
-    """Return how a unit is, for people: since when, what waits, and why."""
+    """Return a unit's condition for people: its state, since when it is away, what waits, why."""
     text = IN_WORDS[what.state]
     if what.away_for_s is not None and what.last_failure is not None:
         text += f", away for {duration(what.away_for_s)}"

@@ -1,7 +1,8 @@
-"""How a unit's files are named, on every system that the folder may be on.
+"""How a unit's files are named, so that the folder may be on any system.
 
-A name is told apart from any other, and comes back from its file's name by `unquote`, unless it is
-very long. Windows knows no `CON`, cuts dots and spaces at the end, and takes `Skid` for `skid`.
+Different units get different names, and `unquote` turns a file's name back into the unit's, unless
+that is very long. Windows forbids `CON`, drops dots and spaces at the end, and does not tell `Skid`
+from `skid`.
 """
 
 import re
@@ -10,10 +11,10 @@ from urllib.parse import quote
 from zlib import crc32
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\.|$)", re.IGNORECASE)
-"""What Windows takes for a device, whatever comes behind the dot."""
+"""What Windows takes for a device, whatever follows the dot."""
 
 NAME_MAX = 160
-"""Of longer names (characters as they are quoted) the rest is told by a checksum."""
+"""Where a longer name is cut (characters, as quoted); a checksum stands for the rest."""
 
 SUFFIX = ".outbox"
 
@@ -29,10 +30,10 @@ def file_name(unit: str) -> str:
 
 
 def outbox_path(folder: Path, unit: str) -> Path:
-    """Return the path of a unit's outbox in a folder that is there.
+    """Return the path of a unit's outbox in an existing folder.
 
-    Where another unit, whose name differs in the case of letters only, has taken it, or would be
-    taken for this one on another system, it gets a checksum, and keeps it.
+    Add a checksum, and keep it from then on, if another unit's file has the same name except for
+    the case of letters. Some systems could not tell the two apart.
     """
     name = file_name(unit)
     plain, tagged = name + SUFFIX, _tagged(name, unit) + SUFFIX

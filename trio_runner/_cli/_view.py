@@ -36,12 +36,12 @@ MEANING: dict[RecoverState, tuple[str, str]] = {
     "Stopped": ("yellow", "sends what is left and ends"),
     "ShutdownComplete": ("green", "has ended"),
 }
-"""How each state is coloured, and what the runner does in it."""
+"""The colour of each state, and what the runner does in it."""
 
 
 @frozen
 class Picture:
-    """What is to be seen at a moment; times are in seconds since the start."""
+    """What there is to see at one moment; times are in seconds since the start."""
 
     now_s: float
     chapter: str
@@ -56,7 +56,7 @@ class Picture:
 
 
 def picture(demo: Demo) -> Picture:
-    """Return what is to be seen of the demo now."""
+    """Return what there is to see of the demo now."""
     return Picture(
         now_s=demo.now_s,
         chapter=demo.chapter,
@@ -72,11 +72,11 @@ def picture(demo: Demo) -> Picture:
 
 
 def terminal() -> Console | None:
-    """Return the terminal that the output is, None if it is none that can show the picture."""
+    """Return the terminal to draw on, or None if the output is not one that can show it."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
     console = Console()
-    # An old console of Windows has neither a second screen nor Braille in its fonts.
+    # An old Windows console has neither a second screen nor braille in its fonts.
     is_unable = console.is_dumb_terminal or console.legacy_windows
     is_able = not is_unable and console.encoding.startswith("utf")
     return console if is_able else None
@@ -98,7 +98,7 @@ async def _redraw(demo: Demo, console: Console, live: Live) -> None:
 
 
 def conclude(demo: Demo, summary: Summary, console: Console) -> None:
-    """Print the plot as it is at the end, and the summary."""
+    """Print the final plot and the summary."""
     seen = picture(demo)
     if seen.points:
         console.print(_plot_panel(seen, console.width, 10))
@@ -109,7 +109,7 @@ def conclude(demo: Demo, summary: Summary, console: Console) -> None:
 
 
 def frame(seen: Picture, width: int, height: int) -> RenderableType:
-    """Return the picture for a screen of this size; the plot takes what height is left."""
+    """Return the picture for a screen of this size; the plot takes the remaining height."""
     top = Layout(size=TOP_HEIGHT)
     half = width // 2
     top.split_row(
@@ -211,7 +211,7 @@ def _plot_panel(seen: Picture, width: int, height: int) -> Panel:
 
 
 def _shaded(dots: str, field: Field, span: tuple[float, float] | None) -> Text:
-    """Return a line of the plot with the time of the outage in another colour."""
+    """Return a line of the plot, with the time of the outage in another colour."""
     text = Text(dots, "not dim cyan")
     if span is not None:
         text.stylize("yellow on grey19", field.column(span[0]), field.column(span[1]) + 1)
