@@ -10,10 +10,10 @@ from trio_runner.simulation.skid._skid import SKID_TAGS
 from trio_runner.simulation.skid._tags import SYSTEM_TAGS, Tags
 
 MAX_ROWS = 50_000
-"""A row has about 110 bytes and an aggregator takes messages of up to 16 MiB."""
+"""The most rows. A row has about 110 bytes, and an aggregator takes messages of up to 16 MiB."""
 
 _ROUNDING_S = 1e-6
-"""Ticks add up with rounding errors; no row is late or doubled for it."""
+"""Ticks add up with rounding errors. Allow for them, so that no row is late or doubled."""
 
 _SYSTEM_COLUMNS = ("Run Time", "Process Time", "System State", "Block", "Mark")
 _COLUMNS = tuple(tag for tag in SYSTEM_TAGS if tag.name in _SYSTEM_COLUMNS) + SKID_TAGS
@@ -23,8 +23,8 @@ _COLUMNS = tuple(tag for tag in SYSTEM_TAGS if tag.name in _SYSTEM_COLUMNS) + SK
 class Archive:
     """Rows sampled every `interval_s` seconds of run time.
 
-    When there are `max_rows`, every second one goes and the interval doubles: a run of any length
-    is there from end to end.
+    When there are `max_rows`, every second row is dropped and the interval doubles. So a run of any
+    length is covered from end to end.
     """
 
     filename: str
@@ -45,13 +45,13 @@ class Archive:
         self._next_row_s = self.interval_s * (run_s // self.interval_s + 1)
 
     def text(self) -> str:
-        """Return the rows under their header, with lines that end in a line feed."""
+        """Return the header and the rows; each line ends in a line feed."""
         header = [f"{t.name} [{t.unit}]" if t.unit else str(t.name) for t in _COLUMNS]
         return _csv_line(["Datetime (UTC)", *header]) + "".join(self._rows)
 
 
 def archive_filename(tick_time: float) -> str:
-    """Return the name of the archive of a run that began at tick_time."""
+    """Return the archive's file name for a run that began at `tick_time` (s since the epoch)."""
     return datetime.fromtimestamp(tick_time, UTC).strftime("archive-%Y-%m-%d_%H%M%S.csv")
 
 

@@ -1,4 +1,4 @@
-"""The commands of P-code that every unit has, and how a command is described and checked."""
+"""The P-code commands that every unit has, and how a command is described and checked."""
 
 import re
 
@@ -9,7 +9,7 @@ from trio_runner.protocol import models as mdl
 from trio_runner.simulation.skid._pcode import Line
 
 _VALIDATOR = "RNAP-v1-"
-"""Stands before the regular expression of a validator: the form that Open Pectus's editor reads."""
+"""The prefix of a validator that is a regular expression, as Open Pectus's editor reads it."""
 
 NUMBER = r"[0-9]+[.]?[0-9]*|[.][0-9]+"
 DURATION = rf"(?P<number>{NUMBER}) ?(?P<number_unit>s|min|h)"
@@ -20,8 +20,8 @@ NOTHING = ""
 class Command:
     """A command as the page and its editor describe it.
 
-    `argument` is a regular expression for what stands behind the colon; `doc` and `example` are
-    shown to people, the example is P-code that begins with this command.
+    `argument` is a regular expression for the text after the colon. `doc` and `example` are shown
+    to people; the example is P-code that begins with this command.
     """
 
     name: str
@@ -31,16 +31,16 @@ class Command:
 
     @property
     def docstring(self) -> str:
-        """Return documentation and example as P-code."""
+        """The documentation and the example, as P-code."""
         return f"# {self.doc}\n{self.example}"
 
     def definition(self) -> mdl.CommandDefinition:
-        """Return what the editor wants to know."""
+        """Return the command's definition for the editor."""
         validator = rf"{_VALIDATOR}^\s*(?:{self.argument})\s*$"
         return mdl.CommandDefinition(name=self.name, validator=validator, docstring=self.docstring)
 
     def check(self, argument: str) -> None:
-        """Raise CommandError unless the argument can be one of this command."""
+        """Raise CommandError unless the argument fits this command."""
         if re.fullmatch(self.argument, argument) is None:
             wrong = f"'{argument}' does not fit" if argument else "something is missing"
             example = self.example.splitlines()[0]
@@ -82,7 +82,7 @@ SYSTEM_COMMANDS = (
 
 
 def check(line: Line, commands: tuple[Command, ...]) -> None:
-    """Raise CommandError if the line is no instruction, or none of these commands."""
+    """Raise CommandError if the line is not an instruction, or not one of these commands."""
     if line.error is not None:
         raise CommandError(line.error)
     command = next((command for command in commands if command.name == line.name), None)

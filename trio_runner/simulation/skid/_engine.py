@@ -1,4 +1,4 @@
-"""A simulated engine: what it does at a tick, at a command, and which events it tells of."""
+"""A simulated engine: what it does at a tick and at a command, and which events it reports."""
 
 from collections.abc import Callable
 from random import Random
@@ -21,10 +21,10 @@ from trio_runner.simulation.skid._tags import Value
 
 TICK_S = 0.1
 MAX_WAITING = 100
-"""Injected commands that may wait for a run to begin or to go on."""
+"""How many pieces of injected code may wait for a run to begin or to go on."""
 _ROUNDING_S = 1e-6
 _ERROR = 40
-"""The severity of an error, as Python's logging has it."""
+"""The severity of an error, as in Python's logging."""
 
 
 @frozen
@@ -40,10 +40,10 @@ class _Watch:
 
 @define(eq=False, kw_only=True)
 class SimulatedEngine(EngineMessages):
-    """A filtration skid with an engine, as one would build it.
+    """A filtration skid with its engine, built as a real one would be.
 
-    It is message builder, event emitter and command handlers in one. `run` is its only task; all
-    else returns at once. The engine is its interpreter's host, too.
+    It is message builder, event emitter and command handlers in one, and its interpreter's host.
+    `run` is its only task; every other method returns at once.
     """
 
     # The tick loop
@@ -51,9 +51,9 @@ class SimulatedEngine(EngineMessages):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Tick every 0.1 s until cancelled.
 
-        Ticks are due at fixed instants after the start; those that were missed are left out.
-        Cancellation leaves the engine as it was after the last tick: a run that is on stays on, and
-        `run` may be called again.
+        Ticks are due at fixed instants after the start; missed ones are left out. Cancellation
+        leaves the engine as it was after the last tick: a run that is on stays on, and `run` may be
+        called again.
         """
         start = last = trio.current_time()
         number = 0
@@ -109,7 +109,7 @@ class SimulatedEngine(EngineMessages):
         """Carry out Start, Stop, Pause, Unpause, Hold, Unhold or Restart at once.
 
         Raises:
-            CommandError: it is another command, or not possible now.
+            CommandError: the command is another one, or is not possible now.
         """
         commands: dict[str, Callable[[], None]] = {
             "Start": self.start,
@@ -130,7 +130,7 @@ class SimulatedEngine(EngineMessages):
         """Run these lines besides the method, from the next tick of a run that advances.
 
         Raises:
-            CommandError: there is no such command, or its argument is wrong.
+            CommandError: there is no such command, its argument is wrong, or too much code waits.
         """
         lines = [mdl.MethodLine(id="", content=content) for content in pcode.splitlines()]
         for line in _pcode.walk(_pcode.parse(lines)):
@@ -144,13 +144,13 @@ class SimulatedEngine(EngineMessages):
             self._run.interpreter.inject(pcode)
 
     async def set_method(self, method: mdl.Method) -> None:
-        """Take this method; lines that are wrong are found when they are carried out.
+        """Take this method; errors in its lines are found when the lines are carried out.
 
         An edit after an error counts as its correction: the run stays paused, and the line is tried
         again when the run goes on.
 
         Raises:
-            CommandError: a run is on and the edit touches what has begun.
+            CommandError: a run is on and the edit touches lines that have begun.
         """
         self._method.replace(method, in_run=self._run is not None)
         self._set_method_status(mdl.MethodStatusEnum.OK)
@@ -164,7 +164,7 @@ class SimulatedEngine(EngineMessages):
         self._running().interpreter.force(exec_id)
 
     def start(self) -> None:
-        """Begin a run."""
+        """Begin a run. Raises CommandError if one is on."""
         if self._run is not None:
             raise CommandError("Start is not possible: a run is on")
         self._method.reset()
@@ -185,7 +185,7 @@ class SimulatedEngine(EngineMessages):
         self._emit(lambda listener: listener.on_start(run.id))
 
     def stop(self) -> None:
-        """End the run and bring the skid into its safe state."""
+        """End the run and bring the skid into its safe state. Raises CommandError without a run."""
         run = self._running()
         run.interpreter.stop()
         self.skid.make_safe()
@@ -202,12 +202,12 @@ class SimulatedEngine(EngineMessages):
         self._show_state()
 
     def restart(self) -> None:
-        """End the run and begin another."""
+        """End the run and begin another. Raises CommandError if no run is on."""
         self.stop()
         self.start()
 
     def pause(self, duration_s: float | None = None) -> None:
-        """Bring the skid into its safe state and let the method's time stand still."""
+        """Bring the skid into its safe state and stop the method's time."""
         run = self._running()
         if run.is_paused:
             raise CommandError("Pause is not possible: the run is paused")
@@ -216,7 +216,7 @@ class SimulatedEngine(EngineMessages):
         self._emit(lambda listener: listener.on_runstate_change(RunStateChange.PAUSE))
 
     def unpause(self) -> None:
-        """Give the skid its outputs back and let the method go on, unless it is held."""
+        """Give the skid its outputs back, and let the method go on unless the run is held."""
         run = self._running()
         if not run.is_paused:
             raise CommandError("Unpause is not possible: the run is not paused")
@@ -226,7 +226,7 @@ class SimulatedEngine(EngineMessages):
         self._emit(lambda listener: listener.on_runstate_change(RunStateChange.UNPAUSE))
 
     def hold(self, duration_s: float | None = None) -> None:
-        """Let the method's time stand still and leave the skid as it is."""
+        """Stop the method's time and leave the skid as it is."""
         run = self._running()
         if run.is_held:
             raise CommandError("Hold is not possible: the run is held")
@@ -235,7 +235,7 @@ class SimulatedEngine(EngineMessages):
         self._show_state()
 
     def unhold(self) -> None:
-        """Let the method go on, unless it is paused."""
+        """Let the method go on, unless the run is paused."""
         run = self._running()
         if not run.is_held:
             raise CommandError("Unhold is not possible: the run is not held")
@@ -267,7 +267,7 @@ class SimulatedEngine(EngineMessages):
         self._show_state()
 
     def _show_state(self) -> None:
-        """Set the tags that follow from the state of the run and from the outputs."""
+        """Set the tags that follow from the run's state and from the outputs."""
         if self._run is None:
             state = SystemStateEnum.Stopped
         elif self._run.is_paused:
@@ -285,16 +285,16 @@ class SimulatedEngine(EngineMessages):
 
     @property
     def is_advancing(self) -> bool:
-        """Whether a run is on, neither paused nor held."""
+        """Whether a run is on that is neither paused nor held."""
         return self._run is not None and not (self._run.is_paused or self._run.is_held)
 
     @property
     def method_s(self) -> float:
-        """Seconds of the run in which it was advancing."""
+        """The time that the run has spent advancing (s), 0 without a run."""
         return 0.0 if self._run is None else self._run.method_s
 
     def read_tag(self, name: str) -> _pcode.TagReading:
-        """Return value and unit of a tag, or raise `CommandError`."""
+        """Return a tag's value and unit, or raise `CommandError`."""
         return self.tags.read(name)
 
     def carry_out(self, name: str, argument: str) -> None:
@@ -312,18 +312,18 @@ class SimulatedEngine(EngineMessages):
                 self._set_tags(self.skid.output_values())
 
     def on_block(self, name: str | None, *, has_begun: bool) -> None:
-        """Show the method's innermost block."""
+        """Show the method's innermost block, and report it if it has just begun."""
         self._set_tags({SystemTagName.BLOCK: name})
         if name is not None and has_begun:
             block = _Block(name)
             self._emit(lambda listener: listener.on_block_start(block))
 
     def on_watch(self, condition: str) -> None:
-        """Tell that a watch's condition has come true."""
+        """Report that a watch's condition has come true."""
         self._emit(lambda listener: listener.on_scope_activate(_Watch(condition)))
 
     def on_failure(self, error: CommandError, line: _pcode.Line) -> None:
-        """Log the error; one in the method pauses the run, without the event of a pause."""
+        """Log the error. One in the method also pauses the run, but emits no pause event."""
         if self._method.is_injected(line):
             self._log_error(f"Error in injected code '{line.text}': {error.message}")
             return
@@ -335,7 +335,7 @@ class SimulatedEngine(EngineMessages):
     # Events
 
     def set_connection_status(self, status: ConnectionStatus) -> None:
-        """Play that the equipment is lost or found; while it is lost, its tags stand still."""
+        """Pretend that the equipment is lost or found; while lost, its readings stand still."""
         self._tick_time = self.clock()
         self._set_tags({SystemTagName.CONNECTION_STATUS: status})
         self._emit(lambda listener: listener.on_connection_status_change(status))

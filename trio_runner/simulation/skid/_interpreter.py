@@ -1,7 +1,7 @@
-"""Carries out P-code: the method, its watches and what people inject, each a strand of its own.
+"""Carries out P-code: the method, its watches and injected code, each in its own strand.
 
-At a tick every strand ends what it waits for and begins one line. Where a strand is follows from
-which lines have begun, so lines that have not may be edited at any time.
+At a tick, every strand ends what it waits for and begins one line. A strand's position follows from
+which lines have begun, so lines that have not begun may be edited at any time.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from trio_runner.simulation.skid._runlog import RunLog, RunLogEntry
 from trio_runner.simulation.skid._skid import COMMANDS
 
 _ROUNDING_S = 1e-6
-"""Ticks add up with rounding errors; no wait takes a tick longer for it."""
+"""Ticks add up with rounding errors. Allow for them, so that no wait takes a tick longer."""
 
 
 class Host(Protocol):
@@ -25,14 +25,14 @@ class Host(Protocol):
 
     @property
     def is_advancing(self) -> bool:
-        """Whether a run is on, neither paused nor held."""
+        """Whether a run is on that is neither paused nor held."""
 
     @property
     def method_s(self) -> float:
-        """Seconds of the run in which it was advancing."""
+        """The time that the run has spent advancing (s)."""
 
     def read_tag(self, name: str) -> TagReading:
-        """Return value and unit of a tag."""
+        """Return a tag's value and unit."""
 
     def carry_out(self, name: str, argument: str) -> None:
         """Carry out a command that takes no time."""
@@ -53,7 +53,7 @@ class Host(Protocol):
         """End the run."""
 
     def on_block(self, name: str | None, *, has_begun: bool) -> None:
-        """Note the method's innermost block, None outside blocks."""
+        """Note the method's innermost block, or None outside blocks."""
 
     def on_watch(self, condition: str) -> None:
         """Note that a watch's condition has come true."""
@@ -64,7 +64,7 @@ class Host(Protocol):
 
 @define(eq=False)
 class Scope:
-    """An open body of lines: the method's, a block's, a watch's or that of injected code."""
+    """An open body of lines: that of the method, a block, a watch or injected code."""
 
     line: Line
     entry: RunLogEntry | None = None
@@ -85,7 +85,7 @@ class Pending:
 
 @define(eq=False)
 class Strand:
-    """Lines that follow each other; `outer` are the scopes around a watch, outermost first."""
+    """Lines that follow each other. `outer` are the scopes around a watch, outermost first."""
 
     scopes: list[Scope]
     outer: list[Scope] = field(factory=list)
@@ -95,7 +95,7 @@ class Strand:
 
 @define
 class Interpreter:
-    """Carries out the method and injected code of one run."""
+    """Carries out the method and the injected code of one run."""
 
     _host: Host
     _method: Method
@@ -104,7 +104,7 @@ class Interpreter:
     _strands: list[Strand] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Put the method's strand in place."""
+        """Create the method's strand."""
         self._main = Strand([Scope(self._method.root)])
         self._strands = [self._main]
 
@@ -115,7 +115,7 @@ class Interpreter:
 
     @property
     def block_s(self) -> float:
-        """Seconds of advancing since the method's innermost block began."""
+        """The time spent advancing since the method's innermost block began (s)."""
         return self._host.method_s - self._main.scopes[-1].began_s
 
     def inject(self, code: str) -> None:
@@ -123,13 +123,13 @@ class Interpreter:
         self._strands.append(Strand([Scope(self._method.inject(code))], waiting_code=code))
 
     def tick(self) -> None:
-        """Let every strand do what is due, in the order in which the strands came about."""
+        """Let every strand do what is due, in the order in which the strands were created."""
         for strand in list(self._strands):
             if self._host.is_advancing and strand in self._strands:
                 self._advance(strand)
 
     def stop(self) -> None:
-        """End all that is open."""
+        """End everything that is open."""
         for strand in list(self._strands):
             self._close(strand, strand.scopes)
         self._strands.clear()
@@ -138,7 +138,7 @@ class Interpreter:
         """Cancel the instruction with this id in the run log.
 
         Raises:
-            CommandError: there is none, or it cannot be cancelled (any more).
+            CommandError: there is no such instruction, or it cannot be cancelled (any more).
         """
         entry = self.run_log.find(exec_id)
         pending = self._pending_of(entry)
@@ -151,7 +151,7 @@ class Interpreter:
         """End the wait of the instruction with this id in the run log, at the next tick.
 
         Raises:
-            CommandError: there is none, or it does not wait (any more).
+            CommandError: there is no such instruction, or it does not wait (any more).
         """
         entry = self.run_log.find(exec_id)
         if not entry.forcible:
@@ -169,7 +169,7 @@ class Interpreter:
         if line is not None:
             self._begin(strand, line)
         elif strand is not self._main and strand.scopes[-1].line.name != "Block":
-            self._remove(strand)  # a block, and the method as a whole, wait for what ends them
+            self._remove(strand)  # but a block, or the whole method, waits for a line to end it
 
     def _pending_is_over(self, strand: Strand, pending: Pending) -> bool:
         pending.entry.progress = pending.progress()
@@ -212,7 +212,7 @@ class Interpreter:
             case "Hold":
                 self._interrupt(strand, line, entry, self._host.hold, self._host.unhold)
             case "Stop":
-                self._end(line, entry)  # first: the run log is final when the run has ended
+                self._end(line, entry)  # first, since the run's end makes the run log final
                 self._host.stop()
             case _:
                 self._host.carry_out(line.name, line.argument)
@@ -262,7 +262,7 @@ class Interpreter:
         begin: Callable[[float | None], None],
         end: Callable[[], None],
     ) -> None:
-        """Pause or hold; with a duration the line lasts until the run goes on for any reason."""
+        """Pause or hold. With a duration, the line lasts until the run goes on for any reason."""
         if not line.argument:
             self._end(line, entry)
             begin(None)
@@ -271,14 +271,14 @@ class Interpreter:
         strand.pending = Pending(
             line,
             entry,
-            is_over=lambda: True,  # nobody asks before the run goes on
+            is_over=lambda: True,  # no strand asks before the run goes on
             on_over=lambda: self._end(line, entry),
             on_cancel=end,
         )
         begin(parse_quantity(line.argument, "s"))
 
     def _end_block(self, strand: Strand, line: Line, entry: RunLogEntry) -> None:
-        """End the innermost block around the line, else the one that the method is in."""
+        """End the innermost block around the line, or else the block that the method is in."""
         scopes = self._main.scopes + strand.outer + strand.scopes
         block = next((scope for scope in reversed(scopes) if scope.line.name == "Block"), None)
         if block is None:
@@ -300,7 +300,7 @@ class Interpreter:
         self._strands.remove(strand)
 
     def _close(self, strand: Strand, scopes: list[Scope]) -> None:
-        """End these scopes, the innermost of the strand, and what it waits for in them."""
+        """End these innermost scopes of the strand, and what it waits for in them."""
         if strand.pending is not None:
             strand.pending.entry.cancelled = True
             self._end(strand.pending.line, strand.pending.entry)

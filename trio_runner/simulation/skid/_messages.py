@@ -1,4 +1,4 @@
-"""What the simulated engine tells: each message, made from what the engine knows at the moment."""
+"""The simulated engine's messages, each made from what the engine knows at that moment."""
 
 from collections import deque
 from datetime import UTC, datetime
@@ -18,12 +18,12 @@ from trio_runner.simulation.skid._skid import TAGS, Skid, uod_info
 from trio_runner.simulation.skid._tags import Tags
 
 ERROR_LOG_MAX = 1000
-"""Errors kept for the next message; the oldest go first."""
+"""The most errors kept for the next message; the oldest go first."""
 
 
 @define(eq=False)
 class EngineRun:
-    """A run; `run_s` counts while it is on, `method_s` while it is neither paused nor held."""
+    """A run. `run_s` counts while it is on, `method_s` while it is neither paused nor held."""
 
     id: str
     began: float  # seconds since the epoch
@@ -60,10 +60,10 @@ class EngineMessages(PlainMessages):
     )
     _run_count: int = field(init=False, default=0)
     _run: EngineRun | None = field(init=False, default=None)
-    _last_run: EngineRun | None = field(init=False, default=None)  # the run that is on, or was
+    _last_run: EngineRun | None = field(init=False, default=None)  # the present or else last run
 
     def __attrs_post_init__(self) -> None:
-        """Bring the skid and its tags into their first state."""
+        """Put the skid and its tags into their initial state."""
         self.skid = Skid(Random(self.seed))  # noqa: S311 - nothing secret
         self._tick_time = self.clock()
         self.tags.reset(self._tick_time)
@@ -73,7 +73,7 @@ class EngineMessages(PlainMessages):
         return uod_info(self.data_log_interval_s)
 
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
-        """Return the tags that changed since they were last asked for, None if none did."""
+        """Return the tags that changed since the last call, or None if none did."""
         changed = self.tags.take_changed()
         return em.TagsUpdatedMsg(tags=changed, run_id=run_id) if changed else None
 
@@ -86,13 +86,13 @@ class EngineMessages(PlainMessages):
         return em.RunLogMsg(id="", run_id=run_id, runlog=self._run_log(run_id))
 
     def create_queued_runlog_msg(self) -> em.QueuedRunLogMsg | None:
-        """Return the injected code that waits, None if none does."""
+        """Return the injected code that waits, or None if none does."""
         waiting = self._waiting_code + (self._run.interpreter.waiting_code if self._run else [])
         lines = [line for code in waiting for line in code.splitlines()]
         return em.QueuedRunLogMsg(runlog=queued(lines)) if lines else None
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
-        """Return the errors since the last call, None if there are none."""
+        """Return the errors since the last call, or None if there are none."""
         if not self._errors:
             return None
         entries = list(self._errors)
@@ -109,7 +109,7 @@ class EngineMessages(PlainMessages):
         return em.ControlStateMsg(control_state=state)
 
     def create_method_state_msg(self) -> em.MethodStateMsg:
-        """Return what has become of the method's lines."""
+        """Return which lines of the method have begun, ended or failed."""
         return em.MethodStateMsg(method_state=self._method.state())
 
     def create_method_msg(self) -> em.MethodMsg:
@@ -117,7 +117,7 @@ class EngineMessages(PlainMessages):
         return em.MethodMsg(method=self._method.model)
 
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
-        """Return the word that the run has ended, with all that is left of it."""
+        """Return the message that the run has ended, with its run log, method state and archive."""
         run = self._run_with(run_id)
         return em.RunStoppedMsg(
             run_id=run_id,
@@ -137,7 +137,7 @@ class EngineMessages(PlainMessages):
         return self.create_notification(Topic.RUN_STOP, text)
 
     def _run_began(self) -> str:
-        """Return when the run that is on, or was, began: as hh:mm in UTC."""
+        """Return when the present or else last run began, as hh:mm in UTC."""
         began = self._tick_time if self._last_run is None else self._last_run.began
         return datetime.fromtimestamp(began, UTC).strftime("%H:%M UTC")
 

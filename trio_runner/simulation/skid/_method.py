@@ -1,4 +1,4 @@
-"""The method: its lines, what has become of each, and which edits are possible in a run."""
+"""The method: its lines, how far each has come, and which edits are possible during a run."""
 
 from collections.abc import Iterable
 from enum import Enum, auto
@@ -10,11 +10,11 @@ from trio_runner.protocol import models as mdl
 from trio_runner.simulation.skid._pcode import Line, parse, walk
 
 EMPTY = mdl.Method(version=0, lines=[mdl.MethodLine(id="0", content="")])
-"""The page needs a line to write in."""
+"""A method with one empty line, since the page needs a line to write in."""
 
 
 class LineState(Enum):
-    """What has become of a line."""
+    """How far a line has come."""
 
     STARTED = auto()
     EXECUTED = auto()
@@ -22,12 +22,12 @@ class LineState(Enum):
 
 
 BEGUN = (LineState.STARTED, LineState.EXECUTED)
-"""Lines in these states cannot be edited; one that failed can, and is tried again."""
+"""Lines in these states cannot be edited. A failed line can be, and is tried again."""
 
 
 @define
 class Method:
-    """A method and the states of its lines, and those of injected lines besides."""
+    """A method, with the states of its lines and of injected lines."""
 
     model: mdl.Method = EMPTY
     root: Line = field(init=False)
@@ -40,7 +40,7 @@ class Method:
         self._put(self.model)
 
     def reset(self) -> None:
-        """Forget what has become of the lines."""
+        """Forget the states of all lines."""
         self._states.clear()
         self._injected_ids.clear()
 
@@ -48,7 +48,7 @@ class Method:
         """Take this method.
 
         Raises:
-            CommandError: a run is on, and the edit touches what has begun; nothing has changed.
+            CommandError: a run is on and the edit touches lines that have begun; nothing changes.
         """
         model = model if model.lines else mdl.Method(version=model.version, lines=EMPTY.lines)
         if in_run:
@@ -58,7 +58,7 @@ class Method:
         self._put(model)
 
     def inject(self, code: str) -> Line:
-        """Return the root of the tree of this code, whose lines have ids that no method has."""
+        """Return the root of this code's tree, whose lines get ids that no method has."""
         first = len(self._injected_ids) + 1
         lines = [
             mdl.MethodLine(id=f"-{number}", content=content)
@@ -70,20 +70,20 @@ class Method:
         return root
 
     def is_injected(self, line: Line) -> bool:
-        """Return whether the line is not one of the method."""
+        """Tell whether the line was injected and is not one of the method's."""
         return line.id in self._injected_ids
 
     def mark(self, line: Line, state: LineState) -> None:
-        """Note what has become of a line."""
+        """Note the state of a line."""
         self._states[line.id] = state
 
     def next_line(self, scope: Line) -> Line | None:
-        """Return the first line of the scope's body that has not begun, or that failed."""
+        """Return the first line of the scope's body that has not begun or has failed."""
         current = self.root if scope.id == self.root.id else self._lines.get(scope.id, scope)
         return next((line for line in current.children if not self._has_begun(line)), None)
 
     def state(self) -> mdl.MethodState:
-        """Return what has become of the lines, for colouring and locking them."""
+        """Return the states of the lines, from which the page colours and locks them."""
         begun = [line for line in walk(self.root) if self._has_begun(line)]
         ends = [line.id for line in begun if self._may_be_followed(line)]
         return mdl.MethodState(
@@ -108,7 +108,7 @@ class Method:
         return [id_ for id_ in ids if self._states.get(id_) is state]
 
     def _may_be_followed(self, line: Line) -> bool:
-        """Return whether a line put in after this one, in the same body, would be carried out."""
+        """Tell whether a line inserted after this one, in the same body, would be carried out."""
         parent = line.parent
         assert parent is not None
         return line is parent.children[-1] and not self._is_over(parent)

@@ -1,7 +1,7 @@
-"""P-code as text: lines into a tree, arguments into quantities and conditions.
+"""Parses P-code: lines into a tree, arguments into quantities and conditions.
 
-Parsing never fails: people save methods that are half written. What is wrong with a line is kept
-in the line and comes up when it is to be carried out.
+Parsing lines never fails, because people save methods that are half written. A line keeps its
+error, which comes up when the line is to be carried out.
 """
 
 import operator
@@ -31,7 +31,7 @@ _UNITS: dict[str, tuple[str, float]] = {
     "µS/cm": ("conductivity", 1e-3),
     "%": ("percentage", 1),
 }
-"""Each unit's quantity and its size in the first unit of that quantity."""
+"""Each unit's quantity, and its size in that quantity's first unit."""
 
 _NUMBER = r"-?(?:[0-9]+[.]?[0-9]*|[.][0-9]+)"
 _QUANTITY = re.compile(rf"({_NUMBER})(?: ?(\S+))?")
@@ -54,7 +54,7 @@ TagReading = tuple[float | int | str | None, str | None]
 class Line:
     """An instruction of a method, with the lines in its body; `text` is without indentation.
 
-    `error` says what keeps it from being carried out, however it is reached.
+    `error` says why it cannot be carried out, or is None.
     """
 
     id: str
@@ -67,7 +67,7 @@ class Line:
 
 
 def parse(lines: Iterable[mdl.MethodLine]) -> Line:
-    """Return the root of the tree of these lines; blank lines and comments are not in it."""
+    """Return the root of the tree of these lines, without blank lines and comments."""
     root = Line(id="", text="", name="", argument="")
     scopes = [root]
     for source in lines:
@@ -99,7 +99,7 @@ def walk(line: Line) -> Iterable[Line]:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Return name and argument, without a comment behind them."""
+    """Return name and argument, without a comment that follows them."""
     code = text.split("#", 1)[0]
     name, _, argument = code.partition(":")
     return name.strip(), argument.strip()
@@ -109,7 +109,7 @@ def parse_quantity(text: str, unit: str) -> float:
     """Return the quantity that the text gives, in this unit.
 
     Raises:
-        CommandError: it is no number with a unit of the same kind.
+        CommandError: the text is not a number with a unit of the same kind.
     """
     match = _QUANTITY.fullmatch(text.strip())
     if match is None or match[2] is None:
@@ -118,7 +118,7 @@ def parse_quantity(text: str, unit: str) -> float:
 
 
 def convert(value: float, unit: str, to: str) -> float:
-    """Return the value, which is in `unit`, in the unit `to`.
+    """Return a value converted from `unit` to the unit `to`.
 
     Raises:
         CommandError: the units are of different kinds, or one is unknown.
@@ -141,7 +141,7 @@ class Condition:
     value: float | str
 
     def holds(self, read: Callable[[str], TagReading]) -> bool:
-        """Return whether it is true now; a tag without value fulfils nothing."""
+        """Tell whether it is true now; a tag without a value meets no comparison with a number."""
         value, _ = read(self.tag)
         if isinstance(self.value, str):
             same = str(value) == self.value
@@ -152,7 +152,7 @@ class Condition:
 
 
 def parse_condition(text: str, read: Callable[[str], TagReading]) -> Condition:
-    """Return the condition that the text gives, `Inlet pressure > 0.5 bar` for instance.
+    """Return the condition that the text gives, such as `Inlet pressure > 0.5 bar`.
 
     Raises:
         CommandError: the text, the tag or the unit is wrong.

@@ -2,10 +2,11 @@
 
     feed -> pump -> inlet pressure -> filter -> valve -> tank, drain or back to the feed
 
-The pump is of the displacement kind with slip: it gives less the higher the pressure, and nothing
-at `PUMP_SHUTOFF_BAR`. The filter's resistance grows with the volume that it has filtered. Flow and
-pressure follow with first-order lags, conductivity washes in as through a stirred volume. A step
-is exact for steady inputs, so that its size matters little. Noise is the sensors', see `measure`.
+The pump is a displacement pump with slip: the higher the pressure, the less it delivers, and at
+`PUMP_SHUTOFF_BAR` it delivers nothing. The filter's resistance grows with the volume that it has
+filtered. Flow and pressure follow with first-order lags; conductivity washes in as through a
+stirred volume. A step is exact for steady inputs, so the size of a step matters little. The sensors
+add the noise, see `measure`.
 """
 
 import math
@@ -24,12 +25,12 @@ PUMP_SHUTOFF_BAR = 6.0
 PUMP_LAG_S = 1.0
 PRESSURE_LAG_S = 0.5
 CLEAN_RESISTANCE_BAR_H_L = 0.02
-"""Resistance of a clean filter: 0.4 bar at 20 L/h."""
+"""The resistance of a clean filter: 0.4 bar at 20 L/h."""
 BYPASS_RESISTANCE_BAR_H_L = 0.005
 FOULING_VOLUME_L = 2.0
-"""Volume that doubles the clean filter's resistance; twice as much triples it."""
+"""The filtered volume that doubles the clean filter's resistance; twice as much triples it."""
 HOLDUP_L = 0.1
-"""Stirred volume between filter and conductivity sensor."""
+"""The stirred volume between filter and conductivity sensor."""
 FEED_CONDUCTIVITY_MS_CM = 12.0
 WATER_CONDUCTIVITY_MS_CM = 0.2
 DENSITY_KG_L = 1.0
@@ -40,7 +41,7 @@ _S_PER_H = 3600.0
 class Controls:
     """What the skid is told to do; the defaults are its safe state.
 
-    `flow_l_h` is the set point of the flow controller; while it is None the pump runs at
+    `flow_l_h` is the set point of the flow controller; while it is None, the pump runs at
     `pump_percent`.
     """
 
@@ -51,7 +52,7 @@ class Controls:
 
 @frozen(kw_only=True)
 class SkidState:
-    """What the skid is at an instant."""
+    """The state of the skid at one instant."""
 
     pump_percent: float = 0.0
     flow_l_h: float = 0.0
@@ -62,14 +63,14 @@ class SkidState:
 
 
 def resistance(state: SkidState, valve: Valve) -> float:
-    """Return what stands against the pump, in bar per L/h."""
+    """Return the resistance that the pump works against, in bar per L/h."""
     if valve == "Recirculate":
         return BYPASS_RESISTANCE_BAR_H_L
     return CLEAN_RESISTANCE_BAR_H_L * (1 + state.filtered_l / FOULING_VOLUME_L)
 
 
 def step(state: SkidState, dt_s: float, controls: Controls) -> SkidState:
-    """Return the state dt_s seconds later."""
+    """Return the state `dt_s` seconds later."""
     pump_percent = _pump_percent(state.pressure_bar, controls)
     flow_goal = pump_percent * PUMP_L_H_PER_PERCENT * _pump_efficiency(state.pressure_bar)
     flow_l_h = _lag(state.flow_l_h, flow_goal, PUMP_LAG_S, dt_s)
@@ -102,7 +103,7 @@ def _pump_efficiency(pressure_bar: float) -> float:
 
 
 def _pump_percent(pressure_bar: float, controls: Controls) -> float:
-    """Return the pump's speed: as told, or what the flow controller works out from the pressure."""
+    """Return the pump's speed: as told, or as the flow controller derives it from the pressure."""
     if controls.flow_l_h is None:
         return controls.pump_percent
     full_flow_l_h = 100 * PUMP_L_H_PER_PERCENT * _pump_efficiency(pressure_bar)
@@ -125,14 +126,14 @@ class Sensor:
 
 FLOW_SENSOR = Sensor(noise=0.05, decimals=2)
 FLOW_CUT_OFF_L_H = 0.3
-"""Below this the flow sensor says 0, as such sensors do."""
+"""Below this the flow sensor reads 0, as such sensors do."""
 PRESSURE_SENSOR = Sensor(noise=0.003, decimals=3)
 TANK_SCALE = Sensor(noise=0.0005, decimals=4)
 CONDUCTIVITY_SENSOR = Sensor(noise=0.01, decimals=3)
 
 
 def measure(state: SkidState, rng: random.Random) -> dict[str, float]:
-    """Return what the skid's sensors say, by tag name, with noise drawn from rng."""
+    """Return what the skid's sensors read, by tag name, with noise drawn from `rng`."""
 
     def read(value: float, sensor: Sensor) -> float:
         return round(value + rng.gauss(0, sensor.noise), sensor.decimals)

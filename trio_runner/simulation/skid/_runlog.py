@@ -10,7 +10,7 @@ from trio_runner._errors import CommandError
 from trio_runner.protocol import models as mdl
 
 QUEUED_ID = "QueuedCommand"
-"""Id of the lines that wait for a run, as Open Pectus has it."""
+"""The id of lines that wait for a run, the same as in Open Pectus."""
 
 
 @define(eq=False)
@@ -61,7 +61,7 @@ class RunLog:
     entries: list[RunLogEntry] = field(factory=list)
 
     def begin(self, command_name: str) -> RunLogEntry:
-        """Note that a command has begun."""
+        """Add an entry for a command that has begun, and return it."""
         entry = RunLogEntry(make_uuid(self._ids), command_name, self._now(), self._readings())
         self.entries.append(entry)
         return entry

@@ -1,4 +1,4 @@
-"""The filtration skid as a unit: its tags, its commands and how the page shows them."""
+"""The filtration skid as a unit: its tags, its commands, and how the page shows them."""
 
 import random
 
@@ -55,7 +55,7 @@ TAGS = SYSTEM_TAGS + SKID_TAGS
 
 @define
 class Skid:
-    """The skid with its controls; while `is_safe`, outputs have safe values."""
+    """The skid with its controls; while `is_safe`, the outputs have their safe values."""
 
     _noise: random.Random
     state: SkidState = field(factory=SkidState)
@@ -64,15 +64,15 @@ class Skid:
 
     @property
     def outputs(self) -> Controls:
-        """What the skid is told at the moment."""
+        """The controls that the skid follows at the moment."""
         return Controls() if self.is_safe else self.controls
 
     def make_safe(self) -> None:
-        """Give the outputs their safe values for good."""
+        """Set the controls themselves to their safe values, and leave the safe state."""
         self.controls, self.is_safe = Controls(), False
 
     def tick(self, dt_s: float) -> None:
-        """Let dt_s seconds pass."""
+        """Let `dt_s` seconds pass."""
         self.state = _process.step(self.state, dt_s, self.outputs)
 
     def tag_values(self) -> dict[str, Value]:
@@ -85,7 +85,7 @@ class Skid:
         return {"Flow setpoint": self.outputs.flow_l_h or 0.0, "Valve": self.outputs.valve}
 
     def execute(self, name: str, argument: str) -> None:
-        """Carry out a command of the skid, whose form has been checked.
+        """Carry out a command of the skid whose form has been checked.
 
         Raises:
             CommandError: the value is out of range.

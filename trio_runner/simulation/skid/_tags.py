@@ -1,4 +1,4 @@
-"""The tags of the simulated engine: values with unit and time of change, and which have changed."""
+"""The simulated engine's tags: their values, units and times of change, and which have changed."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ Value = float | int | str | None
 
 @frozen
 class Tag:
-    """What a tag is; `value` is what it holds before anything has happened."""
+    """The description of a tag; `value` is what it holds at first."""
 
     name: str
     value: Value = None
@@ -40,26 +40,26 @@ SYSTEM_TAGS = (
     Tag(Name.BLOCK_TIME, 0.0, "s", as_clock=True),
     Tag(Name.ARCHIVER),
 )
-"""The tags that every unit has. Run Time counts while a run is on; Process Time and Block Time
+"""The tags that every unit has. Run Time counts while a run is on. Process Time and Block Time
 stand still while it is paused or held."""
 
 
 @define
 class Tags:
-    """Values of tags."""
+    """The values of the tags, and which of them have changed."""
 
     tags: tuple[Tag, ...]
     _values: dict[str, mdl.TagValue] = field(init=False, factory=dict)
     _changed: dict[str, None] = field(init=False, factory=dict)  # a dict keeps the order
 
     def reset(self, tick_time: float) -> None:
-        """Give all tags their first values, as of tick_time."""
+        """Give all tags their first values, as of `tick_time` (s since the epoch)."""
         for tag in self.tags:
             self._values[tag.name] = _tag_value(tag, tag.value, tick_time)
             self._changed[tag.name] = None
 
     def set(self, values: dict[str, Value], tick_time: float) -> None:
-        """Give tags these values; those that had them already count as not changed."""
+        """Give tags these values; a tag that already has its value does not count as changed."""
         for tag in self.tags:
             if tag.name in values and values[tag.name] != self._values[tag.name].value:
                 self._values[tag.name] = _tag_value(tag, values[tag.name], tick_time)
@@ -100,7 +100,7 @@ def _tag_value(tag: Tag, value: Value, tick_time: float) -> mdl.TagValue:
     return mdl.TagValue(
         name=str(tag.name),
         tick_time=tick_time,
-        value=str(value) if isinstance(value, str) else value,  # a StrEnum is a plain text here
+        value=str(value) if isinstance(value, str) else value,  # a StrEnum becomes plain text
         value_unit=tag.unit,
         value_formatted=formatted,
         direction=tag.direction,
@@ -109,5 +109,5 @@ def _tag_value(tag: Tag, value: Value, tick_time: float) -> mdl.TagValue:
 
 
 def _clock_text(seconds: float) -> str:
-    """Return hh:mm:ss, which begins again after a day, as Open Pectus has it."""
+    """Return hh:mm:ss, which starts again after a day, as in Open Pectus."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S")

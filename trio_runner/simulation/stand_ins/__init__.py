@@ -1,1 +1,1 @@
-"""What stands in for what is around an engine: the aggregator, the network and the disk."""
+"""Stand-ins for an engine's surroundings: the aggregator, the network and the disk."""

@@ -1,19 +1,21 @@
 """What the aggregator stand-in does with messages, and what it keeps for a test to look at.
 
-Nothing here does I/O or waits: a message goes in with the connection it came by, the answer comes
-out. The rules are those of the real aggregator, its odd ones included:
+Nothing here does I/O or waits: a message goes in with the connection that it came by, and the
+answer comes out. The rules are those of the real aggregator, including its odd ones:
 
-- Who sends before it has said its engine id, loses what it sends.
-- Tags without a run id are refused in a run, tags with one are refused outside of a run.
-- Samples are stored in a run only, when newer than the last stored and after the data-log interval,
-  which is infinite before UodInfo. The first sample of a run that it has just heard of, or of again
-  on a new link, is stored at any time, if the run is plotted.
-- Tags without any tag, before it knows of one in the run, make its handler raise.
-- What is logged again, with the same words, is counted, if it is newer.
-- RunStarted of the current run changes nothing, of another run archives the current one.
+- An engine that sends before it has said its engine id loses what it sends.
+- Tags without a run id are refused during a run; tags with one are refused outside of a run.
+- Samples are stored only during a run, if they are newer than the last stored one by more than the
+  data-log interval, which is infinite before UodInfo. The first sample of a run that is new to the
+  aggregator, or of one that it resumes on a new link, is stored at any time, if the run is plotted.
+- Until a run's first sample is stored, a tag message of the run makes the handler raise if the
+  aggregator knows no tag and the message brings none that counts.
+- An error that repeats the last one, in text and severity, only adds to its count, if it is newer.
+- RunStarted of the current run changes nothing in it; that of another run archives the current one.
 - RunStopped archives whatever run is current.
 
-What is refused is answered with Success all the same; `Received.refused` says why it was.
+Refused messages are answered with Success all the same; `Received.refused` says why they were
+refused.
 """
 
 import math
@@ -67,8 +69,8 @@ class AggregatorRules:
     """The aggregator's memory and its rules.
 
     `plot_log` maps a run id to the samples of each tag, oldest first. `recent_engines` maps an
-    engine id to the run it had when it was last disconnected: it outlives the process, as do
-    `plot_log` and `recent_runs`.
+    engine id to the run that it had when it was last disconnected. These two and `recent_runs`
+    outlive the process.
     """
 
     version: str = OPENPECTUS_VERSION
@@ -92,16 +94,16 @@ class AggregatorRules:
         return next(iter(self.engines.values()))
 
     def messages(self, kind: type[MessageT]) -> list[MessageT]:
-        """Return the messages of one type of all engines, the refused ones included."""
+        """Return all engines' messages of one type, including the refused ones."""
         return [message for record in self.engines.values() for message in record.messages(kind)]
 
     def is_connected(self, engine_id: str) -> bool:
-        """Return whether an engine has a connection and has said its id on it."""
+        """Tell whether an engine has a connection and has said its id on it."""
         record = self.engines.get(engine_id)
         return record is not None and any(link.closed_s is None for link in record.connections)
 
     def register(self, message: em.RegisterEngineMsg, now: float) -> am.RegisterEngineReplyMsg:
-        """Answer a registration; one that is granted restores the run of a recent engine."""
+        """Answer a registration; a granted one restores the run of a recent engine."""
         reply = self._judge(message)
         entry = Registration(message, reply, now)
         if not reply.success:
@@ -116,7 +118,7 @@ class AggregatorRules:
         return reply
 
     def connect(self, connection: Connection, engine_id: object) -> bool:
-        """Take note of the id that an engine gave; false if it cannot be let in under it."""
+        """Note the id that an engine gave; return False if it cannot be let in under that id."""
         if not isinstance(engine_id, str) or self.is_connected(engine_id):
             return False
         connection.engine_id = engine_id
@@ -124,7 +126,7 @@ class AggregatorRules:
         return True
 
     def disconnect(self, connection: Connection, now: float) -> None:
-        """Note the end of a connection and keep the engine's run for its next registration."""
+        """Note the end of a connection, and keep the engine's run for its next registration."""
         if connection.closed_s is not None:
             return
         connection.closed_s = now
@@ -134,13 +136,13 @@ class AggregatorRules:
         self._keep(record)
 
     def keep(self) -> None:
-        """Stop in order: keep the run of every engine; all have to register anew."""
+        """Stop in order: keep every engine's run. All engines must register again."""
         for record in self.engines.values():
             if record.registered:
                 self._keep(record)
 
     def forget(self) -> None:
-        """Lose what only a process that is stopped in order would have kept."""
+        """Lose everything that only an orderly stop would have kept."""
         for record in self.engines.values():
             record.registered = False
             record.unit = Unit()
@@ -163,7 +165,7 @@ class AggregatorRules:
     def note(
         self, message: em.EngineMessage, connection: Connection, now: float, refused: str | None
     ) -> None:
-        """Put a message into the record of its engine."""
+        """Add a message to the record of its engine."""
         received = Received(message, connection.number, now, refused)
         self._record(message.engine_id).received.append(received)
 
@@ -176,7 +178,7 @@ class AggregatorRules:
         return self.engines.setdefault(engine_id, EngineRecord(engine_id))
 
     def _judge(self, message: em.RegisterEngineMsg) -> am.RegisterEngineReplyMsg:
-        """Return the answer to a registration, by the checks in the real one's order."""
+        """Return the answer to a registration; the real one makes the same checks in this order."""
         success, engine_id, version_match = False, None, None
         secret_match = message.secret == self.secret
         if secret_match:
@@ -193,7 +195,7 @@ class AggregatorRules:
         )
 
     def _objection(self, message: em.EngineMessage) -> ErrorMessage | None:
-        """Return the answer to a message that cannot be carried out."""
+        """Return the answer to a message that cannot be carried out, or None if it can be."""
         if message.engine_id == "":
             return ProtocolErrorMessage(protocol_msg="The engine_id was the empty string")
         if not isinstance(message, HANDLED):
@@ -208,7 +210,7 @@ class AggregatorRules:
         return None
 
     def _carry_out(self, record: EngineRecord, message: em.EngineMessage) -> str | None:
-        """Carry out a message; return why it has no effect, None if it has."""
+        """Carry out a message; return why it has no effect, or None if it has one."""
         unit = record.unit
         match message:
             case em.UodInfoMsg():
@@ -309,17 +311,17 @@ class AggregatorRules:
 
 
 def engine_id_of(message: em.RegisterEngineMsg) -> str:
-    """Return the id that the aggregator gives to an engine that registers so."""
+    """Return the id that the aggregator gives to an engine with this registration."""
     return quote(f"{message.computer_name}_{message.uod_name}", safe="")
 
 
 def _counts(tag: mdl.TagValue) -> bool:
-    """Tell whether a tag's value is taken: a mark is put back to "" once it is archived."""
+    """Tell whether a tag's value is taken; an archived mark goes back to "", which is not."""
     return tag.name != mdl.SystemTagName.MARK or tag.value != ""
 
 
 def _finds_nothing(unit: Unit, message: em.TagsUpdatedMsg) -> bool:
-    """Tell whether there would be something to store for the first time in a run, and no tag."""
+    """Tell whether the first sample of a run is due for storing, but there is no tag to store."""
     run = unit.run
     is_first = run is not None and run.stored_until is None and message.run_id is not None
     return is_first and not unit.tags and not any(map(_counts, message.tags))

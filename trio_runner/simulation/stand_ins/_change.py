@@ -1,4 +1,4 @@
-"""Waiting for what others change: an event that is set anew with every change."""
+"""Waiting for what other tasks change."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,15 @@ from attrs import define, field
 
 @define(eq=False)
 class Change:
-    """Wakes who waits, at every change; who comes later waits for the next one.
+    """Wakes all waiting tasks at every change; a task that comes later waits for the next one.
 
-    To be used in Trio's thread. A wait that is cancelled leaves nothing behind.
+    Use it in Trio's thread. A cancelled wait leaves nothing behind.
     """
 
     _waiting: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def notify(self) -> None:
-        """Say that something has changed."""
+        """Wake all waiting tasks, because something has changed."""
         self._waiting.unpark_all()
 
     async def wait(self) -> None:
@@ -26,7 +26,7 @@ class Change:
     async def wait_until(self, predicate: Callable[[], object]) -> None:
         """Wait until a predicate is true; it is asked at once, and again after each change.
 
-        No checkpoint if it is true at once.
+        If it is true at once, this is not a checkpoint.
         """
         while not predicate():
             await self._waiting.park()

@@ -1,12 +1,13 @@
-"""A disk under a durable outbox: full, slow, hanging; it loses what was not synced with the power.
+"""A disk under a durable outbox: it can be full, slow or hang, and lose what was not synced.
 
 The files are real ones. What SQLite would have lost is worked out from when it commits and whether
-it syncs then: with `synchronous=FULL` a commit that has returned is safe, one that has not may be
-torn at any byte. Every death of the process moves what is left to a new folder, so that what the
-dead one still does has no effect.
+it syncs then: with `synchronous=FULL`, a commit that has returned is safe, and one that has not may
+be torn at any byte. Every death of the process moves what is left to a new folder, so that nothing
+that the dead process still does has an effect.
 
-How long it takes is on Trio's clock: give a runner `offload`. What is written without it takes no
-time; it would have held up Trio's thread, unless `elsewhere` says that it is another's.
+The time that the disk takes is on Trio's clock: give a runner `offload`. A write that does not go
+through `offload` takes no time. It would have held up Trio's thread, unless `elsewhere` says that
+it is another thread's.
 """
 
 import shutil
@@ -29,7 +30,7 @@ COUNTS = Path("/proc/self/io")
 
 
 def written() -> int:
-    """Return how many bytes this process has written, 0 where nobody counts."""
+    """Return how many bytes this process has written, or 0 where the system does not count."""
     try:
         lines = COUNTS.read_text().splitlines()
     except OSError:
@@ -43,10 +44,10 @@ Image = dict[str, bytes]
 
 @define(eq=False)
 class SimulatedDisk:
-    """A disk in a folder; open the outbox at `path` with `connect`, commit it by `offload`.
+    """A disk in a folder; open the outbox at `path` with `connect`, and commit it by `offload`.
 
-    `on_power_loss` is called when the power fails in mid-commit, for which `tears` asks, `on_wait`
-    when Trio's thread would have waited for a commit.
+    `on_power_loss` is called when the power fails in mid-commit, for which `tears` asks. `on_wait`
+    is called when Trio's thread would have waited for a commit.
     """
 
     folder: Path
@@ -55,24 +56,24 @@ class SimulatedDisk:
     on_wait: Callable[[], None] = field(default=lambda: None)
     is_full: bool = field(default=False, init=False)
     tears: bool = field(default=False, init=False)
-    """Let the power fail in the middle of the next commit that writes something."""
+    """Whether the power fails in the middle of the next commit that writes something."""
     commit_s: float = field(default=0.0, init=False)
     """How long a commit takes (s)."""
     bytes_written: int = field(default=0, init=False)
-    """By commits, as far as the system counts (bytes)."""
+    """How much the commits wrote, as far as the system counts (bytes)."""
     _hangs: int = field(default=0, init=False)
     _elsewhere: int = field(default=0, init=False)
     _change: Change = field(factory=Change, init=False)
     _boots: int = field(default=0, init=False)
     _synced: Image | None = field(default=None, init=False)
-    """What would be left without power; None if all that was written."""
+    """What would be left after a power loss; None if that is everything written."""
 
     def __attrs_post_init__(self) -> None:
         self.path.parent.mkdir()
 
     @property
     def path(self) -> Path:
-        """Where the outbox of the process that lives now is."""
+        """The path of the outbox of the present process."""
         return self.folder / str(self._boots) / "unit.outbox"
 
     def connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
@@ -84,7 +85,7 @@ class SimulatedDisk:
         return database
 
     async def offload(self, work: Callable[[], None]) -> None:
-        """Do what waits for the disk, once it has; if cancelled before, it is not done."""
+        """Do the work after waiting for the disk; if cancelled before that, do not do it."""
         await trio.sleep(self.commit_s)
         await self._change.wait_until(lambda: not self._hangs)
         with self.elsewhere():
@@ -92,7 +93,7 @@ class SimulatedDisk:
 
     @contextmanager
     def elsewhere(self) -> Generator[None, None, None]:
-        """Take what is written while this is held for written in another thread than Trio's."""
+        """Treat writes while this is held as those of another thread than Trio's."""
         self._elsewhere += 1
         try:
             yield
@@ -106,7 +107,7 @@ class SimulatedDisk:
 
     @property
     def trouble(self) -> str:
-        """What is the matter: `full`, `hangs` or `slow`, or nothing."""
+        """What is wrong: `full`, `hangs` or `slow`, or "" for nothing."""
         if self.is_full:
             return "full"
         return "hangs" if self._hangs else "slow" if self.commit_s else ""
@@ -132,7 +133,7 @@ class SimulatedDisk:
 
     @contextmanager
     def powered(self) -> Generator[None, None, None]:
-        """Let the power not fail while this is held, though `tears` may ask for it."""
+        """Let the power not fail while this is held, even if `tears` asks for it."""
         tears, self.tears = self.tears, False
         try:
             yield
@@ -140,7 +141,7 @@ class SimulatedDisk:
             self.tears = tears
 
     def die(self, *, power: bool) -> None:
-        """End the life of the process, or of the whole computer; `path` is the next one's."""
+        """End the life of the process, or of the whole computer; `path` becomes the next one's."""
         sometimes("not synced", power and self._synced is not None)
         left = self._synced if power and self._synced is not None else self._read()
         shutil.rmtree(self.path.parent)
@@ -155,7 +156,7 @@ class SimulatedDisk:
 
     def _commit(self, database: "_Database", commit: Callable[[], sqlite3.Cursor]) -> Any:
         if database.boot != self._boots:
-            return commit()  # of a dead process
+            return commit()  # a dead process still commits to its old folder
         if self.is_full:
             raise sqlite3.OperationalError("database or disk is full")
         if not (self.is_well or self._elsewhere):
@@ -174,7 +175,7 @@ class SimulatedDisk:
         return result
 
     def _torn(self, before: Image, after: Image) -> Image:
-        """Return what there was, with the beginning of what was being written."""
+        """Return the files from before the commit, with only the beginning of its new log."""
         log = f"{self.path.name}-wal"
         old, new = before.get(log, b""), after.get(log, b"")
         shorter = range(min(len(old), len(new)))
@@ -184,7 +185,7 @@ class SimulatedDisk:
 
 
 class _Database(sqlite3.Connection):
-    """A connection whose commits the disk looks after."""
+    """A connection whose commits go through the disk."""
 
     commit_on: Callable[["_Database", Callable[[], sqlite3.Cursor]], Any]
     boot: int

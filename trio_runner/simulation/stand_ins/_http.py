@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 
 @frozen
 class HttpRequest:
-    """A request as it came in; names of headers are in lower case."""
+    """A request as it was received; the names of headers are in lower case."""
 
     method: str
     path: str
@@ -18,9 +18,9 @@ class HttpRequest:
 
 
 async def receive_request(stream: trio.abc.Stream) -> tuple[HttpRequest, bytes] | None:
-    """Read one request and return it with all bytes read; None if the peer went before one.
+    """Read one request; return it with all bytes read, or None if the peer leaves before its end.
 
-    Of an upgrade only the head is read: what follows is not HTTP.
+    Read only the head of an upgrade, since what follows is not HTTP.
     """
     parser = h11.Connection(h11.SERVER)
     request, raw = None, b""

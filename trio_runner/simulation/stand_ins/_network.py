@@ -1,7 +1,7 @@
 """A network in memory, on Trio's clock: slow, broken or silent, as a test or a schedule wants it.
 
 It carries bytes between an engine's dialer and the aggregator stand-in as TCP does: in order, with
-a bounded buffer, with an end that the peer hears of, unless a fault keeps it from hearing.
+a bounded buffer, and with an end that the peer hears of unless a fault prevents it.
 """
 
 import errno
@@ -21,10 +21,10 @@ from trio_runner.simulation.stand_ins._server import Aggregator
 from trio_runner.simulation.stand_ins._sometimes import sometimes
 
 BUFFER_BYTES = 64 * 1024
-"""What may be under way in one direction before who sends has to wait (bytes)."""
+"""How much may be under way in one direction before the sender has to wait (bytes)."""
 
 PIECE_BYTES = 1000
-"""From this size on what is sent is a piece of a larger message (bytes)."""
+"""Something sent counts as a piece of a larger message from this size on (bytes)."""
 
 
 @define(eq=False)
@@ -32,9 +32,9 @@ class Network:
     """The network between one aggregator and its engines.
 
     Give `open_stream` to an `EngineDispatcher`; the aggregator's side is served in `nursery`.
-    `latency_s` and `jitter_s` are for one way (s), the jitter drawn for every piece that is sent;
-    `bytes_per_s` is the bandwidth of one direction of one wire. All three may be changed at any
-    time, for what is sent from then on.
+    `latency_s` and `jitter_s` are for one way (s), and the jitter is drawn for every piece that is
+    sent. `bytes_per_s` is the bandwidth of one direction of one wire. All three may be changed at
+    any time, for what is sent from then on.
     """
 
     aggregator: Aggregator
@@ -44,7 +44,7 @@ class Network:
     jitter_s: float = 0.0
     bytes_per_s: float = math.inf
     wires: list["Wire"] = field(factory=list, init=False)
-    """The connections that at least one side still holds, the oldest first."""
+    """The connections that at least one side still holds open, the oldest first."""
     cut_next_after: int | None = field(default=None, init=False)
     """Reset the next connection after so many bytes from the engine."""
     _refusing: int = field(default=0, init=False)
@@ -69,7 +69,7 @@ class Network:
 
     @contextmanager
     def refusing(self) -> Generator[None, None, None]:
-        """Refuse new connections for as long as the block runs."""
+        """Refuse new connections while the block runs."""
         self._refusing += 1
         try:
             yield
@@ -78,7 +78,7 @@ class Network:
 
     @contextmanager
     def losing_dials(self) -> Generator[None, None, None]:
-        """Answer no new connection, neither yes nor no, for as long as the block runs."""
+        """Neither accept nor refuse new connections while the block runs."""
         self._losing += 1
         try:
             yield
@@ -92,7 +92,7 @@ class Network:
             wire.reset()
 
     def arrival(self, sent: float) -> float:
-        """Return when what leaves at a time is there (s on Trio's clock)."""
+        """Return when something sent at a time arrives (s on Trio's clock)."""
         return sent + self.latency_s + self.rng.random() * self.jitter_s
 
 
@@ -105,12 +105,12 @@ class Wire:
         self.here = _End(self, self.up, self.down)
         self.there = _End(self, self.down, self.up)
         self.is_cut_early = False
-        """Whether it is to be reset while it comes about."""
+        """Whether it is to be reset while it is being established."""
         self._network = network
         self._ends = 2
 
     def reset(self) -> None:
-        """Break the connection: both sides hear of it at once."""
+        """Break the connection, so that both sides hear of it at once."""
         self.up.reset()
         self.down.reset()
 
@@ -127,13 +127,13 @@ class Wire:
 
 
 Stage = Literal["flowing", "stalled", "lost", "closed", "abandoned", "broken"]
-"""What becomes of what is sent in one direction of a connection.
+"""What becomes of the bytes sent in one direction of a connection.
 
-flowing    it arrives
-stalled    it waits, and goes on when released
-lost       it vanishes, until the buffer is full
-closed     nobody receives any more, and who sends hears of it
-abandoned  nobody receives any more, and who sends does not hear of it
+flowing    they arrive
+stalled    they wait, and go on when released
+lost       they vanish, until the buffer is full
+closed     nobody receives any more, and the sender hears of it
+abandoned  nobody receives any more, and the sender does not hear of it
 broken     both sides hear of it; what had arrived can still be read
 """
 
@@ -145,30 +145,31 @@ STAGES: dict[Stage, tuple[Stage, ...]] = {
     "abandoned": ("broken",),
     "broken": (),
 }
-"""Which stages can follow a stage; what can not is ignored, for faults know nothing of each other.
+"""Which stages can follow each stage. Other changes are ignored, since faults do not know of each
+other.
 
-What was lost leaves a gap, so nothing flows behind it.
+Lost bytes leave a gap, so nothing flows after them.
 """
 
 
 class Flow:
     """One direction of a connection.
 
-    `cut_after`: the connection is reset behind so many bytes from now.
+    The connection is reset after `cut_after` more bytes.
     """
 
     def __init__(self, network: Network) -> None:
         self.stage: Stage = "flowing"
         self.cut_after: int | None = None
         self.moved_at = -math.inf
-        """When a piece of `PIECE_BYTES` or more was last taken."""
+        """When a piece of `PIECE_BYTES` or more was last taken (s on Trio's clock)."""
         self._network = network
         self._line_free_at = -math.inf
         self._under_way: deque[tuple[float, bytes]] = deque()
         self._bytes = 0
         self._change = Change()
         self._patience = trio.CancelScope()
-        """Of who waits for something to arrive."""
+        """The scope of the task that waits for something to arrive."""
 
     def _enter(self, stage: Stage) -> None:
         if stage in STAGES[self.stage]:
@@ -189,7 +190,7 @@ class Flow:
         self._enter("flowing")
 
     def lose(self) -> None:
-        """Let what is sent from now on vanish, and what is stalled."""
+        """Let everything vanish that is stalled or is sent from now on."""
         if self.stage == "stalled":
             self._under_way.clear()
         self._enter("lost")
@@ -202,11 +203,11 @@ class Flow:
         self.break_behind()
 
     def break_behind(self) -> None:
-        """Break it behind what is under way."""
+        """Break it after what is under way."""
         self._enter("broken")
 
     def put(self, data: bytes) -> None:
-        """Put bytes into the flow, whoever they are of; b"" is its end."""
+        """Put bytes into the flow, from whichever sender; b"" is its end."""
         self._bytes += len(data)
         if len(data) >= PIECE_BYTES:
             self.moved_at = trio.current_time()
@@ -218,17 +219,17 @@ class Flow:
         last = self._under_way[-1][0] if self._under_way else -math.inf
         self._under_way.append((max(last, self._network.arrival(left)), data))
         if len(self._under_way) == 1 and self.stage == "flowing":
-            self._patience.deadline = self._under_way[0][0]  # wakes who receives once, not twice
+            self._patience.deadline = self._under_way[0][0]  # wakes the receiver once, not twice
 
     # Its two sides
 
     @property
     def _is_over(self) -> bool:
-        """Whether who sends can know that nothing arrives any more."""
+        """Whether the sender can know that nothing arrives any more."""
         return self.stage in ("closed", "broken")
 
     async def wait_for_room(self, gives_up: Callable[[], bool] = lambda: False) -> None:
-        """Wait while the buffer is full, unless who sends gives up."""
+        """Wait while the buffer is full, unless the sender gives up."""
         sometimes("line full", self._bytes >= BUFFER_BYTES)
         await self._change.wait_until(
             lambda: self._bytes < BUFFER_BYTES or self._is_over or gives_up()
@@ -246,9 +247,9 @@ class Flow:
             self.put(data)
 
     async def receive(self, max_bytes: int) -> bytes:
-        """Return what has arrived, b"" at the end.
+        """Return what has arrived, or b"" at the end.
 
-        Raises trio.BrokenResourceError, and trio.ClosedResourceError behind `close`.
+        Raises trio.BrokenResourceError, and trio.ClosedResourceError after `close`.
         """
         has_waited = False
         while self.stage not in ("closed", "abandoned"):
@@ -277,11 +278,11 @@ class Flow:
         return data[:max_bytes]
 
     def close(self, *, heard: bool) -> None:
-        """Note that who receives wants no more, and whether who sends can hear of it."""
+        """Note that the receiver wants no more, and whether the sender can hear of it."""
         self._enter("closed" if heard and self.stage != "lost" else "abandoned")
 
     def leave(self) -> None:
-        """Note that who sends has gone; what is under way still arrives."""
+        """Note that the sender has gone; what is under way still arrives."""
         self._change.notify()
 
 
@@ -302,7 +303,7 @@ class _End(trio.abc.HalfCloseableStream):
             try:
                 await self._out.send(bytes(data), lambda: self.is_closed)
             except trio.BrokenResourceError:
-                self._check_open()  # it may have been closed meanwhile, here
+                self._check_open()  # this side may have closed it in the meantime
                 raise
             if self._out.cut_after == 0:
                 sometimes("handshake cut" if self._wire.is_cut_early else "message cut")
@@ -335,14 +336,14 @@ class _End(trio.abc.HalfCloseableStream):
             if not self._at_its_end:
                 self._out.put(b"")
             self._out.leave()
-            # Whose bytes do not arrive cannot say either that it is gone.
+            # A side whose bytes do not arrive cannot tell the other side that it is gone either.
             self._back.close(heard=self._out.stage not in ("lost", "stalled"))
             self._wire.let_go()
         await trio.lowlevel.checkpoint()
 
     @contextmanager
     def _alone(self, what: str, *, at_its_end: bool = False) -> Generator[None, None, None]:
-        """Raise as every stream of Trio's does if it is closed, or two tasks do the same."""
+        """Raise, as Trio's streams do, if it is closed or another task does the same."""
         self._check_open()
         if self._at_its_end and not at_its_end:
             raise trio.ClosedResourceError("the end was sent already")

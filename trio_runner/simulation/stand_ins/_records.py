@@ -17,7 +17,7 @@ NO_LINES = mdl.RunLog(lines=[])
 
 @frozen
 class Received:
-    """A message as it came in; `time_s` is trio's clock, `refused` is why it had no effect."""
+    """A received message; `time_s` is on Trio's clock, `refused` says why it had no effect."""
 
     message: em.EngineMessage
     connection: int
@@ -26,13 +26,13 @@ class Received:
 
     @property
     def sequence_number(self) -> int:
-        """Return the engine's count of its messages; the same when a message is sent again."""
+        """The engine's number of the message, which is the same when a message is sent again."""
         return self.message.sequence_number
 
 
 @frozen
 class Registration:
-    """A registration and its answer; `time_s` is trio's clock."""
+    """A registration and its answer; `time_s` is on Trio's clock."""
 
     message: em.RegisterEngineMsg
     reply: am.RegisterEngineReplyMsg
@@ -41,7 +41,7 @@ class Registration:
 
 @define(eq=False)
 class Connection:
-    """A websocket; times are trio's clock, `engine_id` is None until the engine has said it."""
+    """A websocket; times are on Trio's clock, `engine_id` is None until the engine has said it."""
 
     number: int
     opened_s: float
@@ -59,7 +59,10 @@ class Sample:
 
 @define(eq=False)
 class Run:
-    """The active run; times are in seconds since the epoch, `stored_until` None if none is."""
+    """The active run; times are in seconds since the epoch.
+
+    `stored_until` is None before the first sample is stored.
+    """
 
     run_id: str
     started_tick: float
@@ -69,7 +72,7 @@ class Run:
 
 @define
 class LoggedError:
-    """An error that was logged, so often in a row; `created_time` is the last time (s)."""
+    """An error, and how often it was logged in a row; `created_time` is the last time (s)."""
 
     message: str
     created_time: float
@@ -94,7 +97,7 @@ class RecentRun:
 
 @define(eq=False)
 class Unit:
-    """What the aggregator knows of an engine; it knows nothing more after the next registration."""
+    """What the aggregator knows of an engine; the next registration keeps nothing but the run."""
 
     run: Run | None = None
     uod_info: em.UodInfoMsg | None = None
@@ -107,7 +110,7 @@ class Unit:
 
     @property
     def plotted(self) -> set[str]:
-        """Return the names of the tags of which samples are stored."""
+        """The names of the tags whose samples are stored."""
         return set(_plotted(self.uod_info)) if self.uod_info else set()
 
     def end_run(self) -> None:
@@ -120,10 +123,10 @@ class Unit:
 
 @define(eq=False)
 class EngineRecord:
-    """All that one engine ever sent, and what the aggregator makes of it.
+    """Everything that one engine ever sent, and what the aggregator makes of it.
 
-    `unit` is the aggregator's view; after a disconnect it stays as it was last, until the engine
-    registers anew.
+    `unit` is the aggregator's view. After a disconnect it stays as it was, until the engine
+    registers again.
     """
 
     engine_id: str
@@ -135,12 +138,12 @@ class EngineRecord:
     notifications: list[em.WebPushNotificationMsg] = field(factory=list)
 
     def messages(self, kind: type[MessageT]) -> list[MessageT]:
-        """Return the messages of one type in the order of arrival, the refused ones included."""
+        """Return the messages of one type in the order of arrival, including the refused ones."""
         return [item.message for item in self.received if isinstance(item.message, kind)]
 
     @property
     def refused(self) -> list[Received]:
-        """Return what had no effect."""
+        """The messages that had no effect."""
         return [item for item in self.received if item.refused is not None]
 
 

@@ -1,7 +1,8 @@
 """The aggregator stand-in: serves the protocol over any stream, and can be late, away or dead.
 
-One task a connection reads frames and handles them one after the other, answers of the engine
-included, as the real aggregator does: an answer waits behind the messages sent before it.
+One task per connection reads frames and handles them one after the other, the engine's answers
+included, as the real aggregator does. So an answer waits until the messages sent before it are
+handled.
 """
 
 import errno
@@ -49,18 +50,22 @@ OpenStream: TypeAlias = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """Opens a stream to a host and a port, as `trio.open_tcp_stream` does."""
 
 OnMessage: TypeAlias = Callable[[em.EngineMessage], Awaitable[MessageBase | None]]
-"""Called with each message: an answer of its own in place of the stand-in's, or None."""
+"""Called with each message; returns an answer to send in place of the stand-in's, or None."""
 
 
 @define(eq=False)
 class Aggregator(AggregatorRules):
     """An Open Pectus aggregator in process.
 
-    Six ways to make it misbehave, all off at first: `handling_time_s` is how long it takes over
-    each message, `archiving_time_s` how long over the end of a run before it answers that; `muted`,
-    it handles messages and never answers them, `mumbling`, what it answers cannot be read; a
-    message over `message_bytes_max` on the wire ends its connection; `on_message` is awaited with
-    each message before it is handled, and an answer that it returns is sent instead of handling it.
+    It can misbehave in six ways, all off at first:
+
+    - `handling_time_s` is how long it takes over each message.
+    - `archiving_time_s` is how long it takes over the end of a run before it answers that.
+    - While `muted`, it handles messages but never answers them.
+    - While `mumbling`, its answers cannot be read.
+    - A message over `message_bytes_max` on the wire ends its connection.
+    - `on_message` is awaited with each message before it is handled. If it returns an answer, that
+      is sent instead of handling the message.
     """
 
     handling_time_s: float = 0.0
@@ -85,9 +90,9 @@ class Aggregator(AggregatorRules):
         ssl_context: ssl.SSLContext | None = None,
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve on TCP, with TLS given a context; started with the port number, runs for ever.
+        """Serve on TCP, or on TLS given a context; started with the port number, runs for ever.
 
-        The port is closed while the aggregator is down. Cancelling drops all connections.
+        The port is closed while the aggregator is down. Cancellation drops all connections.
         """
         async with trio.open_nursery() as connections:
             while True:
@@ -102,9 +107,9 @@ class Aggregator(AggregatorRules):
                 await self.wait_until(lambda: self._is_up)
 
     def in_memory(self, nursery: trio.Nursery) -> OpenStream:
-        """Return what to dial with in place of `trio.open_tcp_stream`; serve in the nursery.
+        """Return a replacement for `trio.open_tcp_stream`, whose connections the nursery serves.
 
-        It ignores host and port and raises `ConnectionRefusedError` while the aggregator is down.
+        It ignores host and port, and raises `ConnectionRefusedError` while the aggregator is down.
         """
 
         async def open_stream(host: str, port: int) -> trio.abc.Stream:
@@ -124,16 +129,16 @@ class Aggregator(AggregatorRules):
             try:
                 await self._serve(stream)
             except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError):
-                pass  # the peer has gone, or speaks no HTTP
+                pass  # the peer has gone, or does not speak HTTP
             finally:
                 self._serving.pop(scope, None)
                 await trio.aclose_forcefully(stream)
 
     async def call(self, engine_id: str, message: MessageBase) -> MessageBase:
-        """Call an engine as the web page does and return its answer.
+        """Call an engine as the web page does, and return its answer.
 
         Raises:
-            trio.TooSlowError: no answer within 2 s; the connection is closed for it.
+            trio.TooSlowError: no answer came within 2 s; the connection is closed because of that.
             trio.BrokenResourceError: the connection ended before the answer.
         """
         for link in self._links:
@@ -152,7 +157,7 @@ class Aggregator(AggregatorRules):
         return answer
 
     async def wait_until(self, predicate: Callable[[], object]) -> None:
-        """Wait until a predicate is true; it is asked again after each thing that happens here."""
+        """Wait until a predicate is true; it is asked again after everything that happens here."""
         await self._change.wait_until(predicate)
 
     async def restart(self) -> None:
@@ -166,7 +171,7 @@ class Aggregator(AggregatorRules):
     def close(self, code: int) -> None:
         """Close all connections with this close code; the aggregator lives on.
 
-        Return at once: the engines count as disconnected, the close frames are on their way.
+        Returns at once: the engines count as disconnected, and the close frames are on their way.
         """
         for link in list(self._links):
             link.close(code)
@@ -184,7 +189,7 @@ class Aggregator(AggregatorRules):
             self._gone(link)
 
     def down(self) -> None:
-        """Refuse dials from now on; connections that are there stay."""
+        """Refuse dials from now on; present connections stay."""
         self._is_up = False
         self._change.notify()
 
@@ -200,7 +205,7 @@ class Aggregator(AggregatorRules):
 
     @asynccontextmanager
     async def outage(self, *, kill: bool = False) -> AsyncGenerator[None, None]:
-        """Stop in order, or die, and be away for as long as the block runs."""
+        """Stop in order, or die, and stay away while the block runs."""
         self.down()
         try:
             if kill:
@@ -217,7 +222,7 @@ class Aggregator(AggregatorRules):
         ssl_context: ssl.SSLContext | None,
         connections: trio.Nursery,
     ) -> None:
-        """Accept connections and serve them in a nursery of their own, which outlives this."""
+        """Accept connections and serve them in another nursery, which outlives this task."""
 
         async def serve(stream: trio.SocketStream) -> None:
             if ssl_context is None:
@@ -300,7 +305,7 @@ class Aggregator(AggregatorRules):
             await trio.sleep(self.handling_time_s)
         if self.on_message is not None and isinstance(message, em.EngineMessage):
             answer = await self.on_message(message)
-        # Who has just been killed or restarted handles nothing more.
+        # If the aggregator has just been killed or restarted, it handles nothing more.
         await trio.lowlevel.checkpoint_if_cancelled()
         if answer is None:
             answer = self.handle(message, connection, trio.current_time())
@@ -309,13 +314,13 @@ class Aggregator(AggregatorRules):
         self._change.notify()
         if isinstance(message, em.RunStoppedMsg) and self.archiving_time_s:
             sometimes("long archiving")
-            # The run is listed whoever still waits for the answer, and an engine that has given up
-            # the connection is taken for connected as long: nobody reads from it.
+            # The run is listed even if nobody waits for the answer any more. An engine that has
+            # given up the connection counts as connected meanwhile, since nobody reads from it.
             await trio.sleep(self.archiving_time_s)
         return answer
 
     def _gone(self, link: "Websocket") -> None:
-        """Take note that a connection has ended; safe to call again."""
+        """Note that a connection has ended; safe to call again."""
         self._links.pop(link, None)
         self.disconnect(link.connection, trio.current_time())
         self._change.notify()

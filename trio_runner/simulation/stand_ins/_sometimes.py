@@ -1,7 +1,7 @@
-"""Marks of situations: what a simulation must meet sometimes, or its world is too small.
+"""Marks of situations that a simulation must sometimes meet, or else its world is too small.
 
-A mark stands in the code of the world, at the place where a situation is met. It counts, and
-changes nothing.
+A mark stands in the code of the simulated world, where the situation is met. It counts, and
+changes nothing else.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ _met: ContextVar[Counter[str]] = ContextVar("met")
 
 
 def sometimes(name: str, holds: object = True) -> None:
-    """Count that the situation of this name is met, if something holds; in a simulation only."""
+    """Count that the situation of this name is met, if `holds` is true and `counting` is active."""
     if holds:
         met = _met.get(None)
         if met is not None:
@@ -22,7 +22,7 @@ def sometimes(name: str, holds: object = True) -> None:
 
 @contextmanager
 def counting() -> Generator[Counter[str], None, None]:
-    """Give what counts the marks that are met in the block, and in tasks that begin in it."""
+    """Yield a counter of the marks met in the block, and in tasks that begin in it."""
     met = Counter[str]()
     token = _met.set(met)
     try:

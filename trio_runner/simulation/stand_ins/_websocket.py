@@ -1,4 +1,4 @@
-"""A websocket of the aggregator stand-in, while it is open."""
+"""One of the aggregator stand-in's websockets, while it is open."""
 
 from contextlib import suppress
 from typing import Any, Protocol
@@ -32,10 +32,10 @@ PING_INTERVAL_S = 20.0
 PONG_DEADLINE_S = 20.0
 HANDSHAKE_DEADLINE_S = 10.0
 CLOSE_DEADLINE_S = 1.0
-"""How long a peer may take to answer a close frame before the stream is closed on it."""
+"""How long a peer may take to answer a close frame before the stream is closed anyway (s)."""
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
-MESSAGE_QUEUE_SIZE = 32  # room for the websocket's reader to see pings while a message is handled
+MESSAGE_QUEUE_SIZE = 32  # lets the websocket's reader see pings while a message is handled
 
 
 class Owner(Protocol):
@@ -54,7 +54,7 @@ class Owner(Protocol):
         """Handle a message that an engine dispatched; return the answer."""
 
     def _gone(self, link: "Websocket") -> None:
-        """Take note that a connection has ended; safe to call again."""
+        """Note that a connection has ended; safe to call again."""
 
 
 @define(eq=False)
@@ -100,7 +100,7 @@ class Websocket:
     def close(self, code: int) -> None:
         """Stop serving and close with this code; a call under way ends with an error.
 
-        The engine counts as disconnected at once: it may be back before the close is through.
+        The engine counts as disconnected at once, since it may be back before the close is done.
         """
         if not self._open.cancel_called:
             self._close_code = code
@@ -110,7 +110,7 @@ class Websocket:
     async def call(
         self, method: str, arguments: dict[str, Any], call_id: str | None = None
     ) -> Response:
-        """Call the engine; errors as for `Aggregator.call`."""
+        """Call the engine. Raises the same errors as `Aggregator.call`."""
         request = Request(method, arguments, call_id or self._new_call_id())
         answered, answer = trio.open_memory_channel[Response](1)
         self._waiting[request.call_id] = answered
@@ -166,9 +166,9 @@ class Websocket:
     def _take_response(self, response: Response) -> None:
         waiting = self._waiting.pop(response.call_id, None)
         if waiting is None:
-            return  # too late, or nobody asked
+            return  # the answer is too late, or nobody asked for it
         waiting.send_nowait(response)
-        # At once, not in the task that asked: the next frame may be a message already.
+        # Do this at once, not in the task that asked: the next frame may already be a message.
         if response.call_id == self._identity_call:
             if not self.aggregator.connect(self.connection, response.result):
                 self.close(1000)
@@ -182,7 +182,7 @@ class Websocket:
             if not self.aggregator.muted:
                 said = "..." if self.aggregator.mumbling else encode_json(answer)
                 await self._answer(request, said)
-        # The real one does not answer a method that it does not have.
+        # The real aggregator does not answer a method that it does not have.
 
     async def _dispatch(self, arguments: dict[str, Any]) -> MessageBase:
         try:
@@ -204,7 +204,11 @@ class Websocket:
 async def accept(
     nursery: trio.Nursery, stream: trio.abc.Stream, headers: list[tuple[bytes, bytes]]
 ) -> trio_websocket.WebSocketConnection | None:
-    """Answer the upgrade; None if it is none after all, which trio-websocket would wait on."""
+    """Answer the upgrade, or return None if it is not one.
+
+    trio-websocket would wait for the rest of the upgrade for ever; this waits for
+    `HANDSHAKE_DEADLINE_S`.
+    """
     with trio.move_on_after(HANDSHAKE_DEADLINE_S):
         proposal = await trio_websocket.wrap_server_stream(
             nursery, stream, MESSAGE_QUEUE_SIZE, MESSAGE_BYTES_MAX
@@ -214,7 +218,7 @@ async def accept(
 
 
 class Replay(trio.abc.ReceiveStream):
-    """A stream of which the beginning has been read already."""
+    """A stream whose beginning has been read already, and is read again."""
 
     def __init__(self, head: bytes, stream: trio.abc.Stream) -> None:
         self._head = head
