@@ -1,8 +1,9 @@
-"""How long the aggregator has been away, and what the log says of it.
+"""How long the aggregator has been away, and what the log says about it.
 
-A night's outage is a handful of lines: a WARNING with the reason when it begins, another for each
-other reason, a summary every 10 minutes, and a line when all that waited is delivered. Links that
-break again and again are one trouble, told in the same way, until one has been healthy.
+An outage, even of a whole night, takes few lines: a WARNING with the reason when it begins, another
+for each new reason, a summary every 10 minutes, and a line when everything that waited is
+delivered. Links that break again and again are one trouble, told in the same way, until a link has
+been healthy.
 """
 
 import logging
@@ -19,10 +20,10 @@ from trio_runner._states import HEALTHY_S
 logger = logging.getLogger(__name__)
 
 SUMMARY_S = 600
-"""How often a trouble is summed up (s)."""
+"""The time between two summaries of a trouble (s)."""
 
 REMIND_S = 3600
-"""How often, if it is a refused registration (s): that is waited for, and a person must act."""
+"""The same while the registration is refused (s): waiting does not help, a person must act."""
 
 
 @define(eq=False)
@@ -31,34 +32,35 @@ class Away:
 
     _outbox: Outbox
     say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
-    """Logs what repeats itself while no link is healthy."""
+    """Logs each thing only once while no link is healthy."""
     since: float | None = field(default=None, init=False)
     """When the last steady state ended, or the runner began (s on Trio's clock).
 
-    None in steady state, and before the start."""
+    None in steady state, and before the start.
+    """
     last_failure: NetworkError | None = field(default=None, init=False)
     failures: dict[str, int] = field(factory=dict, init=False)
     """How many dials and links failed, by the class of the failure."""
     _before: OutboxStatistics | None = field(default=None, init=False)
-    """What the outbox had done when the outage began, None if none has."""
+    """The outbox's statistics at the beginning of the outage, or None without one."""
     _linked: tuple[float, int] | None = field(default=None, init=False)
-    """When its first link was introduced (s), and how much had been delivered then."""
+    """When the outage's first link was introduced (s), and how much had been delivered by then."""
     _steady_since: float = field(default=-math.inf, init=False)
-    """When the last steady state began; infinity once that has ended."""
+    """When the last steady state began; infinity once it has ended."""
     _trouble_since: float = field(default=0.0, init=False)
     """When the last healthy link was lost, or the first dial failed (s)."""
     _lost: int = field(default=0, init=False)
-    """How many links were lost since."""
+    """How many links were lost since then."""
     _lost_at: float = field(default=-math.inf, init=False)
-    """When the last of them was (s)."""
+    """When the last of them was lost (s)."""
     _summary_due: float = field(default=math.inf, init=False)
 
     def without_link(self) -> None:
-        """Note that there is no link though none has failed: the runner begins, or has ended."""
+        """Note that there is no link, though none has failed: the runner begins, or has ended."""
         self.since = trio.current_time() if self.since is None else self.since
 
     def for_s(self) -> float:
-        """Return how long there has been no steady state (s), 0 in one."""
+        """Return how long there has been no steady state (s); 0 in steady state."""
         return 0 if self.since is None else trio.current_time() - self.since
 
     def failed(self, failure: NetworkError) -> None:
@@ -107,12 +109,12 @@ class Away:
         return f"; samples given up: {thinned}" if thinned else ""
 
     def introduced(self) -> None:
-        """Note that a link serves, over which what waits can go."""
+        """Note that a link is introduced, so that waiting messages can go over it."""
         if self._linked is None:
             self._linked = trio.current_time(), self._outbox.statistics().delivered
 
     def over(self) -> None:
-        """Note that the steady state begins; say what the outage was, if there was one."""
+        """Note that the steady state begins; if it ends an outage, sum that up."""
         now = self._steady_since = trio.current_time()
         if self._before is not None and self.since is not None and self._linked is not None:
             outbox, (linked_at, delivered) = self._outbox.statistics(), self._linked
@@ -131,7 +133,7 @@ class Away:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as people say it: in a unit of which it is two or more."""
+    """Return a duration as people say it, in the largest unit of which it has at least two."""
     lengths_s = {"d": 86_400, "h": 3600, "min": 60}
     unit = next((unit for unit, length_s in lengths_s.items() if seconds >= 2 * length_s), "s")
     number = seconds / lengths_s.get(unit, 1)

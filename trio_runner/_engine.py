@@ -1,9 +1,9 @@
-"""What an engine gives to be run: its messages, its events and its commands, as typing Protocols.
+"""What an engine provides to be run: its messages, events and commands, as typing Protocols.
 
-Names are those of Open Pectus, so that who knows its engine knows these. An engine in Trio's thread
-and an engine in a thread of its own are served alike: the runner calls the message builder in
-Trio's thread, except from the event methods, which build their messages in the thread that calls
-them, at the moment of the event.
+The names are those of Open Pectus, so that people who know its engine know these. An engine in
+Trio's thread and an engine in another thread are served alike. The runner calls the message builder
+in Trio's thread, with one exception: the event methods build their messages at the moment of the
+event, in the thread that calls them.
 """
 
 from enum import StrEnum
@@ -13,11 +13,11 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
 ConnectionStatus = Literal["Connected", "Disconnected"]
-"""State of the connection between the engine and its equipment."""
+"""The state of the connection between the engine and its equipment."""
 
 
 class RunStateChange(StrEnum):
-    """A change within a run that listeners hear of."""
+    """A change within a run that listeners are told of."""
 
     PAUSE = "Pause"
     UNPAUSE = "Unpause"
@@ -28,7 +28,7 @@ class BlockInfo(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the block as the method has it."""
+        """The name of the block, as in the method."""
 
 
 class ScopeInfo(Protocol):
@@ -40,11 +40,11 @@ class ScopeInfo(Protocol):
 
     @property
     def argument(self) -> str:
-        """What stands behind the scope's name: a block's name, a watch's condition."""
+        """What follows the scope's name: a block's name, a watch's condition."""
 
 
 class EventListener(Protocol):
-    """Who listens to an engine, as `EngineRunner` does; any thread may call the methods."""
+    """What listens to an engine, as `EngineRunner` does; any thread may call the methods."""
 
     def on_start(self, run_id: str) -> None:
         """Note that the run with this id has begun."""
@@ -82,18 +82,18 @@ class MessageBuilder(Protocol):
     """Makes the messages that tell what the engine is and does.
 
     The runner fills in `engine_id`, `sequence_number` and the `run_id` of tag messages. A method
-    must return at once: Trio's thread waits for it. An exception in one is a bug of the engine and
-    ends the runner.
+    must return at once, since Trio's thread waits for it. An exception in a method is a bug of the
+    engine and ends the runner.
     """
 
     def create_register_engine_msg(self) -> em.RegisterEngineMsg:
-        """Return who this engine is, with the aggregator's secret."""
+        """Return the engine's registration, with the aggregator's secret."""
 
     def create_uod_info(self) -> em.UodInfoMsg:
         """Return the description of the unit: readings, commands, plot."""
 
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
-        """Return the tags that changed since the last call, None if none did."""
+        """Return the tags that changed since the last call, or None if none did."""
 
     def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
         """Return all tags, changed or not."""
@@ -102,25 +102,25 @@ class MessageBuilder(Protocol):
         """Return the run log of the run that is on."""
 
     def create_queued_runlog_msg(self) -> em.QueuedRunLogMsg | None:
-        """Return the commands that wait for a run to begin, None if none do."""
+        """Return the commands that wait for a run to begin, or None if none do."""
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
-        """Return the errors logged since the last call, None if there are none."""
+        """Return the errors logged since the last call, or None if there are none."""
 
     def create_control_state_msg(self) -> em.ControlStateMsg:
         """Return whether a run is on, paused or held."""
 
     def create_method_state_msg(self) -> em.MethodStateMsg:
-        """Return which lines of the method have run and run."""
+        """Return which lines of the method have run and which are running."""
 
     def create_method_msg(self) -> em.MethodMsg:
         """Return the method."""
 
     def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
-        """Return the word that a run began at tick_time (seconds since the epoch)."""
+        """Return the report that a run began at `tick_time` (seconds since the epoch)."""
 
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
-        """Return the word that the run has ended, with its final run log, state and archive."""
+        """Return the report that the run has ended, with its final run log, state and archive."""
 
     def create_wpn_run_started_msg(self) -> em.WebPushNotificationMsg:
         """Return the notification for people that a run began."""
@@ -151,11 +151,13 @@ class CommandHandlers(Protocol):
     """Carries out what people ask for at the aggregator's web page.
 
     A handler that returns has accepted the command. Raise `CommandError` to tell the person why it
-    cannot be done. A handler has 1.5 s (`Timing.answer_s`), then it is cancelled and the person is
-    told so: hand long work to a task of the engine's own. It runs on when the link is lost. One
-    that does not end by being cancelled holds up nobody, is left behind at the runner's end, and
-    counts among the 16 that may be under way; what one raises, at any time, is logged. Only
-    `trio.run` waits for it at its own end: wait in threads with `abandon_on_cancel=True`.
+    cannot be done. A handler has 1.5 s (`Timing.answer_s`); then it is cancelled and the person is
+    told so. Hand longer work to one of the engine's own tasks.
+
+    A handler runs on when the link is lost. Whatever it raises, at any time, is logged. One that
+    does not end when cancelled holds up nobody, and is left behind at the runner's end, but counts
+    among the 16 that may be under way. Only `trio.run` waits for it, at its own end: so wait in
+    threads with `abandon_on_cancel=True`.
     """
 
     async def execute_control_command(self, name: str) -> None:
@@ -165,7 +167,7 @@ class CommandHandlers(Protocol):
         """Run these lines of P-code besides the method."""
 
     async def set_method(self, method: mdl.Method) -> None:
-        """Take this method in place of the one that is there."""
+        """Take this method in place of the present one."""
 
     async def cancel(self, exec_id: str) -> None:
         """Cancel the instruction with this id in the run log."""

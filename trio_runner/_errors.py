@@ -1,8 +1,8 @@
 """The few ways in which a connection fails, each with a message that says what to do.
 
-Everything that the network, the peer or a refused registration can do arrives as a
-`NetworkError`: the runner masks it, waits and dials again. Anything else is a bug, ours or the
-engine's, and ends `EngineRunner.run()` with its traceback.
+Everything that the network, the peer or a refused registration can do arrives as a `NetworkError`:
+the runner masks it, waits and dials again. Anything else is a bug, ours or the engine's, and ends
+`EngineRunner.run()` with its traceback.
 """
 
 
@@ -14,8 +14,8 @@ class NetworkError(TrioRunnerError):
     """The aggregator cannot be reached, does not let us in, or the link to it has ended.
 
     `refused` is true when the host refused the connection at once: it is up, the aggregator is not,
-    and another try costs nothing. `in_line` is true when somebody took the connection and did not
-    let us in before the dial's time was over. `retry_after_s` is for how long no other try is
+    and another try costs nothing. `in_line` is true when the connection was accepted but we were
+    not let in before the dial's time was over. `retry_after_s` is for how long no other try is
     wanted (s).
     """
 
@@ -25,11 +25,11 @@ class NetworkError(TrioRunnerError):
 
 
 class LinkLost(NetworkError):
-    """An established link has ended; what was sent and not answered has an unknown outcome."""
+    """An established link has ended; the outcome of messages that were not answered is unknown."""
 
 
 class DialError(NetworkError):
-    """No link came about."""
+    """A dial did not lead to a link."""
 
 
 class AggregatorUnreachable(DialError):
@@ -54,11 +54,11 @@ class NotAnAggregator(DialError):
 
 
 class RegistrationRefused(DialError):
-    """The aggregator answered the registration with a refusal; only a person can change that."""
+    """The aggregator refused the registration; only a person can change that."""
 
 
 class SecretRefused(RegistrationRefused):
-    """The aggregator has another secret than this engine."""
+    """The aggregator's secret is not this engine's."""
 
 
 class VersionRefused(RegistrationRefused):
@@ -76,8 +76,8 @@ class AlreadyConnected(DialError):
 class CommandError(TrioRunnerError):
     """Raise it in a command handler to tell the person at the page why a command cannot be done.
 
-    `caller_error` is true where the person asked for something impossible (the page then shows the
-    message as their error), false where the engine failed.
+    `caller_error` is true if the person asked for something impossible; the page then shows the
+    message as their error. It is false if the engine failed.
     """
 
     def __init__(self, message: str, *, caller_error: bool = True) -> None:

@@ -1,10 +1,10 @@
-"""Exceptions that come in groups, as they do out of a nursery."""
+"""Exceptions in groups, as they come out of a nursery."""
 
 from collections.abc import Iterator
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions of a group that are no groups themselves, or the one that it is."""
+    """Yield the exceptions inside a group that are not groups, or the exception itself."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from leaves(inner)
@@ -13,5 +13,5 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def first(error: BaseException) -> BaseException:
-    """Return the first exception of a group that is no group itself, or the one that it is."""
+    """Return the first exception inside a group that is not a group, or the exception itself."""
     return next(leaves(error))

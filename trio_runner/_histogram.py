@@ -5,7 +5,7 @@ from bisect import bisect_left
 from attrs import define, field, frozen
 
 BOUNDS_S = 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
-"""The upper bounds of the classes (s): three to a decade, from a local answer to a lost link's."""
+"""The classes' upper bounds (s), three to a decade, from a local answer to a lost link's."""
 
 
 @frozen
@@ -13,11 +13,11 @@ class Histogram:
     """What a `Durations` had counted at one moment."""
 
     bounds: tuple[float, ...]
-    """The upper bounds of the classes (s), which belong to them; the last class has none."""
+    """The classes' upper bounds (s), each within its class; the last class has no bound."""
     counts: tuple[int, ...]
     """How many durations fell into each class: one number more than there are bounds."""
     sum: float
-    """All durations together (s)."""
+    """The sum of all durations (s)."""
 
 
 @define(eq=False)
@@ -33,5 +33,5 @@ class Durations:
         self._sum += seconds
 
     def histogram(self) -> Histogram:
-        """Return what has been counted."""
+        """Return what has been counted so far."""
         return Histogram(BOUNDS_S, tuple(self._counts), self._sum)

@@ -1,4 +1,4 @@
-"""Commands made from functions: what stands after the colon, and how a person is told of it."""
+"""Commands made from functions: which argument they take, and how people are told about them."""
 
 import inspect
 import re
@@ -11,20 +11,20 @@ from trio_runner._errors import CommandError
 from trio_runner.protocol import models as mdl
 
 Range = tuple[float, float]
-"""The lowest and the highest value, in the unit of what it is given with."""
+"""The lowest and the highest value, in the unit that is given with them."""
 
 _NUMBER = r"-?(?:[0-9]+[.]?[0-9]*|[.][0-9]+)"
 
 _VALIDATOR = "RNAP-v1-"
-"""Begins a validator that is a regular expression, in the form that Open Pectus's editor reads."""
+"""The prefix of a validator that is a regular expression, as Open Pectus's editor reads it."""
 
 
 @frozen
 class PlainCommand:
-    """A command of the unit, carried out by a function, async or not.
+    """A command of the unit, carried out by a function, which may be async.
 
-    A function without parameters takes no argument. Else the argument is one of `choices`, or a
-    number in `unit` and within `between` if either is given, or a text.
+    A function without parameters takes no argument. Any other takes one of `choices`, or a number
+    in `unit` and within `between` if either is given, or else a text.
     """
 
     name: str
@@ -35,7 +35,7 @@ class PlainCommand:
     _has_argument: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Raise TypeError unless it is a function, ValueError unless the range is one."""
+        """Raise TypeError if `function` is not one, ValueError if the range is not one."""
         if not callable(self.function):
             raise TypeError(f"the command {self.name!r} needs a function, not {self.function!r}")
         check_range(self.name, self.between)
@@ -49,7 +49,7 @@ class PlainCommand:
 
     @property
     def example(self) -> str:
-        """A line of a method with this command."""
+        """An example: a line of a method with this command."""
         if not self._has_argument:
             return self.name
         if self.choices:
@@ -66,11 +66,11 @@ class PlainCommand:
         return f"# {first}\n{self.example}" if first else self.example
 
     def info(self) -> mdl.CommandInfo:
-        """Return how the page offers it."""
+        """Return the command as the page offers it."""
         return mdl.CommandInfo(name=self.name, docstring=self.docstring)
 
     def definition(self) -> mdl.CommandDefinition:
-        """Return how the editor checks it."""
+        """Return the definition by which the editor checks the command."""
         validator = rf"{_VALIDATOR}^\s*(?:{self._pattern()})\s*$"
         return mdl.CommandDefinition(name=self.name, validator=validator, docstring=self.docstring)
 
@@ -85,7 +85,7 @@ class PlainCommand:
         return f"(?P<number>{_NUMBER}){unit}"
 
     def arguments(self, text: str) -> list[float | str]:
-        """Return what the function is called with. Raises CommandError, in the person's words."""
+        """Return the arguments of the function. Raises CommandError, in the person's words."""
         found = re.fullmatch(self._pattern(), text)
         if found is None:
             wrong = f"'{text}' does not fit" if text else "something is missing"

@@ -23,30 +23,32 @@ from trio_runner.protocol.models import SystemTagName as Name
 logger = logging.getLogger(__name__)
 
 ERRORS_MAX = 1000
-"""Errors kept for the next message; of more the oldest go."""
+"""How many errors are kept for the next message; beyond that, the oldest are dropped."""
 
 
 @define(eq=False, slots=False)
 class PlainEngine(PlainMessages):
-    """A whole engine that is told what it reads and what it can do.
+    """A complete engine that is told what it reads and what it can do.
 
-    `add_reading`, `add_command` and `add_plot` describe the unit, before it is run. A person starts
-    a run, which carries out the method: a command a line, one after the other; there are no blocks,
-    conditions or thresholds. `run_commands` has to run for it. Commands that people enter are
-    carried out at once. Run log, colours of the method, `System State` and `Run Time` are kept.
+    Describe the unit by `add_reading`, `add_command` and `add_plot`, before it is run. A person
+    starts a run, which carries out the method: one command per line, one after the other, without
+    blocks, conditions or thresholds. That needs `run_commands` to be running. Commands that people
+    enter are carried out at once. The engine keeps the run log, the colours of the method,
+    `System State` and `Run Time`.
 
-    Or derive from it and override what the engine does otherwise: `read_tags` alone makes one that
-    only shows its tags. All but `report_error` is for Trio's thread. `data_log_interval_s` is the
-    time between two stored samples (s), `clock` gives the seconds since the epoch.
+    Or derive from it and override what your engine does differently: `read_tags` alone makes one
+    that only shows its tags. Call everything but `report_error` in Trio's thread.
+    `data_log_interval_s` is the time between two stored samples (s), `clock` gives the seconds
+    since the epoch.
     """
 
-    # Named so that they are in no way of what an engine that derives from this calls its own.
+    # These names do not collide with those that an engine derived from this one may choose.
     _plain_unit: PlainUnit = field(factory=PlainUnit, init=False)
     _plain_method: mdl.Method = field(init=False)
     _plain_nursery: trio.Nursery | None = field(default=None, init=False)
     _plain_run: PlainRun | None = field(default=None, init=False)
     _plain_last_run: PlainRun | None = field(default=None, init=False)
-    """The run that is on, or was."""
+    """The present or else the last run."""
     _plain_errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -66,14 +68,16 @@ class PlainEngine(PlainMessages):
         choices: Sequence[str] = (),
         enter: Callable[[Any], object] | None = None,
     ) -> None:
-        """Show what `read` returns, at every sample: it has to return at once.
+        """Show what `read` returns, at every sample; `read` must return at once.
 
-        `digits` are those after the point that the page shows, unless a value may be entered there,
-        which it shows in its own way. `between` is the range of the plot's
-        axis. With `enter` a person may enter a value within that range, or one of the `choices`,
-        and a method may: `enter` is the function of a command of the same name (`add_command`).
+        `digits` is how many digits the page shows after the point. It is without effect if a value
+        may be entered, since the page shows such a reading in its own way. `between` is the range
+        of the plot's axis. With `enter`, a person or a method may enter a value within that range,
+        or one of the `choices`: `enter` is the function of a command of the same name
+        (`add_command`).
 
-        Raises ValueError if there is a reading or command of this name, or the range is none.
+        Raises ValueError if there is a reading or command of this name or the range is not one, and
+        TypeError if `enter` is not a function.
         """
         check_range(name, between)
         command = None
@@ -93,20 +97,21 @@ class PlainEngine(PlainMessages):
     ) -> None:
         """Let methods and people call a function: `Stirrer: 300 rpm`, `Valve: Open`, `Rinse`.
 
-        A function without parameters takes no argument. Another one takes one of `choices`, a float
-        in `unit` and within `between` if either is given, or else a text. An async function may
-        take its time: the method waits, Stop and a person may cancel it. Raise `CommandError` in it
-        to fail with a text for people. The first line of its docstring explains it on the page.
+        A function without parameters takes no argument. Any other takes one of `choices`, or a
+        float in `unit` and within `between` if either is given, or else a text. An async function
+        may take its time: the method waits, and Stop or a person may cancel it. Raise
+        `CommandError` in it to fail with a text for people. The first line of its docstring
+        explains it on the page.
 
-        Raises ValueError if there is a command of this name or the range is none, TypeError on what
-        is no function.
+        Raises ValueError if there is a command of this name or the range is not one, and TypeError
+        if `function` is not a function.
         """
         self._plain_unit.add_command(PlainCommand(name, function, unit, between, tuple(choices)))
 
     def add_plot(self, *names: str) -> None:
-        """Plot these readings over each other, below the plots that there are.
+        """Plot these readings in one plot, below the plots added before.
 
-        Raises ValueError if there is no reading of a name.
+        Raises ValueError if there is no reading of one of these names.
         """
         self._plain_unit.add_plot(names)
 
@@ -114,13 +119,13 @@ class PlainEngine(PlainMessages):
 
     @property
     def current_run_id(self) -> str | None:
-        """The run that is on, None if none is."""
+        """The id of the run that is on, or None if none is."""
         return None if self._plain_run is None else self._plain_run.id
 
     async def run_commands(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Carry out methods and commands until cancelled, which leaves a run that is on open."""
+        """Carry out methods and commands until cancelled; cancellation leaves a run open."""
         try:
             async with trio.open_nursery() as self._plain_nursery:
                 task_status.started()
@@ -129,7 +134,10 @@ class PlainEngine(PlainMessages):
             self._plain_nursery = None
 
     def start_run(self) -> None:
-        """Begin a run and its method. Raises CommandError if one is on."""
+        """Begin a run and its method.
+
+        Raises CommandError if a run is on, RuntimeError unless `run_commands` is running.
+        """
         if self._plain_run is not None:
             raise CommandError("A run is on already")
         nursery = self._work()
@@ -138,7 +146,7 @@ class PlainEngine(PlainMessages):
         nursery.start_soon(self._carry_out_method, run)
 
     def stop_run(self) -> None:
-        """End the run, and cancel what it does. Raises CommandError if none is on."""
+        """End the run and cancel what it does. Raises CommandError if no run is on."""
         if self._plain_run is None:
             raise CommandError("No run is on")
         self._plain_run.scope.cancel()
@@ -149,7 +157,7 @@ class PlainEngine(PlainMessages):
         self._plain_run = None
 
     def report_error(self, message: str, level: int = logging.ERROR) -> None:
-        """Put a text into the unit's error log; any thread may call it. `level` is of `logging`."""
+        """Add a text to the unit's error log, from any thread; `level` is one of `logging`'s."""
         entry = mdl.ErrorLogEntry(message=message, created_time=self.clock(), severity=level)
         self._plain_errors = [*self._plain_errors, entry][-ERRORS_MAX:]
 
@@ -165,7 +173,7 @@ class PlainEngine(PlainMessages):
     async def _carry_out_method(self, run: PlainRun) -> None:
         with run.scope:
             for line in self._plain_method.lines:
-                await trio.lowlevel.checkpoint()  # where Stop ends it, also between two commands
+                await trio.lowlevel.checkpoint()  # lets Stop end it between two commands too
                 run.begun.append(line.id)
                 failure = await self._carry_out(line.content, run)
                 if failure is not None:
@@ -181,7 +189,7 @@ class PlainEngine(PlainMessages):
                 return
 
     async def _carry_out(self, text: str, run: PlainRun | None) -> Exception | None:
-        """Carry out a line, with a line in the run log; return why it failed."""
+        """Carry out a line, with an entry in the run log; return why it failed, or None."""
         line = LogLine(text.strip(), self.clock(), self._values())
         try:
             parsed = self._plain_unit.parse(text)
@@ -232,7 +240,7 @@ class PlainEngine(PlainMessages):
         ]
 
     def create_uod_info(self) -> em.UodInfoMsg:
-        """Return the unit as it was described; all tags if it has no readings."""
+        """Return the unit as described; without readings, one that shows all tags."""
         info, unit = super().create_uod_info(), self._plain_unit
         if not unit.readings:
             return info
@@ -249,14 +257,14 @@ class PlainEngine(PlainMessages):
         )
 
     def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
-        """Return the run log of the run."""
+        """Return the run log of a run; it is empty for any but the present or last one."""
         run = self._plain_last_run
         if run is None or run.id != run_id:
             return super().create_runlog_msg(run_id)
         return em.RunLogMsg(id="", run_id=run_id, runlog=run.run_log())
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
-        """Return the errors since the last call, None if there are none."""
+        """Return the errors since the last call, or None if there are none."""
         errors, self._plain_errors = self._plain_errors, []
         return em.ErrorLogMsg(log=mdl.ErrorLog(entries=errors)) if errors else None
 
@@ -272,19 +280,19 @@ class PlainEngine(PlainMessages):
         return em.ControlStateMsg(control_state=state)
 
     def create_method_state_msg(self) -> em.MethodStateMsg:
-        """Return what has become of the method's lines, in the run that is on or was."""
+        """Return which lines of the method are running, have ended or failed in the last run."""
         run = self._plain_last_run
         state = mdl.MethodState.untouched() if run is None else run.method_state()
         return em.MethodStateMsg(method_state=state)
 
     def create_method_msg(self) -> em.MethodMsg:
-        """Return the method; one that is empty has an empty line, as the aggregator wants it."""
+        """Return the method; an empty one has one empty line, as the aggregator requires."""
         return em.MethodMsg(method=self._plain_method)
 
     # Commands of people
 
     async def execute_control_command(self, name: str) -> None:
-        """Carry out Start and Stop; refuse the others."""
+        """Carry out Start and Stop; raise CommandError for the others."""
         if name == "Start":
             self.start_run()
         elif name == "Stop":
@@ -293,9 +301,10 @@ class PlainEngine(PlainMessages):
             raise CommandError(f"{self.name} has no command {name}")
 
     async def inject_code(self, pcode: str) -> None:
-        """Begin to carry out what was entered, one command after the other, run or no run.
+        """Begin to carry out these lines, one after the other, during a run or without one.
 
-        Raises CommandError if there is no such command or an argument does not fit.
+        Raises CommandError if there is no such command or an argument does not fit, and
+        RuntimeError unless `run_commands` is running.
         """
         lines = pcode.splitlines()
         for line in lines:
@@ -303,7 +312,10 @@ class PlainEngine(PlainMessages):
         self._work().start_soon(self._carry_out_entered, lines, self._plain_run)
 
     async def set_method(self, method: mdl.Method) -> None:
-        """Take the method. Raises CommandError in a run, and if a line is no command."""
+        """Take the method; ignore one without lines.
+
+        Raises CommandError during a run, and if a line is not a command.
+        """
         if self._plain_run is not None:
             raise CommandError("A run is on: stop it to change the method")
         for line in method.lines:
@@ -312,7 +324,7 @@ class PlainEngine(PlainMessages):
             self._plain_method, self._plain_last_run = method, None
 
     async def cancel(self, exec_id: str) -> None:
-        """Cancel a command of the run log that is being carried out."""
+        """Cancel a command of the run log. Raises CommandError if it cannot be cancelled."""
         if self._plain_run is None:
             raise CommandError("No run is on")
         self._plain_run.cancel(exec_id)

@@ -1,4 +1,4 @@
-"""The messages of an engine that shows its tags, has no run, no method, and refuses commands."""
+"""The messages of an engine that shows its tags, has no run or method, and takes no commands."""
 
 import socket
 import time
@@ -32,7 +32,7 @@ class PlainMessages:
     _told: dict[str, object] = field(factory=dict, init=False)
 
     def read_tags(self) -> list[mdl.TagValue]:
-        """Return the tags as they are now."""
+        """Return the tags as they are now. A derived engine must override this."""
         raise NotImplementedError("an engine gives its tags")
 
     # Events
@@ -44,7 +44,7 @@ class PlainMessages:
     # Messages
 
     def create_register_engine_msg(self) -> em.RegisterEngineMsg:
-        """Return who this engine is."""
+        """Return the engine's registration."""
         return em.RegisterEngineMsg(
             computer_name=self.computer_name,
             uod_name=self.name,
@@ -80,7 +80,7 @@ class PlainMessages:
         )
 
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
-        """Return the tags whose values changed since they were last told, None if none did."""
+        """Return the tags whose values changed since the last message, or None if none did."""
         tags = [tag for tag in self.read_tags() if self._told.get(tag.name, self) != tag.value]
         self._told.update((tag.name, tag.value) for tag in tags)
         return em.TagsUpdatedMsg(tags=tags, run_id=run_id) if tags else None
@@ -96,11 +96,11 @@ class PlainMessages:
         return em.RunLogMsg(id="", run_id=run_id, runlog=mdl.RunLog(lines=[]))
 
     def create_queued_runlog_msg(self) -> em.QueuedRunLogMsg | None:
-        """Return None: no command waits."""
+        """Return None, since no command waits."""
         return None
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
-        """Return None: no error was logged."""
+        """Return None, since no error was logged."""
         return None
 
     def create_control_state_msg(self) -> em.ControlStateMsg:
@@ -113,16 +113,16 @@ class PlainMessages:
         return em.MethodStateMsg(method_state=mdl.MethodState.untouched())
 
     def create_method_msg(self) -> em.MethodMsg:
-        """Return a method of one empty line; the aggregator takes none without lines."""
+        """Return a method of one empty line, since the aggregator refuses one without lines."""
         lines = [mdl.MethodLine(id="0", content="")]
         return em.MethodMsg(method=mdl.Method(version=0, lines=lines))
 
     def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
-        """Return the word that a run began at tick_time (seconds since the epoch)."""
+        """Return the report that a run began at `tick_time` (seconds since the epoch)."""
         return em.RunStartedMsg(run_id=run_id, started_tick=tick_time)
 
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
-        """Return the word that the run has ended, with run log and method state, no archive."""
+        """Return the report that the run has ended, with run log and method state, no archive."""
         return em.RunStoppedMsg(
             run_id=run_id,
             runlog=self.create_runlog_msg(run_id).runlog,
@@ -178,23 +178,23 @@ class PlainMessages:
     # Commands
 
     async def execute_control_command(self, name: str) -> None:
-        """Refuse the command."""
+        """Raise CommandError: there are no commands."""
         raise CommandError(f"{self.name} has no command {name}")
 
     async def inject_code(self, pcode: str) -> None:
-        """Refuse the code."""
+        """Raise CommandError: code is not run."""
         raise CommandError(f"{self.name} runs no code")
 
     async def set_method(self, method: mdl.Method) -> None:
-        """Refuse the method."""
+        """Raise CommandError: methods are not run."""
         raise CommandError(f"{self.name} runs no method")
 
     async def cancel(self, exec_id: str) -> None:
-        """Refuse: nothing runs."""
+        """Raise CommandError: nothing runs."""
         raise CommandError(f"{self.name} runs nothing that could be cancelled")
 
     async def force(self, exec_id: str) -> None:
-        """Refuse: nothing runs."""
+        """Raise CommandError: nothing runs."""
         raise CommandError(f"{self.name} runs nothing that could be forced")
 
 

@@ -1,4 +1,4 @@
-"""A run as it goes: its run log, and what has become of the lines of its method."""
+"""A run: its run log, and the states of the lines of its method."""
 
 from uuid import uuid4
 
@@ -9,12 +9,12 @@ from trio_runner._errors import CommandError
 from trio_runner.protocol import models as mdl
 
 LINES_MAX = 5000
-"""Of a longer run log the oldest lines that have ended go."""
+"""The most lines of a run log; beyond that, the oldest ended lines are dropped."""
 
 
 @define(eq=False)
 class LogLine:
-    """A command of the run log while it is carried out, and when it has ended."""
+    """A line of the run log: a command that is being carried out or has ended."""
 
     command: str
     start: float
@@ -26,7 +26,7 @@ class LogLine:
     failed: bool = False
     cancelled: bool = False
     waits: bool = False
-    """Whether it can be cancelled: its function is async."""
+    """Whether its function is async, so that it can be cancelled."""
 
     def cancel(self) -> bool:
         """Cancel the command if it is waiting; return whether it was."""
@@ -56,14 +56,14 @@ class LogLine:
 
 @define(eq=False)
 class PlainRun:
-    """A run: from its start to its end, when it stands still and can still be told."""
+    """A run; after its end it no longer changes, but is still shown."""
 
     began: float
     id: str = field(factory=lambda: str(uuid4()))
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     lines: list[LogLine] = field(factory=list)
     begun: list[str] = field(factory=list)
-    """Ids of the method's lines, as they began."""
+    """The ids of the method's lines, in the order in which they began."""
     done: list[str] = field(factory=list)
     failed: list[str] = field(factory=list)
 
@@ -78,7 +78,7 @@ class PlainRun:
         return mdl.RunLog(lines=[line.model() for line in self.lines])
 
     def method_state(self) -> mdl.MethodState:
-        """Return what has become of the method's lines; those that began are not to be edited."""
+        """Return the states of the method's lines; lines that have begun are locked."""
         under_way = [id_ for id_ in self.begun if id_ not in self.done and id_ not in self.failed]
         return mdl.MethodState(
             started_line_ids=under_way,
@@ -90,7 +90,7 @@ class PlainRun:
         )
 
     def cancel(self, exec_id: str) -> None:
-        """Cancel a command of the run log. Raises CommandError if it has ended."""
+        """Cancel a command of the run log. Raises CommandError if it is not waiting."""
         if not any(line.cancel() for line in self.lines if line.id == exec_id):
             raise CommandError("It has ended")
 

@@ -1,4 +1,4 @@
-"""A unit put together from functions: its readings, its commands, its plots."""
+"""A unit made of functions: its readings, its commands, its plots."""
 
 from collections.abc import Callable
 from itertools import cycle
@@ -14,12 +14,12 @@ Value = float | int | str | None
 _COLORS = "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#17becf"
 
 _AXIS: Range = (0, 100)
-"""The ends of an axis whose reading has no range."""
+"""The ends of the axis for a reading without a range."""
 
 
 @frozen
 class PlainReading:
-    """A tag that the page shows; with a command of its name a person may enter a value there."""
+    """A tag that the page shows; with a command of its name, a person may enter a value there."""
 
     name: str
     read: Callable[[], Value]
@@ -29,7 +29,7 @@ class PlainReading:
     command: PlainCommand | None = None
 
     def tag(self, now: float) -> mdl.TagValue:
-        """Return the tag as it is now (seconds since the epoch)."""
+        """Return the tag as it is at `now` (seconds since the epoch)."""
         value = self.read()
         return mdl.TagValue(
             name=self.name,
@@ -46,7 +46,7 @@ class PlainReading:
         return f"{value:.{self.digits}f} {self.unit or ''}".rstrip()
 
     def info(self) -> mdl.ReadingInfo:
-        """Return how the page shows it."""
+        """Return the reading as the page shows it."""
         command = self.command
         choices = () if command is None else command.choices
         kind = "choice" if choices else "entry"
@@ -65,7 +65,7 @@ class PlainReading:
         )
 
     def axis(self, color: str) -> mdl.PlotAxis:
-        """Return its axis in a plot."""
+        """Return the reading's axis in a plot."""
         low, high = self.between or _AXIS
         label = f"{self.name} ({self.unit})" if self.unit else self.name
         names = [self.name]
@@ -76,14 +76,14 @@ class PlainReading:
 
 @define(eq=False)
 class PlainUnit:
-    """Readings, commands and plots by name, in the order in which they were added."""
+    """Readings and commands by name, and plots, all in the order in which they were added."""
 
     readings: dict[str, PlainReading] = field(factory=dict)
     commands: dict[str, PlainCommand] = field(factory=dict)
     plots: list[list[PlainReading]] = field(factory=list)
 
     def add_reading(self, reading: PlainReading) -> None:
-        """Raise ValueError if there is one of its name."""
+        """Add a reading and its command. Raises ValueError if one of them has a name in use."""
         if reading.name in self.readings:
             raise ValueError(f"there are two readings {reading.name!r}")
         if reading.command is not None:
@@ -91,13 +91,13 @@ class PlainUnit:
         self.readings[reading.name] = reading
 
     def add_command(self, command: PlainCommand) -> None:
-        """Raise ValueError if there is one of its name."""
+        """Add a command. Raises ValueError if its name is in use."""
         if command.name in self.commands:
             raise ValueError(f"there are two commands {command.name!r}")
         self.commands[command.name] = command
 
     def add_plot(self, names: tuple[str, ...]) -> None:
-        """Raise ValueError if there is no reading of a name."""
+        """Add a plot of these readings. Raises ValueError if there is no reading of a name."""
         for name in names:
             if name not in self.readings:
                 known = ", ".join(map(repr, self.readings))
@@ -116,10 +116,10 @@ class PlainUnit:
         )
 
     def parse(self, line: str) -> tuple[PlainCommand, list[float | str]] | None:
-        """Return the command of a line and what its function is called with.
+        """Return the command of a line, and the arguments of its function.
 
-        None for a line without: empty, or a comment. Raises CommandError if there is no such
-        command or the argument does not fit.
+        Return None for an empty line or a comment. Raises CommandError if there is no such command
+        or the argument does not fit.
         """
         text = line.partition("#")[0].strip()
         if not text:

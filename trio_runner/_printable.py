@@ -1,14 +1,14 @@
-"""What somebody else has said, fit for a log line and an error."""
+"""Makes other people's text fit for a log line and an error."""
 
 CHARS_MAX = 200
-"""What is behind so many characters is cut off."""
+"""Text beyond so many characters is cut off."""
 
 
 def printable(text: object, longest: int = CHARS_MAX) -> str:
-    """Return the text on one line without control characters, of `longest` characters at most.
+    """Return the text on one line, without control characters, of `longest` characters at most.
 
-    What cannot be printed stands there as Python would escape it: a line feed that a peer has sent
-    begins no line of a log of ours, an escape code does nothing to a terminal.
+    Characters that cannot be printed are escaped as in Python. So a line feed from a peer does not
+    begin a line in our log, and an escape code does nothing to a terminal.
     """
     cut = _cut(str(text), longest)
     if cut.isprintable():

@@ -14,8 +14,8 @@ T = TypeVar("T")
 class Doorbell:
     """A memory channel of capacity 1, which wakes the one task that waits at its other end.
 
-    What it says is always the same, "look again", so a ring that nobody has heard yet says it all:
-    any number of rings before the task looks wake it once.
+    A ring always means the same, "look again". So any number of rings before the task looks wake it
+    once.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Doorbell:
             self._rings.send_nowait(None)
 
     def from_any_thread(self) -> Callable[[], None]:
-        """Return what rings from any thread, for this Trio run; behind its end it does nothing."""
+        """Return a function that rings from any thread, and does nothing after this Trio run."""
         token = trio.lowlevel.current_trio_token()
 
         def ring() -> None:
@@ -37,7 +37,7 @@ class Doorbell:
         return ring
 
     async def wait(self) -> None:
-        """Wait for a ring that nobody has heard. If cancelled, it has heard none."""
+        """Wait for a ring that has not been heard yet. If cancelled, it has taken no ring."""
         await self._heard.receive()
 
 
@@ -49,13 +49,13 @@ class Broadcast(Generic[T]):
     _is_closed: bool = field(default=False, init=False)
 
     def publish(self, value: T) -> None:
-        """Hand a value to all who are subscribed now."""
+        """Hand a value to all present subscribers."""
         for subscriber in self._subscribers:
-            with suppress(trio.BrokenResourceError):  # it closed its channel and has heard enough
+            with suppress(trio.BrokenResourceError):  # the subscriber has closed its channel
                 subscriber.send_nowait(value)
 
     def close(self) -> None:
-        """End every subscription behind the values it still holds, and every later one at once."""
+        """End each subscription after the values that it still holds, and later ones at once."""
         self._is_closed = True
         for subscriber in self._subscribers:
             subscriber.close()
@@ -63,10 +63,10 @@ class Broadcast(Generic[T]):
 
     @contextmanager
     def subscribe(self) -> Generator[trio.MemoryReceiveChannel[T], None, None]:
-        """Subscribe for as long as the block runs; iterate over what it yields.
+        """Subscribe while the block runs; iterate over what this yields.
 
-        The channel has no bound, since it must lose nothing and its publisher must not wait: who
-        subscribes and does not read holds the values in memory.
+        The channel has no bound, since it must lose nothing and its publisher must not wait. So the
+        values for a subscriber that does not read stay in memory.
         """
         send, receive = trio.open_memory_channel[T](math.inf)
         self._subscribers.add(send)

@@ -48,29 +48,29 @@ class Statistics:
     """What a runner does and has done, at one moment."""
 
     unit: str
-    """The name of the unit, as it was registered."""
+    """The unit's name, as it was registered."""
     state: RecoverState
     state_for_s: float
-    """For how long it has been in this state (s)."""
+    """How long the runner has been in this state (s)."""
     away_for_s: float | None
     """How long ago the steady state ended, or the runner began (s); None in steady state."""
     engine_id: str | None
-    """The id that the aggregator gave this engine at the last link, None before the first."""
+    """The id that the aggregator gave this engine at the last link, or None before the first."""
     run_id: str | None
-    """The run that is on."""
+    """The run that is on, or None."""
     dials: int
     links: int
-    """Dials that led to a link."""
+    """How many dials led to a link."""
     failures: Mapping[str, int]
     """How many dials and links failed, by the class of the NetworkError."""
     bytes_sent: int
-    """Bytes that have left over all links, as websocket frames."""
+    """Bytes sent over all links, as websocket frames."""
     unanswered: int
-    """Messages of the link that wait for the aggregator's answer."""
+    """How many messages are in flight over the link, not yet answered."""
     answer_s: Histogram
-    """From the sending of a sample to its answer (s)."""
+    """The times from the sending of a sample to its answer (s)."""
     sample_lag_s: Histogram
-    """How much later than they were due samples were taken (s)."""
+    """How late samples were taken (s)."""
     last_failure: str | None
     """Why the last link or dial failed, and what to do."""
     outbox: OutboxStatistics
@@ -80,15 +80,16 @@ class EngineRunner:
     """Keeps an engine connected to its aggregator and delivers what the engine reports.
 
     `dispatcher` reaches the aggregator (`EngineDispatcher`), `message_builder` makes the engine's
-    messages, `emitter` is where the runner listens to the engine. `timing` holds all times,
-    `outbox` what waits; `rng` draws the waits before a reconnect and `clock` gives the seconds
-    since the epoch that a run's start is stamped with. `offload` runs what waits for a disk, in a
-    thread that is left behind if cancelled unless another is given.
+    messages, and `emitter` is where the runner listens to the engine. `timing` holds all times,
+    `outbox` keeps what waits. `rng` draws the waits before a reconnect, and `clock` gives the
+    seconds since the epoch with which a run's start is stamped. `offload` runs what waits for a
+    disk; by default it does so in a thread, which is left behind if cancelled.
 
-    If a run was on when the process before this one ended, the outbox knows it. It is ended for the
-    aggregator behind all that waits, before anything new can be queued: with its last run log and
-    method state, no archive, no notification. With `resume_run` its id, the engine goes on with
-    it instead; a run of that id that the outbox does not know begins.
+    If a run was on when the process before this one ended, the outbox knows it. The runner then
+    ends that run for the aggregator, after everything that waits and before anything new can be
+    queued. The end has the run's last run log and method state, but no archive and no notification.
+    If `resume_run` is that run's id, the engine goes on with it instead. If the outbox does not
+    know a run of that id, the run begins.
 
     Raises TypeError if an argument lacks methods that the runner calls; the message names them.
 
@@ -98,15 +99,16 @@ class EngineRunner:
     - `connected_callback()` at the first link, when the engine is introduced and samples begin to
       flow,
     - `failed_callback()` when a link is lost or a dial has failed,
-    - `reconnecting_callback()` when a link is there again,
+    - `reconnecting_callback()` when there is a link again,
     - `catchingup_callback()` when the sending of what waited begins,
     - `reconnected_callback()` when all that waited is delivered,
     - `first_steady_state_callback()` after the first connected or reconnected callback: the time to
-      start an engine. Once, but for a link that is lost while it runs: then it is called again.
+      start an engine. It is called once, unless the link is lost while it runs: then it is called
+      again.
 
-    The task tree waits for them, so they delay what comes after the state that they announce. One
-    that still runs when its link is lost is cancelled. What one raises ends `run()`. To follow the
-    states without delaying anything, use `state_changes()`.
+    The task tree waits for the callbacks, so they delay what comes after the state that they
+    announce. A callback that still runs when its link is lost is cancelled. An exception in a
+    callback ends `run()`. To follow the states without delaying anything, use `state_changes()`.
     """
 
     connected_callback: AsyncConnectionCallback | None = None
@@ -190,8 +192,8 @@ class EngineRunner:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `shutdown()` or cancellation; started when the runner accepts messages.
 
-        At the end, whatever ends it, what waits is flushed if there is a link, for `flush_s` at
-        most; then nothing is left running. What is not delivered stays in the outbox.
+        At the end, whatever its cause, flush what waits if there is a link, for `flush_s` at most.
+        After that nothing is left running. Messages that are not delivered stay in the outbox.
 
         Raises what a callback or the message builder raised, in an exception group; never a
         NetworkError. Raises RuntimeError when called a second time.
@@ -212,8 +214,9 @@ class EngineRunner:
     async def shutdown(self) -> None:
         """Stop the runner and wait until it has ended; see `run` for what it still does.
 
-        May be called again, and from a callback, which it then cancels; those of Stopped and
-        ShutdownComplete must not wait for it. If cancelled, the runner stops all the same.
+        May be called again, and from a callback, which this then cancels. The callbacks of Stopped
+        and ShutdownComplete must not wait for it. If this is cancelled, the runner stops all the
+        same.
         """
         self._scope.cancel()
         if self._token is not None:
@@ -223,7 +226,7 @@ class EngineRunner:
 
     @property
     def state(self) -> RecoverState:
-        """What is alive just now."""
+        """The present state of the runner."""
         return self._states.current
 
     @property
@@ -236,7 +239,7 @@ class EngineRunner:
         connector, away = self._tree.connector, self._tree.connector.away
         sender, failure = connector.sender, away.last_failure
         state_since, away_since = self._state_since, away.since
-        now = self._now()  # after these two, which another thread may just be changing
+        now = self._now()  # read after these two, which another thread may be changing just now
         return Statistics(
             unit=self._unit,
             state=self.state,
@@ -263,7 +266,7 @@ class EngineRunner:
         """Subscribe to the changes of state: all of them from now on, in order.
 
         Use it as `with runner.state_changes() as changes: async for change in changes: ...`; the
-        loop ends behind the change to ShutdownComplete.
+        loop ends after the change to ShutdownComplete.
         """
         return self._changes.subscribe()
 
@@ -272,9 +275,10 @@ class EngineRunner:
     def post(self, message: em.EngineMessage) -> None:
         """Queue a message; it is delivered by the rule of its type.
 
-        RunStarted and RunStopped move the samples that follow to their side of the run; tags
-        without a run id are taken for the run's that is on. Any thread may call it, before, during
-        and after `run()`. Raises TypeError on a type that a runner does not send.
+        RunStarted and RunStopped move the samples that follow to their side of the run. Tags
+        without a run id get that of the run that is on. Any thread may call this, before, during
+        and after `run()`. Raises TypeError for a type that a runner does not send, and ValueError
+        for a RunStarted whose start is not in seconds.
         """
         self._tree.intake.post(message)
         self._wake_sender()
@@ -292,7 +296,7 @@ class EngineRunner:
         self.post(self._builder.create_wpn_run_started_msg())
 
     def on_stop(self) -> None:
-        """Queue RunStopped of the run that is on and its notification.
+        """Queue RunStopped for the run that is on, and its notification.
 
         Raises RuntimeError if no run is on.
         """
@@ -303,7 +307,7 @@ class EngineRunner:
         self.post(self._builder.create_wpn_run_stopped_msg())
 
     def on_runstate_change(self, state_change: RunStateChange) -> None:
-        """Queue the notification that the run was paused; going on is not notified."""
+        """Queue the notification that the run was paused; there is none when it goes on."""
         if state_change == RunStateChange.PAUSE:
             self.post(self._builder.create_wpn_run_paused_msg())
 
@@ -325,7 +329,7 @@ class EngineRunner:
         self.post(self._builder.create_wpn_method_error_msg())
 
     def on_connection_status_change(self, status: ConnectionStatus) -> None:
-        """Queue the notification that the equipment was lost; its return is not notified."""
+        """Queue the notification that the equipment was lost; there is none for its return."""
         if status == "Disconnected":
             self.post(self._builder.create_wpn_network_error_msg())
 
@@ -335,7 +339,7 @@ class EngineRunner:
         if threading.get_ident() == self._thread:
             self._tree.bell.ring()
             return
-        # An engine's thread may outlive the runner; the outbox keeps the message.
+        # An engine's thread may outlive this Trio run; the outbox keeps the message.
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._tree.bell.ring, idempotent=True)
 

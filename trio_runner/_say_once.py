@@ -5,15 +5,15 @@ import logging
 from attrs import define, field
 
 THINGS_MAX = 100
-"""More different things than this are not told apart: all that is new is quiet."""
+"""How many different things are told apart; beyond that, every new thing is logged quietly."""
 
 
 @define(eq=False)
 class SayOnce:
-    """Remembers what it has logged, so that what happens again and again does not fill the log.
+    """Remembers what it has logged, so that repetitions do not fill the log.
 
-    The memory is bounded: a peer may come up with a new text each time. Once `THINGS_MAX` things
-    are known, whatever is new is logged at DEBUG like what was logged before.
+    The memory is bounded, since a peer may come up with a new text each time. Once `THINGS_MAX`
+    things are known, new things are logged at DEBUG, like repetitions.
     """
 
     _logger: logging.Logger
@@ -29,8 +29,8 @@ class SayOnce:
     ) -> None:
         """Log `text % values` at `level` the first time, at DEBUG from then on.
 
-        Two messages are about the same thing if their `about` is equal; it is the whole message
-        unless given. `error` adds its traceback.
+        Two messages are about the same thing if their `about` is equal; by default it is the whole
+        message. `error` adds its traceback.
         """
         thing = text % values if about is None else about
         is_news = thing not in self._said and len(self._said) < THINGS_MAX

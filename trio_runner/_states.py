@@ -1,7 +1,7 @@
 """The recovery states, their legal edges as data, and the one place where a state is entered.
 
-A state is the name of what is alive just now, published for those who watch. No code asks for it
-to decide what to do. README's diagram is drawn from `EDGES` by `diagram()`.
+A state is the name of what is alive just now, published for observers. No code reads it to decide
+what to do. README's diagram is drawn from `EDGES` by `diagram()`.
 """
 
 import logging
@@ -48,7 +48,7 @@ EDGES: dict[RecoverState, tuple[RecoverState, ...]] = {
 STEADY: tuple[RecoverState, ...] = ("Connected", "Reconnected")
 
 HEALTHY_S = 60
-"""A link that was in steady state for so long (s) was healthy: what ends it is news again."""
+"""How long a link must have been in steady state to be healthy (s): its end is news again."""
 
 
 @define
@@ -56,8 +56,8 @@ class StateMachine:
     """Holds the state, lets only legal edges through and tells every change in order.
 
     `changing(before, after)` is awaited before the change, `publish(before, after)` is called with
-    it, `changed(after)` awaited behind it. The change is made whatever `changing` does: what has
-    begun to live is alive, even if somebody's callback failed or was cancelled.
+    it, and `changed(after)` is awaited after it. The change is made whatever `changing` does: what
+    has begun to live is alive, even if a callback failed or was cancelled.
     """
 
     _changing: Callable[[RecoverState, RecoverState], Awaitable[None]]
@@ -65,19 +65,19 @@ class StateMachine:
     _changed: Callable[[RecoverState], Awaitable[None]]
     current: RecoverState = field(default="Started", init=False)
     body: RecoverState | None = field(default=None, init=False)
-    """The state whose block is open, None between one block and the next."""
+    """The state whose block is open, or None between two blocks."""
     _turned_at: float = field(default=math.inf, init=False)
     """When a steady state last began or ended (s on Trio's clock)."""
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
-    """Logs each change once for as long as links are short: not every redial is news."""
+    """Logs each change once while links are short, so that not every redial is news."""
 
     @asynccontextmanager
     async def alive(self, state: RecoverState) -> AsyncGenerator[None, None]:
-        """Publish the state that the block is the lifetime of.
+        """Publish a state while the block, which is its lifetime, runs.
 
         Entering the current state again does nothing: a lifetime may have several steps, such as
         the wait before a dial and the dial. Raises AssertionError if the block of another state is
-        still open, or on an edge that is not legal: both are bugs of this package.
+        still open, or if the edge is not legal: both are bugs of this package.
         """
         assert self.body is None, f"{self.body} is alive still, {state} cannot begin"
         self.body = state
@@ -90,7 +90,7 @@ class StateMachine:
     async def enter(self, state: RecoverState) -> None:
         """Go to a state.
 
-        Raises AssertionError on an edge that is not legal: a bug of this package.
+        Raises AssertionError if the edge is not legal, which is a bug of this package.
         """
         before = self.current
         if state == before:
@@ -116,7 +116,7 @@ class StateMachine:
 
 
 def diagram() -> str:
-    """Return states and edges as a Mermaid diagram, the many edges to Stopped as one note."""
+    """Return states and edges as a Mermaid diagram, with the many edges to Stopped as one note."""
     lines = ["stateDiagram-v2", "    [*] --> Started"]
     for before, afters in EDGES.items():
         lines += [f"    {before} --> {after}" for after in afters if after != "Stopped"]

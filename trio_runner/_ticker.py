@@ -13,11 +13,11 @@ from trio_runner._intake import Intake
 from trio_runner._timing import Timing
 
 WAITING_MAX = 2
-"""So many samples that were not sent yet say that the link does not keep up."""
+"""With so many samples that were never sent, the link does not keep up."""
 
 
 _grid: trio.lowlevel.RunVar[Grid] = trio.lowlevel.RunVar("grid")
-"""Of all runners of a Trio run."""
+"""The grid that all runners of a Trio run share."""
 
 
 def _grid_of_this_process() -> Grid:
@@ -33,13 +33,14 @@ def _grid_of_this_process() -> Grid:
 class Ticker:
     """Samples the engine: at the steady rate within `linked`, at the offline rate otherwise.
 
-    Its deadlines are whole ticks after its start, or after that of the first engine of its process
-    (see `Grid`): it does not drift, and ticks that were missed
-    because something else held the thread are skipped, not made up for. It sleeps through the ticks
-    at which nothing is due, seven of ten with a link: many engines in one process would feel them.
-    When the link does not keep up, samples are taken more seldom, down to the offline rate: they
-    are sent in order, so the newest would be as old as the line is long.
-    The first sample, and the first of each link, holds all tags: the aggregator may know none.
+    Its deadlines are whole ticks after its start, or at the instant that `Grid` gives it beside
+    other engines of its process. So it does not drift. Ticks that were missed because something
+    else held the thread are skipped, not made up for. It sleeps through ticks at which nothing is
+    due, two of three with a link: many engines in one process would feel them.
+
+    When the link does not keep up, samples are taken less often, down to the offline rate: they are
+    sent in order, so the newest would be as old as the line is long. The first sample, and the
+    first of each link, holds all tags, since the aggregator may know none.
     """
 
     _intake: Intake
@@ -49,17 +50,17 @@ class Ticker:
     _interval_ticks: int = field(init=False)
     _start: float = field(default=0.0, init=False)
     _due: float = field(default=-math.inf, init=False)
-    """The tick of the next sample."""
+    """The number of the next sample's tick."""
     _last: float = field(default=-math.inf, init=False)
     _is_linked: bool = field(default=False, init=False)
     _taken: float = field(default=-math.inf, init=False)
-    """The tick of the last sample that was taken."""
+    """The number of the tick at which the last sample was taken."""
     _links: int = field(default=0, init=False)
     _links_told_all: int = field(default=-1, init=False)
     """How many links there had been when all tags were last told."""
     _wait: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     lag_s: Durations = field(factory=Durations, init=False)
-    """How much later than they were due samples were taken (s)."""
+    """How late samples were taken (s)."""
 
     def __attrs_post_init__(self) -> None:
         self._offline_s = self._timing.offline_s
@@ -73,8 +74,8 @@ class Ticker:
 
         The aggregator keeps a sample only if it is more than one interval newer. At exactly one
         interval it would drop every second one, so a whole number of samples takes two ticks more
-        than an interval: two, since the engine has ticks of its own. None is what an infinite one
-        has become in a message; neither changes anything.
+        than an interval: two, since the engine has ticks of its own. An infinite interval, or None,
+        which it becomes in a message, changes nothing.
         """
         if interval_s is not None and math.isfinite(interval_s):
             samples = max(1, math.ceil(interval_s / self._timing.offline_s))
@@ -82,7 +83,7 @@ class Ticker:
 
     @contextmanager
     def linked(self) -> Generator[None, None, None]:
-        """Sample at the steady rate for as long as there is a link."""
+        """Sample at the steady rate while there is a link."""
         self._is_linked = True
         self._sample_every(self._timing.steady_s)
         self._links += 1
@@ -97,7 +98,7 @@ class Ticker:
         self._wait.deadline = self._next_deadline()
 
     def _passed(self) -> int:
-        """Return the number of the last tick; before the one of number 0 it is negative."""
+        """Return the number of the last tick; it is negative before tick 0."""
         return math.floor((trio.current_time() - self._start) / self._timing.tick_s + 1e-6)
 
     def _next_deadline(self) -> float:
@@ -106,9 +107,9 @@ class Ticker:
         return self._start + self._due * self._timing.tick_s
 
     def _keeps_up(self) -> bool:
-        """Tell whether to take a sample: behind others that wait it would be old when it is sent.
+        """Tell whether to take a sample; one that queues after others would be old when it is sent.
 
-        The data log gets all that it stores in any case.
+        In any case take the samples that the data log stores.
         """
         if self._intake.samples_waiting < WAITING_MAX:
             return True
@@ -126,7 +127,7 @@ class Ticker:
                 with trio.CancelScope(deadline=self._next_deadline()) as self._wait:
                     await trio.sleep_forever()
                 self.lag_s.note(max(0.0, trio.current_time() - self._wait.deadline))
-                # It may be late, or have been due when a link changed what is due.
+                # We may be late, or a link may have changed what is due.
                 self._last = min(self._due, self._passed())
                 self._sample()
 

@@ -1,8 +1,8 @@
-"""What a unit's people are to see of its runner: it goes into the unit's error log.
+"""Warnings for a unit's people about its runner, which go into the unit's error log.
 
-A warning is queued here by whatever part finds something wrong, in any thread and with whatever
-lock held, and collected with the next sample, as what the engine logs is. So it holds up nobody,
-and is no part of what it is about.
+Any part that finds something wrong queues a warning here, in any thread and with any lock held. The
+next sample collects it, together with what the engine logs. So a warning holds up nobody, and is
+not part of the work that it is about.
 """
 
 from collections import deque
@@ -15,18 +15,18 @@ TOLD_MAX = 100
 """How many different warnings are told in a day; a peer may give each a new text."""
 
 DAY_S = 86_400
-"""From then on what is told once is news again (s)."""
+"""After this time, a warning that was told before is news again (s)."""
 
 QUEUED_MAX = 1000
-"""Of more that nobody has collected the oldest are in the engine's log only."""
+"""The most warnings that wait to be collected; beyond that, the oldest are in the log only."""
 
 TEXT_MAX = 500
-"""The rest of a longer text is in the engine's log only (characters)."""
+"""Where a longer text is cut off (characters); the whole text is in the log only."""
 
 
 @frozen
 class UnitWarning:
-    """One of them; `level` is one of `logging`'s, two with the same `about` are told once."""
+    """A warning. `level` is one of `logging`'s; of several with the same `about`, one is told."""
 
     level: int
     text: str
@@ -35,19 +35,19 @@ class UnitWarning:
 
 @define(eq=False)
 class Warnings:
-    """The warnings of one unit: each once a day, `TOLD_MAX` of them at the most."""
+    """The warnings of one unit: each is told once a day, and `TOLD_MAX` of them at the most."""
 
     _queue: deque[UnitWarning] = field(factory=lambda: deque(maxlen=QUEUED_MAX), init=False)
     _told: set[str] = field(factory=set, init=False)
     _told_since: float = field(default=0.0, init=False)
 
     def tell(self, level: int, text: str, *, about: str | None = None) -> None:
-        """Queue a warning, in any thread; it is about its own text, unless something is given."""
+        """Queue a warning, from any thread; by default it is about its own text."""
         text = printable(text, TEXT_MAX)
         self._queue.append(UnitWarning(level, text, about or text))
 
     def take(self, now: float) -> list[UnitWarning]:
-        """Return what was queued since the last call, in one thread; `now` is in seconds."""
+        """Return the new warnings since the last call; call this in one thread. `now` is in s."""
         taken = list[UnitWarning]()
         if not 0 <= now - self._told_since < DAY_S:
             self._told.clear()

@@ -12,17 +12,17 @@ import trio_runner
 from trio_runner import protocol, simulation
 
 PACKAGES = trio_runner, simulation, protocol
-"""Whose `__all__` is public."""
+"""The packages whose `__all__` is public."""
 
 
 @cache
 def page() -> str:
-    """Return the page as Markdown: each public name with its signature and what it says."""
+    """Return the page as Markdown: each public name with its signature and its docstring."""
     return "\n".join(line for package in PACKAGES for line in _package(package)) + "\n"
 
 
 def documentation(owner: object, name: str) -> str | None:
-    """Return the docstring of a name; of a constant or alias, what stands after it."""
+    """Return the docstring of a name; for a constant or alias, the string that follows it."""
     given = getattr(owner, name)
     if inspect.isclass(given) or inspect.isroutine(given):
         return inspect.getdoc(given)
@@ -65,7 +65,7 @@ def _signature(given: object) -> str:
         return ""
     try:
         signature = inspect.signature(given)
-    except (TypeError, ValueError):  # exceptions take what every exception takes
+    except (TypeError, ValueError):  # some exceptions have no signature of their own
         return ""
     parameters = [p for p in signature.parameters.values() if p.name != "self"]
     plain = [p.replace(annotation=p.empty) for p in parameters]
@@ -80,7 +80,7 @@ def _target(node: ast.stmt) -> ast.expr | None:
 
 @cache
 def _assigned() -> dict[str, str]:
-    """Return what stands after assignments at the top of modules, by the name assigned to."""
+    """Return the strings that follow assignments at the top of modules, by the assigned name."""
     found = {}
     for path in sorted(Path(trio_runner.__file__).parent.rglob("*.py")):
         body = ast.parse(path.read_text(encoding="utf-8")).body

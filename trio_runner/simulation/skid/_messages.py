@@ -117,7 +117,7 @@ class EngineMessages(PlainMessages):
         return em.MethodMsg(method=self._method.model)
 
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
-        """Return the message that the run has ended, with its run log, method state and archive."""
+        """Return the report that the run has ended, with its run log, method state and archive."""
         run = self._run_with(run_id)
         return em.RunStoppedMsg(
             run_id=run_id,
