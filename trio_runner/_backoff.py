@@ -136,7 +136,7 @@ class Backoff:
         self.patience = 1
 
     def reset(self) -> None:
-        """Begin anew, because a link has served for a while."""
+        """Start over with short waits, because a link has served for a while."""
         self._tries = 0
 
 

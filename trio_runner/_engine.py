@@ -65,7 +65,7 @@ class EventListener(Protocol):
         """Note that a scope's condition has come true."""
 
     def on_method_error(self, exception: Exception) -> None:
-        """Note that the method failed and the run was paused."""
+        """Note that the method failed; the run may have been paused by that."""
 
     def on_connection_status_change(self, status: ConnectionStatus) -> None:
         """Note that the equipment was lost or found again."""
@@ -164,7 +164,7 @@ class CommandHandlers(Protocol):
         """Carry out one of Start, Stop, Pause, Unpause, Hold, Unhold, Restart."""
 
     async def inject_code(self, pcode: str) -> None:
-        """Run these lines of P-code besides the method."""
+        """Run these lines of P-code alongside the method."""
 
     async def set_method(self, method: mdl.Method) -> None:
         """Take this method in place of the present one."""

@@ -13,7 +13,7 @@ from trio_runner._intake import Intake
 from trio_runner._timing import Timing
 
 WAITING_MAX = 2
-"""With so many samples that were never sent, the link does not keep up."""
+"""The link does not keep up once this many samples wait that were never sent."""
 
 
 _grid: trio.lowlevel.RunVar[Grid] = trio.lowlevel.RunVar("grid")

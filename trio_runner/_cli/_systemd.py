@@ -145,7 +145,7 @@ class Hearts:
     _units: Sequence[Watched]
     _still_s: float
     _beats: dict[tuple[str, str], tuple[int, float]] = field(factory=dict, init=False)
-    """By unit and part, its last new count and when that was seen (s on Trio's clock)."""
+    """The last new count of each unit's ticker and thread, and when it came (s on Trio's clock)."""
 
     def why_starved(self) -> str | None:
         """Return what stands still and makes the process useless, or None if it works.

@@ -127,7 +127,7 @@ class SimulatedEngine(EngineMessages):
         commands[name]()
 
     async def inject_code(self, pcode: str) -> None:
-        """Run these lines besides the method, from the next tick of a run that advances.
+        """Run these lines alongside the method, from the next tick of a run that advances.
 
         Raises:
             CommandError: there is no such command, its argument is wrong, or too much code waits.

@@ -119,7 +119,7 @@ class Interpreter:
         return self._host.method_s - self._main.scopes[-1].began_s
 
     def inject(self, code: str) -> None:
-        """Carry out this code besides the method."""
+        """Carry out this code alongside the method."""
         self._strands.append(Strand([Scope(self._method.inject(code))], waiting_code=code))
 
     def tick(self) -> None:
