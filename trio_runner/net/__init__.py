@@ -1,4 +1,4 @@
-"""The network as the runner sees it: dial an aggregator, then call each other over one link."""
+"""The network as the runner sees it: dial an aggregator, then both sides call over one link."""
 
 from trio_runner.net._address import spelled_out
 from trio_runner.net._dispatcher import (

@@ -1,8 +1,9 @@
-"""The aggregator's commands while they are carried out: outside of any link, and of the runner.
+"""The aggregator's commands while they are carried out, outside any link and outside the runner.
 
-What an engine's handler does is not ours to rule: it may wait in a thread that cannot be cancelled,
-or raise while it is. So each one runs in a system task of Trio's, which no nursery waits for. It
-has its time, then it is cancelled; who asked is answered at that moment, whether it ends or not.
+We cannot control what an engine's handler does: it may wait in a thread that cannot be cancelled,
+or raise while it is being cancelled. So each command runs in a system task of Trio's, for which no
+nursery waits. When its time is up, the command is cancelled and the aggregator is answered at that
+moment, whether the handler ends or not.
 """
 
 import contextvars
@@ -27,13 +28,15 @@ from trio_runner.protocol import messages as m
 logger = logging.getLogger(__name__)
 
 COMMANDS_MAX = 16
-"""How many may be begun and not ended, those left behind included; Trio has 40 threads for all."""
+"""How many commands may run at once, those left behind included.
+
+Trio has 40 threads for the whole process."""
 
 END_S = 1
-"""How long those that still run when the runner ends are waited for (s)."""
+"""How long to wait for running commands when the runner ends (s)."""
 
 Dispatch = Callable[[object], Coroutine[Any, Any, m.MessageBase]]
-"""Carries out a message of the aggregator's, as parsed JSON, and returns the answer."""
+"""Carries out a message from the aggregator, given as parsed JSON, and returns the answer."""
 
 
 @define(eq=False)
@@ -53,18 +56,19 @@ class _Command:
 
 @define(eq=False)
 class Commands:
-    """Those of one aggregator that have been begun and have not ended."""
+    """The commands of one aggregator that have begun and have not ended."""
 
     _dispatch: Dispatch
     warnings: Warnings = field(factory=Warnings, init=False)
-    """Where the unit's people are told."""
+    """Where warnings for the unit's error log go."""
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
     _open: set[_Command] = field(factory=set, init=False)
 
     async def carry_out(self, message_json: object, answer_s: float) -> m.MessageBase:
-        """Carry out a message and return the answer, within `answer_s` (s).
+        """Carry out a message and return the answer within `answer_s` seconds.
 
-        If cancelled, the message is still carried out, within the same time.
+        The answer is an ErrorMessage if the handler raises or is too late, or if `COMMANDS_MAX`
+        others still run. If cancelled, the message is still carried out, within the same time.
         """
         name = _name(message_json)
         if len(self._open) >= COMMANDS_MAX:
@@ -89,7 +93,7 @@ class Commands:
             with command.scope:
                 step_s = partial(self._note_step, command.name)
                 command.reply = await _timed(self._dispatch(message_json), step_s)
-        except BaseException as error:  # noqa: ASYNC103 - who would hear of it is Trio, which ends
+        except BaseException as error:  # noqa: ASYNC103 - raised here, it would crash Trio itself
             if any(not isinstance(leaf, trio.Cancelled) for leaf in leaves(error)):
                 logger.error("The handler of %s raised", command.name, exc_info=error)
                 command.reply = m.ErrorMessage(
@@ -113,10 +117,10 @@ class Commands:
         self.warnings.tell(logging.WARNING, text, about=f"blocked {name}")
 
     async def end(self) -> None:
-        """Cancel what still runs and wait for it, for `END_S` at most; the rest is left behind."""
+        """Cancel what still runs and wait for it up to `END_S`; the rest is left behind."""
         still_open = list(self._open)
         for command in still_open:
-            command.scope.deadline = math.inf  # it is not late, it is not wanted any more
+            command.scope.deadline = math.inf  # so that it is not reported as late
             command.scope.cancel()
         with trio.move_on_after(END_S):
             for command in still_open:
@@ -133,7 +137,10 @@ class Commands:
 def _timed(
     work: Coroutine[Any, Any, m.MessageBase], note_s: Callable[[float], None]
 ) -> Generator[Any, Any, m.MessageBase]:
-    """Do the work as it is, and say of each of its steps how long it took (s)."""
+    """Run a coroutine unchanged and report how long each of its steps took (s).
+
+    A step runs from one suspension of the coroutine to the next.
+    """
     resume: Callable[[], Any] = partial(work.send, None)
     while True:
         began = time.perf_counter()
@@ -146,11 +153,11 @@ def _timed(
             note_s(time.perf_counter() - began)
         try:
             resume = partial(work.send, (yield waits_for))
-        except BaseException as error:  # noqa: ASYNC103 - it is the work's to raise
+        except BaseException as error:  # noqa: ASYNC103 - thrown into the work, which raises it
             resume = partial(work.throw, error)
 
 
 def _name(message_json: object) -> str:
-    """Return what a message calls itself, for the log."""
+    """Return the type that a message names, for the log."""
     named = message_json.get("_type") if isinstance(message_json, dict) else None
     return printable(named) if isinstance(named, str) else "a message without a type"

@@ -1,21 +1,21 @@
-"""Compressed websocket messages (permessage-deflate, RFC 7692) below a library that has none.
+"""Compressed websocket messages (permessage-deflate, RFC 7692) below a library without them.
 
-trio-websocket speaks no extension, but it carries any message of bytes as it is. So the payload is
-compressed above it, and here, below it, a frame's first byte is changed and no other: what leaves
-it as a message of bytes goes out as a compressed text, and what comes in as a compressed text
-reaches it as a message of bytes. A client's own messages do not pass here, `FramedStream` makes
-their frames; a server's do. Three rules make that right:
+trio-websocket supports no extensions, but it carries any binary message unchanged. So the payload
+is compressed above it. Here, below it, only the first byte of a frame changes: a binary message
+that leaves trio-websocket goes out as a compressed text, and a compressed text that comes in
+reaches trio-websocket as a binary message. A client's own messages do not pass through here,
+because `FramedStream` makes their frames; a server's messages do. This works by three rules:
 
-1. The client offers the extension in a header of its own. If the server's answer accepts it, the
-   acceptance is taken out of the answer, since trio-websocket did not offer anything. An acceptance
-   of more than we can keep is left in, and refused there.
-2. Neither side sends messages of bytes of its own; what a server sends so is taken for compressed,
-   and breaks the link if it is not.
-3. Only the frame that begins a message says that it is compressed; those that continue it, and the
-   frames between them that are pings, pass through.
+1. The client offers the extension in an extra header. If the server's answer accepts it, the
+   acceptance is removed from the answer, since trio-websocket offered nothing. An acceptance with
+   terms that we cannot keep stays in, and trio-websocket refuses it.
+2. Neither side sends binary messages for any other purpose. A binary message from the server is
+   taken for a compressed one and breaks the link if it is not.
+3. Only the first frame of a message says that it is compressed. The frames that continue it, and
+   pings between them, pass through unchanged.
 
-A message in endless pieces is refused here too, where the heads of the frames are seen. A frame
-costs a look at its head and a copy of its bytes; nothing is unmasked.
+A message in endless pieces is refused here too, because this is where the frame heads are seen. A
+frame costs a look at its head and a copy of its bytes; nothing is unmasked.
 """
 
 import re
@@ -27,16 +27,16 @@ from attrs import define, field
 from trio_runner._errors import LinkLost
 
 OFFER = (b"Sec-WebSocket-Extensions", b"permessage-deflate")
-"""The header with which a client offers it, and a server accepts it."""
+"""The header by which a client offers the extension and a server accepts it."""
 
 SWITCHES = b"HTTP/1.1 101"
-"""How an answer begins that may accept it."""
+"""How an answer that may accept the extension begins."""
 
 HEAD_MAX = 32 * 1024
-"""A longer answer (bytes) is handed on as it is, and refused above."""
+"""A longer answer (bytes) is handed on unchanged, and refused above."""
 
 BYTES, COMPRESSED_TEXT = 0x2, 0x41
-"""The first byte of a frame without its highest bit, which tells the last frame of a message."""
+"""The first byte of a frame without its highest bit, which marks the last frame of a message."""
 
 LAST = 0x80
 MASKED = 0x80
@@ -46,14 +46,15 @@ CONTROL = 0x8
 """Set in the opcodes of close, ping and pong."""
 
 FRAGMENTS_MAX = 8 * 1024
-"""How many frames a message may be in pieces of; trio-websocket keeps each, an empty one too.
+"""How many frames a message may consist of; trio-websocket keeps each one, even if it is empty.
 
-16 MiB, the most that either side takes, are 4,096 of ours."""
+16 MiB, the most that either side accepts, makes 4,096 of our frames."""
 
 _END = b"\x00\x00\xff\xff"
-"""The end of a flushed block, which every message leaves out."""
+"""The end of a flushed block, which every message omits."""
 
-# What it may say: the window that it asks of us would have to be kept, and is not on offer.
+# These are the terms that we can accept. A window for our own messages (client_max_window_bits)
+# would bind us, and we do not offer it.
 _ACCEPTED = re.compile(
     rb"(?<=\n)Sec-WebSocket-Extensions:[ \t]*permessage-deflate"
     rb"(?:[ \t]*;[ \t]*"
@@ -67,10 +68,10 @@ _END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 @define(eq=False)
 class Deflating(trio.abc.Stream):
-    """A stream beneath a websocket whose messages of bytes are compressed texts on the wire.
+    """A stream below a websocket whose binary messages are compressed texts on the wire.
 
-    `is_on` is whether both sides have agreed on it: for a client it follows from the answer to its
-    upgrade, and is known when that is through; a server that has agreed gives it.
+    `is_on` says whether both sides have agreed to compress. A client learns it from the answer to
+    its upgrade, once that has passed; a server that has agreed sets it.
 
     Reading raises LinkLost for a message of more than `FRAGMENTS_MAX` frames.
     """
@@ -78,21 +79,21 @@ class Deflating(trio.abc.Stream):
     _stream: trio.abc.Stream
     is_on: bool = False
     _held: bytes = field(default=b"", init=False)
-    """Of an answer or of the head of a frame, which is not whole yet."""
+    """The part received so far of an answer, or of a frame's head, that is not complete yet."""
     _is_open: bool = field(init=False)
     """Whether the answer to the upgrade has passed."""
     _has_frames: bool = field(init=False)
-    """Whether what follows it are frames."""
+    """Whether frames follow that answer."""
     _fragments: int = field(default=0, init=False)
-    """In how many frames the message has come so far that is not whole yet."""
+    """How many frames of the current message have come so far."""
     _to_come: int = field(default=0, init=False)
-    """How much of the payload of a frame is still to come (bytes)."""
+    """How much of the current frame's payload is still to come (bytes)."""
 
     def __attrs_post_init__(self) -> None:
         self._is_open = self._has_frames = self.is_on
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        # trio-websocket hands over a frame at a time.
+        # trio-websocket hands over one frame at a time.
         if self.is_on and data and data[0] == LAST | BYTES:
             data = bytearray(data)
             data[0] = LAST | COMPRESSED_TEXT
@@ -115,13 +116,13 @@ class Deflating(trio.abc.Stream):
         await self._stream.aclose()
 
     def _pass(self, data: bytes | bytearray) -> bytes | bytearray:
-        """Return what can be handed on of what has come, and hold the rest."""
+        """Return the part of the data that can be handed on, and hold the rest."""
         if not self._is_open:
             return self._answer(bytes(data))
         return self._frames(bytearray(data)) if self._has_frames else data
 
     def _answer(self, data: bytes) -> bytes | bytearray:
-        """Take the acceptance out of the answer to the upgrade, as soon as that is whole."""
+        """Remove the acceptance from the answer to the upgrade, once the answer is complete."""
         end = _END_OF_HEAD.search(data)
         may_accept = data[: len(SWITCHES)] == SWITCHES[: len(data)]
         if end is None and may_accept and len(data) < HEAD_MAX:
@@ -137,7 +138,7 @@ class Deflating(trio.abc.Stream):
         return (stripped if self.is_on else head) + self._frames(bytearray(rest))
 
     def _frames(self, data: bytearray) -> bytearray:
-        """Return the frames, compressed ones said to be bytes; keep a head that is not whole."""
+        """Return the frames, with compressed ones marked as binary; hold an incomplete head."""
         at = self._to_come
         while at < len(data):
             size = _size(data, at)
@@ -153,7 +154,7 @@ class Deflating(trio.abc.Stream):
         return data
 
     def _count(self, first_byte: int) -> None:
-        """Count the frames of a message; those between them that are pings are none of it."""
+        """Count the frames of a message, but not the control frames between them."""
         if first_byte & OPCODE == CONTINUES:
             self._fragments += 1
             if self._fragments > FRAGMENTS_MAX:
@@ -165,7 +166,7 @@ class Deflating(trio.abc.Stream):
 
 
 def _size(data: bytearray, at: int) -> int | None:
-    """Return the size of the frame that begins there, in bytes, None if its head is not whole."""
+    """Return the size (bytes) of the frame that begins at `at`, None if its head is incomplete."""
     if len(data) < at + 2:
         return None
     size = data[at + 1] & ~MASKED
@@ -180,31 +181,30 @@ def _size(data: bytearray, at: int) -> int | None:
 
 @define(eq=False)
 class Inflater:
-    """Makes texts again of the compressed messages of one link, which build on each other.
-
-    Raises ValueError for one that is no compressed text, or of which more than `bytes_max` would
-    come.
-    """
+    """Decompresses the messages of one link, each of which builds on those before it."""
 
     bytes_max: int
     _inflate: "zlib._Decompress" = field(factory=lambda: zlib.decompressobj(-15), init=False)
 
     def text(self, message: bytes) -> str:
-        """Return the text that a message holds."""
+        """Return the text that a message holds.
+
+        Raises ValueError if it is not a compressed text or inflates to more than `bytes_max`.
+        """
         try:
             data = self._inflate.decompress(message + _END, self.bytes_max + 1)
         except zlib.error as error:
             raise ValueError(str(error)) from None
         if len(data) > self.bytes_max:
             raise ValueError(f"more than {self.bytes_max} bytes came of {len(message)}")
-        if self._inflate.eof:  # a sender may end its stream with a message and begin another
+        if self._inflate.eof:  # a sender may end its stream with any message and begin a new one
             self._inflate = zlib.decompressobj(-15)
         return data.decode()
 
 
 @define(eq=False)
 class Deflater:
-    """Compresses the texts of one link, each building on those before; what a server does."""
+    """Compresses the texts of one link, as a server does; each builds on those before it."""
 
     _deflate: "zlib._Compress" = field(factory=lambda: zlib.compressobj(wbits=-15), init=False)
 

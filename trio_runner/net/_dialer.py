@@ -31,20 +31,22 @@ from trio_runner.net._upgrade import Upgrading
 from trio_runner.protocol import engine_messages as em
 
 QUEUE_MAX = 64
-"""Messages that trio-websocket holds for our reader; with few, a burst would starve its pings."""
+"""How many messages trio-websocket holds for our reader.
+
+With a short queue, a burst of messages would starve its pings."""
 
 _NO_WEBSOCKET = (wsproto.utilities.ProtocolError, h11.ProtocolError, UnicodeDecodeError)
-"""What comes of an answer to the upgrade that is no HTTP, no ASCII or no consent."""
+"""What is raised if the answer to the upgrade is not HTTP, not ASCII or not a consent."""
 
 _LINK_FAILURES = (
     NetworkError,
     trio.BrokenResourceError,
     trio.ClosedResourceError,
     trio_websocket.ConnectionClosed,
-    # Its reader lets these out, also when the peer pings us behind our close.
+    # trio-websocket's reader lets these out, even when the peer pings us after our close.
     *_NO_WEBSOCKET,
 )
-"""How the network fails an established link; an OSError then is the engine's, of its disk say."""
+"""How an established link fails. An OSError is then the engine's own, for example of its disk."""
 
 _DIAL_FAILURES = (
     *_LINK_FAILURES,
@@ -71,7 +73,7 @@ async def dial(
         failure = link.why_ended(error)
     else:
         return
-    # Here and not above, where Python would hang the group that it came in on it as its context.
+    # Raise outside the `except`, so that the original group does not become `__context__`.
     if failure is not None:
         raise failure
 
@@ -83,9 +85,9 @@ class _Link:
     _address: Address
     _timing: Timing
     _session: RpcSession | None = field(default=None, init=False)
-    """None until it was ready."""
+    """None until it is ready."""
     _is_taken: bool = field(default=False, init=False)
-    """Whether somebody has taken a connection."""
+    """Whether the other side has taken a connection."""
 
     async def run(
         self,
@@ -93,7 +95,11 @@ class _Link:
         dispatch: Dispatch,
         task_status: trio.TaskStatus[Session],
     ) -> None:
-        """Dial, and run the session until it ends."""
+        """Dial, then run the session until it ends.
+
+        From `task_status.started` on it is shielded. Raises whatever ended the dial or the link;
+        see `why_ended`. The stream is closed in any case.
+        """
         address = evolve(self._address, open_stream=self._open_stream)
         with trio.CancelScope() as wire, trio.fail_after(self._timing.dial_s) as patience:
             engine_id = await register(address, registration)
@@ -113,7 +119,8 @@ class _Link:
                     )
                     nursery.start_soon(session.run)
                     await session.ready()
-                    # Who was cancelled in the same moment would not be started, and yet shielded.
+                    # If we were cancelled just now, `started()` would be lost but the shield would
+                    # stay. Let the cancellation win.
                     await trio.lowlevel.checkpoint_if_cancelled()
                     self._session = session
                     patience.deadline = math.inf
@@ -128,10 +135,10 @@ class _Link:
         return stream
 
     def why_ended(self, error: BaseException) -> BaseException | None:
-        """Return what an exception or group tells of the link's end, None for one that we wanted.
+        """Return what to raise for the exception that ended the link, None if we closed the link.
 
-        It is one NetworkError; what is more than the network's failure, a cancellation or a bug,
-        comes back as it is.
+        A failure of the network, alone or in a group, becomes one NetworkError. Anything else, such
+        as a cancellation or a bug, is returned unchanged.
         """
         expected = _DIAL_FAILURES if self._session is None else _LINK_FAILURES
         failures, more = _split(error, expected)
@@ -162,7 +169,7 @@ class _Link:
 async def _upgrade(
     nursery: trio.Nursery, stream: trio.abc.Stream, address: Address
 ) -> trio_websocket.WebSocketConnection:
-    # Typed for sockets, it takes any stream.
+    # The parameter is typed for sockets, but it takes any stream.
     return await trio_websocket.wrap_client_stream(
         nursery,
         stream,  # type: ignore[arg-type]
@@ -177,9 +184,9 @@ async def _upgrade(
 def _split(
     error: BaseException, expected: tuple[type[Exception], ...]
 ) -> tuple[list[BaseException], BaseException | None]:
-    """Return the expected failures in an exception or group, and the rest.
+    """Return the single exceptions in an exception or group, and what in it is not expected.
 
-    A rest of one comes out of its group, so that a bug comes out of here as it was raised.
+    A lone unexpected exception is taken out of its group, so that a bug propagates as raised.
     """
     single = list(leaves(error))
     more = [leaf for leaf in single if not isinstance(leaf, expected)]

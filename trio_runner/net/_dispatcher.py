@@ -1,4 +1,4 @@
-"""The aggregator as an engine sees it: where it is, and which of its messages does what."""
+"""The aggregator as an engine sees it: where it is, and which handler each message goes to."""
 
 import logging
 import os
@@ -37,7 +37,7 @@ Handler = Callable[[Any], Awaitable[None]]
 
 
 class NetworkOptions(TypedDict, total=False):
-    """How the aggregator is reached; see `EngineDispatcher`."""
+    """How to reach the aggregator; see `EngineDispatcher`."""
 
     path: str
     secure: bool
@@ -50,21 +50,22 @@ class NetworkOptions(TypedDict, total=False):
 class EngineDispatcher:
     """Dials the aggregator at an address and hands its commands to an engine's handlers.
 
-    `path` is what a proxy before the aggregator has it under: `/pectus`, say.
+    `path` is the path under which a proxy in front of the aggregator serves it, such as `/pectus`.
 
     `secure` encrypts the connection and verifies the aggregator's certificate against the system's
-    trust store, or against the authorities in `ca_file` (PEM) alone. `client_cert` is the engine's
-    own certificate (PEM), for servers that ask for one, with its key in it or in `client_key`.
+    trust store, or only against the authorities in `ca_file` (PEM) if that is given. `client_cert`
+    is the engine's own certificate (PEM), for servers that ask for one. Its key is in the same file
+    or in `client_key`.
 
-    `proxy` is the URL of an HTTP proxy, `http://user:password@host:3128`; True takes that of the
-    environment, as httpx reads it (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY), False none.
+    `proxy` is the URL of an HTTP proxy, `http://user:password@host:3128`. True takes the proxy from
+    the environment as httpx does (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY); False uses none.
 
-    `open_stream` opens the byte streams; it is how tests and simulations put a network of their own
-    underneath, which knows no environment.
+    `open_stream` opens the byte streams. Tests and simulations use it to put their own network
+    underneath; the environment's proxy is then ignored.
 
-    Raises TypeError if `handlers` lacks a command's method. Raises ValueError for what cannot be: a
-    URL or HOST:PORT in place of a host, a file without certificates, one for a connection that is
-    not secure (`TlsFileUnusable`), a proxy that is none (`ProxyUnusable`).
+    Raises TypeError if `handlers` lacks a command's method. Raises ValueError for a URL or
+    HOST:PORT in place of a host, for a file that cannot be used or that is given without `secure`
+    (`TlsFileUnusable`), and for a `proxy` that is not a proxy's URL (`ProxyUnusable`).
     """
 
     def __init__(
@@ -139,10 +140,10 @@ class EngineDispatcher:
         await self._commands.end()
 
     async def dispatch(self, message_json: object) -> m.MessageBase:
-        """Carry out a message of the aggregator's and return the answer.
+        """Carry out a message from the aggregator and return the answer.
 
-        A handler that raises is answered with an error and logged: a command that fails is the
-        operator's to know and no reason to stop the engine.
+        If the handler raises, log it and return an error. The operator has to know that a command
+        failed, but this is no reason to stop the engine.
         """
         try:
             message = protocol.decode(message_json)
@@ -161,7 +162,7 @@ class EngineDispatcher:
         return await _outcome(handler, message, command)
 
     def _complain(self, error: str) -> None:
-        # An aggregator of another version may send it again and again.
+        # An aggregator of another version may send the same message again and again.
         self._say(
             logging.WARNING,
             "The aggregator sent a message that cannot be read: %s",
@@ -172,7 +173,7 @@ class EngineDispatcher:
 _COMMAND_NAMES: dict[type[m.MessageBase], str] = {
     am.ExecuteControlCommandMsg: "control",
     am.InjectCodeMsg: "inject_code",
-    am.MethodMsg: "set_method",  # "Incomming set_method command", so spelled, is searched for
+    am.MethodMsg: "set_method",  # people search logs for "Incomming set_method command", so spelled
     am.CancelMsg: "cancel",
     am.ForceMsg: "force",
 }
@@ -189,7 +190,7 @@ _WHAT: dict[type[m.MessageBase], Callable[[Any], str]] = {
     am.CancelMsg: lambda msg: msg.exec_id,
     am.ForceMsg: lambda msg: msg.exec_id,
 }
-"""What is commanded: people look into the log for who did what, and when."""
+"""What each command asks for. People read the log to learn who did what, and when."""
 
 
 async def _outcome(handler: Handler, message: m.MessageBase, command: str) -> m.MessageBase:
@@ -212,6 +213,9 @@ async def _outcome(handler: Handler, message: m.MessageBase, command: str) -> m.
 
 
 def _alone(error: Exception) -> BaseException:
-    """Return the one exception of a group that has one, as comes out of a handler's nursery."""
+    """Return the only exception in a group, such as a handler's nursery raises.
+
+    A group of several, or a single exception, is returned unchanged.
+    """
     inner = list(leaves(error))
     return inner[0] if len(inner) == 1 else error

@@ -1,14 +1,14 @@
-"""The byte stream beneath a websocket, and the messages that are written past it.
+"""The byte stream below a websocket, which also writes the websocket's messages itself.
 
-trio-websocket writes each frame by itself, whole, and while it does nothing else can be written. So
-it opens, closes, answers pings and reads; the frames of messages are made here:
+trio-websocket writes each frame separately and whole, and blocks all other writing meanwhile. So it
+opens, closes, answers pings and reads, while the frames of messages are made here:
 
-- A system call a frame is what sending costs most, so small frames are written together.
-- A frame of megabytes would hold up pings and pongs for as long as it takes to leave, and over a
-  thin line both sides would take each other for dead. So a large message goes out in pieces, which
-  is what websocket has continuation frames for, and control frames pass between two of them.
+- The largest cost of sending is one system call per frame, so small frames are written together.
+- A frame of megabytes would hold up pings and pongs for as long as it takes to leave. Over a thin
+  path, each side would think that the other is dead. So a large message goes out in pieces, using
+  websocket's continuation frames, and control frames can pass between two of them.
 
-The stream knows besides when bytes last moved, from which all deadlines count.
+The stream also records when bytes last moved. All deadlines count from then.
 """
 
 import secrets
@@ -18,21 +18,23 @@ import trio
 from attrs import define, field
 
 BATCH_BYTES = 16 * 1024
-"""More is not put in at once (bytes): it would not be written with fewer calls."""
+"""How much is put in at once (bytes). A larger batch would not take fewer calls to write."""
 
 PIECE = 4 * 1024
 """How much of a large message goes out between two control frames (bytes): 2.7 s at 1.5 kB/s.
 
-A multiple of 4, the length of a mask."""
+It is a multiple of 4, the length of a mask."""
 
 WRITTEN = 1024
-"""How much of a piece is handed down at once (bytes), to be seen to leave: 3.4 s at 300 B/s.
+"""How much of a piece is handed down at once (bytes), so that we see bytes leave.
 
-Trio's sockets let no more than 16 kB wait in the kernel unsent, where the system can be told so."""
+A kilobyte takes 3.4 s at 300 B/s.
+
+Trio's sockets let at most 16 kB wait unsent in the kernel, where the system supports that limit."""
 
 TEXT = 0x01
 COMPRESSED_TEXT = 0x41
-"""The first byte of a message's first frame, without what says that it is the last one too."""
+"""The first byte of a message's first frame, without the bit that marks the last frame."""
 
 LAST = 0x80
 """Set in the first byte of the last frame of a message."""
@@ -43,22 +45,22 @@ CONTINUES = 0x00
 
 @define(eq=False)
 class FramedStream(trio.abc.Stream):
-    """A client's stream, which takes the messages of a websocket besides its control frames.
+    """A client's stream that takes the messages of a websocket as well as its control frames.
 
-    What was `put` waits for `flush`; what is sent by `send_all` goes out at once, between two
-    pieces of what is being flushed. After a close nothing more goes out. What waits when the stream
-    is closed is lost, as what stands in the kernel's buffers is.
+    Messages that were `put` wait for `flush`. What `send_all` sends goes out at once, between two
+    pieces of what is being flushed. After a close frame nothing more goes out. What still waits
+    when the stream is closed is lost, like the contents of the kernel's buffers.
     """
 
     _stream: trio.abc.Stream
     waiting_bytes: int = field(default=0, init=False)
     bytes_sent: int = field(default=0, init=False)
     left_at: float = field(factory=trio.current_time, init=False)
-    """When bytes last left (s on Trio's clock): were handed to the stream below, which took them.
+    """When the stream below last took bytes (s on Trio's clock).
 
-    It need not have waited for the peer, having buffers."""
+    That stream has buffers, so the peer need not have received them."""
     moved_at: float = field(factory=trio.current_time, init=False)
-    """When bytes last came in, or a control frame or a piece of a large message left (s)."""
+    """When bytes last came in, or a control frame or a piece of a large message last left (s)."""
     _waiting: list[tuple[int, bytes]] = field(factory=list, init=False)
     _flushing: trio.Lock = field(factory=trio.Lock, init=False)
     _writing: trio.Lock = field(factory=trio.Lock, init=False)
@@ -66,17 +68,17 @@ class FramedStream(trio.abc.Stream):
     """Whether a close has been written."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Write the opening or a control frame. If cancelled, the stream is of no use."""
+        """Write the opening or a control frame. If cancelled, the stream is no longer usable."""
         await self._write(data)
         self.moved_at = self.left_at
 
     def put(self, first_byte: int, payload: bytes) -> None:
-        """Take in a message, `TEXT` or `COMPRESSED_TEXT`, for the next `flush`."""
+        """Queue a message, `TEXT` or `COMPRESSED_TEXT`, for the next `flush`."""
         self._waiting.append((first_byte, payload))
         self.waiting_bytes += len(payload)
 
     async def flush(self) -> None:
-        """Write all that was put. If cancelled, the stream is of no use."""
+        """Write all messages that were put. If cancelled, the stream is no longer usable."""
         await _acquire(self._flushing)
         try:
             waiting, self._waiting, self.waiting_bytes = self._waiting, [], 0
@@ -89,7 +91,7 @@ class FramedStream(trio.abc.Stream):
                 small = bytearray()
                 for piece in _pieces(first_byte, payload):
                     await self._write(piece, is_piece=True)
-                    await trio.lowlevel.checkpoint()  # the stream need not have given a turn
+                    await trio.lowlevel.checkpoint()  # the stream may not have given others a turn
             await self._write(small)
         finally:
             self._flushing.release()
@@ -126,7 +128,7 @@ class FramedStream(trio.abc.Stream):
 
 
 async def _acquire(lock: trio.Lock) -> None:
-    """Acquire a lock, without a trip through the scheduler if it is free."""
+    """Acquire a lock; if it is free, do so without a trip through the scheduler."""
     try:
         lock.acquire_nowait()
     except trio.WouldBlock:
@@ -143,7 +145,7 @@ def _pieces(first_byte: int, payload: bytes) -> Iterator[bytes]:
 
 
 def _frame(first_byte: int, payload: bytes | memoryview) -> bytes:
-    """Return a client's frame, masked as RFC 6455 wants it (5.3), so that no proxy reads it."""
+    """Return a client's frame, masked as RFC 6455 (5.3) requires, so that no proxy reads it."""
     mask = secrets.token_bytes(4)
     return _head(first_byte, len(payload)) + mask + _xor(payload, mask)
 

@@ -1,7 +1,7 @@
-"""One HTTP request and its reply, over a byte stream that is open already.
+"""One HTTP request and its reply, over a byte stream that is already open.
 
-HTTP runs on httpcore2, since it takes the byte streams from us: the same code runs over TCP,
-through proxies and over streams in memory.
+We use httpcore2 because it accepts our own byte streams: the same code runs over TCP, through
+proxies and over streams in memory.
 """
 
 from contextlib import aclosing
@@ -12,15 +12,15 @@ import trio
 from attrs import define, field, frozen
 
 REPLY_BYTES_MAX = 64 * 1024
-"""More than any reply of an aggregator's has (bytes); what is behind it is not read."""
+"""No reply of an aggregator's is longer (bytes); the rest of a longer one is not read."""
 
 
 class NotHttp(Exception):
-    """The peer does not speak HTTP. There is no text of its own: that may echo our secret."""
+    """The peer does not speak HTTP. It does not quote the peer, which may echo our secret."""
 
 
 class _Broke(Exception):
-    """Carries an error through httpcore2, which would take its cause from it."""
+    """Carries an error through httpcore2, which would strip the error of its cause."""
 
     def __init__(self, error: trio.BrokenResourceError) -> None:
         super().__init__()
@@ -33,23 +33,23 @@ class ClosedInReply(Exception):
 
 @frozen
 class Reply:
-    """A reply; its body may be cut behind `REPLY_BYTES_MAX`."""
+    """A reply; a body of more than `REPLY_BYTES_MAX` may be cut off."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
 
     def all_of(self, name: bytes) -> list[str]:
-        """Return what the headers of a name, in lower case, say."""
+        """Return the values of all headers of a name, which is given in lower case."""
         return [value.decode("latin-1") for key, value in self.headers if key.lower() == name]
 
     def header(self, name: bytes) -> str:
-        """Return what the first header of a name, in lower case, says; "" if there is none."""
+        """Return the value of the first header of a name (in lower case), "" if there is none."""
         return next(iter(self.all_of(name)), "")
 
     @property
     def text(self) -> str:
-        """The body, whatever it is, as text."""
+        """The body as text, whatever it holds."""
         return self.body.decode(errors="replace")
 
 
@@ -61,9 +61,10 @@ async def exchange(
     content: bytes = b"",
     extensions: dict[str, Any] | None = None,
 ) -> Reply:
-    """Send a request and return the reply; of a CONNECT that succeeds, its head.
+    """Send a request and return the reply; if a CONNECT succeeds, only the reply's head.
 
-    The stream stays open. Raises NotHttp, ClosedInReply or trio.BrokenResourceError.
+    The stream stays open, even if this is cancelled. Raises NotHttp, ClosedInReply or
+    trio.BrokenResourceError.
     """
     peer = _Stream(stream)
     try:
@@ -90,7 +91,7 @@ async def exchange(
 
 @define
 class _Stream(httpcore2.AsyncNetworkStream):
-    """A Trio stream as httpcore2 wants it; its end and its times are not httpcore2's to rule."""
+    """A Trio stream as httpcore2 wants it, except that httpcore2 cannot close it or time it out."""
 
     _stream: trio.abc.Stream
     _began: bool = field(default=False, init=False)
@@ -102,7 +103,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
         except trio.BrokenResourceError as error:
             raise _Broke(error) from None
         if not self._began and not b"HTTP/".startswith(data[:5]):
-            raise NotHttp  # at once: a greeting may be all that comes
+            raise NotHttp  # at once, since a greeting may be all that the peer sends
         self._began = True
         self.ended = not data
         return data
@@ -112,7 +113,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
             try:
                 await self._stream.send_all(buffer)
             except trio.BrokenResourceError as error:
-                # httpcore2 masks it, to read what the peer may have said before it closed.
+                # httpcore2 ignores this, to read what the peer may have said before it closed.
                 raise httpcore2.WriteError from error
 
     async def aclose(self) -> None:
@@ -121,7 +122,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
 
 @frozen
 class _Backend(httpcore2.AsyncNetworkBackend):
-    """Hands httpcore2 the stream that is open already."""
+    """Hands httpcore2 the stream that is already open."""
 
     _stream: _Stream
 

@@ -1,4 +1,4 @@
-"""What the runner sees of the network: a dialer that opens links, a session that is one."""
+"""What the runner sees of the network: a dialer, which opens links, and the session on each."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -11,16 +11,16 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
 
 StreamOpener = Callable[[str, int], Awaitable[trio.abc.Stream]]
-"""Opens a byte stream to a host and port; raises OSError, or DialError with a text of its own.
+"""Opens a byte stream to a host and port; raises OSError, or DialError with its own text.
 
-`trio.open_tcp_stream` is one."""
+`trio.open_tcp_stream` is an example."""
 
 Answered = Callable[[m.MessageBase], None]
-"""Called in Trio's thread with the answer to a message; a NetworkError from it ends the link."""
+"""Called in Trio's thread with the answer to a message; may raise NetworkError to end the link."""
 
 
 class Session(Protocol):
-    """One link to the aggregator, from the moment when it is ready to its end."""
+    """What speaks over one link with the aggregator, from "ready" to the link's end."""
 
     @property
     def engine_id(self) -> str:
@@ -28,26 +28,26 @@ class Session(Protocol):
 
     @property
     def bytes_sent(self) -> int:
-        """How many bytes of websocket frames have left."""
+        """How many bytes of websocket frames have been sent."""
 
     def send(
         self, sequence_number: int, packed: bytes, answered: Answered, *, patience: int = 1
     ) -> None:
-        """Hand over a message, as `protocol.pack` gave it, for sending.
+        """Queue a message, packed by `protocol.pack`, for sending and return at once.
 
-        Its answer may take `patience` times `Timing.call_s`. Return at once; messages go out in the
-        order of the calls. If the link ends before the answer, `answered` is never called and the
-        outcome is unknown.
+        The answer may take `patience` times `Timing.call_s`. Messages go out in the order of the
+        calls. If the link ends before the answer, `answered` is never called and the outcome is
+        unknown.
         """
 
     async def aclose(self) -> None:
-        """Close in order, within 1 s; the session's task then ends without an error.
+        """Close the link properly, within 1 s; the session's task then ends without an error.
 
         If cancelled, the link is cut.
         """
 
     def abort(self) -> None:
-        """Cut the link at once."""
+        """Cut the link at once; the session's task then ends without an error."""
 
 
 class Dialer(Protocol):
@@ -62,19 +62,19 @@ class Dialer(Protocol):
     ) -> None:
         """Open a link, hand its session to `task_status.started`, and run it until it ends.
 
-        From then on the task is shielded from cancellation, so that a runner that is cancelled can
-        still flush over it; `Session.aclose` and `Session.abort` end it.
+        Once started, the task is shielded from cancellation, so that a runner that is cancelled can
+        still flush over the link. `Session.aclose` and `Session.abort` end it.
 
-        Raises DialError if no link comes about within `timing.dial_s`, LinkLost when it ends other
-        than by our close.
+        Raises DialError if there is no link within `timing.dial_s`, and LinkLost if the link ends
+        other than by our own close.
         """
 
     def warn_by(self, warnings: Warnings) -> None:
-        """Queue there what the unit's people are to know of how its commands are carried out."""
+        """Set where to queue warnings about the unit's commands, for the unit's error log."""
 
     async def end_commands(self) -> None:
         """Cancel the aggregator's commands that are still being carried out.
 
-        They live outside the links and the runner's tasks. Wait for them 1 s at most: one that
-        cannot be cancelled is left behind, and told of in the log.
+        They live outside the links and the runner's tasks. Wait for them for at most 1 s; a command
+        that cannot be cancelled is left behind and logged.
         """

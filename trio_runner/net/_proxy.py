@@ -1,7 +1,7 @@
-"""A way through an HTTP proxy, by CONNECT, for registration and websocket alike.
+"""A tunnel through an HTTP proxy, by CONNECT, for registration and websocket alike.
 
-A tunnel also for what is not encrypted: a websocket needs one, and the websocket library of Open
-Pectus's engine asks for one too.
+Unencrypted connections go through a tunnel as well: a websocket needs one, and the websocket
+library of Open Pectus's engine asks for one too.
 """
 
 import base64
@@ -26,7 +26,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 class ProxyUnusable(ValueError):
-    """A proxy's URL cannot be used; the message says why, without its password."""
+    """A proxy's URL cannot be used; the message says why and does not show the password."""
 
 
 @frozen
@@ -44,7 +44,7 @@ class Proxy:
         return f"{'https' if self._ssl_context else 'http'}://{authority(self.host, self.port)}"
 
     async def open(self, host: str, port: int) -> trio.abc.Stream:
-        """Open a stream to a host and port, by way of the proxy.
+        """Open a stream to a host and port through the proxy.
 
         Raises DialError, which names the proxy. If cancelled, the stream is closed.
         """
@@ -98,7 +98,7 @@ class Proxy:
         except NotHttp:
             raise NotAnAggregator(
                 f"What answers at the proxy {self} does not speak HTTP. Check its host and port."
-            ) from None  # its text quotes the peer, who may echo our password
+            ) from None  # the parser's error quotes the peer, which may echo our password
         except (ClosedInReply, trio.BrokenResourceError) as error:
             raise self._broke_off() from error
         if not 200 <= reply.status < 300:
@@ -112,7 +112,7 @@ class Proxy:
 
     def _why_no_tunnel(self, target: str, reply: Reply) -> DialError:
         said = f"HTTP status {reply.status}"
-        if reply.status in (401, 407):  # tinyproxy says 401 to a login that is wrong
+        if reply.status in (401, 407):  # tinyproxy answers a wrong login with 401
             return NotAnAggregator(self._why_no_login(reply, said))
         if reply.status in (403, 405):
             return NotAnAggregator(
@@ -174,10 +174,10 @@ def make_proxy(url: str, open_stream: StreamOpener) -> Proxy:
 
 
 def proxy_of_environment(host: str, port: int, *, is_secure: bool) -> str | None:
-    """Return the URL of the proxy for an address, None for none, as httpx reads it.
+    """Return the URL of the proxy for an address as httpx would choose it, None for no proxy.
 
-    That is HTTP_PROXY or HTTPS_PROXY, else ALL_PROXY, unless NO_PROXY exempts the host; where none
-    of them is set, the settings of Windows and macOS with their exceptions.
+    This is HTTP_PROXY or HTTPS_PROXY, else ALL_PROXY, unless NO_PROXY exempts the host. If none of
+    these is set, it is the setting of Windows or macOS, with its exceptions.
     """
     proxies = getproxies()
     url = proxies.get("https" if is_secure else "http") or proxies.get("all")
@@ -200,7 +200,7 @@ def _is_exempt(host: str, port: int, no_proxy: str, *, is_secure: bool) -> bool:
 
 
 def _names(entry: str, host: str, port: int, *, with_domain: bool) -> bool:
-    """Tell whether an entry of NO_PROXY names a host, or a domain that it is in."""
+    """Tell whether an entry of NO_PROXY names a host or a domain that contains it."""
     try:
         return ip_address(host) in ip_network(entry.strip("[]").replace("]/", "/"), strict=False)
     except ValueError:

@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 async def register(address: Address, message: em.RegisterEngineMsg) -> str:
     """Register with the aggregator and return the engine id.
 
-    Raises DialError, its subclass telling why; OSError as `Address.open` does. If cancelled, the
-    aggregator may know the engine, which is no harm.
+    Raises DialError, whose subclass tells why; OSError or trio.BrokenResourceError if the
+    connection fails. If cancelled, the aggregator may already know the engine, which does no harm.
     """
     content = protocol.encode_json(message).encode()
     reply = _decode_reply(address, await _post(address, content), len(content))
@@ -86,9 +86,9 @@ def _refusal(
 
 async def _post(address: Address, content: bytes) -> Reply:
     host = address.authority.encode("idna").decode()
-    # httpcore2's own Host header has an IPv6 address without brackets.
+    # httpcore2's own Host header would have an IPv6 address without brackets.
     headers = [("Host", host), ("Content-Type", "application/json"), ("User-Agent", USER_AGENT)]
-    # Opened out here, since httpcore2 strips errors of their cause, which tells what to do.
+    # Open it here: httpcore2 strips errors of their cause, which tells what to do.
     stream = await address.open()
     try:
         url = f"http://{host}{address.path}/engine-rest"
@@ -102,6 +102,6 @@ async def _post(address: Address, content: bytes) -> Reply:
         raise NotAnAggregator(
             f"What answers at {address} does not speak HTTP as expected. Check host, port and"
             " whether it wants a secure connection (--secure)."
-        ) from None  # its text quotes the peer, who may echo our secret
+        ) from None  # the parser's error quotes the peer, which may echo our secret
     finally:
         await trio.aclose_forcefully(stream)

@@ -1,4 +1,4 @@
-"""What replies mean that are not an aggregator's, but of what stands before it."""
+"""What the replies mean that do not come from an aggregator, but from what stands before it."""
 
 from email.utils import mktime_tz, parsedate_tz
 
@@ -10,7 +10,7 @@ from trio_runner.net._http import Reply
 from trio_runner.net._tls import CERTIFICATE_WANTED
 
 RETRY_AFTER_MAX_S = 600
-"""No server keeps an engine away for longer (s), whatever it asks for."""
+"""The longest that a server can keep an engine away (s), whatever it asks for."""
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -19,7 +19,7 @@ _PATHS = "/engine-rest and /engine-rpc"
 
 @frozen
 class Asked:
-    """What a reply is the reply to."""
+    """The request that a reply answers."""
 
     where: str
     """The address, as an error names it."""
@@ -27,11 +27,11 @@ class Asked:
     what: str
     """`registration` or `websocket`."""
     bytes_sent: int = 0
-    """How long the request's body was."""
+    """The length of the request's body."""
 
 
 def why_not(asked: Asked, reply: Reply) -> DialError:
-    """Return the error that tells what a reply means, with what to do."""
+    """Return the error that says what a reply means and what to do about it."""
     said = f"HTTP status {reply.status} for a {asked.what}"
     if reply.status in _REDIRECTS:
         return NotAnAggregator(_redirected(asked, reply, said))
@@ -110,7 +110,10 @@ def _not_now(asked: Asked, reply: Reply, said: str) -> AggregatorUnreachable:
 
 
 def _refused_for_tls(asked: Asked, reply: Reply) -> str | None:
-    """Return what a plain 400 means to servers that tell of TLS only in its text."""
+    """Return the text for a 400 whose body complains about TLS, None for any other.
+
+    Some servers tell of TLS only there.
+    """
     text = reply.text.lower()
     if not asked.is_secure and ("https" in text or "ssl-enabled" in text):
         return "{where} wants a secure connection ({said}). Dial it so (--secure)."
@@ -125,16 +128,19 @@ def _challenge(reply: Reply, header: bytes) -> str:
 
 
 def challenges(reply: Reply, header: bytes) -> list[str]:
-    """Return the names of the ways to log in that a reply offers."""
+    """Return the names of the login schemes that a reply offers, at most five."""
     return [printable(value.split()[0], 30) for value in reply.all_of(header) if value.split()][:5]
 
 
 def retry_after_s(reply: Reply) -> float:
-    """Return for how long a reply wants no other try (s), 0 if it does not say or not legibly."""
+    """Return how long a reply asks us to wait before we try again (s), at most `RETRY_AFTER_MAX_S`.
+
+    Return 0 if it does not say or we cannot read it.
+    """
     text = reply.header(b"retry-after")
     if text.isascii() and text.isdigit():
         return min(int(text[:9]), RETRY_AFTER_MAX_S)
-    # A date is by the server's clock, which it tells in the same reply.
+    # A date is by the server's clock, which the same reply tells.
     until, now = parsedate_tz(text), parsedate_tz(reply.header(b"date"))
     if until is None or now is None:
         return 0

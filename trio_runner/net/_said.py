@@ -1,4 +1,4 @@
-"""What the aggregator says in an answer and with a close, made fit for our log."""
+"""What the aggregator says in answers and closes, made fit for our log."""
 
 import functools
 
@@ -11,15 +11,15 @@ from trio_runner._printable import printable
 from trio_runner.protocol import messages as m
 
 _BROKEN_RULES = {1002, 1003, 1007, 1009}
-"""Close codes for what a side cannot take from the other: no websocket frame, no UTF-8, too big."""
+"""Close codes for data that a side cannot take: not a websocket frame, not UTF-8, or too big."""
 
 
-@functools.lru_cache(1)  # nearly all are one and the same Success
+@functools.lru_cache(1)  # nearly all answers are the same Success
 def decode_answer(result: str) -> m.MessageBase:
     """Return the message that an answer holds.
 
-    Raises LinkLost if it holds none: whether the message has arrived is unknown then. What an error
-    says is made printable here, for all who log it or keep it.
+    Raises LinkLost if it holds none, since we then do not know whether our message has arrived. The
+    texts of an error are made printable here, so that they can be logged and kept as they are.
     """
     try:
         answer = protocol.decode_json(result)
@@ -29,7 +29,7 @@ def decode_answer(result: str) -> m.MessageBase:
 
 
 def unreadable(problem: str) -> LinkLost:
-    """Return the error that an answer is none."""
+    """Return the error for an answer that cannot be read."""
     return LinkLost(f"The aggregator answered a message with what is none: {printable(problem)}")
 
 
@@ -51,6 +51,6 @@ def why_closed(closed: trio_websocket.ConnectionClosed) -> str:
         return "The connection broke off."
     said = f": {printable(reason.reason)}" if reason.reason else ""
     if reason.code in _BROKEN_RULES:
-        # trio-websocket does not tell which side closed: it or we.
+        # trio-websocket does not tell which side closed, the aggregator or we.
         return f"The connection was closed for a breach of the protocol, code {reason.code}{said}."
     return f"The aggregator closed the connection with code {reason.code}{said}."

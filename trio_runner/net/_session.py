@@ -1,19 +1,21 @@
 """Remote calls both ways over one websocket.
 
-Five kinds of task share a session. The reader never waits for any other: it settles answers on the
-spot and gives each of the aggregator's calls a task of its own, so that a slow command delays
-neither the answers to us nor the next command. The writer sends what is queued, answers first. The
-keepalive pings. The watch ends the session when the oldest unanswered call is too old; it looks
-when the oldest that it knew of is due, so that a call and its answer cost it nothing.
+Five kinds of task share a session. The reader never waits for the others: it settles answers on the
+spot and starts a separate task for each command of the aggregator's. So a slow command delays
+neither the answers to us nor the next command. The command's task carries it out and queues the
+answer. The writer sends what is queued, answers first. The keepalive pings, each ping in a subtask.
+The watch ends the session when the oldest unanswered call is too old. It looks again when the
+oldest call that it knew of is due, so that a call and its answer cost it nothing.
 
-Bytes that move are life: what leaves slowly over a thin line is not late. An answer is due so long
-after the last byte of its call has left; what has not left is due so long after any byte did. A
-pong is due so long after its ping, after bytes last came in, or after the last piece of a large
-message left. A peer that takes nothing and says nothing is noticed in 10 s in either case.
+Bytes that move show that the peer is alive: a message that leaves slowly over a thin path is not
+late. The time for an answer counts from when the last byte of its call left; a call that has not
+left yet is late only if no byte at all has left for that long. The time for a pong counts from its
+ping, from when bytes last came in, or from when the last piece of a large message left, whichever
+is latest. In either case, a peer that takes nothing and says nothing is noticed within 10 s.
 
-What a message costs here is mostly what is below: so frames that are ready are written together, a
-message goes out compressed as it has waited, an answer that was the last one too is not parsed
-again, and no message has a task or scope of its own.
+Most of a message's cost arises in the layers below. So frames that are ready are written together,
+a message goes out compressed just as it waited, an answer equal to the previous one is not parsed
+again, and messages do not get their own tasks or cancel scopes.
 """
 
 import logging
@@ -42,41 +44,43 @@ from trio_runner.protocol import messages as m
 logger = logging.getLogger(__name__)
 
 CLOSE_S = 1
-"""How long a close in order may take (s)."""
+"""How long an orderly close may take (s)."""
 
 FRAME_BYTES_MAX = 4 * 1024 * 1024
-"""The largest message taken from the aggregator (bytes), inflated too: a method of 30,000 lines."""
+"""The largest message accepted from the aggregator (bytes), before and after it is inflated.
+
+It holds a method of 30,000 lines."""
 
 VALUES_MAX = 250_000
-"""How many JSON values it may hold, counted roughly: a method of 80,000 lines.
+"""How many JSON values such a message may hold, counted roughly: a method of 80,000 lines.
 
-The worst of that size takes 22 MB and 0.1 s of Trio's thread to be read. The 16 MiB that its own
-server takes from us could take 500 MB and 4 s."""
+Reading the worst message of that size takes 22 MB and 0.1 s of Trio's thread. At 16 MiB, which the
+aggregator's own server accepts from us, it could take 500 MB and 4 s."""
 
 CALLS_MAX = 64
-"""Calls of the aggregator's that are open or whose answers are not written, at the most.
+"""How many calls of the aggregator's may be open or wait for their answers to be written.
 
-With more it is taken for mad and the link is cut."""
+With more, the aggregator is assumed to have gone mad and the link is cut."""
 
 Ts = TypeVarTuple("Ts")
 
 
 @define(eq=False)
 class _Call:
-    """A call of ours that waits for its answer."""
+    """A call of ours that is waiting for its answer."""
 
     what: str
     answered: Callable[[object], None]
     patience: int
     """How many times `Timing.call_s` its answer may take."""
     since: float
-    """When it was made, then when its last byte left (s on Trio's clock)."""
+    """When it was made; later, when its last byte left (s on Trio's clock)."""
     has_left: bool = False
 
 
 @define(eq=False, kw_only=True)
 class RpcSession:
-    """See the interface `Session`; `run` lives as long as the link."""
+    """The implementation of `Session`; `run` lives as long as the link."""
 
     _websocket: trio_websocket.WebSocketConnection
     engine_id: str
@@ -85,10 +89,10 @@ class RpcSession:
     _cut: Callable[[], None]
     _stream: FramedStream
     _deflates: bool
-    """Whether messages of bytes are compressed texts."""
+    """Whether binary messages are compressed texts."""
     _calls: OrderedDict[str, _Call] = field(factory=OrderedDict, init=False)
     _freed_at: float = field(default=0.0, init=False)
-    """When the last call was answered that may take longer than others (s on Trio's clock)."""
+    """When a call with a `patience` above 1 was last answered (s on Trio's clock)."""
     _calls_made: int = field(default=0, init=False)
     _calls_received: int = field(default=0, init=False)
     _messages: deque[tuple[int, bytes, _Call]] = field(factory=deque, init=False)
@@ -98,7 +102,7 @@ class RpcSession:
     _identified: trio.Event = field(factory=trio.Event, init=False)
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
     is_ending: bool = field(default=False, init=False)
-    """Whether we have begun to close it or have cut it."""
+    """Whether we have begun to close the link or have cut it."""
 
     @property
     def bytes_sent(self) -> int:
@@ -144,10 +148,12 @@ class RpcSession:
         self._cut()
 
     async def ready(self) -> None:
-        """Wait until the aggregator has answered a ping and asked for and been told the engine id.
+        """Wait until the aggregator has answered a ping and has asked for the engine id.
 
-        What is sent before it knows the id is lost on it; its question stands in line with ours, so
-        that neither alone is proof. Needs `run`.
+        Our reply with the id leaves before any message; one that arrives before the aggregator
+        knows the id is lost. The aggregator asks in a separate task, so its question may come
+        before or after the pong, and neither alone is proof. Needs `run` in another task, which
+        raises LinkLost if the pong is wrong.
         """
         pong = trio.Event()
 
@@ -167,8 +173,9 @@ class RpcSession:
     async def run(self) -> None:
         """Serve the link until it ends.
 
-        It ends by being cancelled, which leaves nothing running, or by raising LinkLost, alone or
-        in a group.
+        Raises what broke the link, alone or in a group: LinkLost, another NetworkError from
+        `Answered`, or an error of the stream or of trio-websocket. If cancelled, nothing is left
+        running.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._writer)
@@ -177,10 +184,10 @@ class RpcSession:
             await self._while_open(self._reader, nursery)
 
     async def _watch(self) -> None:
-        """End the link when the oldest call is too old.
+        """End the link when the oldest call is too old. Raises LinkLost.
 
-        It looks every `Timing.call_s` at least, and not at every call: one made meanwhile is due
-        no sooner.
+        Look at least every `Timing.call_s` instead of at every call: a call made in the meantime is
+        not due any sooner.
         """
         while True:
             oldest = next(iter(self._calls.values()), None)
@@ -196,13 +203,19 @@ class RpcSession:
                 )
 
     def _due(self, call: _Call) -> float:
-        """Return when the answer is too late, or the call, as bytes have ceased to leave."""
+        """Return when a call is overdue (s on Trio's clock).
+
+        A call that has left waits for its answer. One that has not waits for bytes to leave.
+        """
         if not call.has_left:
             return max(call.since, self._stream.left_at) + self._timing.call_s
         return max(call.since, self._freed_at) + call.patience * self._timing.call_s
 
     async def _while_open(self, task: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
-        """Run a task; when it finds the websocket closed, the link is lost, or we close it."""
+        """Run a task until it ends; if it finds the websocket closed, raise LinkLost.
+
+        If it is we who close the websocket, wait to be cancelled instead.
+        """
         try:
             await task(*arguments)
         except trio_websocket.ConnectionClosed as closed:
@@ -216,7 +229,7 @@ class RpcSession:
         self, what: str, answered: Callable[[object], None], patience: int = 1
     ) -> tuple[str, _Call]:
         self._calls_made += 1
-        call_id = f"{self._calls_made:032x}"  # unique within the link, and the same in every replay
+        call_id = f"{self._calls_made:032x}"  # unique within the link and the same in every replay
         self._calls[call_id] = call = _Call(what, answered, patience, trio.current_time())
         return call_id, call
 
@@ -262,10 +275,10 @@ class RpcSession:
                         await pong.wait()
 
     def _pong_due(self, asked: float) -> float:
-        """Return when a pong is too late that was asked for at `asked`."""
-        # Of a large message, each piece that leaves is life: the peer has made room.
+        """Return when the pong to a ping sent at `asked` is too late (s on Trio's clock)."""
+        # Each piece of a large message that leaves is a sign of life: the peer has made room.
         due = max(asked, self._stream.moved_at) + self._timing.pong_s
-        # What is tried again with patience may keep the aggregator from everything else.
+        # A message that is retried with more patience may keep the aggregator from everything else.
         patient = (call for call in self._calls.values() if call.has_left and call.patience > 1)
         return max([due, *map(self._due, patient)])
 
@@ -323,7 +336,7 @@ class RpcSession:
         self._answer(request, protocol.encode_json(reply))
 
     def _complain(self, what: str, of: str) -> None:
-        # Who does it once may do it with every message.
+        # A peer that does this once may do it with every message.
         self._say(logging.WARNING, "%s: %s", what, printable(of), about=what)
 
     def _answer(self, request: protocol.Request, result: str) -> None:

@@ -1,7 +1,7 @@
-"""TCP streams that are written without a trip through Trio's scheduler.
+"""TCP streams that write without a trip through Trio's scheduler.
 
-Trio's own stream gives other tasks a turn at each `send_all`, also where the kernel takes all at
-once. For a runner, whose messages are small and many, that is one of seven steps a message.
+Trio's own stream gives other tasks a turn at each `send_all`, even if the kernel takes everything
+at once. For a runner, whose messages are small and many, this is one of seven steps per message.
 """
 
 import socket
@@ -11,16 +11,16 @@ import trio
 
 
 async def open_tcp_stream(host: str, port: int) -> trio.abc.Stream:
-    """Open a connection as `trio.open_tcp_stream` does, which see for what is raised."""
+    """Open a connection; raises the same errors as `trio.open_tcp_stream`."""
     stream = await trio.open_tcp_stream(host, port)
     return TcpStream(socket.socket(fileno=stream.socket.detach()))
 
 
 class TcpStream(trio.abc.Stream):
-    """A stream over a connected socket, which it takes over; `send_all` by one task at a time.
+    """A stream that takes over a connected socket; only one task at a time may call `send_all`.
 
-    `send_all` returns without a checkpoint if the kernel has room for all, so who sends in a loop
-    must wait for something else in it.
+    `send_all` returns without a checkpoint if the kernel has room for everything. So a loop that
+    sends must also wait for something else.
     """
 
     def __init__(self, connected: socket.socket) -> None:
@@ -31,7 +31,7 @@ class TcpStream(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         sent = 0
-        # What fails fails again below, where Trio makes an error of its own of it.
+        # A failure happens again below, where Trio turns it into its own error.
         with suppress(OSError):
             sent = self._socket.send(data)
         if sent < len(data):

@@ -1,4 +1,4 @@
-"""TLS as every browser does it: the system's authorities, and a reason that says what to do."""
+"""TLS as browsers do it, by the system's authorities, with errors that say what to do."""
 
 import os
 import ssl
@@ -13,7 +13,7 @@ Path = str | os.PathLike[str]
 
 
 class TlsFileUnusable(ValueError):
-    """A file with certificates or a key is of no use; `argument` names it, `why` says what is."""
+    """A file with certificates or a key cannot be used; `argument` names it, `why` says why."""
 
     def __init__(self, argument: str, why: str) -> None:
         super().__init__(f"{argument}: {why}")
@@ -24,18 +24,17 @@ class TlsFileUnusable(ValueError):
 def make_context(
     ca_file: Path | None = None, client_cert: Path | None = None, client_key: Path | None = None
 ) -> ssl.SSLContext:
-    """Return what verifies a server: by the system's authorities, or by those in a file alone.
+    """Return a context that verifies servers by the system's authorities or only by `ca_file`.
 
-    With a client certificate (PEM, with its chain), this side shows it to servers that ask for one;
-    its key may be in the same file. Host name and expiry are always checked. Raises
-    TlsFileUnusable.
+    A client certificate (PEM, with its chain) is shown to servers that ask for one; its key may be
+    in the same file. Host name and expiry are always checked. Raises TlsFileUnusable.
     """
     if ca_file is None:
         context: ssl.SSLContext = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     else:
         context = _context_of(ca_file)
-    # From Python 3.13 on, a default context asks for more than browsers do: the certificates of
-    # many a proxy that inspects TLS, and of many an authority in a company, lack some extension.
+    # Since Python 3.13, a default context asks for more than browsers do. Many proxies that inspect
+    # TLS and many company authorities have certificates that lack some extension.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if client_cert is not None:
@@ -46,7 +45,10 @@ def make_context(
 
 
 def refuse_tls_files(**files: Path | None) -> None:
-    """Refuse files for a connection that is not secure: they would be a false comfort."""
+    """Refuse files for a connection that is not secure, where they would be a false comfort.
+
+    Raises TlsFileUnusable if any is given.
+    """
     for argument, path in files.items():
         if path is not None:
             raise TlsFileUnusable(argument, "it is of use with a secure connection only")
@@ -56,7 +58,7 @@ def _context_of(ca_file: Path) -> ssl.SSLContext:
     _check_file("ca_file", ca_file)
     try:
         return ssl.create_default_context(cafile=ca_file)
-    except ssl.SSLError:  # before OSError, of which it is one
+    except ssl.SSLError:  # must come before OSError, its base class
         raise TlsFileUnusable("ca_file", f"there are no PEM certificates in {ca_file}") from None
     except OSError as error:
         raise TlsFileUnusable("ca_file", f"cannot read {ca_file}: {error.strerror}") from None
@@ -68,7 +70,7 @@ def _load_client_cert(context: ssl.SSLContext, cert: Path, key: Path | None) -> 
         _check_file("client_key", key)
 
     def refuse() -> str:
-        # OpenSSL would ask at the terminal, where nobody is.
+        # Without this, OpenSSL would ask for it at the terminal, where nobody is.
         raise TlsFileUnusable(
             "client_key", f"the key in {key or cert} has a passphrase: give one without"
         )
@@ -89,7 +91,10 @@ def _load_client_cert(context: ssl.SSLContext, cert: Path, key: Path | None) -> 
 
 
 def _check_file(argument: str, path: Path) -> None:
-    """Refuse what is no file: an empty name, a folder, a pipe that would be waited for."""
+    """Refuse an empty name, a folder, or a pipe, on which we would wait.
+
+    Raises TlsFileUnusable.
+    """
     if not os.fspath(path):
         raise TlsFileUnusable(argument, "a file needs a name")
     try:
@@ -100,14 +105,14 @@ def _check_file(argument: str, path: Path) -> None:
         raise TlsFileUnusable(argument, f"{path} is no regular file")
 
 
-# Reasons of OpenSSL (X509_V_ERR_*), of Windows (CERT_E_*) and of macOS (errSec*), which truststore
-# hands on as they are.
+# Reasons from OpenSSL (X509_V_ERR_*), Windows (CERT_E_*) and macOS (errSec*), which truststore
+# hands on unchanged.
 _EXPIRED = {10, 0x800B0101, -67818}
 _NOT_YET_VALID = {9, -67819}
 _WRONG_NAME = {62, 64, 0x800B010F, -67602}
 _UNKNOWN_AUTHORITY = {18, 19, 20, 21, 0x800B0109, 0x800B010A, -67843}
 
-# Reasons of OpenSSL for a handshake that failed.
+# Reasons that OpenSSL gives for a failed handshake.
 _PLAIN = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 _VERSION = {
     "NO_PROTOCOLS_AVAILABLE",
@@ -131,11 +136,11 @@ CERTIFICATE_WANTED = (
     "wants a client certificate. Give this engine the one that was issued for it"
     " (--client-cert FILE --client-key FILE), or ask who runs it to let engines in without."
 )
-"""What a server does that asks for a certificate and got none, and what to do then."""
+"""The text for a server that asked for a certificate and got none, with what to do."""
 
 
 def why_no_tls(name: str, error: ssl.SSLError) -> NotAnAggregator:
-    """Return the error that tells why there is no encrypted connection to a server of this name."""
+    """Return the error that tells why there is no encrypted connection to the server `name`."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return NotAnAggregator(_why_not_verified(name, error))
     reason = error.reason or ""
@@ -171,7 +176,7 @@ def why_no_tls(name: str, error: ssl.SSLError) -> NotAnAggregator:
 
 def _why_not_verified(name: str, error: ssl.SSLCertVerificationError) -> str:
     code, said = error.verify_code, printable(error.verify_message).rstrip(".")
-    codes = {code, code % 2**32}  # the same, should Windows' come as negative numbers
+    codes = {code, code % 2**32}  # the codes of Windows may come as negative numbers
     if codes & _EXPIRED:
         return (
             f"The certificate of {name} is out of date: {said}. Have it renewed there; if other"

@@ -1,7 +1,7 @@
-"""The answer to the upgrade, read below the websocket library, which hears only consent out.
+"""The answer to the upgrade, read below the websocket library, which understands only consent.
 
-A refusal is read to its end here and told with what its headers and body say; the library's client
-would wait for ever where the stream ends before the answer does.
+A refusal is read to its end here and reported with what its headers and body say. The library's
+client would wait for ever if the stream ended before the answer did.
 """
 
 import h11
@@ -16,7 +16,7 @@ from trio_runner.net._replies import Asked, why_not
 
 
 def _parser() -> h11.Connection:
-    """Return what reads the answer to a request that the websocket library sends."""
+    """Return a parser for the answer to the request that the websocket library sends."""
     parser = h11.Connection(h11.CLIENT)
     headers = [("Host", "aggregator"), ("Connection", "Upgrade"), ("Upgrade", "websocket")]
     parser.send(h11.Request(method="GET", target="/", headers=headers))
@@ -26,22 +26,22 @@ def _parser() -> h11.Connection:
 
 @define(eq=False)
 class Upgrading(trio.abc.Stream):
-    """A stream beneath a client's websocket whose first answer must be the consent to it.
+    """A stream below a client's websocket, on which the consent to the upgrade must come first.
 
-    Any other one raises DialError out of `receive_some`; so does the stream's end before it.
+    If any other answer comes, or if the stream ends first, `receive_some` raises DialError.
     """
 
     _stream: trio.abc.Stream
     _address: Address
     _answer: h11.Connection | None = field(factory=_parser, init=False)
-    """None when the answer has passed."""
+    """None once the consent has passed."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         try:
             await self._stream.send_all(data)
         except trio.BrokenResourceError:
-            # The library would end without a word. What the peer said before it closed, and that it
-            # has closed, is told by `receive_some`.
+            # The library would end without a word. `receive_some` reports what the peer said before
+            # it closed, and that it has closed.
             if self._answer is None:
                 raise
 
@@ -65,7 +65,10 @@ class Upgrading(trio.abc.Stream):
         await self._stream.aclose()
 
     async def _consent(self, answer: h11.Connection) -> bytes:
-        """Return the bytes of the answer when it is a consent."""
+        """Return the bytes of the answer if it is a consent.
+
+        Raises DialError for any other answer or none, h11.RemoteProtocolError if it is not HTTP.
+        """
         received = b""
         while True:
             event = answer.next_event()
@@ -84,7 +87,7 @@ class Upgrading(trio.abc.Stream):
                 raise why_not(Asked(str(self._address), secure, "websocket"), reply)
 
     async def _body(self, answer: h11.Connection) -> bytes:
-        """Return the body of a refusal, as much of it as there is."""
+        """Return the body of a refusal, or as much of it as comes."""
         body = b""
         while len(body) <= REPLY_BYTES_MAX:
             event = answer.next_event()
