@@ -2,7 +2,8 @@
 
     message objects <-> JSON objects (`encode`, `decode`) <-> text (`encode_json`, `decode_json`)
     calls and answers <-> text frames (`encode_request`, `encode_response`, `decode_frame`)
-    an engine message -> what waits (`encode_body`, `pack`) -> a frame (`splice_dispatch`)
+    an engine message -> what waits in the outbox (`encode_body`, `pack`)
+    what waits -> a frame (`splice_dispatch`)
 
 Whatever the other side sends, the decoders either return what they promise or raise `DecodeError`.
 """

@@ -1,8 +1,8 @@
-"""Messages that another implementation has made and serialised, which go out as they are.
+"""Messages that another implementation has made and serialised, and that go out unchanged.
 
-What a package of another version puts into its messages, fields and values that are not known here,
-is kept. The rest of the program sees a message of the class that it knows: by it a message is
-delivered, and the fields that decide on that can be read and changed.
+A package of another version may put fields and values into its messages that are not known here;
+they are kept. The rest of the program sees a message of a class that it knows. This class decides
+how the message is delivered, and the fields that matter for that can be read and changed.
 """
 
 import functools
@@ -18,13 +18,13 @@ M = TypeVar("M", bound=MessageBase)
 
 
 def foreign(obj: Mapping[str, Any], kind: type[M], *, body: str | None = None) -> M:
-    """Return a message that is taken for a `kind` and encodes to the JSON object `obj`.
+    """Return a message that passes for a `kind` and encodes to the JSON object `obj`.
 
-    Its attributes are the values in `obj` as they are, not the models that `kind` has there, None
-    where `obj` has none. One that is changed with `attrs.evolve` goes out changed.
+    Its attributes are the plain values in `obj` instead of the models that a `kind` has; they are
+    None where `obj` has no value. An attribute changed with `attrs.evolve` goes out changed.
 
-    With a `body`, the text that `encode_body` is to give, it encodes to that, and the values in
-    `obj` may be whatever the other implementation has there.
+    `body` is the text that `encode_body` is to return. If it is given, the message encodes to that,
+    and the values in `obj` may be the other implementation's own objects.
     """
     hashable: Any = kind
     message: M = _foreign_class(hashable)(
@@ -34,7 +34,7 @@ def foreign(obj: Mapping[str, Any], kind: type[M], *, body: str | None = None) -
 
 
 def kind_of(message: M) -> type[M]:
-    """Return the class of this project's that a message is of, or is taken for."""
+    """Return the class of this project that a message has or passes for."""
     cls: Any = type(message)
     kind: type[M] = cls.__bases__[0] if is_foreign(cls) else cls
     return kind
@@ -52,7 +52,7 @@ def encode_foreign(message: Any) -> dict[str, Any]:
 
 
 def body_of(message: Any) -> str | None:
-    """Return the text that a message came with, None if it came with none or was changed since."""
+    """Return the text that a message was made with, None if it has none or was changed since."""
     if not is_foreign(type(message)) or _changed(message):
         return None
     body: str | None = message._body
@@ -60,7 +60,7 @@ def body_of(message: Any) -> str | None:
 
 
 def _changed(message: Any) -> dict[str, Any]:
-    """Return the fields that are not any more what the message was made of."""
+    """Return the fields that were changed since the message was made."""
     source: Mapping[str, Any] = message._source
     hashable: Any = kind_of(message)
     now = {name: getattr(message, name) for name in _known(hashable) if name in source}

@@ -1,7 +1,7 @@
-"""Calls and answers of either side, as text frames of JSON; nothing here does I/O.
+"""Calls and answers of both sides as text frames of JSON, without I/O.
 
-A frame is put around a message's text without a look at it; an answer's result is left as text, of
-which the session has nearly always seen the same before.
+A frame is put around a message's text without parsing it. An answer's result is left as text,
+because the session has nearly always seen the same text before.
 """
 
 import math
@@ -13,22 +13,22 @@ from trio_runner.protocol._errors import DecodeError
 from trio_runner.protocol._json import dumps, found, loads
 
 PING = "_ping_"
-"""Method that answers `"pong"`."""
+"""The method that answers `"pong"`."""
 
 GET_ENGINE_ID = "get_engine_id_async"
-"""Method by which the aggregator asks for the engine's id, a string."""
+"""The method by which the aggregator asks for the engine's id, a string."""
 
 DISPATCH = "dispatch_message_async"
-"""Method that takes a message (`message_json`) and answers with a string: the JSON of a message."""
+"""The method that takes a message (`message_json`) and answers with a message as JSON text."""
 
 
 CALL_ID_CHARS_MAX = 200
-"""The longest id of a call that is read (characters): it stands in our answer. Usual are 32."""
+"""The longest id of a call that we read (characters), since our answer repeats it; 32 is usual."""
 
 
 @frozen
 class Request:
-    """A call; its answer carries the same `call_id`, None too."""
+    """A call; its answer carries the same `call_id`, even if that is None."""
 
     method: str
     arguments: dict[str, Any]
@@ -45,7 +45,7 @@ class Response:
 
 
 def encode_request(request: Request) -> str:
-    """Return the frame of a call; the arguments are JSON values."""
+    """Return the frame of a call, whose arguments must be JSON values."""
     fields = {
         "method": request.method,
         "arguments": request.arguments,
@@ -55,7 +55,7 @@ def encode_request(request: Request) -> str:
 
 
 def encode_response(response: Response) -> str:
-    """Return the frame of an answer; the result is a JSON value."""
+    """Return the frame of an answer, whose result must be a JSON value."""
     fields = {
         "result": response.result,
         "result_type": response.result_type,
@@ -67,7 +67,7 @@ def encode_response(response: Response) -> str:
 def encode_dispatch(call_id: str, engine_id: str, sequence_number: int, body: str) -> str:
     """Return the frame that dispatches an engine message already encoded by `encode_body`.
 
-    The same body goes out again on another link, under another call, without being encoded anew.
+    So the same body can go out again on another link, in another call, without being encoded again.
 
     Raises:
         ValueError: `body` is not the text of a JSON object with at least one field.
@@ -79,7 +79,7 @@ def encode_dispatch(call_id: str, engine_id: str, sequence_number: int, body: st
 
 
 def frame_around(call_id: str, engine_id: str, sequence_number: int) -> tuple[str, str]:
-    """Return what a frame of a dispatch has before and behind the message's own fields."""
+    """Return what a dispatch frame has before and after the message's own fields."""
     head = (
         f'{{"request":{{"method":"{DISPATCH}","arguments":{{"message_json":{{'
         f'"sequence_number":{sequence_number},"engine_id":{dumps(engine_id)},'
@@ -88,11 +88,12 @@ def frame_around(call_id: str, engine_id: str, sequence_number: int) -> tuple[st
 
 
 def decode_frame(text: str | bytes, values_max: float = math.inf) -> Request | Response:
-    """Return the call or the answer that a frame holds; what is null in it may be left out.
+    """Return the call or the answer that a frame holds; a field that is null may be left out.
 
     Raises:
-        DecodeError: it holds neither, or both, or is not JSON, or is nested too deeply, has an id
-            of more than `CALL_ID_CHARS_MAX` characters, or may hold more values than `values_max`.
+        DecodeError: it holds neither or both, has a field of another type or an id of more than
+            `CALL_ID_CHARS_MAX` characters, or is refused by `loads`: it is not JSON, is nested too
+            deeply, or may hold more values than `values_max`.
     """
     frame = _object(loads(text, values_max), "$")
     request, response = frame.get("request"), frame.get("response")

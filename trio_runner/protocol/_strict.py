@@ -1,8 +1,8 @@
 """cattrs hooks that convert nothing, and the translation of cattrs' errors into paths.
 
-A string is no number here and true is no integer. A field of type float takes an integer, as JSON
-does not tell 1 from 1.0; it stays an int, so that it goes out again as it came. Unknown fields are
-ignored: the aggregator may be newer.
+A string never passes for a number here, nor true for an integer. A field of type float takes an
+integer, because JSON does not tell 1 from 1.0; it stays an int, so that it can go out again as it
+came. Unknown fields are ignored, since the aggregator may be newer.
 """
 
 import json
@@ -37,19 +37,19 @@ _SCALARS: dict[Any, str] = {
 
 
 class Mismatch(Exception):
-    """A value is not of the type that its field has."""
+    """A value does not have the type of its field."""
 
     def __init__(self, tp: object, value: object) -> None:
         super().__init__(f"expected {describe(tp)}, found {found(value)}")
 
 
 def is_scalar_union(tp: object) -> bool:
-    """Return whether the type is a union of str, int, float, bool, None and nothing else."""
+    """Return whether a type is a union of only str, int, float, bool and None."""
     return _is_union(tp) and all(member in _SCALARS for member in get_args(tp))
 
 
 def describe(tp: object) -> str:
-    """Return what JSON must hold for the type, for an error."""
+    """Return what JSON must hold for a type, for an error."""
     if _is_union(tp):
         members = get_args(tp)
         hidden = int if float in members else None
@@ -64,11 +64,11 @@ def describe(tp: object) -> str:
 
 
 def configure_converter(converter: Converter) -> None:
-    """Make the converter structure without any conversion."""
+    """Make a converter structure values without converting any."""
     for scalar in (str, int, float, bool):
         converter.register_structure_hook(scalar, _scalar_hook(scalar))
     converter.register_structure_hook_factory(is_scalar_union, _scalar_hook)
-    # by class: a StrEnum is a str, and the hook for str would take it
+    # Register by class: a StrEnum is a str, and the hook for str would take it.
     converter.register_structure_hook(StrEnum, _structure_enum)
     converter.register_structure_hook_func(_has_origin(Literal), _structure_literal)
     converter.register_structure_hook_factory(_has_origin(list), _list_hook)
@@ -78,7 +78,7 @@ def configure_converter(converter: Converter) -> None:
 
 
 def refusal(error: BaseException) -> DecodeError:
-    """Return the error with the path of the first thing that is wrong."""
+    """Translate cattrs' error into one with the path of the first thing that is wrong."""
     path, tp = "$", None
     while isinstance(error, BaseValidationError):
         error = error.exceptions[0]
@@ -112,7 +112,7 @@ def _scalar_hook(tp: Any) -> Hook:
         accepted.add(int)
 
     def structure(value: object, _: object) -> object:
-        # the class itself: bool is a subclass of int
+        # Compare the class itself, because bool is a subclass of int.
         if value.__class__ in accepted and _is_sound(value):
             return value
         raise Mismatch(tp, value)
@@ -121,7 +121,7 @@ def _scalar_hook(tp: Any) -> Hook:
 
 
 def _is_sound(value: object) -> bool:
-    """Return whether the scalar can be sent on: a finite float, a string of whole characters."""
+    """Return whether a scalar can be sent on: not an infinite float, not a lone surrogate."""
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, str) and not value.isascii():
@@ -144,7 +144,7 @@ def _structure_literal(value: object, tp: object) -> object:
 
 
 def _only(json_type: type, tp: object, inner: Hook) -> Hook:
-    """Return the hook for one JSON type only: cattrs itself would iterate over a string."""
+    """Return a hook that takes one JSON type only; cattrs itself would iterate over a string."""
 
     def structure(value: object, _: object) -> object:
         if value.__class__ is json_type:

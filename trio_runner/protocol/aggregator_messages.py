@@ -8,16 +8,16 @@ from trio_runner.protocol.models import Method
 
 @frozen(kw_only=True)
 class AggregatorMessage(MessageBase):
-    """The base of what the aggregator sends."""
+    """The base of all messages that the aggregator sends."""
 
 
 @frozen(kw_only=True)
 class RegisterEngineReplyMsg(AggregatorMessage):
     """Whether the engine may connect, and if not, why.
 
-    `engine_id` is the id under which the engine must connect. `secret_match` false or
-    `version_match` false tell the reason of a refusal; with neither false, an engine of this id is
-    still connected. `aggregator_build_number` is the version that the aggregator wants of engines.
+    `engine_id` is the id under which the engine must connect. A refusal has its reason in
+    `secret_match` or `version_match`, which is then false. If neither is false, an engine of this
+    id is still connected. `aggregator_build_number` is the version that engines must have.
     """
 
     success: bool
@@ -36,14 +36,14 @@ class ExecuteControlCommandMsg(AggregatorMessage):
 
 @frozen(kw_only=True)
 class InjectCodeMsg(AggregatorMessage):
-    """Run these lines of P-code besides the method; lines end in a line feed."""
+    """Run these lines of P-code in addition to the method; each ends in a line feed."""
 
     pcode: str
 
 
 @frozen(kw_only=True)
 class MethodMsg(AggregatorMessage):
-    """Take this method in place of the one that is there."""
+    """Replace the engine's method by this one."""
 
     method: Method
 

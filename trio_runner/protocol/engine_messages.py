@@ -1,7 +1,7 @@
 """What an engine sends to the aggregator.
 
-Instants are in seconds since the epoch, as floats. `engine_id` and `sequence_number` of an engine
-message are filled in when it is sent: leave them at their defaults.
+Instants are in seconds since the epoch, as floats. The `engine_id` and `sequence_number` of an
+engine message are filled in when it is sent; leave them at their defaults.
 """
 
 from attrs import field, frozen
@@ -25,10 +25,10 @@ from trio_runner.protocol.models import (
 
 @frozen(kw_only=True)
 class EngineMessage(MessageBase):
-    """The base of what a registered engine sends.
+    """The base of all messages that a registered engine sends.
 
-    `sequence_number` counts the messages of one engine, -1 before it is sent; it stays the same
-    when a message is sent again. `engine_id` is the id that the registration gave.
+    `sequence_number` counts the messages of one engine. It is -1 before a message is sent, and
+    stays the same when the message is sent again. `engine_id` is the id from the registration.
     """
 
     sequence_number: int = -1
@@ -42,7 +42,7 @@ class EngineControlMessage(EngineMessage):
 
 @frozen(kw_only=True)
 class EngineDataMessage(EngineMessage):
-    """The base of messages that carry data; no message of today derives from it."""
+    """The base of messages that carry data; so far no message derives from it."""
 
 
 @frozen(kw_only=True)
@@ -52,10 +52,10 @@ class PingMsg(EngineControlMessage):
 
 @frozen(kw_only=True)
 class RegisterEngineMsg(MessageBase):
-    """Who wants to connect; sent over HTTP, before there is an engine id.
+    """An engine's request to connect; it is sent over HTTP, before there is an engine id.
 
     `engine_version` must be the aggregator's version unless `ignore_version_error` is true.
-    `secret` must be the aggregator's and is left out of the representation.
+    `secret` must be the aggregator's; `repr` does not show it.
     """
 
     computer_name: str
@@ -72,11 +72,11 @@ class RegisterEngineMsg(MessageBase):
 
 @frozen(kw_only=True)
 class UodInfoMsg(EngineMessage):
-    """The description of the unit; first on every connection.
+    """The description of the unit, the first message on every link.
 
-    `data_log_interval_seconds` is the time between two stored samples of a tag, in seconds; it
-    must be finite. `required_roles` are the roles of which a person needs one to see the unit; all
-    see it if there are none.
+    `data_log_interval_seconds` is the time between two stored samples of a tag, in seconds; it must
+    be finite. A person needs one of the `required_roles` to see the unit; if there are none,
+    everybody sees it.
     """
 
     readings: list[ReadingInfo]
@@ -90,7 +90,7 @@ class UodInfoMsg(EngineMessage):
 
 @frozen(kw_only=True)
 class TagsUpdatedMsg(EngineMessage):
-    """Values of tags; `run_id` is the run in which they were sampled, None outside a run."""
+    """Values of tags; `run_id` is the run in which they were sampled, or None outside a run."""
 
     tags: list[TagValue] = field(factory=list)
     run_id: str | None = None
@@ -136,7 +136,7 @@ class MethodMsg(EngineMessage):
 
 @frozen(kw_only=True)
 class MethodStateMsg(EngineMessage):
-    """Which lines of the method have run and run."""
+    """Which lines of the method have run and which are running."""
 
     method_state: MethodState
 
@@ -160,7 +160,7 @@ class RunStartedMsg(EngineMessage):
 class RunStoppedMsg(EngineMessage):
     """A run has ended, with its final run log and method state.
 
-    `archive` is the text of the run's CSV file, `archive_filename` its name; both are None where
+    `archive` is the text of the run's CSV file and `archive_filename` its name. Both are None if
     the engine keeps no archive.
     """
 
@@ -173,7 +173,7 @@ class RunStoppedMsg(EngineMessage):
 
 @frozen(kw_only=True)
 class WebPushNotificationMsg(EngineMessage):
-    """Tell people something, those who subscribed to `topic`."""
+    """A notification for the people who subscribed to `topic`."""
 
     notification: WebPushNotification
     topic: NotificationTopic

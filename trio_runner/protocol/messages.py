@@ -8,7 +8,7 @@ OPENPECTUS_VERSION = "0.1.1585"
 
 @frozen(kw_only=True)
 class MessageBase:
-    """What every message has: the version of the protocol, 0 everywhere today."""
+    """The base of all messages; `version` is the version of the protocol, so far always 0."""
 
     version: int = 0
 
@@ -20,10 +20,10 @@ class SuccessMessage(MessageBase):
 
 @frozen(kw_only=True)
 class ErrorMessage(MessageBase):
-    """The message was understood and could not be carried out.
+    """The message was understood but could not be carried out.
 
-    `message` is for people, `exception_message` tells the cause, `caller_error` is true where the
-    one who asked is at fault.
+    `message` is for people, `exception_message` tells the cause, and `caller_error` is true if the
+    caller is at fault.
     """
 
     message: str | None = None
@@ -33,6 +33,6 @@ class ErrorMessage(MessageBase):
 
 @frozen(kw_only=True)
 class ProtocolErrorMessage(ErrorMessage):
-    """The message could not be decoded or nobody handles its type; `protocol_msg` says which."""
+    """The message cannot be decoded or its type is not handled; `protocol_msg` says which."""
 
     protocol_msg: str

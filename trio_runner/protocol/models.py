@@ -1,7 +1,7 @@
-"""What messages are made of, named as in Open Pectus, the members of the enumerations included.
+"""The records that messages consist of, named as in Open Pectus, as are members of enumerations.
 
-Instants are in seconds since the epoch, as floats, unless an attribute says otherwise. Lists and
-dictionaries in these records are not to be changed once they are in.
+Instants are in seconds since the epoch, as floats, unless an attribute says otherwise. Do not
+change lists and dictionaries after you have put them into these records.
 """
 
 import time
@@ -11,11 +11,11 @@ from typing import Literal
 from attrs import field, frozen
 
 EntryDataType = Literal["str", "int", "float", "auto"]
-"""What a person may enter for a reading; with `auto` the aggregator finds out."""
+"""What a person may enter for a reading; with `auto`, the aggregator finds out the type."""
 
 
 class NotificationTopic(StrEnum):
-    """What people subscribe to."""
+    """The topics that people can subscribe to."""
 
     RUN_START = "run_start"
     RUN_STOP = "run_stop"
@@ -81,15 +81,15 @@ class MethodStatusEnum(StrEnum):
 
 @frozen(kw_only=True)
 class ProtocolModel:
-    """The base of what messages are made of."""
+    """The base of the records that messages consist of."""
 
 
 @frozen(kw_only=True)
 class ReadingCommand(ProtocolModel):
     """A command that the page offers at a reading.
 
-    `command_id` is unique in the unit's description; `command` is the P-code to run; `choice_names`
-    are the keys of the reading's `command_options`, in the order of display.
+    `command_id` is unique in the unit's description, and `command` is the P-code to run.
+    `choice_names` are the keys of the reading's `command_options`, in the order of display.
     """
 
     command_id: str
@@ -102,9 +102,9 @@ class ReadingCommand(ProtocolModel):
 class ReadingInfo(ProtocolModel):
     """A tag as the page shows it, with what a person may do there.
 
-    `discriminator` is `reading`, `reading_with_entry` or `reading_with_choice`;
-    `valid_value_units` are the units (kg, bar, L/h) in which a value may be entered;
-    `command_options` maps the name of a choice to its P-code.
+    `discriminator` is `reading`, `reading_with_entry` or `reading_with_choice`. A value may be
+    entered in the `valid_value_units` (kg, bar, L/h). `command_options` maps the name of each
+    choice to its P-code.
     """
 
     discriminator: str
@@ -117,7 +117,7 @@ class ReadingInfo(ProtocolModel):
 
 @frozen(kw_only=True)
 class CommandInfo(ProtocolModel):
-    """A command of the unit and its documentation, with an example for the page."""
+    """A command of the unit and its documentation, which holds an example for the page."""
 
     name: str
     docstring: str | None
@@ -127,8 +127,9 @@ class CommandInfo(ProtocolModel):
 class TagValue(ProtocolModel):
     """The value of a tag at an instant.
 
-    `tick_time` is in seconds since the epoch; `value` is in `value_unit` (None: no unit), None if
-    there is no value, and an int stays an int on the wire; `value_formatted` is for display.
+    `tick_time` is in seconds since the epoch. `value` is in `value_unit` (None: no unit); it is
+    None if there is no value, and an int stays an int on the wire. `value_formatted` is for
+    display.
     """
 
     name: str = ""
@@ -144,9 +145,9 @@ class TagValue(ProtocolModel):
 class RunLogLine(ProtocolModel):
     """An instruction that was, is or will be carried out.
 
-    `start` and `end` are in seconds since the epoch (`end` is None until it has ended), `progress`
-    is from 0 to 1 (None: unknown). `start_values` and `end_values` are tags at these instants. The
-    flags say what a person may do to it and what became of it.
+    `start` and `end` are in seconds since the epoch (`end` is None until it has ended). `progress`
+    is from 0 to 1 (None: unknown). `start_values` and `end_values` are the tags at these instants.
+    The flags say what a person may do to the instruction and what became of it.
     """
 
     id: str
@@ -172,7 +173,7 @@ class RunLog(ProtocolModel):
 
 @frozen(kw_only=True)
 class MethodLine(ProtocolModel):
-    """A line of P-code; `id` stays with the line when others are put in before it."""
+    """A line of P-code; it keeps its `id` when other lines are inserted before it."""
 
     id: str
     content: str
@@ -188,7 +189,7 @@ class Method(ProtocolModel):
 
 @frozen(kw_only=True)
 class MethodState(ProtocolModel):
-    """Ids of the method's lines by what has become of them, for colouring and locking them."""
+    """The ids of the method's lines by state, so that the page can colour and lock them."""
 
     started_line_ids: list[str]
     executed_line_ids: list[str]
@@ -199,7 +200,7 @@ class MethodState(ProtocolModel):
 
     @classmethod
     def untouched(cls) -> "MethodState":
-        """Return the state of a method of which no line has run."""
+        """Return the state of a method none of whose lines has run."""
         return cls(
             started_line_ids=[],
             executed_line_ids=[],
@@ -221,7 +222,7 @@ class ControlState(ProtocolModel):
 
 @frozen(kw_only=True)
 class PlotColorRegion(ProtocolModel):
-    """Background colours of the plot by the value of a tag.
+    """The background colours of the plot, by the value of a tag.
 
     `value_color_map` maps a value, written as text, to a CSS colour.
     """
@@ -243,7 +244,7 @@ class PlotAxis(ProtocolModel):
 
 @frozen(kw_only=True)
 class SubPlot(ProtocolModel):
-    """One of the plots above each other; `ratio` is its height in relation to the others."""
+    """One of several plots stacked above each other; `ratio` is its relative height."""
 
     axes: list[PlotAxis]
     ratio: int | float
@@ -263,7 +264,7 @@ class PlotConfiguration(ProtocolModel):
 class ErrorLogEntry(ProtocolModel):
     """An entry of the error log.
 
-    `created_time` is in seconds since the epoch, `severity` a level of Python's logging (30 is a
+    `created_time` is in seconds since the epoch. `severity` is a level of Python's logging (30 is a
     warning, 40 an error).
     """
 
@@ -281,7 +282,7 @@ class ErrorLog(ProtocolModel):
 
 @frozen(kw_only=True)
 class TagDefinition(ProtocolModel):
-    """A tag that P-code may name; `unit` is None for a tag without unit."""
+    """A tag that P-code may name; `unit` is None for a tag without a unit."""
 
     name: str
     unit: str | None = None
@@ -291,8 +292,8 @@ class TagDefinition(ProtocolModel):
 class CommandDefinition(ProtocolModel):
     """A command that P-code may use.
 
-    `validator` checks the argument, in Open Pectus's text form (None: no check); `docstring` is the
-    documentation that the editor shows.
+    `validator` checks the argument; it is in Open Pectus's text form (None: no check). `docstring`
+    is the documentation that the editor shows.
     """
 
     name: str
@@ -302,7 +303,7 @@ class CommandDefinition(ProtocolModel):
 
 @frozen(kw_only=True)
 class UodDefinition(ProtocolModel):
-    """What P-code for this unit may use: its own commands, those of every unit, and its tags."""
+    """What P-code for this unit may use: the unit's commands, the system commands, and its tags."""
 
     commands: list[CommandDefinition]
     system_commands: list[CommandDefinition]
@@ -327,16 +328,16 @@ class WebPushData(ProtocolModel):
 
 
 def _now_ms() -> int:
-    """Return the milliseconds since the epoch."""
+    """Return the time in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
 
 
 @frozen(kw_only=True)
 class WebPushNotification(ProtocolModel):
-    """A notification in a browser, with the fields that the browsers' own has.
+    """A notification in a browser, with the same fields as the browser's own.
 
-    `timestamp` is in milliseconds since the epoch, now if not given; `vibrate` is a pattern of
-    milliseconds on and off; neither may be negative. `badge`, `icon` and `image` are URLs.
+    `timestamp` is in milliseconds since the epoch; the default is now. `vibrate` is a pattern of
+    milliseconds on and off. Neither may be negative. `badge`, `icon` and `image` are URLs.
     `renotify` needs a `tag`.
     """
 
@@ -347,7 +348,7 @@ class WebPushNotification(ProtocolModel):
     icon: str | None = "/assets/icons/icon-192x192.png"
     image: str | None = None
     renotify: bool | None = None
-    requireInteraction: bool | None = None  # noqa: N815 - the browsers' spelling is on the wire
+    requireInteraction: bool | None = None  # noqa: N815 - the wire has the browsers' spelling
     silent: bool | None = None
     tag: str | None = None
     timestamp: int | None = field(factory=_now_ms)
