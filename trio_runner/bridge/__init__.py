@@ -8,10 +8,10 @@
     )
     runner.first_steady_state_callback = engine.start
 
-The engine ticks in a thread of its own, as it does under `pectus-engine`. What it tells goes out as
-its package serialises it, and what people ask of it reaches its own handlers, so that messages and
-fields that this project does not know pass through. The package `openpectus` is imported here and
-nowhere else; importing this sets up logging as that package does.
+The engine ticks in its own thread, as it does under `pectus-engine`. Its messages go out as its
+package serialises them, and people's commands reach its own handlers. So messages and fields that
+this project does not know pass through. The package `openpectus` is imported here and nowhere else;
+importing this package sets up logging as `openpectus` does.
 """
 
 from trio_runner.bridge._arguments import Arguments, parse

@@ -1,4 +1,4 @@
-"""The arguments of `pectus-engine`, read by the package's own parser, and those of this runner."""
+"""The arguments of `pectus-engine`, read by the package's own parser, and the runner's own."""
 
 import argparse
 from collections.abc import Callable
@@ -20,11 +20,11 @@ class Arguments:
     """What the command is to do."""
 
     hostname: str
-    """Of the aggregator, maybe with a path."""
+    """The aggregator's host name, maybe with a path."""
     port: int | None
     """None for the default: 9800, or 443 if secure."""
     network: argparse.Namespace
-    """All that was given, of which this is for how it is reached and for the command itself."""
+    """All arguments as parsed; the command reads its own and the network's options from here."""
     uods: list[str]
     validate: bool
     show_register_details: bool
@@ -43,10 +43,10 @@ def parse(
     add_options: Callable[[argparse._ArgumentGroup], None],
     read: Read = argparse.ArgumentParser.parse_args,
 ) -> Arguments:
-    """Return what the arguments say; `add_options` adds more of them, `read` parses them.
+    """Parse the arguments; `add_options` adds options to the parser and `read` runs it.
 
-    Raises SystemExit, after `--help` with code 0, on wrong arguments with code 2; and what `read`
-    raises.
+    Raises SystemExit, with code 0 after `--help` and code 2 for wrong arguments, and whatever
+    `read` raises.
     """
     parser = _make_parser(prog, add_options)
     given = read(parser, argv)
@@ -105,7 +105,7 @@ def _make_parser(
 
 
 def _allow_several_uods(parser: Any) -> None:
-    """Let `--uod` be given several times, one unit each."""
+    """Let `--uod` be given several times, once for each unit."""
     old = next(action for action in parser._actions if action.dest == "uod")
     parser._handle_conflict_resolve(None, [(name, old) for name in old.option_strings])
     parser.add_argument(
@@ -132,6 +132,6 @@ def _outbox(parser: argparse.ArgumentParser, path: str | None) -> str | None:
 
 def _truth(parser: argparse.ArgumentParser, value: object) -> bool:
     try:
-        return bool(TypeAdapter(bool).validate_python(value))  # as the package's message takes it
+        return bool(TypeAdapter(bool).validate_python(value))  # as the package's message reads it
     except ValidationError:
         parser.error(f"argument -ignore/--ignore_version_error: say True or False, not {value!r}")

@@ -1,4 +1,4 @@
-"""The package's message builder, as the runner asks it."""
+"""The package's message builder, with the interface and the safety that the runner needs."""
 
 import logging
 import math
@@ -27,14 +27,17 @@ logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=MessageBase)
 
 FAILS = Exception, SystemExit
-"""How code of an engine or of a definition may end: `sys.exit()` in it ends nothing but itself."""
+"""How an engine's or a definition's code may fail; its `sys.exit()` must end only that code."""
 
 TRIES = 3
-"""How often a message is asked for: the engine's thread may change what is just being read."""
+"""How often to try to make a message: the engine's thread may change what we are reading."""
 
 
 def again(create: Callable[..., Any], *arguments: object) -> Any:
-    """Return what `create` does, asked again if it raises; raises what it does the last time."""
+    """Return the result of `create`, called up to `TRIES` times until it does not raise.
+
+    Raises the exception of the last call.
+    """
     for _ in range(TRIES - 1):
         try:
             return create(*arguments)
@@ -44,19 +47,19 @@ def again(create: Callable[..., Any], *arguments: object) -> Any:
 
 
 class _Builder(EngineMessageBuilder):  # type: ignore[misc]
-    """The package's builder, with what an aggregator needs.
+    """The package's builder, changed where an aggregator needs it.
 
-    A method without lines gets an empty one: aggregators take none without, which would be an error
-    in the log at every connection. Where a run log cannot be made, as after some errors in a
-    method, it is the last that could: the end of the run is to be told all the same.
+    A method without lines gets an empty line. Aggregators refuse a method without lines, and this
+    would be an error in the log at every connection. If a run log cannot be made, as after some
+    errors in a method, the last one is used, so that the end of the run can still be told.
     """
 
     last: Any = None
-    """The last run log that was made, of the package's class or a message of ours."""
+    """The last run log that was made, as the package's message or as ours."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._say = SayOnce(logger)  # it will fail again until the run has ended
+        self._say = SayOnce(logger)  # a run log that fails will fail until the run has ended
 
     def create_register_engine_msg(self) -> Any:
         return super().create_register_engine_msg(**self.engine.uod.options)
@@ -74,7 +77,7 @@ class _Builder(EngineMessageBuilder):  # type: ignore[misc]
             self._say(
                 logging.ERROR, "The engine cannot tell its run log: %r", error, about="run log"
             )
-            made = self.last  # once: the engine's thread may be here too
+            made = self.last  # read it only once: the engine's thread may be here too
             if made is None or made.run_id != run_id:
                 return package.RunLogMsg(id="", run_id=run_id, runlog={"lines": []})
             if isinstance(made, em.RunLogMsg):
@@ -84,7 +87,7 @@ class _Builder(EngineMessageBuilder):  # type: ignore[misc]
 
 
 class _Unable(PlainEngine):
-    """What is told of an engine that cannot tell it itself, and never could."""
+    """Makes the messages that the engine cannot make and has never made before."""
 
     def __init__(self, engine: Any, secret: str, ignore_version_error: bool) -> None:
         super().__init__(
@@ -99,17 +102,18 @@ class _Unable(PlainEngine):
         return []
 
     def create_uod_info(self) -> em.UodInfoMsg:
-        # Nobody shall see more of it than its definition allows.
+        # Even so, only people whom the definition allows may see the unit.
         roles = frozenset(self._uod.required_roles)
         return evolve(super().create_uod_info(), required_roles=roles)
 
 
 class UodMessageBuilder:
-    """Asks the package's builder; see `trio_runner.MessageBuilder` for what each method gives.
+    """Asks the package's builder; see `trio_runner.MessageBuilder` for what each method returns.
 
-    The engine controls a process, so what one message fails on is logged once and does not end the
-    runner. Of a state the last one that could be made is told instead, of an event what is known;
-    tags and errors are left out. What a package of an older version does not make is left out too.
+    The engine controls a process. So a message that cannot be made is logged once and does not end
+    the runner. In place of a state message, the last one that could be made is sent again; in place
+    of an event, one with what is known. Tags, errors and queued commands are left out. A message
+    for which an older version of the package has no method is treated in the same way.
     """
 
     def __init__(self, engine: Engine, secret: str, ignore_version_error: bool) -> None:
@@ -120,9 +124,9 @@ class UodMessageBuilder:
         self._last: dict[type[MessageBase], Any] = {}
         self._has_ticked = False
         self._tags_told = False
-        self._say = SayOnce(logger)  # what fails is asked for several times a second
+        self._say = SayOnce(logger)  # a message that fails is asked for several times a second
 
-    # Who and what the engine is
+    # Identity
 
     def create_register_engine_msg(self) -> em.RegisterEngineMsg:
         """Return who this engine is."""
@@ -134,16 +138,17 @@ class UodMessageBuilder:
         interval_s = made.data_log_interval_seconds
         if interval_s is not None and math.isfinite(interval_s):
             return made
-        # It is infinite, so as to store nothing. JSON has no such number, and aggregators refuse
-        # a description without.
+        # An infinite interval means that nothing is stored. JSON has no such number, and
+        # aggregators refuse a description without the interval.
         return evolve(made, data_log_interval_seconds=sys.float_info.max)
 
     # Tags
 
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
-        """Return the tags that changed, None if none did.
+        """Return the tags that changed, or None if none did.
 
-        Before the engine's first tick tags have no time and are not told; behind it, all are.
+        Before the engine's first tick, tags have no time and are not told. After it, the first
+        message has all tags.
         """
         if not self._ticks():
             return None
@@ -154,7 +159,7 @@ class UodMessageBuilder:
             return None if message is None else to_ours(message, em.TagsUpdatedMsg)
         except FAILS as error:
             self._complain("the tags that changed", error)
-            return self.create_tag_updates_snapshot_msg()  # what had changed is spent
+            return self.create_tag_updates_snapshot_msg()  # which tags had changed is lost
 
     def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
         """Return all tags, none before the engine's first tick."""
@@ -172,7 +177,7 @@ class UodMessageBuilder:
     # States
 
     def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
-        """Return the run log of the run that is on; one whose progress alone differs may be old."""
+        """Return the current run's log; its progress may be a few seconds old, see `RunLogs`."""
         try:
             made = self._run_logs.create(run_id)
         except FAILS as error:
@@ -189,7 +194,7 @@ class UodMessageBuilder:
         return self._ask(em.QueuedRunLogMsg, "create_queued_runlog_msg")
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
-        """Return what this engine's unit logged for people since the last call, None if nothing."""
+        """Return what was logged for this unit's people since the last call, None if nothing."""
         return with_own_error_log(self, lambda: self._ask(em.ErrorLogMsg, "create_error_log_msg"))
 
     def create_control_state_msg(self) -> em.ControlStateMsg:
@@ -197,7 +202,7 @@ class UodMessageBuilder:
         return self._state(em.ControlStateMsg, "create_control_state_msg")
 
     def create_method_state_msg(self) -> em.MethodStateMsg:
-        """Return which lines of the method have run and run."""
+        """Return which lines of the method have run and which are running."""
         return self._state(em.MethodStateMsg, "create_method_state_msg")
 
     def create_method_msg(self) -> em.MethodMsg:
@@ -207,11 +212,11 @@ class UodMessageBuilder:
     # Runs
 
     def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
-        """Return the word that a run began at tick_time (seconds since the epoch)."""
+        """Return the event that a run began at `tick_time` (seconds since the epoch)."""
         return self._event(em.RunStartedMsg, "create_run_started_msg", run_id, tick_time)
 
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
-        """Return the word that the run has ended; without its archive if that cannot be read."""
+        """Return the event that the run has ended; without the archive if that cannot be read."""
         made = self._ask(em.RunStoppedMsg, "create_run_stopped_msg", run_id)
         return made or self._without_archive(run_id)
 
@@ -258,17 +263,17 @@ class UodMessageBuilder:
     def _notification(self, name: str, *arguments: object) -> em.WebPushNotificationMsg:
         return self._event(em.WebPushNotificationMsg, name, *arguments)
 
-    # How it asks
+    # How to ask the package's builder
 
     def _state(self, kind: type[M], name: str) -> M:
-        """Return a message that describes what is; the last one where it cannot be made."""
+        """Return a message that describes a state; if it cannot be made, the last one."""
         made = self._ask(kind, name)
         if made is not None:
             self._last[kind] = made
         return self._last.get(kind) or self._of_the_unable(kind, name)
 
     def _event(self, kind: type[M], name: str, *arguments: object) -> M:
-        """Return a message that tells what the arguments say; the least of it if it must be."""
+        """Return a message that tells of an event; if it cannot be made, one with what is known."""
         return self._ask(kind, name, *arguments) or self._of_the_unable(kind, name, *arguments)
 
     def _of_the_unable(self, kind: type[M], name: str, *arguments: object) -> M:
@@ -277,10 +282,10 @@ class UodMessageBuilder:
         return message
 
     def _ask(self, kind: type[M], name: str, *arguments: object) -> M | None:
-        """Return what the package's builder of a name makes.
+        """Return what the method `name` of the package's builder makes.
 
-        It is None if there is nothing to tell, if it cannot be made, or if the package, being of an
-        older version, has no such builder.
+        Return None if there is nothing to tell, if the message cannot be made, or if the package is
+        an older version without that method.
         """
         create = getattr(self._builder, name, None)
         if create is None:

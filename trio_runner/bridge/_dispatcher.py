@@ -1,4 +1,4 @@
-"""The aggregator's calls, carried out by the package's own handlers off the reader's task."""
+"""The aggregator's commands, carried out by the package's own handlers in a worker thread."""
 
 import asyncio
 import logging
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 
 
 class UodDispatcher(EngineDispatcher):
-    """Dials the aggregator and hands its messages to the engine's handlers, as they came.
+    """Dials the aggregator and hands its messages unchanged to the engine's handlers.
 
-    The handlers run in a worker thread, one after the other and in order. One that blocks holds up
-    neither the link nor Trio's thread: the aggregator is answered when its time is over
-    (`Timing.answer_s`), the handler is left to its thread, and those that come behind it are not
-    carried out until it has ended.
+    The handlers run in a worker thread, one at a time and in order. A handler that blocks holds up
+    neither the link nor Trio's thread. When its time is over (`Timing.answer_s`), the aggregator is
+    answered and the handler is left to its thread. Later commands are not carried out until it has
+    ended.
 
-    The other arguments and what it raises are those of `EngineDispatcher`.
+    The other arguments and the exceptions are those of `EngineDispatcher`.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class UodDispatcher(EngineDispatcher):
         engine: UodEngine,
         **network: Unpack[NetworkOptions],
     ) -> None:
-        # `dispatch` is overridden, so that these handlers are never asked.
+        # `dispatch` is overridden, so these handlers are never called.
         super().__init__(host, port, handlers=PlainEngine(), **network)
         self._of_package = engine.handlers
         self._one_at_a_time = trio.CapacityLimiter(1)
@@ -56,7 +56,7 @@ class UodDispatcher(EngineDispatcher):
         *,
         task_status: trio.TaskStatus[Session] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """See `trio_runner.net.Dialer`; a refused version is told with the way out."""
+        """See `trio_runner.net.Dialer`; VersionRefused also says what to do."""
         try:
             await super().dial(registration, timing, task_status=task_status)
         except VersionRefused as refused:
@@ -67,7 +67,11 @@ class UodDispatcher(EngineDispatcher):
             ) from None
 
     async def dispatch(self, message_json: object) -> MessageBase:
-        """Carry out a message of the aggregator's and return the answer."""
+        """Carry out a message from the aggregator and return the answer.
+
+        An exception of the handler is logged and returned as an error. If cancelled, a handler that
+        has begun still runs to its end in its thread.
+        """
         try:
             message: Any = deserialize(message_json)
         except ProtocolDeserializationException as error:
@@ -91,7 +95,7 @@ class UodDispatcher(EngineDispatcher):
         async def handle() -> Any:
             return await handler(message)
 
-        # The handlers are asyncio's; what they do blocks.
+        # The handlers are asyncio coroutines, but they block.
         result = await trio.to_thread.run_sync(
             lambda: asyncio.run(handle()), abandon_on_cancel=True, limiter=self._one_at_a_time
         )

@@ -1,4 +1,4 @@
-"""The package's event emitter, as the runner listens to it."""
+"""The package's event emitter, with the interface that the runner listens to."""
 
 from typing import Any
 
@@ -9,18 +9,21 @@ from trio_runner import EventListener
 
 
 class UodEventEmitter:
-    """Subscribes listeners of this project's to the engine's emitter."""
+    """Subscribes listeners of this project to the engine's emitter."""
 
     def __init__(self, emitter: EventEmitter) -> None:
         self._emitter: Any = emitter
 
     def add_listener(self, listener: EventListener) -> None:
-        """Call the listener's methods from now on, in the engine's thread."""
+        """Call the listener's methods from now on, in the thread that emits an event.
+
+        Usually this is the engine's thread, but `UodEngine.stop` emits in its caller's.
+        """
         self._emitter.add_listener(_Listener(listener))
 
 
 class _Listener(PackageListener):  # type: ignore[misc]
-    """Hears all that the package tells, and hands on what a runner listens to."""
+    """Receives all events of the package and hands on those that a runner listens to."""
 
     def __init__(self, listener: EventListener) -> None:
         super().__init__()

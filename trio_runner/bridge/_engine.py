@@ -1,4 +1,4 @@
-"""The package's engine with its hardware, ticking in a thread of its own."""
+"""The package's engine with its hardware, ticking in its own thread."""
 
 import logging
 import os
@@ -27,25 +27,26 @@ from trio_runner.bridge._tags import LatestTags
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
-"""Between two ticks of an engine (s); the package's own."""
+"""The time between two ticks of an engine (s), as in the package."""
 
 LAST_TICK_S = 1.0
-"""What the tick under way may take (s) when an engine is stopped."""
+"""How long to wait for the current tick when an engine is stopped (s)."""
 
 
 class EngineStopped(Exception):
-    """The engine's thread has ended by an error, its hardware is not controlled any more."""
+    """An error has ended the engine's thread; its hardware is no longer controlled."""
 
 
 class UodUnusable(Exception):
-    """A UOD file gives no unit; the message says why, in one line."""
+    """A UOD file does not give a unit; the message says why, in one line."""
 
 
 class UodEngine:
     """An engine for a unit operation definition (`load_uod`).
 
-    `archive_folder` is the name of a folder in the package's own, where the files of runs go if
-    several engines run in one process: their names tell the second and nothing else.
+    `archive_folder` is the name of a folder inside the package's archive folder, for the files of
+    this engine's runs. Several engines in one process need one each, since the files are named only
+    by the second.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class UodEngine:
         """Why `connect` has failed."""
         self._is_stopped = False
         self._timer = _Timer(TICK_S)
-        # Not the default, which is one object for all engines of a process.
+        # Do not use the default: it is one object for all engines in the process.
         timing = EngineTiming(WallClock(), self._timer, TICK_S, 1.0)
         self._engine: Any = Engine(uod, timing, enable_archiver=True)
         self._engine.tag_updates = LatestTags()
@@ -78,14 +79,15 @@ class UodEngine:
         return self.name
 
     def set_rpc_handler(self, message_type: type, handler: Callable[[Any], Awaitable[Any]]) -> None:
-        """Take a handler for a class of messages; the package calls it."""
+        """Take a handler for a class of messages; the package calls this."""
         self.handlers[message_type] = handler
 
     @property
     def run_id(self) -> str | None:
-        """The run that is on, None if none is. Before `start` it is one that was restored.
+        """The id of the current run, None if there is none. Before `start`, it is a restored run.
 
-        For `EngineRunner(resume_run=...)`, which ends the run that its outbox knows if it is None.
+        Pass it to `EngineRunner(resume_run=...)`. If it is None, the runner ends any run that its
+        outbox knows.
         """
         if not self._engine._runstate_started:
             return None
@@ -94,7 +96,7 @@ class UodEngine:
 
     @property
     def ticks(self) -> int | None:
-        """How often the engine's thread has ticked, None while it need not."""
+        """How often the engine's thread has ticked, None while it is not running."""
         return self._timer.ticks if self._timer.running else None
 
     def _keep_archive_in(self, folder: str) -> None:
@@ -102,12 +104,12 @@ class UodEngine:
         archiver.data_path = os.path.join(archiver.data_path, folder)
         os.makedirs(archiver.data_path, exist_ok=True)
 
-    # Life; these block
+    # Life cycle; these methods block
 
     def connect(self) -> bool:
         """Check the UOD, connect to the hardware, build the commands; return whether all is well.
 
-        What is not, the package logs; the cause is in `unusable`.
+        If it is not, the package logs the problem and `unusable` has the cause.
         """
         with _overhear() as heard:
             is_usable = package.run_validations(self.uod)
@@ -121,15 +123,15 @@ class UodEngine:
         return True
 
     def start(self) -> None:
-        """Let the engine tick, unless it does."""
+        """Start to tick, unless the engine already ticks or was stopped."""
         if not self._timer.running and not self._is_stopped:
             self._timer.unit = current_unit.get()
             self._engine.run()
 
     def stop(self) -> None:
-        """Let the engine tick no more, end its run, and disconnect its hardware.
+        """Stop the engine's ticks, end its run, and disconnect its hardware.
 
-        The outputs stay as they are. A second time does nothing.
+        The outputs stay as they are. A second call does nothing.
         """
         if self._is_stopped:
             return
@@ -137,21 +139,18 @@ class UodEngine:
         self._timer.end()
         self._timer.join(LAST_TICK_S)
         if self._engine._runstate_started:
-            # Left open, the run would stay open at the aggregator.
+            # Without this, the run would stay open at the aggregator.
             self._engine.emitter.emit_on_stop()
             self._engine._runstate_started = False
         self._engine.stop()
 
     async def ended(self) -> None:
-        """Wait until the engine's thread has ended by an error.
-
-        Raises EngineStopped then; returns never.
-        """
+        """Wait until an error ends the engine's thread, then raise EngineStopped; never return."""
         await self._timer.ended()
 
 
 class _Timer(OneThreadTimer):  # type: ignore[misc]
-    """The package's timer, which tells when its thread ends by an error."""
+    """The package's timer, which also tells when an error ends its thread."""
 
     def __init__(self, interval_s: float) -> None:
         super().__init__(interval_s)
@@ -169,7 +168,7 @@ class _Timer(OneThreadTimer):  # type: ignore[misc]
         super().set_tick_fn(tick)
 
     def start(self) -> None:
-        if not self._is_over:  # stopped while the engine is just being started
+        if not self._is_over:  # the engine may be stopped while it is being started
             super().start()
 
     def end(self) -> None:
@@ -180,8 +179,8 @@ class _Timer(OneThreadTimer):  # type: ignore[misc]
         current_unit.set(self.unit)
         try:
             super().ticker()
-        except (Exception, SystemExit) as error:  # a driver's sys.exit() ends the thread too
-            if not self.running:  # the hardware was disconnected under the last tick
+        except (Exception, SystemExit) as error:  # a driver's sys.exit() also ends the thread
+            if not self.running:  # the hardware was disconnected during the last tick
                 logger.debug("The last tick failed", exc_info=True)
                 return
             logger.exception("The engine's thread has ended")
@@ -210,7 +209,7 @@ class _Timer(OneThreadTimer):  # type: ignore[misc]
 def load_uod(path: str) -> Any:
     """Import a UOD file and return the unit operation definition that it creates.
 
-    Raises UodUnusable, with the cause and the line of the file.
+    Raises UodUnusable, with the cause and, if known, the line of the file.
     """
     try:
         uod = package.create_uod(path)
@@ -223,7 +222,7 @@ def load_uod(path: str) -> Any:
 
 
 def _cause_of(error: BaseException, path: str) -> str:
-    """Return what went wrong in a UOD file, and where, in one line."""
+    """Return what went wrong in a UOD file and where, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
@@ -240,7 +239,7 @@ def _in_one_line(error: BaseException) -> str:
 
 
 class _Ear(logging.Filter):
-    """Notes what is being handled where this thread logs: the package drops it."""
+    """Notes the exception being handled when this thread logs, because the package drops it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Which of several engines in one process a log record is of.
+"""Which of several engines in one process a log record belongs to.
 
-The package keeps one queue of what people are to see in the page's error log, for the one engine of
-a process. Records are stamped with the unit in whose thread or task they were made, and each engine
-takes its own. What cannot be told (a thread that the hardware's driver started) goes to all.
+The package expects one engine per process, so it keeps one queue for the page's error log. Here
+records are stamped with the unit whose thread or task made them, and each engine takes its own. If
+the unit is unknown, as in a thread that the hardware's driver started, all engines get the record.
 """
 
 import logging
@@ -19,10 +19,10 @@ from trio_runner._printable import printable
 T = TypeVar("T")
 
 LOGGED_MAX = 300
-"""Of what the package logs of a command, with the command (characters)."""
+"""The length to which a log record of the package about a command is cut (characters)."""
 
 current_unit: ContextVar[str | None] = ContextVar("current_unit", default=None)
-"""The unit that the running thread or task works for."""
+"""The unit that the current thread or task works for."""
 
 
 class _Stamp(logging.Filter):
@@ -37,14 +37,14 @@ _waiting: WeakKeyDictionary[object, tuple[str | None, SimpleQueue[Any]]] = WeakK
 
 
 def take_error_log(builder: object) -> None:
-    """Keep records of the current unit's for this builder from now on."""
+    """Keep the current unit's log records for this builder from now on."""
     _waiting[builder] = (current_unit.get(), SimpleQueue())
 
 
 def with_own_error_log(builder: object, create: Callable[[], T]) -> T:
-    """Call what empties the package's queue so that it finds the records of one unit in it.
+    """Call a function that empties the package's queue, with only one unit's records in it.
 
-    To be called in one thread only.
+    Call this in one thread only.
     """
     _sort()
     if builder not in _waiting:
@@ -70,7 +70,7 @@ def _sort() -> None:
 
 
 def name_units_in_log() -> None:
-    """Put the unit's name before what the root logger's handlers write, where it is known."""
+    """Make the root logger's handlers put the unit's name, if known, before each record."""
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Stamp())
         handler.setFormatter(_Naming(handler.formatter or logging.Formatter()))
@@ -88,7 +88,7 @@ class _Naming(logging.Formatter):
 
 
 class _OneLine(logging.Filter):
-    """Lets what somebody sent begin no line of the log, nor fill it."""
+    """Keeps text that somebody sent from starting new lines in the log and from filling it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = printable(record.getMessage(), LOGGED_MAX), None

@@ -1,4 +1,4 @@
-"""What `pectus-engine` does besides running an engine, by the package's own code."""
+"""What `pectus-engine` does besides running an engine, done with the package's own code."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from openpectus.engine import main as package
 logger = logging.getLogger(__name__)
 
 OPENPECTUS_VERSION: str = openpectus.__version__
-"""The version of the package that is installed."""
+"""The version of the installed package."""
 
 
 def banner() -> str:
@@ -21,24 +21,24 @@ def banner() -> str:
 
 
 def uod_path(given: str) -> str:
-    """Return the path of a UOD file; the default one stands for the package's demo unit."""
+    """Return the path of a UOD file; the package's default stands for its demo unit."""
     if given != package.default_uod:
         return given
     return os.path.join(os.path.dirname(package.__file__), "configuration", "demo_uod.py")
 
 
 def start_sentry(event_level: str) -> None:
-    """Set up the package's error reporting, which reports where the environment says so."""
+    """Set up the package's error reporting, which reports only if the environment says so."""
     sentry.init_engine(event_level)
 
 
 def validate(uods: list[str]) -> int:
-    """Carry out `-validate` for each UOD; return the exit code."""
+    """Carry out `-validate` for each UOD and return the highest exit code."""
     return max(_exit_code(package.validate_and_exit, uod) for uod in uods)
 
 
 def show_register_details(uods: list[str]) -> int:
-    """Carry out `-rd` for each UOD; return the exit code."""
+    """Carry out `-rd` for each UOD and return the highest exit code."""
     return max(_exit_code(package.show_register_details_and_exit, uod) for uod in uods)
 
 
@@ -51,9 +51,9 @@ def _exit_code(act_and_exit: Callable[[str], None], uod: str) -> int:
 
 
 def warn_of_roles(uod: Any, url: str) -> None:
-    """Tell if the UOD asks for roles and the aggregator at `url` knows none; this blocks.
+    """Warn if the UOD asks for roles but the aggregator at `url` does not support them.
 
-    Raises what a failing HTTP request raises.
+    This blocks. Raises what a failing HTTP request raises.
     """
     if not uod.required_roles:
         return

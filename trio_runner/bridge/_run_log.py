@@ -1,4 +1,4 @@
-"""The run log in mid-run, of which most lines stay as they are."""
+"""The run log during a run, when most of its lines do not change."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -11,18 +11,18 @@ from trio_runner.protocol import engine_messages as em
 
 PROGRESS_S_PER_LINE = 0.1
 PROGRESS_S_MAX = 5.0
-"""How long (s) after a run log the next may be told that differs in nothing but progress.
+"""How long a run log that differs only in progress is held back after the last one (s).
 
-It is as long as all its lines are; that a line began or ended is told at once."""
+This is so long per line, up to the maximum. A line that begins or ends is told at once."""
 
 _NO_LINES = '"lines":[]'
 
 
 class RunLogs:
-    """Makes run logs by the package's builder, which is asked for each line that has ended once.
+    """Makes run logs with the package's builder, asking it only once for each ended line.
 
-    Asking it for all cost 0.3 ms of Trio's thread per line and time; to copy the text of one costs
-    a fiftieth. To be called in one thread only.
+    Asking for all lines each time cost 0.3 ms of Trio's thread per line; copying a line's text
+    costs a fiftieth of that. Call this in one thread only.
     """
 
     def __init__(self, engine: Any) -> None:
@@ -31,12 +31,14 @@ class RunLogs:
         self._last: tuple[float, float, tuple[str, int], em.RunLogMsg] | None = None
 
     def create(self, run_id: str) -> em.RunLogMsg:
-        """Return the run log of the run that is on; its `runlog` is in the text only.
+        """Return the current run's log; its `runlog` is in the text only, not an attribute.
 
-        Raises Exception where the package's builder does, or is of a version that does otherwise.
+        Raises Exception if the package's builder raises, or if the package is of a version that
+        works differently.
         """
         now = self._engine._tick_time
-        # All that a line tells but its progress is made of these, and they only become more.
+        # Everything in a line but its progress comes from these states, and their number only
+        # grows.
         states = sum(len(record.states) for record in self._engine.tracking.records)
         if self._last is not None:
             told_at, rest_s, told, message = self._last
@@ -63,7 +65,7 @@ class RunLogs:
         return foreign(known, em.RunLogMsg, body=body)
 
     def _ask_for(self, run_log: Any, items: list[Any], run_id: str) -> Any:
-        """Return the JSON object of a run log, without lines, and the texts of those of `items`."""
+        """Return a run log's JSON object without its lines, and the lines of `items` as texts."""
         run_log.items = items
         tracking = SimpleNamespace(get_runlog=lambda: run_log)
         seen = SimpleNamespace(uod=self._engine.uod, tracking=tracking)

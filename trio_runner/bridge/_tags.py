@@ -1,4 +1,4 @@
-"""The queue between the package's engine and its message builder."""
+"""The queue of changed tags between the package's engine and its message builder."""
 
 import logging
 from collections import OrderedDict
@@ -10,20 +10,22 @@ from trio_runner._say_once import SayOnce
 logger = logging.getLogger(__name__)
 
 FIT = float | int | str | bytes
-"""What a message can hold as a value, besides what the package makes a float of."""
+"""What a message can hold as a value, besides anything that the package converts to a float."""
 
 
 class LatestTags:
-    """Holds each tag that has changed once, however often the engine puts it in.
+    """Holds each changed tag once, however often the engine puts it in.
 
-    Takes the place of the engine's `tag_updates`, a queue. The engine ticks three times between two
-    samples and queues every tag that changes each time; the package's builder makes a model of each
-    that it takes out, and keeps the last. With 1,000 tags these were 3,000 models a sample.
+    This replaces the engine's `tag_updates`, a queue. The engine ticks three times between two
+    samples and each time queues every tag that changes. The package's builder makes a model for
+    every entry and keeps the last one of each tag. With 1,000 tags, this was 3,000 models per
+    sample.
 
-    The engine's thread puts, Trio's takes: each step is one operation in C, which is atomic.
+    The engine's thread puts tags in and Trio's thread takes them out. Each step is a single
+    operation in C, which is atomic.
 
-    A tag whose value no message can hold is left out and told of once: the package would lose the
-    whole sample with it.
+    A tag whose value does not fit into a message is left out and logged once. With it, the package
+    would lose the whole sample.
     """
 
     def __init__(self) -> None:
@@ -31,11 +33,11 @@ class LatestTags:
         self._say = SayOnce(logger)
 
     def put(self, tag: Any) -> None:
-        """Note that a tag has changed; its value is read when it is taken out."""
+        """Note that a tag has changed; its value is read when the tag is taken out."""
         self._tags[tag.name] = tag
 
     def get_nowait(self) -> Any:
-        """Take out the tag that changed first. Raises queue.Empty."""
+        """Take out the tag that changed first. Raises queue.Empty if there is none."""
         while self._tags:
             try:
                 tag = self._tags.popitem(last=False)[1]
@@ -55,4 +57,4 @@ class LatestTags:
         return False
 
     def task_done(self) -> None:
-        """Do nothing: nobody waits until the queue is empty."""
+        """Do nothing, since nobody waits until the queue is empty."""

@@ -1,4 +1,4 @@
-"""From the package's messages to ours, without loss and without knowing what is in them."""
+"""Turn the package's messages into ours, without loss and without knowing their contents."""
 
 import json
 from typing import Any, TypeVar
@@ -12,21 +12,21 @@ from trio_runner.protocol import engine_messages as em
 M = TypeVar("M", bound=MessageBase)
 
 _ends: dict[type, str | None] = {}
-"""How the text of each class ends, None where pydantic does not write what the package sends."""
+"""How the text of each class ends; None if pydantic does not write what the package sends."""
 
 
 def to_object(message: Any) -> dict[str, Any]:
-    """Return the JSON object that the package itself sends for a message of its own."""
-    # What its `serialize` gives is no JSON yet: there are sets in it, enumerations, infinity.
+    """Return the JSON object that the package itself would send for its message."""
+    # The result of its `serialize` is not yet JSON: it has sets, enumerations and infinity in it.
     text = to_json(serialize(message), inf_nan_mode="null")
     obj: dict[str, Any] = json.loads(text)
     return obj
 
 
 def to_ours(message: Any, kind: type[M]) -> M:
-    """Return a message of the package's as one that is delivered as a `kind`.
+    """Return a message of the package as one of ours that passes for a `kind`.
 
-    Its attributes are those of the package's message.
+    Its attributes are those of the package's message or, if `to_body` returns None, plain values.
     """
     body = to_body(message) if issubclass(kind, em.EngineMessage) else None
     if body is None:
@@ -35,11 +35,11 @@ def to_ours(message: Any, kind: type[M]) -> M:
 
 
 def to_body(message: Any) -> str | None:
-    """Return the text of an engine message as `encode_body` gives it, written by pydantic itself.
+    """Return the text of an engine message as `encode_body` would, written by pydantic itself.
 
-    It takes a sixth of the time of `to_object`, whose word is the law: the first message of each
-    class is written both ways, and of a class whose texts differ, as a newer package's may, it is
-    None.
+    This takes a sixth of the time of `to_object`, which is authoritative. The first message of each
+    class is written both ways. If the two texts differ, as they may with a newer package, return
+    None for that class from then on.
     """
     cls = type(message)
     if cls in _ends and _ends[cls] is None:
@@ -57,6 +57,6 @@ def _end(message: Any, fields: str) -> str | None:
     end = f",{tags[1:]}"
     for name in NOT_IN_BODY:
         expected.pop(name, None)
-    # As texts, so that neither 1.0 passes for 1 nor another order for the same.
+    # Compare texts, so that 1.0 does not pass for 1 and another order is not taken for the same.
     is_same = json.dumps(json.loads(fields[:-1] + end)) == json.dumps(expected)
     return end if is_same else None
