@@ -129,7 +129,7 @@ class UodMessageBuilder:
     # Identity
 
     def create_register_engine_msg(self) -> em.RegisterEngineMsg:
-        """Return who this engine is."""
+        """Return the registration of this engine."""
         return self._state(em.RegisterEngineMsg, "create_register_engine_msg")
 
     def create_uod_info(self) -> em.UodInfoMsg:

@@ -221,9 +221,9 @@ class RpcSession:
         except trio_websocket.ConnectionClosed as closed:
             if not self.is_ending:
                 raise LinkLost(why_closed(closed)) from None
-            await trio.sleep_forever()  # until aclose has ended
+            await trio.sleep_forever()  # until `aclose` ends and cancels this task
 
-    # Out
+    # Outgoing
 
     def _note_call(
         self, what: str, answered: Callable[[object], None], patience: int = 1
@@ -286,7 +286,7 @@ class RpcSession:
         await self._websocket.ping()
         pong.set()
 
-    # In
+    # Incoming
 
     async def _reader(self, nursery: trio.Nursery) -> None:
         while True:

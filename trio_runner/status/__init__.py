@@ -1,6 +1,6 @@
-"""What the runners of a process do, told over HTTP: a page, `/health`, `/metrics`, `/status.json`.
+"""What the runners in a process do, over HTTP: a page, `/health`, `/metrics`, `/status.json`.
 
-Nothing can be changed over it. It needs what `trio-runner[status]` installs.
+This is read-only. It needs what `trio-runner[status]` installs.
 """
 
 from trio_runner.status._board import Unit

@@ -1,4 +1,4 @@
-"""What is known of the units of a process: their figures now, and those of the last hour."""
+"""What is known of the units in a process: their figures now and over the last hour."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -12,34 +12,37 @@ from trio_runner._printable import printable
 from trio_runner.status._verdict import Facts, Level, Reason, judge, worst
 
 SAMPLE_S = 10
-"""Between two points of the plots."""
+"""The time between two points of the plots (s)."""
 
 POINTS_MAX = 360
-"""An hour of them."""
+"""How many points are kept: one hour."""
 
 NAME_MAX = 100
-"""A longer name of a unit (characters) is cut."""
+"""The length to which a unit's name is cut (characters)."""
 
 
 class Unit(Protocol):
-    """A unit that may still start, or may have failed; for others an `EngineRunner` will do."""
+    """A unit that may still be starting or may have failed; otherwise pass an `EngineRunner`."""
 
     @property
     def name(self) -> str:
-        """What it is called while it has no runner."""
+        """The name of the unit while it has no runner."""
 
     @property
     def runner(self) -> EngineRunner | None:
-        """Its runner, None while it starts."""
+        """The unit's runner, None while the unit is starting."""
 
     @property
     def failed(self) -> str | None:
-        """Why it does not run any more, None while it does."""
+        """Why the unit no longer runs, None if it has not failed."""
 
 
 @frozen
 class Point:
-    """A point of the plots: what waited, and the mean answer time (s) since the one before."""
+    """A point of the plots: how many messages waited, and the mean answer time (s) since the last.
+
+    `answer_s` is None if there was no answer in between.
+    """
 
     waiting: int
     answer_s: float | None
@@ -47,7 +50,7 @@ class Point:
 
 @frozen
 class Progress:
-    """How far catching up has come, in messages."""
+    """How far a unit has come with catching up, in messages."""
 
     done: int
     left: int
@@ -63,14 +66,14 @@ class Sight:
     failed: str | None
     statistics: Statistics | None
     progress: Progress | None
-    """None unless it catches up."""
+    """None unless the unit is catching up."""
     history: list[Point]
-    """Every `SAMPLE_S` s, the newest last."""
+    """One point every `SAMPLE_S` seconds, the newest last."""
 
 
 @frozen
 class _Unit:
-    """An `EngineRunner` alone."""
+    """A unit that is just an `EngineRunner`."""
 
     runner: EngineRunner
     name: str = "unit"
@@ -79,7 +82,7 @@ class _Unit:
 
 @define(eq=False)
 class _Watch:
-    """What must be remembered of a unit to tell what happened lately; bounded."""
+    """What to remember of a unit to tell what happened lately; its size is bounded."""
 
     unit: Unit
     known_since: float = field(factory=trio.current_time, init=False)
@@ -87,7 +90,7 @@ class _Watch:
     _thinned: int = field(default=0, init=False)
     _thinned_at: float | None = field(default=None, init=False)
     _caught_up_at: int = field(default=0, init=False)
-    """How many messages had been delivered when there last was nothing to catch up."""
+    """How many messages had been delivered when the unit was last not catching up."""
     _answers: int = field(default=0, init=False)
     _answers_s: float = field(default=0.0, init=False)
 
@@ -124,7 +127,7 @@ class _Watch:
 
     def _progress(self, known: Statistics) -> Progress | None:
         if known.state != "CatchingUp":
-            # While there is no link nothing is delivered, so that this is where it begins.
+            # Without a link nothing is delivered, so the next catching up starts at this count.
             self._caught_up_at = known.outbox.delivered
             return None
         return Progress(known.outbox.delivered - self._caught_up_at, known.outbox.waiting)
@@ -155,7 +158,7 @@ class Board:
         return cls([_Watch(unit) for unit in wrapped], alarm_after_s)
 
     def look(self) -> list[Sight]:
-        """Return all units as they are now, each by a name of its own."""
+        """Return all units as they are now, with distinct names."""
         return _named_apart([watch.look(self.alarm_after_s) for watch in self._watches])
 
     def sample(self) -> None:
@@ -165,9 +168,9 @@ class Board:
 
 
 def _named_apart(sights: list[Sight]) -> list[Sight]:
-    """Return them with units of one name numbered.
+    """Return the units with numbers after names that occur more than once.
 
-    Two series of one name would spoil a whole scrape.
+    Two series with the same name would spoil a whole scrape.
     """
     taken: set[str] = set()
     apart = []

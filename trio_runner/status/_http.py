@@ -1,7 +1,7 @@
-"""One request over one connection, in bounded time and memory: h11 reads and writes HTTP.
+"""One request per connection, in bounded time and memory; h11 reads and writes HTTP.
 
-An ASGI server on Trio was tried first. It shields what it sends from cancellation, so that one
-reader which stalls holds up the end of the whole process for as long as it likes.
+An ASGI server on Trio would not do: it shields what it sends from cancellation, so a single stalled
+reader can hold up the end of the whole process for as long as it likes.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,10 +12,12 @@ import trio
 from attrs import frozen
 
 CONNECTION_S = 20
-"""From the accepted connection to the last byte of the answer, whatever the peer does."""
+"""How long a connection may take to the last byte of the answer (s), whatever the peer does."""
 
 LINGER_S = 1
-"""For the peer to close behind an answer to what was not read to its end; it may get lost else."""
+"""How long to wait for the peer to close (s), if its request was not read to the end.
+
+Otherwise the answer may get lost."""
 
 CHUNK = 16 * 1024
 
@@ -29,7 +31,7 @@ HEADERS = [
 
 @frozen
 class Answer:
-    """What is sent back."""
+    """The answer to a request."""
 
     status: int
     body: str
@@ -38,17 +40,17 @@ class Answer:
 
 
 Respond = Callable[[str], Answer]
-"""Makes the answer to a GET of a path."""
+"""Makes the answer to a GET request for a path."""
 
 
 async def converse(stream: trio.abc.HalfCloseableStream, respond: Respond) -> None:
-    """Read one request, answer it, and close; never raises what the peer did.
+    """Read one request, answer it, and close; nothing that the peer does raises an error here.
 
     If cancelled, the connection is closed at once.
     """
     async with stream:
         with trio.move_on_after(CONNECTION_S):
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has gone
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # the peer has gone
                 await _converse(stream, respond)
 
 
@@ -70,7 +72,7 @@ async def _converse(stream: trio.abc.HalfCloseableStream, respond: Respond) -> N
 async def _request(
     connection: h11.Connection, stream: trio.abc.ReceiveStream
 ) -> h11.Request | None:
-    """Return the head of the request, None if the peer closes before. A body is not read."""
+    """Return the head of the request, or None if the peer closes first; a body is not read."""
     while True:
         event = connection.next_event()
         if isinstance(event, h11.Request):
@@ -102,7 +104,10 @@ def _written(connection: h11.Connection, answer: Answer, *, with_body: bool) -> 
 
 
 async def _linger(stream: trio.abc.HalfCloseableStream) -> None:
-    """Let the peer read the answer: what it has sent and nobody has read would reset it."""
+    """Let the peer read the answer before closing.
+
+    Closing with unread bytes from the peer would reset the connection and could lose the answer.
+    """
     await stream.send_eof()
     with trio.move_on_after(LINGER_S):
         while await stream.receive_some(CHUNK):

@@ -1,4 +1,4 @@
-"""The status for programs: `trio-runner status` reads it."""
+"""The status for programs, such as `trio-runner status`."""
 
 import json
 import time
@@ -11,7 +11,10 @@ from trio_runner.status._verdict import worst
 
 
 def as_json(sights: list[Sight], alarm_after_s: float) -> str:
-    """Return what is seen of the units; instants in seconds since the epoch, times in seconds."""
+    """Return the status of the units as JSON text.
+
+    Instants are in seconds since the epoch, durations in seconds.
+    """
     told = {
         "level": worst(sight.level for sight in sights),
         "at": round(time.time(), 3),

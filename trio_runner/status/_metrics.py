@@ -1,6 +1,7 @@
-"""The metrics, made anew for each scrape from what the runners tell of themselves.
+"""The metrics, made anew for each scrape from the runners' statistics.
 
-Names and units are by Prometheus's conventions; the queue's are the OpenTelemetry collector's.
+Names and units follow Prometheus's conventions; those of the queue are the OpenTelemetry
+collector's.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +29,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 PREFIX = "trio_runner"
 
 LINKED = "Linked"
-"""The outcome of a dial that led to a link; the others are the classes of the errors."""
+"""The outcome of a dial that led to a link; other outcomes are named after the error's class."""
 
 GAUGES: dict[str, tuple[str, Callable[[Statistics], float]]] = {
     "away_seconds": (
@@ -87,7 +88,7 @@ HISTOGRAMS: dict[str, tuple[str, Callable[[Statistics], Histogram]]] = {
 
 
 class Metrics:
-    """What a scrape gets, of a registry of its own."""
+    """What a scrape gets, from a separate registry."""
 
     def __init__(self, board: Board, loop_lag_s: Durations) -> None:
         self._registry = CollectorRegistry()
@@ -119,7 +120,7 @@ class _Units(Collector):
     _board: Board
 
     def describe(self) -> Iterable[Metric]:
-        return []  # or a registry would look at all units to learn the names
+        return []  # otherwise the registry would look at all units to learn the names
 
     def collect(self) -> Iterator[Metric]:
         sights = self._board.look()
@@ -165,7 +166,7 @@ def _dials(running: list[tuple[str, Statistics]]) -> Metric:
     dials = CounterMetricFamily(f"{PREFIX}_dials", text, labels=["unit", "outcome"])
     for unit, known in running:
         outcomes = {LINKED: known.links, **known.failures}
-        outcomes.pop("LinkLost", None)  # that was a link
+        outcomes.pop("LinkLost", None)  # this dial had led to a link
         for outcome, number in outcomes.items():
             dials.add_metric([unit, outcome], number)
     return dials

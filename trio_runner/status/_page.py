@@ -1,4 +1,4 @@
-"""The page that people look at. It is whole without a script; with one it stays live."""
+"""The page that people look at: complete without a script, kept live by one."""
 
 import base64
 import hashlib
@@ -27,10 +27,10 @@ POLICY = (
     " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none';"
     " frame-ancestors 'none'"
 )
-"""What a browser is to allow the page: nothing that is not in it."""
+"""What a browser may allow the page: nothing that is not part of it or from the same server."""
 
 MARKS: dict[Level, str] = {"ok": "✓", "warning": "!", "critical": "✗"}
-"""So that a level is not told by its colour alone."""
+"""Marks for the levels, so that colour is not the only sign."""
 
 
 def page(sights: list[Sight]) -> str:
@@ -84,7 +84,7 @@ def _state(sight: Sight) -> str:
     known = sight.statistics
     if not is_away(known):
         since = _since("since", known.state_for_s)
-    else:  # its states come and go with each dial
+    else:  # the states change with each dial
         since = _since("no link since", known.away_for_s or 0)
     return f'{known.state} <span class="soft">{since}</span>'
 
@@ -96,7 +96,7 @@ def _since(words: str, seconds: float) -> str:
 
 
 def _clock(at: float) -> datetime:
-    """Return an instant (s since the epoch) on the clock on this computer's wall."""
+    """Return an instant (s since the epoch) in this computer's local time."""
     return datetime.fromtimestamp(at)
 
 
@@ -151,7 +151,7 @@ def _plots(sight: Sight) -> str:
 
 
 def _past(known: Statistics) -> str:
-    """Return the last failure, unless a reason tells it already."""
+    """Return the last failure, unless one of the reasons already tells it."""
     if known.last_failure is None or is_away(known):
         return ""
     return f'<p class="soft">Last failure: {escape(known.last_failure)}</p>'

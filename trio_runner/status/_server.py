@@ -1,4 +1,4 @@
-"""The status server: where it listens, what it answers, and the one task that watches."""
+"""The status server: where it listens, what it answers, and the task that watches the units."""
 
 import logging
 from collections.abc import Iterable
@@ -21,14 +21,18 @@ from trio_runner.status._verdict import worst
 logger = logging.getLogger(__name__)
 
 CONNECTIONS_MAX = 32
-"""More at a time are closed: the descriptors of a process are for its links and files."""
+"""The most connections at a time; more are closed at once.
+
+The process needs its file descriptors for links and files."""
 
 WAKE_S = 5
-"""Between two measurements of how late the loop is (s). Each wakes the process, whose CPU they are
-not to show in; what is late in between, the lag of the samples tells."""
+"""The time between two measurements of how late the loop is (s).
+
+Each one wakes the process, and this should not show in its CPU usage. The lag of the samples tells
+what is late in between."""
 
 ALARM_AFTER_S = 300
-"""An outage that has lasted longer asks for a person."""
+"""An outage that has lasted longer (s) needs a person."""
 
 
 async def serve(
@@ -39,10 +43,11 @@ async def serve(
     alarm_after_s: float = ALARM_AFTER_S,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Tell over HTTP what these units do, until cancelled; started, with its URLs, when it listens.
+    """Serve the status of these units over HTTP until cancelled.
 
-    Port 0 takes a free one. An outage makes `/health` fail when it has lasted for `alarm_after_s`.
-    Raises OSError where it cannot listen. A cancellation closes what is open at once.
+    Once it listens, it calls `task_status.started` with its URLs. Port 0 takes a free port. An
+    outage makes `/health` fail once it has lasted longer than `alarm_after_s` seconds. Raises
+    OSError if it cannot listen. If cancelled, all connections are closed at once.
     """
     site = Site(Board.of(units, alarm_after_s))
     listeners = await trio.open_tcp_listeners(port, host=host)
@@ -65,11 +70,11 @@ def _told(listener: trio.SocketListener) -> str:
 
 @define(eq=False)
 class Site:
-    """What stands at each path."""
+    """What each path answers."""
 
     _board: Board
     _lag_s: Durations = field(factory=Durations, init=False)
-    """How much later than due the watching task woke: Trio's loop was busy with something else."""
+    """How late the watching task woke (s), because Trio's loop was busy with something else."""
     _metrics: Metrics = field(init=False)
     _connections: int = field(default=0, init=False)
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
@@ -78,7 +83,7 @@ class Site:
         self._metrics = Metrics(self._board, self._lag_s)
 
     async def watch(self) -> None:
-        """Measure how late Trio's loop is, and note what the plots show, until cancelled."""
+        """Measure how late Trio's loop is and take the points of the plots, until cancelled."""
         while True:
             self._sample()
             for _ in range(SAMPLE_S // WAKE_S):
@@ -89,11 +94,11 @@ class Site:
     def _sample(self) -> None:
         try:
             self._board.sample()
-        except Exception as error:  # an engine is worth more than its plots
+        except Exception as error:  # an engine matters more than its plots
             self._say(logging.ERROR, "The status failed: %r", error, error=error)
 
     async def welcome(self, stream: trio.SocketStream) -> None:
-        """Serve a connection, unless there are too many."""
+        """Serve a connection, or close it if there are too many."""
         if self._connections >= CONNECTIONS_MAX:
             await stream.aclose()
             return
@@ -104,7 +109,7 @@ class Site:
             self._connections -= 1
 
     def respond(self, path: str) -> Answer:
-        """Return what stands at a path; a bug in here ends no engine."""
+        """Return the answer for a path; a bug here must not end any engine."""
         try:
             return self._respond(path)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What the page looks like, and the few lines of script that keep it live; no other files."""
+"""The page's style and the short script that keeps it live; it needs no other files."""
 
 STYLE = """
 :root {

@@ -1,4 +1,4 @@
-"""Whether all is well with a unit, and why not: one judgement for health, page and terminal."""
+"""Whether all is well with a unit, or why not: one verdict for health, page and terminal."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal
@@ -12,12 +12,12 @@ from trio_runner.status._words import counted
 Level = Literal["ok", "warning", "critical"]
 
 LEVELS: tuple[Level, ...] = ("ok", "warning", "critical")
-"""The worst last; the place of each is its exit code for monitoring."""
+"""The levels, the worst last; the index of each is its exit code for monitoring."""
 
 
 @frozen
 class Reason:
-    """Why not all is well, and what to do; `critical` asks for a person at once."""
+    """Why not all is well, and what to do; `critical` needs a person at once."""
 
     level: Level
     text: str
@@ -25,16 +25,16 @@ class Reason:
 
 @frozen
 class Facts:
-    """What there is to judge about a unit; times in seconds."""
+    """What a verdict on a unit is based on; times are in seconds."""
 
     known_for_s: float
-    """Since the unit is known here, started or not."""
+    """How long the unit has been known here, started or not."""
     failed: str | None
-    """Why it does not run any more."""
+    """Why the unit no longer runs, None if it has not failed."""
     statistics: Statistics | None
-    """None while it starts, and where it failed before it ran."""
+    """None while the unit is starting, and if it failed before it ran."""
     thinned_ago_s: float | None
-    """Since samples were last given up, None if none were."""
+    """The time since samples were last thinned, None if none were."""
 
 
 def is_away(known: Statistics) -> bool:
@@ -44,15 +44,17 @@ def is_away(known: Statistics) -> bool:
 
 
 def worst(levels: Iterable[Level]) -> Level:
-    """Return the worst of these, ok of none."""
+    """Return the worst of these levels, `ok` if there are none."""
     return max(levels, key=LEVELS.index, default="ok")
 
 
 def judge(facts: Facts, alarm_after_s: float) -> list[Reason]:
     """Return what is not well, the worst first.
 
-    Data that flows is well, and so is what is kept safely for a while: an outage becomes critical
-    when it has lasted for `alarm_after_s`.
+    Starting, stopping, catching up and an outage are only warnings, because what waits is kept
+    safely. A start or an outage that lasts longer than `alarm_after_s` seconds is critical. So are
+    a unit that has failed or ended, and data that is lost or not kept safely: samples thinned
+    within the last `alarm_after_s` seconds, messages set aside, a degraded outbox.
     """
     reasons = [*_of_life(facts, alarm_after_s), *_of_outbox(facts, alarm_after_s)]
     return sorted(reasons, key=lambda reason: -LEVELS.index(reason.level))

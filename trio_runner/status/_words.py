@@ -1,13 +1,13 @@
-"""Numbers as people read them."""
+"""Numbers in a form for people."""
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number and what it counts: `1 message`, `1,234 messages`."""
+    """Return a number with what it counts: `1 message`, `1,234 messages`."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def sized(number: float) -> str:
-    """Return a size: `812 bytes`, `3.1 kB`, `64 MB`."""
+    """Return a size given in bytes: `812 bytes`, `3.1 kB`, `64 MB`."""
     if number < 1000:
         return f"{number:.0f} bytes"
     power = 1 if number < 999.5e3 else 2 if number < 999.5e6 else 3
@@ -17,7 +17,7 @@ def sized(number: float) -> str:
 
 
 def brief(seconds: float) -> str:
-    """Return a short time: `2.4 ms`, `31 ms`, `1.2 s`."""
+    """Return a short duration given in seconds: `2.4 ms`, `31 ms`, `1.2 s`."""
     if seconds < 0.9995:
         return f"{seconds * 1e3:.1f} ms" if seconds < 0.00995 else f"{seconds * 1e3:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
