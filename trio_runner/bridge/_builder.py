@@ -50,8 +50,8 @@ class _Builder(EngineMessageBuilder):  # type: ignore[misc]
     """The package's builder, changed where an aggregator needs it.
 
     A method without lines gets an empty line. Aggregators refuse a method without lines, and this
-    would be an error in the log at every connection. If a run log cannot be made, as after some
-    errors in a method, the last one is used, so that the end of the run can still be told.
+    would be an error in the log at every connection. After some errors in a method, the run log
+    cannot be made. The last one is used then, so that the end of the run can still be told.
     """
 
     last: Any = None

@@ -13,7 +13,7 @@ PROGRESS_S_PER_LINE = 0.1
 PROGRESS_S_MAX = 5.0
 """How long a run log that differs only in progress is held back after the last one (s).
 
-This is so long per line, up to the maximum. A line that begins or ends is told at once."""
+It is held back for 0.1 s per line, up to 5 s. A line that begins or ends is told at once."""
 
 _NO_LINES = '"lines":[]'
 

@@ -53,7 +53,7 @@ class EngineDispatcher:
     `path` is the path under which a proxy in front of the aggregator serves it, such as `/pectus`.
 
     `secure` encrypts the connection and verifies the aggregator's certificate against the system's
-    trust store, or only against the authorities in `ca_file` (PEM) if that is given. `client_cert`
+    trust store. With `ca_file` (PEM), only the authorities in that file are trusted. `client_cert`
     is the engine's own certificate (PEM), for servers that ask for one. Its key is in the same file
     or in `client_key`.
 
@@ -63,9 +63,10 @@ class EngineDispatcher:
     `open_stream` opens the byte streams. Tests and simulations use it to put their own network
     underneath; the environment's proxy is then ignored.
 
-    Raises TypeError if `handlers` lacks a command's method. Raises ValueError for a URL or
-    HOST:PORT in place of a host, for a file that cannot be used or that is given without `secure`
-    (`TlsFileUnusable`), and for a `proxy` that is not a proxy's URL (`ProxyUnusable`).
+    Raises TypeError if `handlers` lacks a command's method, or if `host` or `port` is of another
+    type. Raises ValueError for a URL or HOST:PORT in place of a host. Its subclass TlsFileUnusable
+    is for a file that cannot be used or is given without `secure`, and its subclass ProxyUnusable
+    for a `proxy` that is not a proxy's URL.
     """
 
     def __init__(

@@ -9,13 +9,13 @@ oldest call that it knew of is due, so that a call and its answer cost it nothin
 
 Bytes that move show that the peer is alive: a message that leaves slowly over a thin path is not
 late. The time for an answer counts from when the last byte of its call left; a call that has not
-left yet is late only if no byte at all has left for that long. The time for a pong counts from its
-ping, from when bytes last came in, or from when the last piece of a large message left, whichever
-is latest. In either case, a peer that takes nothing and says nothing is noticed within 10 s.
+left yet is late only if no byte at all has left for that long. The time for a pong counts from the
+latest of three: the ping itself, bytes that came in, or a piece of a large message that left.
+In either case, a peer that takes nothing and says nothing is noticed within 10 s.
 
 Most of a message's cost arises in the layers below. So frames that are ready are written together,
-a message goes out compressed just as it waited, an answer equal to the previous one is not parsed
-again, and messages do not get their own tasks or cancel scopes.
+and a message goes out compressed just as it waited. An answer equal to the previous one is not
+parsed again. Messages do not get their own tasks or cancel scopes.
 """
 
 import logging

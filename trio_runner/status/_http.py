@@ -1,7 +1,7 @@
 """One request per connection, in bounded time and memory; h11 reads and writes HTTP.
 
-An ASGI server on Trio would not do: it shields what it sends from cancellation, so a single stalled
-reader can hold up the end of the whole process for as long as it likes.
+An ASGI server on Trio would not do. It shields what it sends from cancellation, so that a single
+stalled reader can hold up the end of the whole process for as long as it likes.
 """
 
 from collections.abc import Callable, Sequence
