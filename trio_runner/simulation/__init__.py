@@ -1,9 +1,9 @@
-"""A simulated engine, an aggregator stand-in, a network and a disk: to try and to test with.
+"""A simulated engine, aggregator, network and disk, to try things out and to test with.
 
-`SimulatedEngine` is a filtration skid, `Aggregator` speaks the protocol as the real one does.
-Between them `Network` carries bytes as TCP does and breaks as you want it; `SimulatedDisk` lies
-under a `DurableOutbox`. `simulate` puts all of it under one seed, with faults and an oracle;
-`survive` puts an engine of your own there.
+`SimulatedEngine` is a filtration skid. `Aggregator` speaks the protocol as the real one does.
+Between them, `Network` carries bytes as TCP does and breaks when you want it to. `SimulatedDisk`
+is the disk of a `DurableOutbox`. `simulate` runs all of it from one seed, with faults and an
+oracle; `survive` does the same with your own engine.
 """
 
 from trio_runner.simulation.skid._engine import SimulatedEngine

@@ -1,1 +1,1 @@
-"""Simulated lives of an engine: faults, the world that meets them, and the oracle that judges."""
+"""Simulated lives of an engine: the faults, the world that meets them and the oracle's verdict."""

@@ -1,4 +1,4 @@
-"""An engine that is busy: events from many tasks, runs that come and go, storms of tags."""
+"""A busy engine: events from many tasks, runs that come and go, storms of tags."""
 
 from collections.abc import Awaitable, Callable
 from random import Random
@@ -17,16 +17,16 @@ from trio_runner.simulation.stand_ins._websocket import MESSAGE_BYTES_MAX
 from trio_runner.simulation.trials._thread import RunLogTimes
 
 MARKS_MAX = 20
-"""Lines of the run log that are kept, unless it is to be long."""
+"""How many lines of the run log are kept, unless a fault makes it long."""
 
 SCATTER = 0x9E3779B97F4A7C15
-"""2**64 divided by the golden section: its multiples look like chance."""
+"""2**64 divided by the golden ratio: its multiples look random."""
 
 MessageT = TypeVar("MessageT", bound=em.EngineMessage)
 
 
 class EngineBug(Exception):
-    """What a message builder with a bug raises."""
+    """Raised by a message builder with a bug."""
 
 
 @frozen
@@ -36,9 +36,9 @@ class _Block:
 
 @define(eq=False, slots=False)
 class BusyEngine(PlainEngine):
-    """A unit whose every event and sample is one of a kind, so that each can be followed.
+    """A unit whose every event and sample is unique, so that each can be followed.
 
-    `made` is called with each before it is handed over, `count` numbers them, over all processes.
+    `made` is called with each before it is handed over. `count` numbers them over all processes.
     """
 
     made: Callable[[em.EngineMessage], None] = field(kw_only=True)
@@ -47,26 +47,26 @@ class BusyEngine(PlainEngine):
     run_logs: RunLogTimes = field(kw_only=True)
     run_id: str | None = None
     storm: int = 0
-    """Tags that every sample has besides the first."""
+    """How many tags every sample has besides the first."""
     bug_in: str = ""
-    """Which message cannot be made."""
+    """The message whose builder raises, if any."""
     marks_max: int = MARKS_MAX
     run_log_cost_s: float = 0.0
-    """What it takes to make a run log (s)."""
+    """How long making a run log takes (s)."""
     is_restless: bool = False
-    """Whether the run log is another each time, as that of a method that runs is."""
+    """Whether the run log differs each time, as it does while a method runs."""
     archive_bytes: int = 0
-    """The size of what is archived of the next run that ends."""
+    """The size of the archive of the next run that ends (bytes)."""
     in_reading: Callable[[], None] | None = None
-    """What happens while the tags are read the next time."""
+    """Called once, the next time that the tags are read."""
     commands: int = field(default=0, init=False)
     mood: Callable[[], Awaitable[None]] | None = field(default=None, init=False)
-    """What a command is carried out like; at first it is done at once."""
+    """How a command is carried out; None does it at once."""
     _errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
     _marks: list[mdl.RunLogLine] = field(factory=list, init=False)
 
     async def work(self, runner: EngineRunner) -> None:
-        """Do what engines do, from several tasks, until cancelled."""
+        """Begin and end runs, notify, log and mark, from several tasks, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._now_and_then, 40, lambda: self.toggle_run(runner))
             for _ in range(2):
@@ -96,20 +96,20 @@ class BusyEngine(PlainEngine):
             self.run_id = None
 
     def end_run(self, runner: EngineRunner, archive_bytes: int) -> None:
-        """End the run that is on, or one that begins now, of which so much is archived."""
+        """End the run that is on, or one that begins now, with an archive of so many bytes."""
         self.begin_run(runner)
         self.archive_bytes = archive_bytes
         self.toggle_run(runner)
 
     def notify(self, runner: EngineRunner) -> None:
-        """Tell people something, or that a block began."""
+        """Send a notification: a Notify command or the start of a block."""
         if self.rng.random() < 0.5:
             runner.on_notify_command("Look")
         else:
             runner.on_block_start(_Block("Wash"))
 
     def burst(self, runner: EngineRunner, events: int) -> None:
-        """Tell many things at once."""
+        """Send this many notifications at once."""
         for _ in range(events):
             self.notify(runner)
 
@@ -121,11 +121,11 @@ class BusyEngine(PlainEngine):
         )
 
     def mark(self) -> None:
-        """Let the run log grow."""
+        """Add a line to the run log, and drop the oldest above `marks_max`."""
         number = self.count()
         line = mdl.RunLogLine(
             id=str(number),
-            command_name=f"Mark: {number * SCATTER % 2**64:016x}",  # not to be compressed
+            command_name=f"Mark: {number * SCATTER % 2**64:016x}",  # must not compress well
             start=self.clock(),
             end=None,
             progress=None,
@@ -137,7 +137,7 @@ class BusyEngine(PlainEngine):
     # Messages
 
     def read_tags(self) -> list[mdl.TagValue]:
-        """Return a number that no other sample has, and what a storm adds."""
+        """Return a number that no other sample has, and the tags of a storm."""
         now = self.clock()
         names = ["Count", *(f"Tag {n}" for n in range(self.storm))]
         values = [self.count(), *(self.rng.random() for _ in range(self.storm))]
@@ -156,7 +156,10 @@ class BusyEngine(PlainEngine):
         return self._sampled(em.TagsUpdatedMsg(tags=self.read_tags()))
 
     def _sampled(self, sample: em.TagsUpdatedMsg) -> em.TagsUpdatedMsg:
-        """Return a sample; one that is of no run is not noted: it must not be sent."""
+        """Return a sample. If a run began or ended in mid-reading, do not note it.
+
+        Such a sample belongs to no run and must not be sent.
+        """
         happens, self.in_reading = self.in_reading, None
         if happens is None:
             return self._noted(sample)
@@ -173,7 +176,7 @@ class BusyEngine(PlainEngine):
         return self._noted(em.ErrorLogMsg(log=mdl.ErrorLog(entries=entries)))
 
     def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
-        """Return the last marks."""
+        """Return the last marks, and take the time that they cost."""
         self.run_logs.make(self.run_log_cost_s)
         if self.is_restless:
             self.mark()
@@ -188,12 +191,12 @@ class BusyEngine(PlainEngine):
         return em.ControlStateMsg(control_state=state)
 
     def create_method_msg(self) -> em.MethodMsg:
-        """Return that there is no method."""
+        """Return the method."""
         self._look_for_bug("method")
         return super().create_method_msg()
 
     def create_uod_info(self) -> em.UodInfoMsg:
-        """Return what the unit has."""
+        """Return the unit's description."""
         self._look_for_bug("unit")
         return super().create_uod_info()
 
@@ -202,11 +205,11 @@ class BusyEngine(PlainEngine):
             raise EngineBug("a message builder that fails")
 
     def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
-        """Return the word that a run began."""
+        """Return the event that a run has begun."""
         return self._noted(super().create_run_started_msg(run_id, tick_time))
 
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
-        """Return the word that the run has ended."""
+        """Return the event that the run has ended, with its marks and perhaps an archive."""
         message = super().create_run_stopped_msg(run_id)
         message = evolve(message, runlog=mdl.RunLog(lines=self._marks))
         if self.archive_bytes:
@@ -217,7 +220,7 @@ class BusyEngine(PlainEngine):
         return self._noted(message)
 
     def create_notification(self, topic: NotificationTopic, text: str) -> em.WebPushNotificationMsg:
-        """Return a notification that is like no other."""
+        """Return a notification with a number, so that it is unique."""
         return self._noted(super().create_notification(topic, f"{text} {self.count()}"))
 
     def _noted(self, message: MessageT) -> MessageT:
@@ -227,7 +230,7 @@ class BusyEngine(PlainEngine):
     # Commands
 
     async def inject_code(self, pcode: str) -> None:
-        """Count the command, and carry it out in the mood that the engine is in."""
+        """Count the command, and carry it out as `mood` says."""
         self.commands += 1
         if self.mood is not None:
             await self.mood()

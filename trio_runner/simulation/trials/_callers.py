@@ -1,4 +1,4 @@
-"""People at the aggregator's pages: they press buttons, and an engine has to answer in time."""
+"""People at the aggregator's pages, who press buttons; an engine must answer in time."""
 
 import math
 from collections.abc import Callable, Generator
@@ -16,37 +16,37 @@ from trio_runner.simulation.stand_ins._sometimes import sometimes
 from trio_runner.simulation.trials._oracle import Oracle
 
 CALL_S = 2.0
-"""What an aggregator gives an engine to answer a call (s)."""
+"""How long an aggregator gives an engine to answer a call (s)."""
 
 ANSWER_S = 1.5
-"""After so long an engine answers though its handler goes on (s)."""
+"""How soon an engine answers a call even if its handler goes on (s)."""
 
 WORK_S = 0.25
-"""The work of ours that may stand before an answer at the aggregator (s)."""
+"""How much work from us the aggregator may have to do before it sees our answer (s)."""
 
 EVERY_S = 15.0
-"""Between two buttons, on average (s)."""
+"""The average time between two buttons (s)."""
 
 EVERY_RUN_S = 20.0
-"""Between the beginning of a run and its end, and the next, on average (s)."""
+"""The average time between pressing Start and Stop, and Stop and Start (s)."""
 
 THIN_BYTES_S = 1e6
-"""A line with less than this is taken by a large message for seconds (bytes a second)."""
+"""On a thinner path, a large message takes seconds to leave (bytes a second)."""
 
 SETTLED_S = 12.0
-"""So long after trouble (s) a link may still be one that suffers from it: 10 s until that shows."""
+"""How long after trouble a link may still suffer from it (s); it takes 10 s to show."""
 
 
 @define(eq=False)
 class Spell:
-    """Something that lasts for a while, once or several times at once, and is felt for longer."""
+    """A condition that lasts for a while and is felt for longer; several causes may overlap."""
 
     _lasting: int = field(default=0, init=False)
     _felt_until: float = field(default=-math.inf, init=False)
 
     @contextmanager
     def lasting(self) -> Generator[None, None, None]:
-        """Let it last while the block runs."""
+        """Let the condition last while the block runs."""
         self._lasting += 1
         try:
             yield
@@ -56,7 +56,7 @@ class Spell:
 
     @property
     def is_felt(self) -> bool:
-        """Whether it lasts, or a link may still suffer from it."""
+        """Whether the condition lasts, or a link may still suffer from it."""
         return bool(self._lasting) or trio.current_time() < self._felt_until
 
 
@@ -75,21 +75,21 @@ class Callers:
     _operating: trio.Lock = field(factory=trio.Lock, init=False)
     """Held while a run is begun or ended."""
     trouble: Spell = field(factory=Spell, init=False)
-    """In which an answer to the aggregator may be late through no fault of ours."""
+    """Lasts while an answer to the aggregator may be late through no fault of ours."""
     thin_line: Spell = field(factory=Spell, init=False)
-    """In which it may since the line is thin."""
+    """Lasts while an answer may be late because the path is thin."""
     long_way: Spell = field(factory=Spell, init=False)
-    """In which it may since it is a long way."""
+    """Lasts while an answer may be late because the aggregator is far away."""
 
     async def press_buttons(self, rng: Random) -> None:
-        """Press a button now and then."""
+        """Press a button now and then, until cancelled."""
         while True:
             await trio.sleep(rng.expovariate(1 / EVERY_S))
             if not self._resting:
                 await self.call(am.InjectCodeMsg(pcode="Mark: A"))
 
     async def start_and_stop(self, rng: Random) -> None:
-        """Begin and end runs, by what the page shows of them."""
+        """Press Start or Stop now and then, by what the page shows, until cancelled."""
         while True:
             await trio.sleep(rng.expovariate(1 / EVERY_RUN_S))
             engine = self.aggregator.engines.get(self.engine_id())
@@ -98,7 +98,7 @@ class Callers:
                 await self.call(am.ExecuteControlCommandMsg(name="Stop" if is_running else "Start"))
 
     async def send_operators_home(self) -> None:
-        """Let nobody begin or end a run from here on; return when the last call has ended."""
+        """Let nobody begin or end a run from now on; return when the last such call has ended."""
         await self._operating.acquire()
 
     async def call(self, message: MessageBase) -> None:
@@ -124,20 +124,20 @@ class Callers:
 
     @property
     def _may_expect_an_answer(self) -> bool:
-        """Whether an answer could have come in time, from as far away as this."""
+        """Whether an answer could have come in time over this distance."""
         network = self.network
         slow_s = ANSWER_S if self.slow_handlers else 0.0
         return slow_s + WORK_S + 2 * (network.latency_s + network.jitter_s) <= CALL_S
 
     def _is_line_taken(self, since: float) -> bool:
-        """Tell whether a large message has been leaving over a thin line: no answer can pass it."""
+        """Tell whether a large message was leaving over a thin path: no answer can overtake it."""
         network = self.network
         moved_at = max((wire.up.moved_at for wire in network.wires), default=-math.inf)
         return network.bytes_per_s < THIN_BYTES_S and moved_at >= since
 
     @contextmanager
     def resting(self) -> Generator[None, None, None]:
-        """Let nobody press a button while the block runs."""
+        """Let `press_buttons` press no button while the block runs."""
         self._resting += 1
         try:
             yield
@@ -151,16 +151,16 @@ class Callers:
 
     @property
     def is_but_thin(self) -> bool:
-        """Whether nothing does but perhaps a thin line."""
+        """Whether nothing makes answers late, except perhaps a thin path."""
         return self._is_untroubled and not self.long_way.is_felt
 
     @property
     def is_but_far(self) -> bool:
-        """Whether nothing does but perhaps a long way."""
+        """Whether nothing makes answers late, except perhaps a long distance."""
         return self._is_untroubled and not self.thin_line.is_felt
 
     @property
     def _is_untroubled(self) -> bool:
-        # A process without power leaves such a wire.
+        # A process that loses power leaves such a wire.
         dead = any(wire.up.stage == "lost" for wire in self.network.wires)
         return not (dead or self.trouble.is_felt)

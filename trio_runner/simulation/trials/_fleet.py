@@ -1,7 +1,7 @@
 """A fleet: whole runners that all lose one aggregator, on a simulated network, in virtual time.
 
-What `_herd` says of dials alone is seen here to hold for what dials; and nothing is lost, and no
-unit starves.
+`_herd` models the dials alone. This shows that its results hold for whole runners, that nothing is
+lost, and that no unit starves.
 """
 
 import math
@@ -26,18 +26,18 @@ from trio_runner.simulation.trials._process import EPOCH
 from trio_runner.simulation.trials._simulate import no_logging, repeatable
 
 SAMPLES_S = 5.0
-"""Between two samples of a unit (s): few, for it is the dials that are looked at."""
+"""The time between two samples of a unit (s): long, since only the dials matter here."""
 
 TIMING = Timing(tick_s=1, steady_s=SAMPLES_S, offline_s=SAMPLES_S)
 
 START_S = 10.0
-"""Over how long processes start (s)."""
+"""The time over which processes start (s)."""
 
 SETTLED_S = 15.0
-"""How long the links live before they are lost (s): for good, by the backoff's rule."""
+"""How long links live before they are lost (s): so long that the backoff begins anew."""
 
 EVENTS = 3
-"""Which each unit tells: before the loss, while away, and when it is back."""
+"""How many events each unit sends: before the loss, while it is away, and when it is back."""
 
 
 @frozen
@@ -48,12 +48,13 @@ class FleetReport:
     events_lost: int
     samples_lost: int
     samples_least: int
-    """Of the unit of which the fewest arrived."""
+    """How many samples arrived of the unit with the fewest."""
     samples_most: int
+    """How many samples arrived of the unit with the most."""
 
     @property
     def violation(self) -> str | None:
-        """What is not as it is promised, None if all is."""
+        """The promise that was broken, or None."""
         if self.events_lost or self.samples_lost:
             return f"{self.events_lost} events and {self.samples_lost} samples were lost"
         if self.samples_least < self.samples_most / 2:
@@ -62,9 +63,9 @@ class FleetReport:
 
 
 def run_fleet(units: int, loss: Loss, *, in_one_process: bool = True, seed: int = 0) -> FleetReport:
-    """Let so many units lose their aggregator, and return how they came back.
+    """Let this many units lose their aggregator, and return how they came back.
 
-    The same arguments give the same report. To be called outside of Trio.
+    The same arguments give the same report. Call it outside Trio.
     """
     with repeatable(seed), no_logging():
         fleet = _Fleet(loss, units, seed, in_one_process=in_one_process)
@@ -74,7 +75,7 @@ def run_fleet(units: int, loss: Loss, *, in_one_process: bool = True, seed: int 
 
 @define(eq=False)
 class _OneDesk(Aggregator):
-    """An aggregator that begins to serve so many connections in a second (1/s), in their order."""
+    """An aggregator that starts to serve `rate` connections a second (1/s), in their order."""
 
     rate: float = math.inf
     _free_at: float = field(default=-math.inf, init=False)
@@ -112,7 +113,7 @@ class _Unit(PlainEngine):
 
 
 class _Dispatcher(EngineDispatcher):
-    """Notes when its unit dials."""
+    """A dispatcher that notes when its unit dials."""
 
     def __init__(self, unit: _Unit, fleet: "_Fleet") -> None:
         super().__init__("aggregator.example", handlers=unit, open_stream=self._open_stream)
@@ -142,7 +143,7 @@ class _Dispatcher(EngineDispatcher):
 
 @define(eq=False)
 class _Fleet:
-    """The units, and what befalls them."""
+    """The units, and what happens to them."""
 
     loss: Loss
     size: int
@@ -153,10 +154,10 @@ class _Fleet:
     _aggregator: _OneDesk = field(factory=_OneDesk, init=False)
     _is_silent: bool = field(default=False, init=False)
     _change: Change = field(factory=Change, init=False)
-    """Of a unit that is back."""
+    """Notified when a unit is back."""
 
     async def run(self) -> FleetReport:
-        """Start all, let them lose the aggregator, wait until all are back, and stop all."""
+        """Start all units, let them lose the aggregator, wait until all are back, and stop all."""
         async with trio.open_nursery() as nursery:
             self.network = Network(self._aggregator, nursery)
             for number in range(self.size):
@@ -217,7 +218,7 @@ class _Fleet:
             unit.runner.on_notify_command("Look")
 
     async def _lose(self) -> float:
-        """Let the loss happen, until the aggregator can be reached; return when it began."""
+        """Lose all links, wait until the aggregator can be reached again, and return the start."""
         began = trio.current_time()
         for unit in self._units:
             unit.back = math.inf
@@ -238,7 +239,7 @@ class _Fleet:
         return began
 
     async def until_heard(self) -> None:
-        """Ask for a connection as often as a system does, until it is heard."""
+        """Wait until a SYN is heard, sent again as often as an operating system sends it."""
         began = trio.current_time()
         for syn_s in SYN_S:
             await trio.sleep_until(began + syn_s)
@@ -246,7 +247,7 @@ class _Fleet:
                 return
         await trio.sleep_forever()
 
-    # What became of it
+    # The report
 
     def _report(self, began: float) -> FleetReport:
         samples, events_lost, samples_lost = [], 0, 0

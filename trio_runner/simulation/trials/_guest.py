@@ -1,8 +1,8 @@
-"""An engine of somebody's own, as a simulated world sees it: by what it says, and no other way.
+"""Somebody's own engine, which a simulated world sees only by what it says.
 
-Events and samples of an engine may equal each other, and the oracle follows each. So every one
-gets a number on its way to the runner, as water gets a dye: in a tag of its own, behind the text of
-a notification or an error. What the engine is, does and tells stays as it was.
+Events and samples of such an engine may be equal, but the oracle follows each. So each gets a
+number on its way to the runner, as water gets a dye: a sample in an extra tag, a notification or
+an error at the end of its text. Everything else that the engine is, does and says stays the same.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,36 +22,36 @@ from trio_runner.simulation.trials._stored import VALUE
 from trio_runner.simulation.trials._thread_watch import HELD_S, held, held_s, moment
 
 UNIT = "Unit"
-"""The name under which any guest is registered."""
+"""The unit's name under which every guest is registered."""
 
 FEW_TAGS = 5
-"""A sample with more is one that a thin line need not carry."""
+"""A thin path need not carry samples with more tags."""
 
 T = TypeVar("T")
 MessageT = TypeVar("MessageT", bound=em.EngineMessage)
 
 
 class Engine(MessageBuilder, EventEmitter, CommandHandlers, Protocol):
-    """All that a runner needs of an engine, in one object."""
+    """Everything that a runner needs of an engine, in one object."""
 
 
 @frozen
 class Invitation:
-    """How an engine of somebody's own is made for each process, and what it does by itself."""
+    """How to make somebody's own engine for each process, and what it does by itself."""
 
     make: Callable[[Callable[[], float]], Engine]
     run: Callable[[Engine], Awaitable[object]]
     tasks: dict[trio.lowlevel.Task, str] = field(factory=dict)
-    """Those in which something of the engine is called, and what."""
+    """The tasks that are calling a part of the engine, and the name of that part."""
     errors: list[Exception] = field(factory=list)
-    """What it raised where it must not."""
+    """The errors that the engine raised where it must not."""
 
 
 @define(eq=False)
 class Guest:
-    """Message builder and emitter of a process, made of the engine's.
+    """The message builder, emitter and handlers of a process, which wrap those of the engine.
 
-    `made` is called with each event and sample before it is handed over, `count` numbers them.
+    `made` is called with each event and sample before it is handed over. `count` numbers them.
     """
 
     engine: Engine
@@ -61,18 +61,19 @@ class Guest:
     count: Callable[[], int]
     computer_name: str
     interval_s: float
-    """Between two stored samples (s)."""
+    """The data-log interval (s)."""
     is_over: Callable[[], bool]
+    """Whether the process counts as ended."""
     storm: int = field(default=0, init=False)
-    """Tags that the last sample had besides a few."""
+    """How many tags the last sample had above `FEW_TAGS`."""
 
     @property
     def run_id(self) -> str | None:
-        """The run that was told of."""
+        """The run that the engine has begun and not ended, by what it told; None without one."""
         return self.manners.run_id
 
     async def work(self, runner: EngineRunner) -> None:
-        """Let the engine do what it does by itself."""
+        """Let the engine do what it does by itself, until cancelled."""
         try:
             await self._call("run", self.invited.run, self.engine)
         except Exception as error:
@@ -80,21 +81,21 @@ class Guest:
             raise
 
     def notify(self, runner: EngineRunner) -> None:
-        """Tell people something."""
+        """Send a notification."""
         runner.on_notify_command("The storm is over")
 
     def add_listener(self, listener: EventListener) -> None:
-        """See `EventEmitter`; what the engine tells is looked at before the listener hears it."""
+        """See `EventEmitter`. What the engine tells is checked before the listener hears it."""
         self.engine.add_listener(Hearing(listener, self.manners, self.is_over))
 
     async def _call(
         self, what: str, do: Callable[..., Awaitable[object]], *arguments: object
     ) -> None:
-        """Call what is async of the engine's, in steps that are known to be its own."""
+        """Call an async part of the engine, so that its steps are known as the engine's."""
         task = trio.lowlevel.current_task()
         self.invited.tasks[task] = what
         try:
-            await trio.lowlevel.checkpoint()  # the step that is on began before this was known
+            await trio.lowlevel.checkpoint()  # the present step began before the task was known
             await do(*arguments)
         finally:
             del self.invited.tasks[task]
@@ -118,10 +119,10 @@ class Guest:
         self.made(message)
         return message
 
-    # What it is
+    # The registration and the unit
 
     def create_register_engine_msg(self) -> em.RegisterEngineMsg:
-        """Return who the engine is, as this world knows it."""
+        """Return the engine's registration, under the names that this world gives it."""
         return evolve(
             self._ask(self.engine.create_register_engine_msg),
             computer_name=self.computer_name,
@@ -132,7 +133,7 @@ class Guest:
         )
 
     def create_uod_info(self) -> em.UodInfoMsg:
-        """Return the unit with a reading for the number, and this world's data-log interval."""
+        """Return the unit with a reading for the number and with this world's data-log interval."""
         info = self._ask(self.engine.create_uod_info)
         readings = [reading for reading in info.readings if reading.tag_name != VALUE]
         return evolve(info, readings=[*readings, NUMBER], data_log_interval_seconds=self.interval_s)
@@ -140,12 +141,12 @@ class Guest:
     # Samples
 
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
-        """Return what has changed, and a number, which always does."""
+        """Return the tags that have changed, and a number, so that there is always a sample."""
         message = self._ask(self.engine.create_tag_updates_msg, run_id)
         return self._dyed(message or em.TagsUpdatedMsg(tags=[], run_id=run_id))
 
     def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
-        """Return all tags, and a number."""
+        """Return all tags and a number."""
         return self._dyed(self._ask(self.engine.create_tag_updates_snapshot_msg))
 
     def _dyed(self, message: em.TagsUpdatedMsg) -> em.TagsUpdatedMsg:
@@ -159,12 +160,12 @@ class Guest:
     # Events
 
     def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
-        """Return the word that a run began."""
+        """Return the event that a run has begun."""
         message = self._ask(self.engine.create_run_started_msg, run_id, tick_time)
         return self._noted(self._of_run(message, run_id))
 
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
-        """Return the word that a run has ended."""
+        """Return the event that a run has ended."""
         message = self._ask(self.engine.create_run_stopped_msg, run_id)
         return self._noted(self._of_run(message, run_id))
 
@@ -175,7 +176,7 @@ class Guest:
         return message
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
-        """Return what was logged, each with a number."""
+        """Return the errors that were logged, each with a number, or None without any."""
         message = self._ask(self.engine.create_error_log_msg)
         if message is None:
             return None
@@ -192,7 +193,7 @@ class Guest:
         return self._noted(evolve(message, notification=evolve(message.notification, body=body)))
 
     def create_wpn_run_started_msg(self) -> em.WebPushNotificationMsg:
-        """Return a notification with a number, as all these do."""
+        """Return a notification with a number, like all of these methods."""
         return self._notification(self.engine.create_wpn_run_started_msg)
 
     def create_wpn_run_stopped_msg(self) -> em.WebPushNotificationMsg:
@@ -230,21 +231,21 @@ class Guest:
         return self._of_run(self._ask(self.engine.create_runlog_msg, run_id), run_id)
 
     def create_queued_runlog_msg(self) -> em.QueuedRunLogMsg | None:
-        """Return the commands that wait."""
+        """Return the queued commands."""
         return self._ask(self.engine.create_queued_runlog_msg)
 
     def create_control_state_msg(self) -> em.ControlStateMsg:
-        """Return whether a run is on, which is to agree with what was told."""
+        """Return the control state, and check that it agrees with what was told of runs."""
         message = self._ask(self.engine.create_control_state_msg)
         self.manners.show(is_running=message.control_state.is_running)
         return message
 
     def create_method_state_msg(self) -> em.MethodStateMsg:
-        """Return which lines have run."""
+        """Return the method's state."""
         return self._ask(self.engine.create_method_state_msg)
 
     def create_method_msg(self) -> em.MethodMsg:
-        """Return the method; the aggregator takes none without lines."""
+        """Return the method, and check that it has a line: the aggregator takes none without."""
         message = self._ask(self.engine.create_method_msg)
         self.manners.expect(message.method.lines, "the method has no line; give it an empty one")
         return message
@@ -252,7 +253,7 @@ class Guest:
     # Commands
 
     async def execute_control_command(self, name: str) -> None:
-        """Let the engine carry it out, as all these do."""
+        """Let the engine carry out the command, like all of these methods."""
         await self._call("execute_control_command", self.engine.execute_control_command, name)
 
     async def inject_code(self, pcode: str) -> None:
@@ -280,4 +281,4 @@ NUMBER = mdl.ReadingInfo(
     commands=[],
     command_options=None,
 )
-"""The reading of the number of samples, so that it is plotted."""
+"""A reading for the samples' number, so that it is plotted."""

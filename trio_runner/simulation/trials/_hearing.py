@@ -1,4 +1,4 @@
-"""What an engine tells, on its way to the runner that listens."""
+"""What an engine tells, on its way to the runner."""
 
 from collections.abc import Callable
 
@@ -16,14 +16,14 @@ from trio_runner.simulation.trials._manners import Manners
 
 @frozen
 class Hearing:
-    """A listener that looks at what is told before another hears it; the dead are not heard."""
+    """A listener that checks what an engine tells and passes it on, unless its process is over."""
 
     _listener: EventListener
     _manners: Manners
     _is_over: Callable[[], bool]
 
     def on_start(self, run_id: str) -> None:
-        """See `EventListener`, as for all these."""
+        """See `EventListener`, as for all of these methods."""
         if not self._is_over():
             self._manners.begin_run(run_id)
             self._listener.on_start(run_id)

@@ -1,8 +1,8 @@
-"""A herd: engines that all lose their aggregator in one moment, as a model of their dials alone.
+"""A herd: many engines that lose their aggregator at the same moment, as a model of their dials.
 
-Each engine is a real `Backoff`; a dial is three figures, when it begins, when it is through the
-aggregator's line, and when it is given up. So tens of thousands of them take seconds. `_fleet` has
-the same with whole runners, for as many as are run in a minute.
+Each engine is a real `Backoff`. A dial is three times: when it begins, when it is through the
+aggregator's queue, and when it is given up. So tens of thousands of them take seconds. `_fleet`
+does the same with whole runners, for as many as run in a minute.
 """
 
 import heapq
@@ -19,22 +19,22 @@ from trio_runner._backoff import Backoff, Turns
 from trio_runner._errors import AggregatorUnreachable, LinkLost, NetworkError
 
 WINDOW_S = 0.1
-"""In which dials are counted (s)."""
+"""The window in which dials are counted (s)."""
 
 DIALS_MAX = 60
-"""How many of them an aggregator takes in that time."""
+"""How many dials an aggregator can take in a window."""
 
 DIAL_S = 10.0
-"""How long an engine waits to be let in (s), if it has not stood in line before."""
+"""How long an engine waits to be let in (s), if it has not waited in the queue before."""
 
 LIVES_S = 60.0
 """How long links live between two losses (s)."""
 
 CONNECTIONS = 2
-"""Which a dial makes, one after the other: the registration's and the websocket's."""
+"""How many connections a dial makes in turn: the registration's and the websocket's."""
 
 SYN_S = 0.0, 1.0, 3.0, 7.0
-"""When a system asks again for a connection to a host that is silent (s behind the dial)."""
+"""When an operating system sends a SYN to a silent host (s after the dial begins)."""
 
 LOST = LinkLost("the link was lost")
 REFUSED = AggregatorUnreachable("refused", refused=True)
@@ -44,11 +44,11 @@ IN_LINE = AggregatorUnreachable("no answer in time", in_line=True)
 
 @frozen
 class Loss:
-    """What befalls a herd.
+    """A loss that a herd meets.
 
-    All links are lost, and for `away_s` the host refuses at once; if `is_silent`, the network is
-    away instead, and dials have no answer. From then on the aggregator lets `rate` dials in a
-    second (1/s), one behind the other, those that were given up meanwhile too.
+    All links are lost, and the host refuses dials at once for `away_s` (s). If `is_silent`, the
+    network is away instead, and dials get no answer. From then on the aggregator lets in `rate`
+    dials a second (1/s), one after the other, including those that were given up meanwhile.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Loss:
 
 @frozen
 class Account:
-    """How a herd came back; times in seconds since the loss."""
+    """How a herd came back; all times are in seconds since the loss."""
 
     dialled: Sequence[float]
     """When engines began to dial."""
@@ -81,19 +81,19 @@ class Account:
 
     @property
     def all_back_s(self) -> float:
-        """How long it took all to be back since they could (s)."""
+        """How long it took until all were back, from when they could be (s)."""
         return max(self.back) - self.away_s
 
     @property
     def median_back_s(self) -> float:
-        """How long it took one in the middle (s)."""
+        """How long the median engine took, from when it could be back (s)."""
         return median(self.back) - self.away_s
 
 
 def most_within(times: Iterable[float], window_s: float = WINDOW_S) -> int:
-    """Return how many of the times lie in the fullest window."""
+    """Return how many of the times lie in the fullest window of this length (s)."""
     ordered = sorted(times)
-    # A turn is 2 ms; what comes 100 ms later is in the next window, whatever its last bit says.
+    # A turn is 2 ms. A time 100 ms later is in the next window, whatever its rounding says.
     ends = (bisect_left(ordered, at + window_s - 1e-6) for at in ordered)
     return max((end - n for n, end in enumerate(ends)), default=0)
 
@@ -105,12 +105,12 @@ class _Engine:
     began: float = 0.0
     """When the dial under way began (s)."""
     number: int = 0
-    """Of the dial under way."""
+    """The number of the dial under way."""
 
 
 @define(eq=False)
 class Herd:
-    """Engines, each in a process of its own or all in one, through one loss after the other."""
+    """Many engines, each in its own process or all in one, that meet one loss after another."""
 
     engines: int
     seed: int = 0
@@ -128,10 +128,10 @@ class Herd:
             for n in range(self.engines)
         ]
         for engine in self._engines:
-            engine.backoff.let_in(0)  # at its start, when nobody stood in line
+            engine.backoff.let_in(0)  # as at its start, when there was no queue
 
     def lose(self, loss: Loss) -> Account:
-        """Let all links be lost, and return how all came back."""
+        """Lose all links, and return how the engines came back."""
         course = _Course(loss, self._now, self._engines)
         course.run()
         self._now = max(course.back) + LIVES_S
@@ -146,7 +146,7 @@ class Herd:
 
 @define(eq=False)
 class _Course:
-    """What happens behind one loss, step by step."""
+    """The course of events after one loss, step by step."""
 
     loss: Loss
     began: float
@@ -155,12 +155,12 @@ class _Course:
     arrived: list[float] = field(factory=list, init=False)
     back: list[float] = field(factory=list, init=False)
     _due: list[tuple[float, int, str, _Engine, int, int]] = field(factory=list, init=False)
-    """What is due when, for which dial of an engine, and at which of its connections."""
+    """A heap of steps: time (s), order, step, engine, number of its dial and of the connection."""
     _order: "itertools.count[int]" = field(factory=itertools.count, init=False)
     _line_free_at: float = field(default=-math.inf, init=False)
 
     def run(self) -> None:
-        """Go on until all are back."""
+        """Take steps until all engines are back."""
         for engine in self.engines:
             self._fail(self.began, engine, LOST)
         while self._due:
@@ -203,7 +203,7 @@ class _Course:
             self._plan(heard[0], "arrive", engine)
 
     def _arrive(self, at: float, engine: _Engine, connection: int) -> None:
-        """Stand in the aggregator's line, which is served also for those that have left."""
+        """Join the aggregator's queue, which also serves connections that have been given up."""
         if connection == 1:
             self.arrived.append(at)
         self._line_free_at = max(at, self._line_free_at) + 1 / (self.loss.rate * CONNECTIONS)
@@ -213,6 +213,6 @@ class _Course:
         if connection < CONNECTIONS:
             self._arrive(at, engine, connection + 1)
             return
-        engine.number += 1  # nothing of this dial is due any more
+        engine.number += 1  # no other step of this dial is due any more
         engine.backoff.let_in(at - engine.began)
         self.back.append(at)

@@ -1,4 +1,4 @@
-"""The lanes of a picture of a life, from its record: what was on from when to when."""
+"""The lanes of a life's picture, made from its record: what was on, and from when to when."""
 
 import math
 from collections import deque
@@ -11,12 +11,15 @@ from trio_runner.simulation.trials._record import Entry, Record, Second
 from trio_runner.simulation.trials._watched_link import SAMPLE, Key
 
 NOT_HANDLED = "answered", "sent before"
-"""So begins why the aggregator did not handle a message; others it handled without effect."""
+"""How the reasons begin for which the aggregator did not handle a message.
+
+With other reasons it handled the message, but without effect.
+"""
 
 
 @define
 class Span:
-    """Something that was on for a while (s), what kind it was of, and how it ended."""
+    """Something that was on for a while (s), its kind, and how it ended."""
 
     from_s: float
     to_s: float
@@ -27,7 +30,7 @@ class Span:
 
 @define
 class Made:
-    """An event or a sample: when it was made and when it arrived first, both in s."""
+    """An event or a sample: when it was made and when it first arrived (both s)."""
 
     kind: str
     name: str
@@ -41,23 +44,23 @@ class Made:
 
 @frozen
 class Level:
-    """How things stood at a moment; ages in s, None where there is nothing."""
+    """The state of things at a moment; None where there is nothing."""
 
     at_s: float
     waiting: int | None
     bytes_waiting: int | None
     oldest_s: float | None
-    """The age of the oldest that waits, and is going to arrive."""
+    """The age of the oldest message that waits and will arrive (s)."""
     newest_s: float | None
-    """The age of the newest value that the aggregator has."""
+    """The age of the newest value that the aggregator has (s)."""
     disk: str | None
     written_bytes: int | None
-    """Since the moment before."""
+    """How much was written to the disk since the moment before (bytes)."""
 
 
 @define(eq=False)
 class Lanes:
-    """What a picture shows, each list in the order of time."""
+    """The data of a picture; each list is in the order of time."""
 
     processes: list[Span] = field(factory=list)
     states: list[Span] = field(factory=list)
@@ -72,7 +75,7 @@ class Lanes:
 
 
 def lanes_of(record: Record) -> Lanes:
-    """Return what a picture of a life shows."""
+    """Return the data for a picture of a life."""
     reader = _Reader(record)
     for entry in record.entries:
         reader.read(entry)
@@ -83,16 +86,16 @@ def lanes_of(record: Record) -> Lanes:
 
 @define(eq=False)
 class _Reader:
-    """Reads entries in their order, each by the method that is named for its first word."""
+    """Reads entries in order, each by the method named after its first word."""
 
     record: Record
     lanes: Lanes = field(factory=Lanes, init=False)
     made: dict[Key, Made] = field(factory=dict, init=False)
     _on: dict[str, Span] = field(factory=dict, init=False)
-    """What is on: the last span of a lane, faults by their numbers."""
+    """The spans that are on: the last of each lane, and each fault by its number."""
 
     def read(self, entry: Entry) -> None:
-        """Follow what an entry tells, if it is one that has a place in a lane."""
+        """Follow an entry, if it has a place in a lane."""
         first, *rest = entry.words
         follow = getattr(self, f"_{str(first).lower()}", None)
         self.lanes.end_s = entry.at_s
@@ -151,7 +154,7 @@ class _Reader:
     def _end_run(self, now: float, name: str) -> None:
         began_s = self.lanes.processes[-1].from_s
         if "run" not in self._on and began_s < now:
-            # The process before had begun it, and this one went on with it.
+            # The previous process began the run, and this one resumed it.
             self._begin(self.lanes.runs, "run", began_s, name, "run")
         self._close("run", now)
 
@@ -180,7 +183,7 @@ class _Reader:
             span.to_s, span.end = now, end or span.end
 
     def end(self) -> None:
-        """End what is still on."""
+        """End all spans that are still on."""
         for key in list(self._on):
             self._close(key, self.lanes.end_s)
 
@@ -201,7 +204,7 @@ def _levels(seconds: Iterable[Second], made: Iterable[Made]) -> Iterator[Level]:
 
 
 class _Ages:
-    """Ages of the oldest that waits and of the newest value that has arrived, as time goes on."""
+    """The ages of the oldest waiting message and of the newest arrived value, as time goes on."""
 
     def __init__(self, made: Iterable[Made]) -> None:
         known = list(made)
@@ -212,7 +215,7 @@ class _Ages:
         self._newest_made_s = -math.inf
 
     def at(self, now: float) -> tuple[float | None, float | None]:
-        """Return both at a moment, which is not before the last one (s)."""
+        """Return both ages at a time (s), which must not be before that of the last call."""
         while self._waiting and (self._waiting[0].arrived_s or math.inf) <= now:
             self._waiting.popleft()
         while self._on_the_way and (self._on_the_way[0].arrived_s or 0.0) <= now:

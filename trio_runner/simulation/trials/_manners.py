@@ -1,4 +1,4 @@
-"""What an engine owes its runner, whoever wrote it: the rules of the public protocol."""
+"""The rules of the public protocol that every engine must keep."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,36 +9,36 @@ from trio_runner.protocol import models as mdl
 from trio_runner.simulation.trials._oracle import Oracle
 
 AGREE_S = 5.0
-"""So long a control state may show another thing than was told of runs (s)."""
+"""How long a control state may disagree with what was told of runs (s)."""
 
 AHEAD_S = 1.0
-"""A tag may be this much newer than the clock, for the rounding of engines (s)."""
+"""How far a tag's time may be ahead of the clock, since engines round (s)."""
 
 STILL_S = 1.0
-"""Who changes a value so much later (s) has a new time for it."""
+"""A value that changes more than this after it was last told needs a new time (s)."""
 
 
 @define(eq=False)
 class Manners:
-    """Watches the engine of one process, whose clock is `clock`; `run_ids` are all processes'."""
+    """Watches the engine of one process. `clock` is its clock; all processes share `run_ids`."""
 
     oracle: Oracle
     clock: Callable[[], float]
     run_ids: set[str]
     run_id: str | None = field(default=None, init=False)
-    """The run that was told of last, until its end is."""
+    """The run that was told of last, until its end is told."""
     _agreed_at: float = field(factory=trio.current_time, init=False)
     _latest_s: float = field(default=0.0, init=False)
-    """The latest that the clock has shown: it may be put back."""
+    """The latest time that the clock has shown, since it may jump back."""
     _told: dict[str, tuple[float, mdl.TagValue]] = field(factory=dict, init=False)
-    """Each tag as it was told last, and when by the clock (s)."""
+    """Each tag as it was last told, and when by the clock (s)."""
 
     def expect(self, holds: object, what: str) -> None:
-        """Note that the engine has broken a promise unless something holds."""
+        """Note a violation by the engine unless `holds` is true."""
         self.oracle.expect(holds, what)
 
     def begin_run(self, run_id: str) -> None:
-        """Check what is told of the beginning of a run."""
+        """Note the beginning of a run; check that none is on and that its id is new."""
         on = self.run_id
         self.expect(on is None, f"on_start({run_id!r}) was called, and run {on!r} has not ended")
         is_new = run_id not in self.run_ids
@@ -47,12 +47,12 @@ class Manners:
         self.run_id, self._agreed_at = run_id, trio.current_time()
 
     def end_run(self) -> None:
-        """Check that there is a run whose end is told."""
+        """Note the end of a run; check that one is on."""
         self.expect(self.run_id is not None, "on_stop() was called while no run was on")
         self.run_id, self._agreed_at = None, trio.current_time()
 
     def show(self, *, is_running: bool) -> None:
-        """Check that the control state shows a run if one was told of."""
+        """Check that the control state agrees with what was told of runs, or has not for long."""
         now = trio.current_time()
         if is_running == (self.run_id is not None):
             self._agreed_at = now
@@ -67,9 +67,9 @@ class Manners:
         self.expect(for_s <= AGREE_S, f"the control state has shown for {for_s:.1f} s {what}")
 
     def check_tags(self, tags: Iterable[mdl.TagValue]) -> None:
-        """Check the times of tags: by the clock that the engine was given, and new for new values.
+        """Check that tags have times of the engine's clock, and new values have new times.
 
-        The aggregator stores what is newer than what it has, by these times.
+        By these times the aggregator decides what is newer than what it has, and stores it.
         """
         now = self.clock()
         self._latest_s = max(self._latest_s, now)

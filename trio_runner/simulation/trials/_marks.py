@@ -1,6 +1,6 @@
 """The list of all marks: each is a situation that a simulation must meet sometimes.
 
-What marks one is `sometimes` with its name, in the code of the world, the stand-ins and the oracle.
+The world, the stand-ins and the oracle call `sometimes` with a mark's name when they meet it.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from trio_runner.simulation.trials._faults import FAULTS
 from trio_runner.simulation.trials._oracle import EDGES
 
 MANY_SEEDS = 1000
-"""A run of more seeds than these must meet each mark."""
+"""A run of more seeds than this must meet every mark."""
 
 MARKS: dict[str, str] = {
     # The engine
@@ -97,9 +97,9 @@ MARKS: dict[str, str] = {
         for after in edges.split()
     },
 }
-"""What each mark means, by its name."""
+"""The meaning of each mark, by its name."""
 
 
 def missing(met: Counter[str], known: Mapping[str, str] = MARKS) -> list[str]:
-    """Return the marks that were not met, in their order."""
+    """Return the marks that were not met, in the order of `known`."""
     return [name for name in known if not met[name]]

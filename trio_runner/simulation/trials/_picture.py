@@ -1,4 +1,4 @@
-"""A picture of a life: one file of HTML that refers to nothing outside of it."""
+"""A picture of a life: one HTML file that needs nothing else."""
 
 import json
 from importlib.resources import files
@@ -10,16 +10,16 @@ from trio_runner.simulation.trials._record import Record
 
 TEMPLATE = "picture.html"
 PLACE = "{{life}}"
-"""In the template, where the data goes."""
+"""The place in the template where the data goes."""
 
 DIGITS = 6
-"""Behind the point of a time, as in a trace."""
+"""Digits after the decimal point of a time, as in a trace."""
 
 
 def picture(record: Record, title: str, verdict: str, *, is_bad: bool = False) -> str:
-    """Return the HTML of a life; it opens at its violation if there is one.
+    """Return the HTML of a life; the page opens at the violation if there is one.
 
-    `title` says what was simulated, `verdict` in a sentence how it went.
+    `title` says what was simulated, and `verdict` says in one sentence how it went.
     """
     lines = [(entry.at_s, entry.text) for entry in record.entries]
     shown = attrs.asdict(lanes_of(record))

@@ -1,4 +1,4 @@
-"""The engine's processes: one after the other, from its start to its end, however that comes."""
+"""The engine's processes, one after the other, from their starts to whatever ends them."""
 
 import io
 import math
@@ -40,24 +40,24 @@ EPOCH = 1_700_000_000.0
 """The wall clock at virtual time 0 (s)."""
 
 DATA_LOG_INTERVAL_S = 1.0
-"""Of the engine (s)."""
+"""The engine's data-log interval (s)."""
 
 RESTART_S = 1.0
-"""Between the end of a process and its next start (s)."""
+"""The time between the end of a process and the next start (s)."""
 
 STOP_S = Timing().flush_s + 3.0
-"""What a stop in order may take, whatever disks and handlers do (s)."""
+"""How long a clean stop may take, whatever disks and handlers do (s)."""
 
 
 @define(eq=False, kw_only=True)
 class _OneOfAKind(Warnings):
-    """Warnings that can be followed one by one, as all that an engine makes."""
+    """Warnings that can be followed one by one, like everything that an engine makes."""
 
     number: Callable[[], int]
     made: Callable[[em.EngineMessage], None]
 
     def take(self, now: float) -> list[UnitWarning]:
-        """Return them, each with a number of its own."""
+        """Return the warnings, each with a unique number."""
         taken = [
             evolve(told, text=f"{told.text} [{self.number()}]") for told in Warnings.take(self, now)
         ]
@@ -84,9 +84,10 @@ class Process:
 
 @define(eq=False)
 class Processes:
-    """Keeps a process of the engine running, and ends it as a fault wants it.
+    """Keeps a process of the engine running, and ends it as a fault asks.
 
-    `chance` gives each part of a seed's world its own. Without a disk what waits is in memory.
+    `chance` gives each part of the world its own random generator. Without a disk, the outbox is in
+    memory.
     """
 
     oracle: Oracle
@@ -97,45 +98,46 @@ class Processes:
     rng: Random
     chance: Callable[[str], Random]
     invited: Invitation | None = None
-    """Who lives in place of the simulated engine."""
+    """The engine that lives here in place of the simulated one."""
     now: Process | None = field(default=None, init=False)
-    """The one that lives."""
+    """The process that lives, if any."""
     born: Change = field(factory=Change, init=False)
+    """Notified when a process has started."""
     count: int = field(default=0, init=False)
-    """How many there were."""
+    """How many processes there were."""
     largest_bytes: int = field(default=2000, init=False)
-    """The size of the largest event that any of them made, all but its tags."""
+    """The largest size that an event of any process may have, storms of tags aside (bytes)."""
     events_cost: float = field(default=0.0, init=False)
-    """How many bytes may be written for all events that any of them made."""
+    """How much may be written for all events that processes have made (bytes)."""
     clock_offset_s: float = field(default=0.0, init=False)
     computer_name: str = field(default="host", init=False)
     _next_name: str = field(default="host", init=False)
-    """From the next start on."""
+    """The computer's name from the next start on."""
     _things: int = field(default=0, init=False)
-    """How many events, samples and lines engines have numbered, over all processes."""
+    """How many events, samples and lines have been numbered, over all processes."""
     _open_run: str | None = field(default=None, init=False)
     """The run that was on when the last process died."""
     _in_doubt: bool = field(default=False, init=False)
     _run_ids: set[str] = field(factory=set, init=False)
-    """Of all runs that invited engines have told of."""
+    """The ids of all runs that invited engines have begun."""
     _is_ending: bool = field(default=False, init=False)
 
     def wall_clock(self) -> float:
-        """Return the seconds since the epoch as the engine's computer has them."""
+        """Return the seconds since the epoch by the clock of the engine's computer."""
         return EPOCH + trio.current_time() + self.clock_offset_s
 
     def number(self) -> int:
-        """Return a number that no other thing of an engine has."""
+        """Return a number that was not returned before."""
         self._things += 1
         return self._things
 
     @property
     def engine_id(self) -> str:
-        """Under which the aggregator knows the engine."""
+        """The id under which the aggregator knows the engine."""
         return f"{self.computer_name}_Unit"
 
     def rename(self) -> None:
-        """Give the engine's computer another name, which the next process finds."""
+        """Give the engine's computer another name, from the next process on."""
         self._next_name = f"host-{self.number()}"
 
     def note_size(self, size: int) -> None:
@@ -148,7 +150,7 @@ class Processes:
         """Start a process, and another whenever one has ended, until `end`."""
         async with trio.open_nursery() as nursery:
             while not self._is_ending:
-                # A process loses its power in mid-write, and this one is not born yet.
+                # A power cut in mid-write kills the process that lives, and this one does not yet.
                 with self._being_born():
                     process = self._start()
                 nursery.start_soon(self._run, process)
@@ -181,11 +183,11 @@ class Processes:
             in_doubt = self._in_doubt or is_damaged
             self.oracle.find_open_run(found, self._open_run, in_doubt=in_doubt)
             if found != self._open_run:
-                self.oracle.taint = True  # nobody will end the run that the aggregator has
+                self.oracle.taint = True  # no process will end the aggregator's run
         resumes = self.rng.random() < 0.3 and not is_renamed and self.invited is None
         resumed = found if resumes else None
         if found is not None and resumed is None and not is_renamed:
-            # The runner ends the run; nobody but the outbox makes this message.
+            # The runner ends the run with a message that only the outbox makes.
             self.oracle.make_end_of_run(found)
             sometimes("run ended for it")
         sometimes("run resumed", resumed)
@@ -198,12 +200,13 @@ class Processes:
         return process
 
     def _take_name(self) -> None:
-        """Let the computer have its new name if it has one."""
-        if self.disk is None or not self.disk.is_full:  # what waits has to be written once more
+        """Let the computer take its new name, if it has one."""
+        # Under a new name the outbox writes everything that waits once more.
+        if self.disk is None or not self.disk.is_full:
             self.computer_name = self._next_name
 
     def _kept(self, what: str) -> list[Path]:
-        """Return files that are kept beside the outbox, all but their logs."""
+        """Return the files of this kind that are kept beside the outbox, without their WALs."""
         if self.disk is None:
             return []
         path = self.disk.path
@@ -211,7 +214,7 @@ class Processes:
         return [file for file in files if not file.name.endswith("-wal")]
 
     def _damaged_copies(self) -> list[tuple[str, int]]:
-        """Return what is kept of damaged outboxes; only so many are, then the oldest goes."""
+        """Return the copies of damaged outboxes by name and inode: the oldest may be replaced."""
         return [(file.name, file.stat().st_ino) for file in self._kept("damaged")]
 
     def _make(self, outbox: Outbox, resumed: str | None) -> Process:
@@ -327,7 +330,7 @@ class Processes:
                 self.oracle.change_state(getattr(change, "before"), getattr(change, "after"))  # noqa: B009
 
     def _note_end(self, process: Process, how: Death) -> None:
-        """Note the end of a process, once: the dead may unwind for a while."""
+        """Note the end of a process, once: a dead process may unwind for a while."""
         if process.is_over:
             return
         self.oracle.trace.note("process", "ends:", how)
@@ -340,17 +343,20 @@ class Processes:
         self.now = None
         process.ended.set()
 
-    # What befalls it
+    # Ways to end
 
     async def end(self) -> Process | None:
-        """Stop the process in order, start no other, and return it."""
+        """Stop the process cleanly, start no other, and return it."""
         self._is_ending = True
         process = self.now
         await self.stop()
         return process
 
     async def stop(self) -> None:
-        """Stop the process in order and wait for its end."""
+        """Stop the process cleanly, wait for its end, and check that it took no longer than it may.
+
+        Do nothing if no process lives.
+        """
         process = self.now
         if process is not None:
             began, was_waiting = trio.current_time(), process.outbox.statistics().waiting
@@ -365,7 +371,10 @@ class Processes:
             self.oracle.expect(in_time, f"the end of a process took {took_s:.1f} s")
 
     def kill(self, *, power: bool, torn: bool = False) -> None:
-        """End the process at once; without power the aggregator hears nothing of it."""
+        """Kill the process at once.
+
+        With `power` or `torn` its computer loses power, so that the aggregator hears nothing.
+        """
         process = self.now
         if process is None:
             return
@@ -383,22 +392,25 @@ class Processes:
         process.scope.cancel()
 
     def tear(self) -> None:
-        """Lose the power in mid-commit; called in the middle of the dying process's own step."""
+        """Lose the power in mid-commit; called from within a step of the process that dies."""
         self.kill(power=True, torn=True)
 
     def moved_at(self) -> float:
-        """Return when a larger piece of a message of the process's last left (s)."""
+        """Return when a larger piece of one of the process's messages last left (s)."""
         wires = self.now.wires if self.now is not None else []
         return max((wire.up.moved_at for wire in wires), default=-math.inf)
 
     def forget_the_dead(self) -> None:
-        """Let the aggregator hear of the ends that it did not hear of."""
+        """Reset the connections of dead processes, so that the aggregator hears of their ends."""
         for wire in list(self.network.wires):
             if wire.up.stage == "lost":
                 wire.reset()
 
     def with_engine(self, do: Callable[[BusyEngine, EngineRunner], object]) -> list[BusyEngine]:
-        """Do something with the simulated engine if its process lives; return it."""
+        """Do something with the simulated engine if its process lives.
+
+        Return the engine in a list, which is empty if none lives or if the engine is a guest.
+        """
         process = self.now
         if process is None or process.runner.state in ("Stopped", "ShutdownComplete"):
             return []
@@ -409,7 +421,7 @@ class Processes:
 
 
 def _messages_in(files: list[Path]) -> list[tuple[Key, ...]]:
-    """Return what is in each message that waits in outboxes of processes that have ended."""
+    """Return the keys of each message that waits in the outboxes of ended processes."""
     messages: list[tuple[Key, ...]] = []
     for file in files:
         lines = io.StringIO()

@@ -1,7 +1,7 @@
-"""How often samples arrive: on a wide line at the steady rate, whatever the distance.
+"""A check that samples arrive at the steady rate on a wide path, whatever the distance.
 
-Too few unanswered messages at once, over a long way, show in nothing else: samples are taken more
-seldom, and those that are taken arrive.
+Nothing else shows a window that is too small for a long distance: samples are then taken less
+often, and those that are taken do arrive.
 """
 
 import math
@@ -13,16 +13,16 @@ from attrs import define, field
 from trio_runner.simulation.stand_ins._sometimes import sometimes
 
 SETTLED_S = 15.0
-"""So long after a change (s): the window has seen the new distance, and grown to it."""
+"""How long the window needs after a change to see the new distance and grow to it (s)."""
 
 JITTER_S = 0.125
-"""One way; with more, answers come 0.25 s later than others though nothing stands in line (s)."""
+"""The most jitter one way (s); with more, some answers are 0.25 s late though nothing queues."""
 
 FAR_S = 0.5
-"""One way (s); with more the answer comes when three more samples have been taken."""
+"""A long distance one way (s): an answer comes after three more samples have been taken."""
 
 TICK_S = 0.15
-"""How much further apart samples may be, the runner having ticks of 0.1 s (s)."""
+"""How much further apart samples may be, since the runner has ticks of 0.1 s (s)."""
 
 
 @define(eq=False)
@@ -31,24 +31,24 @@ class Rate:
 
     expect: Callable[[object, str], None]
     steady_s: float
-    """Between two samples while there is a link (s)."""
+    """The time between two samples while there is a link (s)."""
     _newest_made_at: float = field(default=-math.inf, init=False)
-    """When the newest was made that has arrived (s)."""
+    """When the newest sample that has arrived was made (s)."""
     _gap: tuple[float, float] = field(default=(0.0, 0.0), init=False)
-    """The longest between two since the last look (s), and when it began (s)."""
+    """The longest gap between two samples since the last check (s), and when it began (s)."""
     _distance: tuple[float, float] = field(default=(math.nan, math.nan), init=False)
     _wide_since: float = field(default=math.inf, init=False)
 
     def receive(self, made_at: float) -> None:
-        """Note a sample that the aggregator has taken, made then (s)."""
+        """Note a sample that the aggregator has taken, and when it was made (s)."""
         if made_at > self._newest_made_at:
             self._gap = max(self._gap, (made_at - self._newest_made_at, self._newest_made_at))
             self._newest_made_at = made_at
 
     def check_second(self, *, is_wide: bool, latency_s: float, jitter_s: float) -> None:
-        """Check how far apart samples were made, if nothing else than the way kept them.
+        """Check how far apart samples were made, if nothing but the distance has delayed them.
 
-        `is_wide` is whether that is so since a second ago.
+        `is_wide` says whether that was so for the last second.
         """
         distance, now = (latency_s, jitter_s), trio.current_time()
         if not is_wide or distance != self._distance or jitter_s > JITTER_S:

@@ -1,4 +1,4 @@
-"""A life as data: what happened when, and how things stood each second. A picture is made of it."""
+"""A life as data, for a picture: what happened when, and how things stood each second."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from trio_runner.simulation.trials._watched_link import Key
 
 
 class Entry(NamedTuple):
-    """A line of a trace: its time (s), its words, and the events and samples that it is about."""
+    """A line of a trace: its time (s), its words, and the events and samples it is about."""
 
     at_s: float
     words: tuple[object, ...]
@@ -21,21 +21,24 @@ class Entry(NamedTuple):
 
 
 class Second(NamedTuple):
-    """How things stood at a moment (s); None is what there is not, as while no process lives."""
+    """How things stood at a moment (s); None for what does not exist, as while no process lives."""
 
     at_s: float
     waiting: int | None
-    """Messages that wait or are under way."""
+    """How many messages wait or are unanswered."""
     bytes_waiting: int | None
     disk: str | None
-    """What is the matter with it: `full`, `hangs`, `slow`, or nothing."""
+    """The disk's trouble: `full`, `hangs`, `slow`, or an empty text for none."""
     bytes_written: int | None
-    """To the disk, since the beginning."""
+    """How much was written to the disk since the beginning (bytes)."""
 
 
 @define(eq=False)
 class Record:
-    """Takes entries and seconds as they come; `fates` tells at the end what never arrived, why."""
+    """A record that takes entries and seconds as they come.
+
+    At the end, `fates` says of each message that never arrived why it did not.
+    """
 
     entries: list[Entry] = field(factory=list)
     seconds: list[Second] = field(factory=list)

@@ -1,4 +1,4 @@
-"""Checks behind the last fault that the runner is back in time, and ends with nothing left."""
+"""Checks after the last fault: the runner is back in time, and ends with nothing left."""
 
 import trio
 from attrs import define
@@ -11,7 +11,7 @@ from trio_runner.simulation.trials._process import RESTART_S, Processes
 
 @define(eq=False)
 class RecoveryCheck:
-    """Checks that what the faults have done is over when they are."""
+    """Checks that the effects of the faults are over once the faults are."""
 
     oracle: Oracle
     processes: Processes
@@ -19,10 +19,10 @@ class RecoveryCheck:
     usual: Conditions
 
     async def check_back(self) -> float:
-        """Let a fresh event arrive, and the state be steady, in time; return how long it took."""
+        """Check that a fresh event arrives and the state is steady in time; return the time (s)."""
         began = trio.current_time()
         self.oracle.trace.note("faults", "ended")
-        await trio.lowlevel.checkpoint()  # what the last fault's end has woken comes first
+        await trio.lowlevel.checkpoint()  # first run the tasks that the last fault's end has woken
         await self.processes.born.wait_until(lambda: self.processes.now is not None)
         process = self.processes.now
         assert process is not None
@@ -35,7 +35,7 @@ class RecoveryCheck:
             await self.aggregator.wait_until(
                 lambda: (
                     fresh in self.oracle.handled | self.oracle.excused
-                    # What a fault has left on the way comes before the answer.
+                    # Messages that a fault has left on the way come before this answer.
                     and not self.oracle.is_unanswered(fresh)
                     and self._is_steady()
                 )
@@ -50,12 +50,12 @@ class RecoveryCheck:
         return took_s
 
     def _is_steady(self) -> bool:
-        """Tell whether the process that lives is; a bug may have ended the one before just now."""
+        """Tell whether the present process is steady; a bug may just have ended the one before."""
         process = self.processes.now
         return process is not None and process.runner.state in ("Connected", "Reconnected")
 
     async def check_end(self) -> None:
-        """Stop the process in order: nothing waits, no stream is open."""
+        """Stop the process cleanly, and check that nothing waits and no stream is open."""
         process = await self.processes.end()
         if process is not None:
             self.oracle.check_end(process.outbox.statistics())

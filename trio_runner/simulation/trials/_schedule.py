@@ -1,7 +1,7 @@
 """The schedule of a simulation: which fault begins when.
 
-It is drawn first, and each fault has its own chance, so that leaving one out does not change the
-others.
+It is drawn first, and each fault has its own random generator. So leaving one fault out does not
+change the others.
 """
 
 from collections.abc import Collection, Sequence
@@ -10,7 +10,7 @@ from random import Random
 from attrs import frozen
 
 EVERY_S = 12.0
-"""Between two faults, on average (s)."""
+"""The average time between two faults (s)."""
 
 RARE = {
     "bug": 0.3,
@@ -23,7 +23,7 @@ RARE = {
     "stop_process": 0.5,
     "torn_write": 0.3,
 }
-"""Kinds that must not crowd out the others: they begin a new process, or cost real time."""
+"""Weights of kinds that must not crowd out others: they start a new process or cost real time."""
 
 
 @frozen
@@ -38,10 +38,10 @@ class Planned:
 def plan(
     seed: int, duration_s: float, known: Collection[str], kinds: Sequence[str] | None = None
 ) -> list[Planned]:
-    """Draw a schedule of the faults that are known by these names.
+    """Draw a schedule for duration_s (s) from the faults with these names.
 
-    First the weights are drawn, some of them 0, so that rare things meet; then the times.
-    With `kinds`, faults of other kinds are left out of the same schedule.
+    Draw the weights first, some of them 0, so that rare faults meet; then draw the times. `kinds`
+    leaves faults of other kinds out of the same schedule.
     """
     rng = Random(f"{seed} schedule")  # noqa: S311 - nothing secret
     names = sorted(known)

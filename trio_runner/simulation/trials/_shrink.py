@@ -1,4 +1,4 @@
-"""Looks for a smaller simulation that still fails: with less time and fewer faults."""
+"""A search for a smaller simulation that still fails, with less time and fewer faults."""
 
 from collections.abc import Callable, Iterable
 from math import ceil
@@ -12,15 +12,15 @@ from trio_runner.simulation.trials._schedule import Planned, plan
 from trio_runner.simulation.trials._simulate import Report, simulate
 
 SHORTEST_S = 10
-"""The shortest time with faults that is tried (s)."""
+"""The shortest duration that is tried (s)."""
 
 RUNS_MAX = 300
-"""After so many simulations the smallest that was found is good enough."""
+"""After this many simulations, the smallest case found so far is good enough."""
 
 
 @frozen
 class Case:
-    """What is simulated: the arguments of `simulate`."""
+    """A simulation, as the arguments of `simulate`."""
 
     seed: int
     duration_s: float
@@ -28,7 +28,7 @@ class Case:
     keep: tuple[int, ...] | None = None
 
     def simulate(self, trace_file: TextIO | None = None, record: Record | None = None) -> Report:
-        """Simulate it."""
+        """Run the simulation, and return its report."""
         return simulate(
             self.seed,
             self.duration_s,
@@ -39,14 +39,14 @@ class Case:
         )
 
     def planned(self) -> list[Planned]:
-        """Return the faults that it meets."""
+        """Return the faults that it will meet."""
         planned = plan(self.seed, self.duration_s, FAULTS, self.kinds)
         return [fault for fault in planned if self.keep is None or fault.number in self.keep]
 
 
 @frozen
 class Shrunk:
-    """The smallest case found that fails, what became of it, and how many were tried."""
+    """The smallest case found that fails, its report, and how many simulations were run."""
 
     case: Case
     report: Report
@@ -54,10 +54,10 @@ class Shrunk:
 
 
 def shrink(case: Case, report: Report, run: Callable[[Case], Report] = Case.simulate) -> Shrunk:
-    """Look for a smaller case that fails, from one that fails with this report.
+    """Look for a smaller case that fails, starting from one that fails with this report.
 
-    It may break another promise than the first did. What fails is tried with less time, then
-    without each kind of faults, then without each fault, again and again until nothing helps.
+    The smaller case may break a different promise. Try less time, then leave out each kind of
+    fault, then each fault, and repeat until nothing helps.
     """
     search = _Search(case, report, run)
     before = None
@@ -79,7 +79,7 @@ class _Search:
     runs: int = field(default=0, init=False)
 
     def _fails(self, case: Case) -> bool:
-        """Try a case, and go on from it if it fails."""
+        """Try a case, and continue from it if it fails."""
         if self.runs >= RUNS_MAX:
             return False
         self.runs += 1
@@ -90,7 +90,7 @@ class _Search:
         return True
 
     def lessen_time(self) -> None:
-        """Double the time until it is long enough, then halve what may be too much of it."""
+        """Look for a shorter time that fails: double until it fails, then bisect."""
         passes_s, longer_s = SHORTEST_S - 1, SHORTEST_S
         while longer_s < self.case.duration_s and not self._fails_in(longer_s):
             passes_s, longer_s = longer_s, 2 * longer_s
@@ -103,12 +103,12 @@ class _Search:
         return self._fails(evolve(self.case, duration_s=float(time_s)))
 
     def lessen_kinds(self) -> None:
-        """Leave out each kind of faults, if it fails without."""
+        """Leave out each kind of fault, if the case still fails without it."""
         for kind in sorted({fault.kind for fault in self.case.planned()}):
             self._fails_without(f.number for f in self.case.planned() if f.kind == kind)
 
     def lessen_faults(self) -> None:
-        """Leave out half of the faults, a quarter and so on, down to one, if it fails without."""
+        """Leave out halves of the faults, then quarters, down to single ones, if it still fails."""
         size = len(self.case.planned()) // 2
         while size:
             numbers = [fault.number for fault in self.case.planned()]

@@ -1,4 +1,4 @@
-"""`simulate`: one seed, one simulated life of an engine, always the same."""
+"""`simulate`: one seed gives one simulated life of an engine, always the same."""
 
 import logging
 import tempfile
@@ -27,7 +27,7 @@ DURATION_S = 600.0
 """How long faults happen, unless another time is given (s)."""
 
 MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - a folder for a folder of our own
-"""Where files are in memory, so that to sync them costs nothing; elsewhere the usual folder."""
+"""A folder in memory, where a sync costs nothing. Without it, the usual folder is used."""
 
 
 @frozen
@@ -37,29 +37,29 @@ class Report:
     seed: int
     simulated_s: float
     real_s: float
-    """Of processor time."""
+    """The processor time that it took (s)."""
     faults: dict[str, int]
-    """How often each kind happened."""
+    """How often each kind of fault happened."""
     events: int
-    """Events that the engine made; all arrived, or were excused by the death of their process."""
+    """Events that the engine made. All arrived, unless set aside or lost as their process died."""
     samples: int
     resent: int
     """Messages that arrived more than once."""
     thinned: int
     lost_with_process: int
-    """Events and samples of processes that died with them in memory."""
+    """Events and samples that were only in memory when their process died."""
     processes: int
     calls: int
     recovered_s: float
     """From the last fault to steady state (s)."""
     marks: dict[str, int]
-    """How often each situation was met that must be met sometimes."""
+    """How often each situation was met, of those that must be met sometimes."""
     hash: str
-    """Of the trace."""
+    """The hash of the trace."""
     violation: str | None
-    """The promise that was broken, None if none was."""
+    """The promise that was broken, or None."""
     last_lines: tuple[str, ...]
-    """Of the trace."""
+    """The last lines of the trace."""
 
 
 def simulate(
@@ -71,13 +71,13 @@ def simulate(
     trace_file: TextIO | None = None,
     record: Record | None = None,
 ) -> Report:
-    """Simulate an engine that meets faults for duration_s (s), and say what was found.
+    """Simulate an engine that meets faults for duration_s (s), and return what was found.
 
-    The same arguments give the same trace. `kinds` leaves only these kinds of faults in the seed's
-    schedule, `keep` only the faults with these numbers. `record` takes what a picture shows. To be
-    called outside of Trio.
+    The same arguments give the same trace. `kinds` keeps only these kinds of faults in the seed's
+    schedule, `keep` only the faults with these numbers. `trace_file` takes the lines of the trace,
+    `record` the data for a picture. Call it outside Trio.
 
-    Raises ValueError for a kind of fault that there is not.
+    Raises ValueError for an unknown kind of fault.
     """
     planned = scheduled(seed, duration_s, FAULTS, kinds, keep)
     return live(seed, duration_s, planned, Trace(trace_file, record))
@@ -90,7 +90,7 @@ def scheduled(
     kinds: Sequence[str] | None,
     keep: Sequence[int] | None,
 ) -> list[Planned]:
-    """Return the faults that a seed meets, of those known; see `simulate`."""
+    """Return the faults that a seed meets, out of the known ones; see `simulate`."""
     unknown = sorted(set(kinds or ()) - set(known))
     if unknown:
         raise ValueError(f"there is no fault {unknown[0]!r}; there are {', '.join(sorted(known))}")
@@ -105,7 +105,7 @@ def live(
     trace: Trace,
     invited: Invitation | None = None,
 ) -> Report:
-    """Let an engine live through these faults, one that is invited or the simulated one."""
+    """Let an engine live through these faults: an invited one, or the simulated one."""
     began = time.process_time()
     where = MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
     with (
@@ -163,7 +163,7 @@ def repeatable(seed: int) -> Generator[None, None, None]:
     """Let Trio run its tasks in an order that follows from the seed.
 
     A mock clock does not fix the order of tasks that are due at the same time. Trio has a switch
-    for it, which Hypothesis uses, and no public name for it.
+    for that, which Hypothesis uses, but it has no public name.
     """
     runner = trio._core._run
     allowed, chance = runner._ALLOW_DETERMINISTIC_SCHEDULING, runner._r
@@ -178,7 +178,7 @@ def repeatable(seed: int) -> Generator[None, None, None]:
 
 @contextmanager
 def no_logging() -> Generator[None, None, None]:
-    """Keep the log out of it: years of outages would fill it, and the trace says it better."""
+    """Turn logging off: years of outages would fill the log, and the trace says more."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,8 +1,8 @@
-"""What the aggregator has stored, against what the engine did: answers alone prove little.
+"""A check of what the aggregator has stored against what the engine did.
 
-A sample may be answered with Success and thrown away. So this looks into the aggregator stand-in,
-which stores, refuses and throws away as the real one does: its plot log, the runs that it lists and
-the notifications that it has passed on.
+Answers alone prove little: a sample may be answered with Success and thrown away. So this looks
+into the aggregator stand-in, which stores, refuses and throws away as the real one does. It
+compares the plot log, the listed runs and the notifications that were passed on.
 """
 
 import math
@@ -18,25 +18,26 @@ from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._watched_link import SAMPLE, Key
 
 VALUE = "Count"
-"""The tag that is plotted, and that no two samples have the same value of."""
+"""The tag that is plotted; its value is different in every sample."""
 
 LISTED_MAX = 6
-"""A run whose end had to be told again is listed again.
+"""How often a run may be listed: once more for each time that its end is sent again.
 
-An aggregator at work on an archive ends the link itself, when somebody presses a button meanwhile:
-that can happen to several tries in a row.
+An aggregator that works on an archive ends the link itself if somebody presses a button meanwhile.
+That can happen to several tries in a row.
 """
 
 AGE_S = 5.0
-"""How old the newest value may be besides its way (s)."""
+"""How old the newest value may be, apart from its time on the way (s)."""
 
 SETTLED_S = 10.0
-"""So long after the last thing that stood in the way (s)."""
+"""How long nothing must have stood in the way before the age is checked (s)."""
 
 CATCHING_UP = 3
-"""And so many times the catching up later: what was made meanwhile goes out first, in order.
+"""How many times the duration of catching up is added to that.
 
-The thinnest line that is to carry the data log's samples is three quarters full with them.
+Samples that were made meanwhile go out first, in order. The thinnest path that must carry the data
+log's samples is three quarters full with them.
 """
 
 ROUNDING_S = 1e-6
@@ -53,23 +54,23 @@ class Stored:
     _samples: dict[str, list[tuple[float, int]]] = field(factory=dict, init=False)
     """The time on the wall clock (s) and the value of each sample, by its run."""
     _made_at: dict[int, float] = field(factory=dict, init=False)
-    """When each value was made that the aggregator has not got (s)."""
+    """When each value was made that the aggregator does not have yet (s)."""
     _newest_made_at: float = field(default=-math.inf, init=False)
-    """When the newest was made that it has got (s)."""
+    """When the newest value that the aggregator has was made (s)."""
     _quiet_since: float = field(default=0.0, init=False)
     _doubtful: set[str] = field(factory=set, init=False)
-    """Runs that the aggregator may have taken for others, through no fault of ours."""
+    """Runs that the aggregator may have mistaken for others, through no fault of ours."""
     _offset_s: float = field(default=math.nan, init=False)
     _clock_has_jumped: bool = field(default=False, init=False)
 
     def make(self, message: em.EngineMessage, run_id: str | None) -> None:
-        """Note what the engine hands over, and in which run."""
+        """Note a message that the engine hands over, and its run."""
         if not isinstance(message, em.TagsUpdatedMsg):
             return
         tag = message.tags[0]
         self._made_at[int(str(tag.value))] = trio.current_time()
         offset_s = tag.tick_time - trio.current_time()
-        # Behind a jump back nothing is newer than what is stored.
+        # After the clock jumps back, nothing is newer than what is stored.
         self._clock_has_jumped |= abs(offset_s - self._offset_s) > ROUNDING_S
         self._offset_s = offset_s
         if run_id is not None:
@@ -77,7 +78,10 @@ class Stored:
             samples.append((tag.tick_time, int(str(tag.value))))
 
     def receive(self, message: em.EngineMessage, refused: str | None) -> None:
-        """Note what the aggregator has got, and whether it had an effect."""
+        """Note a message that the aggregator has received, and why it had no effect if it had none.
+
+        While the oracle is tainted, mark the run on the aggregator's side as doubtful.
+        """
         if isinstance(message, em.TagsUpdatedMsg) and refused is None:
             made_at = self._made_at.pop(int(str(message.tags[0].value)), -math.inf)
             self._newest_made_at = max(self._newest_made_at, made_at)
@@ -93,7 +97,10 @@ class Stored:
     # At any time
 
     def check_second(self, *, is_quiet: bool, way_s: float) -> None:
-        """Check that the newest value is young, when for a while nothing has stood in its way."""
+        """Check that the newest value is young if nothing has stood in its way for a while.
+
+        `is_quiet` says whether that is so now, and `way_s` is a message's time on the way (s).
+        """
         now = trio.current_time()
         if not is_quiet:
             self._quiet_since = now
@@ -105,7 +112,7 @@ class Stored:
     # At the end
 
     def check_end(self) -> None:
-        """Check what people find when all has been delivered."""
+        """Check what people find when everything has been delivered."""
         made = set(self.oracle.made)
         sure = [key for key in self.oracle.made if not self.oracle.is_given_up(key)]
         self._check_notifications(sure)
@@ -127,9 +134,9 @@ class Stored:
             self.oracle.expect(kind != "notification" or body in bodies, f"nobody was told {body}")
 
     def _check_plot(self, run_id: str) -> None:
-        """Check that no sample of a run is newer than what was stored by more than the interval."""
+        """Check that each sample of a run has a stored one at most an interval before it."""
         plotted = self.aggregator.plot_log.get(run_id, {}).get(VALUE, [])
-        # Samples that a disk has brought back are stored a second time, behind newer ones.
+        # Samples that a disk has brought back are stored a second time, after newer ones.
         stored = sorted(sample.tick_time for sample in plotted)
         made = dict.fromkeys(value for _, value in self._samples.get(run_id, ()))
         for sample in plotted:

@@ -1,4 +1,4 @@
-"""`survive`: an engine of your own in the storm, and the oracle's verdict as an assertion."""
+"""`survive`: put your own engine into the storm, and get the oracle's verdict as an assertion."""
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,13 +25,13 @@ OF_THE_SIMULATED_ENGINE = {
     "tag_storm",
     "toggle_runs",
 }
-"""Faults that are in what the simulated engine does, or are measured by its messages."""
+"""Faults that the simulated engine causes itself, or whose size depends on its messages."""
 
 EngineT = TypeVar("EngineT", bound=Engine)
 
 
 async def do_nothing(engine: object) -> None:
-    """Do nothing by itself, as an engine that only answers."""
+    """Do nothing, like an engine that only answers."""
 
 
 def survive(
@@ -44,25 +44,27 @@ def survive(
     keep: Sequence[int] | None = None,
     html: Path | str | None = None,
 ) -> Report:
-    """Let an engine of your own live through the faults of a seed for duration_s (s, virtual).
+    """Let your own engine live through the faults of a seed for duration_s (s, virtual).
 
     `make(clock)` makes the engine of a process: message builder, emitter and command handlers in
-    one object, whose times come from `clock` (seconds since the epoch). `run(engine)` is what it
-    does by itself; cancelled when its process ends. Processes are killed and started again, each
-    with a new engine; people press Start and Stop. `kinds` and `keep` choose among the faults as
-    for `simulate`; a picture of the life is drawn into the file `html`. To be called outside of
-    Trio, in a test that is not async. The engine is the same if its own chance is: seed that too.
+    one object, which takes its times from `clock` (seconds since the epoch). `run(engine)` is what
+    the engine does by itself; it is cancelled when the process ends. Processes are killed and
+    started again, each with a new engine, and people press Start and Stop. `kinds` and `keep`
+    choose among the faults as for `simulate`. A picture of the life is written to the file `html`.
+    Call it outside Trio, in a test that is not async. For the same life each time, seed any
+    randomness of your engine too.
 
-    What is judged is what `simulate` judges, by what the engine says to its runner and what comes
-    of it at the aggregator. And the engine: it raises in no message builder, tells of each run's
-    beginning and end once and shows what it has told, stamps tags by the clock, and holds Trio's
-    thread for less than a second of real time. Handlers may raise, and take their time.
+    This checks all that `simulate` checks, by what the engine says to its runner and what the
+    aggregator makes of it. It also checks the engine. The engine must not raise in a message
+    builder. It must tell of the beginning and the end of each run once, and show what it has told.
+    It must stamp tags by the clock, and hold Trio's thread for less than a second of real time.
+    Handlers may raise and take their time.
 
-    Raises AssertionError with the promise that was broken, when, and how to repeat it.
+    Raises AssertionError that says which promise was broken, when, and how to repeat it.
     """
     __tracebackhide__ = True
     record = Record()
-    # Whoever makes an engine gets that very engine to run.
+    # `run` gets only engines that `make` has made, so the cast is safe.
     invited = Invitation(make, cast("Callable[[Engine], Awaitable[object]]", run))
     known = sorted(FAULTS.keys() - OF_THE_SIMULATED_ENGINE)
     planned = scheduled(seed, duration_s, known, kinds, keep)

@@ -1,6 +1,6 @@
-"""What making run logs takes of Trio's thread: a tenth at the most, and at least once a minute.
+"""A check that run logs take at most a tenth of Trio's time, but are made once a minute at least.
 
-On a mock clock nothing that is done takes time. So who makes a dear message puts the clock forward.
+On a mock clock no work takes time. So making a costly message puts the clock forward.
 """
 
 import math
@@ -13,13 +13,13 @@ from attrs import define, field
 from trio_runner.simulation.stand_ins._sometimes import sometimes
 
 SHARE = 0.1
-"""Of Trio's time."""
+"""The share of Trio's time that run logs may take."""
 
 SELDOM_S = 60.0
-"""Between two run logs of a run (s)."""
+"""The longest time between two run logs of a run (s)."""
 
 MS = 1e-3
-"""What a point in time may be off by rounding (s)."""
+"""How far a point in time may be off because of rounding (s)."""
 
 
 @define(eq=False)
@@ -28,12 +28,12 @@ class RunLogTimes:
 
     expect: Callable[[object, str], None]
     _made_at: float = field(factory=trio.current_time, init=False)
-    """When the last was, or a run began or ended (s)."""
+    """When the last run log was made, or a run began or ended (s)."""
     _paid_at: float = field(default=-math.inf, init=False)
-    """When the last took no more than its share of the time (s)."""
+    """From when on the last run log has taken no more than its share of the time (s)."""
 
     def make(self, cost_s: float) -> None:
-        """Note that one is made now, and take the time (s) that it costs."""
+        """Note that a run log is made now, and put the clock forward by its cost (s)."""
         now = trio.current_time()
         self._check_seldom(now)
         few = now >= self._paid_at - MS
@@ -46,7 +46,7 @@ class RunLogTimes:
             clock.jump(cost_s)
 
     def change_run(self, *, ends: bool) -> None:
-        """Note that a run begins, or ends: what it has to tell may come at once."""
+        """Note that a run begins or ends; its run log may be made at once."""
         now = trio.current_time()
         if ends:
             self._check_seldom(now)

@@ -1,4 +1,4 @@
-"""Tells who holds up Trio's thread: a mock clock knows nothing of the time that really passes."""
+"""Find code that blocks Trio's thread: a mock clock does not notice the time that really passes."""
 
 import sys
 import time
@@ -11,28 +11,28 @@ import trio
 from attrs import define, field
 
 HELD_S = 1.0
-"""So long a step of the engine's may take of real time (s): an answer to a call has 1.5."""
+"""How long a step of the engine may take in real time (s); an answer to a call has 1.5 s."""
 
 WAITED = Path("/proc/thread-self/schedstat")
-"""Where Linux counts, as the second number, how long the thread has waited for a processor (ns)."""
+"""Linux's file whose second number is how long the thread has waited for a processor (ns)."""
 
 OURS = Path(__file__).parents[2], Path(trio.__file__).parents[1]
-"""Folders of what is no engine's: this package's, and those of the libraries beside Trio."""
+"""Folders whose code is not an engine's: this package, and the libraries beside Trio."""
 
 
 class Moment(NamedTuple):
     """A moment in the life of a thread."""
 
     awake_s: float
-    """By a clock that stands still while the thread waits for a processor (s)."""
+    """The time on a clock that stops while the thread waits for a processor (s)."""
     worked_s: float
-    """What it has had of processors (s)."""
+    """The processor time that the thread has used (s)."""
     waits: int
-    """How often it has waited of itself, as for hardware or for a time."""
+    """How often the thread has waited by its own choice, for hardware or for a time."""
 
 
 def moment() -> Moment:
-    """Return the moment that it is for this thread."""
+    """Return the present moment of this thread."""
     try:
         waited_ns = int(WAITED.read_text().split()[1])
     except OSError:
@@ -41,9 +41,10 @@ def moment() -> Moment:
 
 
 def held_s(since: Moment) -> float:
-    """Return how long the thread was held since then by what it does (s).
+    """Return how long the thread's own work has held it since then (s).
 
-    A busy computer, or its host, may let it stand for seconds: it has not waited of itself then.
+    A busy computer, or its host, may suspend the thread for seconds. It has not waited by its own
+    choice then, and only its processor time counts.
     """
     now = moment()
     if now.waits > since.waits:
@@ -56,20 +57,21 @@ def _waits() -> int:
         import resource
 
         return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-    return time.perf_counter_ns()  # nobody counts: it may have waited at any time
+    return time.perf_counter_ns()  # waits are not counted here: it may have waited at any time
 
 
 def held(who: str, took_s: float) -> str:
-    """Return what is told of a part of an engine that took so long (s)."""
+    """Return the text for a part of an engine that held the thread for so long (s)."""
     return f"the engine's {who} held Trio's thread for {took_s:.1f} s"
 
 
 @define(eq=False)
 class ThreadWatch(trio.abc.Instrument):
-    """Measures the steps of the tasks that are the engine's.
+    """An instrument that measures the steps of the engine's tasks.
 
-    `tasks` has those that it was called in, by what was called; others are known by where their
-    code is. `on_held` is called with who it was and how long it took (s).
+    `tasks` holds the tasks in which the engine was called, each with the name of what was called.
+    Other tasks are the engine's if their code lies outside our folders. `on_held` is called with
+    the name and the time that the step took (s).
     """
 
     tasks: dict[trio.lowlevel.Task, str]
@@ -78,12 +80,12 @@ class ThreadWatch(trio.abc.Instrument):
     _began: Moment | None = field(default=None, init=False)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Note when a step of the engine's begins."""
+        """Note when a step of one of the engine's tasks begins."""
         self._who = self.tasks.get(task) or ("" if _is_ours(task) else task.name)
         self._began = moment() if self._who else None
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Tell if it took long."""
+        """Call `on_held` if the step took too long."""
         if self._began is not None:
             took_s = held_s(self._began)
             if took_s >= HELD_S:

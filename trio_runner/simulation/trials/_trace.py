@@ -1,4 +1,4 @@
-"""What happened in a simulation, line by line, and a hash of all of it."""
+"""The trace of a simulation: what happened, line by line, and a hash of it."""
 
 import hashlib
 from collections import deque
@@ -11,14 +11,15 @@ from trio_runner.simulation.trials._record import Entry, Record
 from trio_runner.simulation.trials._watched_link import Key
 
 LAST_LINES = 40
-"""How many lines are kept to be shown with a violation."""
+"""How many lines are kept to show with a violation."""
 
 
 @define(eq=False)
 class Trace:
-    """Takes lines as things happen; two runs with the same hash were the same, to the byte.
+    """A trace that takes lines as things happen.
 
-    With a `record` it puts them there too, as data.
+    Two traces with the same hash are the same to the byte. Lines also go into `file` as text and
+    into `record` as data, if these are given.
     """
 
     file: TextIO | None = None
@@ -29,7 +30,7 @@ class Trace:
     def note(self, *words: object, about: tuple[Key, ...] = ()) -> None:
         """Add a line of these words, with the time (s on Trio's clock).
 
-        `about` are the events and samples that it is about; the record has them, no line.
+        `about` are the events and samples that the line is about. Only the record has them.
         """
         now = trio.current_time()
         line = f"{now:12.6f}  {' '.join(map(str, words))}"

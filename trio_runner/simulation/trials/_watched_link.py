@@ -10,31 +10,31 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.stand_ins._sometimes import sometimes
 
 Key = tuple[str, str]
-"""Which event or sample it is: the kind, and what only this one has."""
+"""The identity of an event or sample: its kind, and a text that no other of its kind has."""
 
 SAMPLE = "sample"
 
 CALL_S = 10.0
-"""After so long without an answer a link must have ended (s)."""
+"""How long a link may live without an answer (s)."""
 
 PATIENCE_MAX = 12
-"""How many times longer the answer to a message may take that was sent in vain before."""
+"""How many times longer an answer may take if its message was sent in vain before."""
 
 
 def patience(tries: int) -> int:
-    """Return how many times longer the answer may take to what was tried in vain so often."""
+    """Return how many times longer an answer may take after so many tries in vain."""
     return min(1 << tries, PATIENCE_MAX)
 
 
 RUN_EVENTS = "RunStartedMsg", "RunStoppedMsg"
 
 THINNEST_BYTES_S = 1000
-"""No simulated line is thinner."""
+"""The rate by which messages get time to leave (bytes a second, not compressed)."""
 
 ROUNDING_S = 0.25
 
 MANY = 8
-"""So many samples are many to be unanswered at once."""
+"""More unanswered samples than this count as many."""
 
 ENDS = {
     "answer missing": "did not answer a message",
@@ -43,13 +43,13 @@ ENDS = {
     "closed in order": "closed the connection",
     "frame unreadable": "a frame that is no remote call",
 }
-"""What is said of links that end."""
+"""The marks for ends of links, each with the words in the error that it stands for."""
 
 
 def keys_of(message: em.EngineMessage) -> tuple[Key, ...]:
-    """Return which events or samples are in a message, none in a state.
+    """Return the keys of the events or samples in a message; a state message has none.
 
-    An error log has several, since those that wait become one.
+    An error log may have several, since error logs that wait become one.
     """
     match message:
         case em.RunStartedMsg() | em.RunStoppedMsg():
@@ -64,7 +64,7 @@ def keys_of(message: em.EngineMessage) -> tuple[Key, ...]:
 
 
 def keys_of_body(kind: str, body: str) -> tuple[Key, ...]:
-    """Return the same of an encoded message, without decoding all of it."""
+    """Return the keys of an encoded message like `keys_of`, without decoding all of it."""
     if kind == "TagsUpdatedMsg":
         return ((SAMPLE, str(json.loads(body)["tags"][0]["value"])),)
     if kind in RUN_EVENTS:
@@ -87,82 +87,82 @@ class Sent:
     repeats: bool
     """Whether it repeats the beginning of the open run on a new link."""
     is_suspect: bool
-    """Whether it may be to blame for what happened when it was sent before, and so goes alone."""
+    """Whether it may be to blame for earlier failures, and so goes alone."""
     was_sent: bool
-    """Whether it, or a state of its kind, was sent before."""
+    """Whether it, or a state message of its kind, was sent before."""
     at: float = field(factory=trio.current_time, init=False)
 
     @property
     def is_run_event(self) -> bool:
-        """Whether nothing may be unanswered beside it."""
+        """Whether it is a run event, and so a barrier: nothing may be unanswered beside it."""
         return self.kind in RUN_EVENTS
 
 
 @define(eq=False)
 class WatchedLink:
-    """The rules that concern one link alone; `expect` is the oracle's."""
+    """The rules for a single link; `expect` is the oracle's."""
 
     number: int
     expect: Callable[[object, str], None]
     is_open: bool = field(default=True, init=False)
     messages: int = field(default=0, init=False)
-    """How many were sent on it."""
+    """How many messages were sent on the link."""
     last_number: int = field(default=0, init=False)
-    """The number of the last of a run's events and samples that had not failed before."""
+    """The number of the last run event or sample that was sent and had not failed before."""
     last_notice: int = field(default=0, init=False)
-    """The same of the notices."""
+    """The same for notices."""
     opened_at: float = field(factory=trio.current_time, init=False)
     _untaken_run: Key | None = field(default=None, init=False)
     """The beginning of the open run, if it was repeated and not taken."""
     _failures: dict[str, int] = field(factory=dict, init=False)
-    """How often in a row each kind of what has no place in the line was not taken."""
+    """How often in a row each kind of message outside the line was not taken."""
     told: set[str] = field(factory=set, init=False)
-    """The types of states that were sent on it."""
+    """The types of state messages that were sent on the link."""
     longest_s: float = field(default=0.0, init=False)
-    """What an answer took at the most (s)."""
+    """The longest time that an answer took (s)."""
     taken: set[str] = field(factory=set, init=False)
-    """Those that were answered with Success."""
+    """The types of state messages that were answered with Success."""
     _heard: dict[str, str] = field(factory=dict, init=False)
-    """The state of each type that was taken last."""
+    """The last state message of each type that was taken."""
     _unanswered: dict[int, Sent] = field(factory=dict, init=False)
 
     @property
     def alone(self) -> Sent | None:
-        """What is unanswered, if it is one event or sample alone, states aside."""
+        """The only unanswered event or sample, state messages and repeats aside, or None."""
         sent = [s for s in self._unanswered.values() if s.keys and not s.repeats]
         return sent[0] if len(sent) == 1 else None
 
     @property
     def only(self) -> Sent | None:
-        """What is unanswered if it is one message alone, of whatever kind."""
+        """The only unanswered message of any kind, or None."""
         return next(iter(self._unanswered.values())) if len(self._unanswered) == 1 else None
 
     @property
     def bytes_unanswered(self) -> int:
-        """The size of what is unanswered (bytes, not compressed)."""
+        """The size of all unanswered messages (bytes, not compressed)."""
         return sum(len(sent.body) for sent in self._unanswered.values())
 
     def is_unanswered(self, key: Key) -> bool:
-        """Tell whether a message is under way, or its answer is."""
+        """Tell whether a message is unanswered."""
         return any(key in sent.keys for sent in self._unanswered.values())
 
     def sent_at(self, number: int) -> float | None:
-        """Return when a sample that is unanswered was sent (s), None if it is none."""
+        """Return when an unanswered sample was sent (s), or None for any other message."""
         sent = self._unanswered.get(number)
         return sent.at if sent is not None and sent.kind == "TagsUpdatedMsg" else None
 
     @property
     def has_sample_unanswered(self) -> bool:
-        """Whether a sample is under way."""
+        """Whether a sample is unanswered."""
         return any(sent.kind == "TagsUpdatedMsg" for sent in self._unanswered.values())
 
     @property
     def has_state_unanswered(self) -> bool:
-        """Whether a state is under way."""
+        """Whether a state message is unanswered."""
         return any(not sent.keys for sent in self._unanswered.values())
 
     def send(self, number: int, sent: Sent) -> None:
-        """Check a message that goes out beside those that are unanswered."""
+        """Check that a message may go out now, beside those that are unanswered, and note it."""
         self._check_introduction(sent.kind)
         is_run_known = self._untaken_run in (None, *sent.keys)
         self.expect(is_run_known, f"{sent.kind} was sent on a link whose run was not taken")
@@ -176,7 +176,7 @@ class WatchedLink:
         self._unanswered[number] = sent
 
     def mark_sample(self, *, others_wait: bool) -> None:
-        """Mark how many samples are unanswered when one is sent, and beside what."""
+        """Mark how many samples are unanswered when one is sent, and whether a notice is."""
         kinds = [sent.kind for sent in self._unanswered.values()]
         samples = kinds.count("TagsUpdatedMsg")
         sometimes("one at a time", not samples and others_wait)
@@ -185,7 +185,7 @@ class WatchedLink:
         sometimes("passes a notice", any(map(_is_notice, self._unanswered.values())))
 
     def mark_end(self, why: str) -> None:
-        """Mark what is unanswered when the link ends, and why it does."""
+        """Mark what is unanswered when the link ends, and why it ends."""
         sent = list(self._unanswered.values())
         sometimes("run event cut", any(s.is_run_event and not s.repeats for s in sent))
         sometimes("notice cut", len(sent) == 1 and _is_notice(sent[0]))
@@ -196,7 +196,7 @@ class WatchedLink:
 
     def _check_introduction(self, kind: str) -> None:
         if self.messages == 1 and kind == "UodInfoMsg":
-            return  # it was not taken
+            return  # the first was not taken and is sent again
         self.messages += 1
         expected = {1: "UodInfoMsg", 2: "MethodMsg"}.get(self.messages, kind)
         self.expect(kind == expected, f"{kind} was sent as the {self.messages}. message of a link")
@@ -227,7 +227,7 @@ class WatchedLink:
             )
 
     def answer(self, number: int, *, is_taken: bool) -> Sent | None:
-        """Note that a message was answered, and return it."""
+        """Note the answer to a message; return the message, or None if it was not unanswered."""
         sent = self._unanswered.pop(number, None)
         self.expect(sent is not None, f"message {number} was answered twice to the sender")
         if sent is None:
@@ -243,7 +243,10 @@ class WatchedLink:
         return sent
 
     def check_patience(self, in_vain: Callable[[Key], int], why: str) -> None:
-        """Check that an answer was waited for as long as its message has tries behind it."""
+        """Check that the link waited long enough for an answer, given the message's earlier tries.
+
+        `in_vain` returns how often a message was tried in vain, and `why` says why the link ended.
+        """
         now = trio.current_time()
         ages = [
             (now - sent.at) / patience(self._tries(sent, in_vain))
@@ -258,10 +261,11 @@ class WatchedLink:
         return in_vain(sent.keys[0])
 
     def check_waiting(self) -> None:
-        """Check that the link does not outlive an answer that does not come.
+        """Check that the link ends if an answer does not come in time.
 
-        The aggregator answers in order: what is sent behind a message with more patience has that.
-        And the time for an answer counts from when the last byte left, over a thin line much later.
+        The aggregator answers in order, so a message gets the patience of those sent before it. The
+        time for an answer counts from when the last byte left, which over a thin path is much
+        later.
         """
         now, due_at, leaving_s = trio.current_time(), 0.0, 0.0
         for sent in self._unanswered.values():

@@ -1,4 +1,4 @@
-"""Stands between a runner and its dialer and tells the oracle what goes over each link."""
+"""A witness between a runner and its dialer, which tells the oracle what goes over each link."""
 
 import trio
 from attrs import define, frozen
@@ -17,7 +17,7 @@ from trio_runner.simulation.trials._watched_link import WatchedLink
 
 @define(eq=False)
 class Witness:
-    """A `Dialer` that watches another's links, for as long as its process counts as alive."""
+    """A `Dialer` that watches the links of another, as long as its process counts as alive."""
 
     dialer: Dialer
     oracle: Oracle
@@ -34,7 +34,7 @@ class Witness:
         started, why = _Started(task_status, self), ""
         self.note("dial")
         try:
-            # Trio's TaskStatus has a second overload, for tasks that are started with nothing.
+            # Trio's TaskStatus has a second overload, for `started()` without a value.
             await self.dialer.dial(registration, timing, task_status=started)  # type: ignore[arg-type]
         except Exception as error:
             self.note("dial", "ended:", type(error).__name__)
@@ -63,7 +63,7 @@ class Witness:
 
 
 class _Started:
-    """A task status that puts a witness in front of the session it is started with."""
+    """A task status that wraps the session that it is started with, so that it is watched."""
 
     def __init__(self, task_status: trio.TaskStatus[Session], witness: Witness) -> None:
         self._task_status = task_status
@@ -80,7 +80,7 @@ class _Started:
 
 @frozen
 class _WatchedSession:
-    """A session whose messages and answers the oracle sees."""
+    """A session that shows its messages and answers to the oracle."""
 
     _session: Session
     _link: WatchedLink

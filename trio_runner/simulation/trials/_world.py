@@ -1,4 +1,4 @@
-"""An engine's process, its network, disk and aggregator, in one Trio run; and what befalls them."""
+"""The world of a life: the engine's process, network, disk and aggregator in one Trio run."""
 
 import math
 from collections import deque
@@ -33,38 +33,39 @@ from trio_runner.simulation.trials._watched_link import SAMPLE, keys_of
 from trio_runner.simulation.trials._written import Written
 
 Fault = Callable[["World", Random], Awaitable[None]]
-"""What befalls a world, with chance of its own."""
+"""A function that does something to a world, with a random generator of its own."""
 
 Answer = Callable[[], MessageBase | None]
 """An answer in place of handling a message, or None to handle it."""
 
 
 LINE_S = 10
-"""What was under way within this time may be under way with the newest value (s)."""
+"""How far back to look for messages that may be under way with the newest value (s)."""
 
 THINNEST_BYTES_S = 600
-"""A thinner line need not carry the samples that the data log stores, one a second (bytes/s)."""
+"""A thinner path need not carry the samples that the data log stores, one a second (bytes/s)."""
 
 THIN_BYTES_S = 1e5
-"""A thinner one need not carry a storm of tags, nor has it carried one before `STORM_S` (s)."""
+"""A thinner path need not carry a storm of tags; see `STORM_S` (bytes/s)."""
 
 STORM_S = 180.0
+"""How long after a storm of tags a thin path may still be busy with it (s)."""
 
 BEARING = em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg, em.RunStoppedMsg, em.TagsUpdatedMsg
-"""Who fails to handle these keeps samples from being stored; the others hold up nothing."""
+"""If these are not handled, no samples are stored; other messages hold up nothing."""
 
 
 def handle_it() -> None:
-    """Answer nothing in place of handling a message."""
+    """Return None, so that the message is handled."""
 
 
 @define(eq=False)
 class _Recorder(Aggregator):
-    """An aggregator whose every message the oracle sees, and which keeps none."""
+    """An aggregator that shows every message to the oracle and keeps none."""
 
     oracle: Oracle = field(kw_only=True)
     way_s: Callable[[], float] = field(kw_only=True)
-    """How long a message may be on its way (s)."""
+    """Returns the longest time that a message may be on its way (s)."""
     stored: Stored = field(init=False)
     rate: Rate = field(init=False)
 
@@ -86,9 +87,9 @@ class _Recorder(Aggregator):
 
 @define(eq=False)
 class World:
-    """What is simulated. `run` lets it be, meets it with faults, and checks that it recovers.
+    """What is simulated. `run` lets it live, applies the faults, and checks that it recovers.
 
-    Network, processes and callers are there while it runs.
+    `network`, `processes` and `callers` exist from the start of `run` on.
     """
 
     seed: int
@@ -97,7 +98,7 @@ class World:
     invited: Invitation | None = None
     """The engine that lives here, if it is not the simulated one."""
     usual: Conditions = field(init=False)
-    """To which every fault returns at its end."""
+    """The conditions that every fault restores at its end."""
     version: str = field(default=OPENPECTUS_VERSION, init=False)
     oracle: Oracle = field(init=False)
     aggregator: _Recorder = field(init=False)
@@ -108,16 +109,16 @@ class World:
     answer: Answer = field(default=handle_it, init=False)
     """What the aggregator answers instead of handling an event or a sample."""
     answers: dict[type[em.EngineMessage], list[Answer]] = field(factory=dict, init=False)
-    """The same for each kind of messages, states too."""
+    """The same for each kind of message, including state messages."""
     hangs: int = field(default=0, init=False)
-    """How many faults hold the aggregator."""
+    """How many faults make the aggregator hang."""
     woken: Change = field(factory=Change, init=False)
-    """Of how many hold it."""
+    """Notified when `hangs` goes down."""
     faults: dict[str, int] = field(factory=dict, init=False)
     recovered_s: float = field(default=math.nan, init=False)
-    """How long it took to be back behind the last fault (s)."""
+    """How long recovery took after the last fault (s)."""
     _storm_at: float = field(default=-math.inf, init=False)
-    """When there last was a storm of tags (s)."""
+    """When the last storm of tags was seen (s)."""
     _rng: Random = field(init=False)
     _all: trio.CancelScope = field(factory=trio.CancelScope, init=False)
 
@@ -144,7 +145,7 @@ class World:
         return Random(f"{self.seed} {what}")  # noqa: S311 - nothing secret
 
     async def run(self, duration_s: float, faults: Sequence[tuple[Planned, Fault]]) -> None:
-        """Let faults happen for a time, then none, and check; stop at the first violation."""
+        """Let faults happen for duration_s (s), then check the recovery; stop at a violation."""
         tasks_before = _count_tasks()
         with self._all:
             async with trio.open_nursery() as nursery:
@@ -159,7 +160,7 @@ class World:
                         await trio.sleep_forever()
                 check = RecoveryCheck(self.oracle, self.processes, self.aggregator, self.usual)
                 self.recovered_s = await check.check_back()
-                if self.invited is not None:  # what happens in the last flush is not waited for
+                if self.invited is not None:  # nothing waits for a run that ends in the last flush
                     await self.callers.send_operators_home()
                 await check.check_end()
                 self.aggregator.stored.check_end()
@@ -259,7 +260,7 @@ class World:
 
     @property
     def _is_wide(self) -> bool:
-        """Whether nothing but the distance has kept samples from arriving since a second ago."""
+        """Whether nothing but the distance has delayed samples for the last second."""
         unchanged = trio.current_time() - self.oracle.changed_at > 1
         calm = self.callers.is_but_far and not self.oracle.taint
         waits = self._is_held_up or self.oracle.has_slow_disk
@@ -267,20 +268,20 @@ class World:
 
     @property
     def _is_held_up(self) -> bool:
-        """Whether samples may have to wait for what is in front of them."""
+        """Whether samples may have to wait for messages in front of them."""
         is_paused = trio.current_time() < self.oracle.tries.paused_until
         return is_paused or self.oracle.may_a_run_event_wait()
 
     @property
     def _is_well(self) -> bool:
-        """Whether line and aggregator are as usual, and the link is in steady state."""
+        """Whether network and aggregator are as usual, and the link is in steady state."""
         usual, network = self.usual, self.network
         line = (network.latency_s, network.jitter_s)
         return line == (usual.latency_s, usual.jitter_s) and self._is_unhindered
 
     @property
     def _is_unhindered(self) -> bool:
-        """Whether all but the distance is as usual, and the link is in steady state."""
+        """Whether everything but the distance is as usual, and the link is in steady state."""
         usual, aggregator = self.usual, self.aggregator
         slow = self.hangs or aggregator.muted or aggregator.archiving_time_s
         quick = aggregator.handling_time_s == usual.handling_s and not slow
@@ -294,7 +295,7 @@ class World:
         return process is not None and process.runner.state in ("Connected", "Reconnected")
 
     def trouble(self) -> AbstractContextManager[None]:
-        """Mark a time in which an answer to the aggregator may be late through no fault of ours."""
+        """Mark a time in which our answer to a call may be late through no fault of ours."""
         return self.callers.trouble.lasting()
 
     def _way_s(self) -> float:
@@ -306,12 +307,13 @@ class World:
         for answer in self.answers.get(type(message), ()):
             if (failed := answer()) is not None:
                 return failed
-        # A state that is refused is not sent again before it changes: no loss, but no test either.
+        # `answer` spares state messages: a refused one is not sent again before it changes. That is
+        # no loss, but it tests nothing either.
         return self.answer() if keys_of(message) else None
 
     @contextmanager
     def failing(self, kind: type[em.EngineMessage], answer: Answer) -> Generator[None, None, None]:
-        """Let the aggregator answer so to one kind of messages while the block runs."""
+        """Let the aggregator give this answer to one kind of message while the block runs."""
         answers = self.answers.setdefault(kind, [])
         answers.append(answer)
         try:
@@ -320,9 +322,9 @@ class World:
             answers.remove(answer)
 
     def note_aggregator_dies(self) -> None:
-        """Note a run that the aggregator may take for open when it is back, though it has ended.
+        """Taint the oracle if the aggregator may come back with a run open that has ended.
 
-        What it has stored is the run at the last disconnect, and it takes that for the truth.
+        The aggregator has stored the run that was on at the last disconnect, and believes that.
         """
         engine_id = self.processes.engine_id
         stored = self.aggregator.recent_engines.get(engine_id)
@@ -333,7 +335,7 @@ class World:
 
 
 def _count_tasks() -> int:
-    """Return how many tasks there are, Trio's own included."""
+    """Return the number of tasks, including Trio's own."""
     count, tasks = 0, [trio.lowlevel.current_root_task()]
     while tasks:
         task = tasks.pop()

@@ -1,4 +1,4 @@
-"""How much is written to the disk while all is well: a gigabyte a day is what it may cost."""
+"""A check that no more than a gigabyte a day is written to the disk while all is well."""
 
 from collections.abc import Callable
 
@@ -8,23 +8,26 @@ from trio_runner.protocol import encode_body
 from trio_runner.protocol import engine_messages as em
 
 BYTES_S = 1e9 / (24 * 3600)
-"""What may be written on a healthy link (bytes a second)."""
+"""How much may be written on a healthy link (bytes a second)."""
 
 AHEAD_BYTES = 0.6e6
-"""How much of that may be used ahead: the first steps of a run are written as they happen."""
+"""How much may be written in advance of that rate (bytes).
+
+The first steps of a run are written as they happen.
+"""
 
 EVENT_BYTES = 60e3
-"""What an event may cost, which is on the disk before it goes out, and is deleted again (bytes)."""
+"""How much an event may cost (bytes): it is written before it goes out, and deleted again."""
 
 FADING = 0.98
-"""What is left a second later of what events have not cost: half after half a minute."""
+"""The part of the events' unused allowance that is left a second later: half after 34 s."""
 
 EVENT_TIMES = 4
-"""How often the bytes of a large one may be written: in each of its forms."""
+"""How often the bytes of a large event may be written: once in each of its forms."""
 
 
 def cost(message: em.EngineMessage) -> float:
-    """Return how many bytes may be written for a message that the engine has made."""
+    """Return how much may be written for a message that the engine has made (bytes)."""
     if isinstance(message, em.TagsUpdatedMsg):
         return 0
     return EVENT_BYTES + EVENT_TIMES * len(encode_body(message))
@@ -32,7 +35,7 @@ def cost(message: em.EngineMessage) -> float:
 
 @define(eq=False)
 class Written:
-    """Looks at the disk once a second; `expect` is the oracle's."""
+    """Follows how much is written to the disk; `expect` is the oracle's."""
 
     expect: Callable[[object, str], None]
     _allowed: float = field(default=AHEAD_BYTES, init=False)
@@ -41,7 +44,11 @@ class Written:
     _events_cost: float = field(default=0.0, init=False)
 
     def check_second(self, *, is_well: bool, bytes_written: int, events_cost: float) -> None:
-        """Check what was written by now; `events_cost` is what all events may have cost (bytes)."""
+        """Check how much was written; to be called once a second.
+
+        `bytes_written` is the total so far, `events_cost` what all events so far may have cost
+        (bytes), and `is_well` whether the link and the disk are healthy.
+        """
         self._allowed = min(self._allowed + BYTES_S, AHEAD_BYTES) if is_well else AHEAD_BYTES
         self._for_events = self._for_events * FADING + events_cost - self._events_cost
         if is_well:

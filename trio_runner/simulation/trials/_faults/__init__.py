@@ -1,7 +1,7 @@
 """The faults that a simulation may meet.
 
-Every fault is a function of the world that it happens to and of chance of its own; it lasts as long
-as the call, and what it has done is healed when it returns or is cancelled.
+Every fault is a function that takes a world and a random generator of its own. The fault lasts as
+long as the call, and its effect is undone when the call returns or is cancelled.
 """
 
 from trio_runner.simulation.trials._faults import _aggregator, _engine, _network
@@ -10,4 +10,4 @@ from trio_runner.simulation.trials._faults._known import FAULTS
 __all__ = ["FAULTS"]
 
 KINDS = (_network, _aggregator, _engine)
-"""Importing them is what fills the list."""
+"""Importing these modules fills the list."""

@@ -14,23 +14,23 @@ from trio_runner.simulation.trials._faults._known import draw, fault, for_a_whil
 from trio_runner.simulation.trials._world import World, handle_it
 
 FAILED = ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
-"""What is said when a handler raises."""
+"""The answer when a handler raises."""
 
 REFUSED = ErrorMessage(message="The aggregator does not like this")
-"""What is said to what will never be taken."""
+"""The answer to a message that will never be taken."""
 
 CLOSE_CODES = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 4000)
 
 
 @fault
 async def close(world: World, rng: Random) -> None:
-    """Close all connections in order, with some code."""
+    """Close all connections cleanly, with one of several codes."""
     world.aggregator.close(rng.choice(CLOSE_CODES))
 
 
 @fault
 async def restart_aggregator(world: World, rng: Random) -> None:
-    """Stop the aggregator in order, and be away for a while."""
+    """Stop the aggregator cleanly, and keep it away for a while."""
     with world.trouble():
         async with world.aggregator.outage():
             await for_a_while(rng)
@@ -38,7 +38,7 @@ async def restart_aggregator(world: World, rng: Random) -> None:
 
 @fault
 async def kill_aggregator(world: World, rng: Random) -> None:
-    """Kill the aggregator: it forgets all runs, and is away for a while."""
+    """Kill the aggregator: it forgets all runs and stays away for a while."""
     with world.trouble():
         world.note_aggregator_dies()
         async with world.aggregator.outage(kill=True):
@@ -47,7 +47,7 @@ async def kill_aggregator(world: World, rng: Random) -> None:
 
 @fault
 async def hang(world: World, rng: Random) -> None:
-    """Let the aggregator do nothing, then go on with all that waits."""
+    """Let the aggregator hang for a while, then handle everything that waits."""
     world.hangs += 1
     with world.trouble():
         try:
@@ -59,7 +59,7 @@ async def hang(world: World, rng: Random) -> None:
 
 @fault
 async def mute(world: World, rng: Random) -> None:
-    """Let the aggregator handle messages and never answer them."""
+    """Let the aggregator handle messages but never answer them."""
     aggregator = world.aggregator
     with world.trouble():
         aggregator.muted = True
@@ -67,12 +67,12 @@ async def mute(world: World, rng: Random) -> None:
             await for_a_while(rng, 30)
         finally:
             aggregator.muted = False
-            aggregator.close(1011)  # what it has not answered it never will
+            aggregator.close(1011)  # it will never answer what it has not answered by now
 
 
 @fault
 async def mumble(world: World, rng: Random) -> None:
-    """Let the aggregator handle messages and answer what cannot be read."""
+    """Let the aggregator handle messages but give answers that cannot be read."""
     aggregator = world.aggregator
     with world.trouble():
         aggregator.mumbling = True
@@ -95,7 +95,7 @@ async def slow_handler(world: World, rng: Random) -> None:
 
 @fault
 async def slow_stop(world: World, rng: Random) -> None:
-    """Stop the process in order with more waiting than the aggregator takes in that time."""
+    """Stop the process cleanly while more waits than the aggregator can take during the stop."""
     with world.trouble():
         world.aggregator.handling_time_s = 1.0
         world.processes.with_engine(lambda engine, runner: engine.burst(runner, 30))
@@ -115,12 +115,12 @@ async def slow_archive(world: World, rng: Random) -> None:
             await for_a_while(rng)
         finally:
             aggregator.archiving_time_s = 0
-            aggregator.close(1011)  # and is through with the one that it is at
+            aggregator.close(1011)  # this also ends the archiving that is going on
 
 
 @fault
 async def cut_at_size(world: World, rng: Random) -> None:
-    """Let each message over a size end its link, as at a proxy; the end of a run is one."""
+    """Let each message over a size end its link, as a proxy may do; often end a run that is."""
     aggregator = world.aggregator
     size = int(draw(rng, 2e3, 1e6))
     with world.trouble():
@@ -145,23 +145,23 @@ async def _answer_with(world: World, rng: Random, answer: MessageBase) -> None:
 
 @fault
 async def handler_fails(world: World, rng: Random) -> None:
-    """Let handlers at the aggregator raise."""
+    """Let the aggregator's handlers raise for some events and samples, or for all."""
     await _answer_with(world, rng, FAILED)
 
 
 @fault
 async def one_handler_fails(world: World, rng: Random) -> None:
-    """Let the aggregator's handler of one kind of messages raise, each time or now and then."""
+    """Let the aggregator's handler for one kind of message raise, always or now and then."""
     kind, chance = rng.choice(HANDLED), rng.choice((0.3, 1.0))
     with world.failing(kind, lambda: FAILED if rng.random() < chance else None):
         if rng.random() < 0.5:
-            world.network.reset()  # so that a new link is told all of it again
+            world.network.reset()  # so that everything is sent again on a new link
         await for_a_while(rng, 20)
 
 
 @fault
 async def link_not_taken(world: World, rng: Random) -> None:
-    """Let the aggregator fail to handle, or refuse, something that each new link tells it."""
+    """Let the aggregator fail to handle, or refuse, a message that each new link sends."""
     kind, chance = rng.choice((*STATE_TYPES, em.RunStartedMsg)), rng.choice((0.3, 1.0))
     is_refusal = kind is not em.RunStartedMsg and rng.random() < 0.3
     said = REFUSED if is_refusal else FAILED
@@ -175,20 +175,20 @@ async def link_not_taken(world: World, rng: Random) -> None:
 
 @fault
 async def poison(world: World, rng: Random) -> None:
-    """Let the aggregator refuse messages for good."""
+    """Let the aggregator refuse some events and samples, or all, for good."""
     await _answer_with(world, rng, REFUSED)
 
 
 @fault
 async def forgotten(world: World, rng: Random) -> None:
-    """Let the aggregator deny that it knows the engine."""
+    """Let the aggregator answer that it does not know the engine."""
     unknown = ErrorMessage(message=f"No engine registered under id {world.processes.engine_id}")
     await _answer_with(world, rng, unknown)
 
 
 @fault
 async def wrong_secret(world: World, rng: Random) -> None:
-    """Refuse the registration for its secret."""
+    """Refuse the registration because of its secret."""
     world.aggregator.secret = "another"  # noqa: S105 - of the simulation
     world.network.reset()
     try:
@@ -199,7 +199,7 @@ async def wrong_secret(world: World, rng: Random) -> None:
 
 @fault
 async def wrong_version(world: World, rng: Random) -> None:
-    """Refuse the registration for its version."""
+    """Refuse the registration because of its version."""
     right = world.version
     world.aggregator.version = "9.9.9"
     world.network.reset()

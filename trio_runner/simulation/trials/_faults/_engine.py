@@ -12,12 +12,12 @@ from trio_runner.simulation.trials._faults._known import draw, fault, for_a_whil
 from trio_runner.simulation.trials._world import World
 
 LINE_BYTES = 200
-"""A line of the run log has at the most."""
+"""The largest size of a run log's line (bytes)."""
 
 
 @fault
 async def burst(world: World, rng: Random) -> None:
-    """Let the engine tell many things at once."""
+    """Let the engine send 5 to 60 notifications at once."""
     world.processes.with_engine(lambda engine, runner: engine.burst(runner, rng.randint(5, 60)))
 
 
@@ -31,7 +31,7 @@ async def toggle_runs(world: World, rng: Random) -> None:
 
 @fault
 async def toggle_in_reading(world: World, rng: Random) -> None:
-    """Begin and end runs while the tags are read: an engine's thread does not wait for Trio's."""
+    """Begin and end runs while the tags are read, since an engine's thread does not wait for us."""
 
     def toggle_next_time(engine: BusyEngine, runner: EngineRunner) -> None:
         engine.in_reading = lambda: engine.toggle_run(runner)
@@ -43,7 +43,7 @@ async def toggle_in_reading(world: World, rng: Random) -> None:
 
 @fault
 async def big_archive(world: World, rng: Random) -> None:
-    """End a run of which much is archived, as much as the usual line carries in 5 s at the most."""
+    """End a run with a large archive, at most what the usual network carries in 5 s."""
     most = min(5e6, 5 * world.usual.bytes_per_s)
     size = int(draw(rng, 1e4, most))
     world.processes.note_size(size)
@@ -55,14 +55,14 @@ async def big_archive(world: World, rng: Random) -> None:
 
 @fault
 async def huge_archive(world: World, rng: Random) -> None:
-    """End a run of which more is archived than an aggregator takes in a message."""
+    """End a run whose archive is larger than any message that an aggregator takes."""
     size = rng.randint(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX + 2**20)
     world.processes.with_engine(lambda engine, runner: engine.end_run(runner, size))
 
 
 @fault
 async def long_run_log(world: World, rng: Random) -> None:
-    """Let the run log grow by many lines, and be short again."""
+    """Let the run log grow by many lines, then be short again."""
     lines = int(draw(rng, 50, 1000))
     world.processes.note_size(LINE_BYTES * lines)
 
@@ -86,7 +86,7 @@ async def long_run_log(world: World, rng: Random) -> None:
 
 @fault
 async def costly_run_log(world: World, rng: Random) -> None:
-    """Let it take up to 0.4 s of Trio's thread to make a run log."""
+    """Let each run log take up to 0.4 s of Trio's thread to make."""
     cost_s = draw(rng, 0.02, 0.4)
 
     def make_costly(engine: BusyEngine, runner: EngineRunner) -> None:
@@ -104,7 +104,7 @@ async def costly_run_log(world: World, rng: Random) -> None:
 
 @fault
 async def restless_run_log(world: World, rng: Random) -> None:
-    """Let the run log be another each time that it is asked for."""
+    """Let the run log differ each time that it is asked for."""
 
     def make_restless(engine: BusyEngine, runner: EngineRunner) -> None:
         engine.is_restless = True
@@ -120,7 +120,7 @@ async def restless_run_log(world: World, rng: Random) -> None:
 
 @fault
 async def noisy_log(world: World, rng: Random) -> None:
-    """Let the engine log errors faster than it is sampled."""
+    """Let the engine log ten errors a second, more often than it is sampled."""
     with trio.move_on_after(draw(rng, 1, 60)):
         while True:
             world.processes.with_engine(lambda engine, _: engine.log_error())
@@ -129,7 +129,7 @@ async def noisy_log(world: World, rng: Random) -> None:
 
 @fault
 async def tag_storm(world: World, rng: Random) -> None:
-    """Let every sample have many tags."""
+    """Let every sample have 5 to 100 more tags."""
     size = rng.randint(5, 100)
     engines = world.processes.with_engine(lambda engine, _: setattr(engine, "storm", size))
     try:
@@ -140,22 +140,22 @@ async def tag_storm(world: World, rng: Random) -> None:
 
 
 BUILDERS = "control state", "errors", "method", "tags", "unit"
-"""The messages that a bug may be in the making of."""
+"""The messages whose builder may have a bug."""
 
 
 @fault
 async def bug(world: World, rng: Random) -> None:
     """Let one of the engine's message builders raise; the process ends and is started again.
 
-    An engine of its own that fails at this has a bug, of which people are to hear. The bridge
-    cannot help what Open Pectus's engine does, and goes on with what it was told last.
+    A custom engine that raises here has a bug, and people must hear of it. The bridge is different:
+    it cannot help what Open Pectus's engine does, and goes on with what it was told last.
     """
     message = rng.choice(BUILDERS)
     engines = world.processes.with_engine(lambda engine, _: setattr(engine, "bug_in", message))
     if message == "unit":
-        world.network.reset()  # it is told to each new link
+        world.network.reset()  # only a new link needs it
     try:
-        await trio.sleep(6)  # without a link samples are as seldom as that
+        await trio.sleep(6)  # without a link, samples may be 5 s apart
     finally:
         for engine in engines:
             engine.bug_in = ""
@@ -182,12 +182,12 @@ async def _failing_in_its_cleanup() -> None:
 
 
 MOODS = (_slow, _failing, _failing_late, _failing_in_its_cleanup)
-"""How a command may be carried out."""
+"""The ways in which a handler may carry out a command."""
 
 
 @fault
 async def bad_handlers(world: World, rng: Random) -> None:
-    """Let the engine's command handlers be slow or raise, also while they are cancelled."""
+    """Let the engine's command handlers be slow or raise, even while they are cancelled."""
     mood = rng.choice(MOODS)
     engines = world.processes.with_engine(lambda engine, _: setattr(engine, "mood", mood))
     world.callers.slow_handlers += 1
@@ -203,7 +203,7 @@ async def bad_handlers(world: World, rng: Random) -> None:
 
 @fault
 async def stuck_handlers(world: World, rng: Random) -> None:
-    """Let command handlers wait as in threads of their own, where no cancellation reaches them."""
+    """Let command handlers wait as if in threads, where no cancellation reaches them."""
     released = trio.Event()
 
     async def stuck() -> None:
@@ -227,13 +227,13 @@ async def stuck_handlers(world: World, rng: Random) -> None:
 
 @fault
 async def stop_process(world: World, rng: Random) -> None:
-    """Stop the process in order, and start it again."""
+    """Stop the process cleanly; it starts again."""
     await world.processes.stop()
 
 
 @fault
 async def stop_at_once(world: World, rng: Random) -> None:
-    """Stop the process in order, and the next one as it starts."""
+    """Stop the process cleanly, and the next one as soon as it starts."""
     before = world.processes.now
     await world.processes.stop()
     with trio.move_on_after(20):
@@ -243,7 +243,7 @@ async def stop_at_once(world: World, rng: Random) -> None:
 
 @fault
 async def stop_on_the_way(world: World, rng: Random) -> None:
-    """Stop the process in order between two links."""
+    """Stop the process cleanly while it is between two links or is catching up."""
     process = world.processes.now
     if process is None:
         return
@@ -264,13 +264,13 @@ async def stop_on_the_way(world: World, rng: Random) -> None:
 
 @fault
 async def kill_process(world: World, rng: Random) -> None:
-    """Kill the process, and start it again."""
+    """Kill the process; it starts again."""
     world.processes.kill(power=False)
 
 
 @fault
 async def power_cut(world: World, rng: Random) -> None:
-    """Cut the engine's power: the aggregator hears nothing of it."""
+    """Cut the engine's power, so that no connection is closed and the aggregator hears nothing."""
     with world.trouble():
         world.processes.kill(power=True)
         try:
@@ -304,7 +304,7 @@ async def disk_full(world: World, rng: Random) -> None:
 
 @fault
 async def spoilt_log(world: World, rng: Random) -> None:
-    """Kill the process, and let the disk spoil a bit of what it has written."""
+    """Kill the process, and let the disk spoil part of what was written."""
     if world.disk is not None:
         world.processes.kill(power=False)
         world.disk.spoil_log()
@@ -312,7 +312,7 @@ async def spoilt_log(world: World, rng: Random) -> None:
 
 @fault
 async def rename_host(world: World, rng: Random) -> None:
-    """Stop the process or kill it, and give its computer another name."""
+    """Give the engine's computer another name, and stop or kill the process."""
     world.processes.rename()
     if rng.random() < 0.5:
         await world.processes.stop()
@@ -334,7 +334,7 @@ async def slow_disk(world: World, rng: Random) -> None:
 
 @fault
 async def hanging_disk(world: World, rng: Random) -> None:
-    """Let the disk write nothing for a while, and then all of it."""
+    """Let the disk write nothing for a while, then everything."""
     if world.disk is not None:
         with world.oracle.slow_disk(), world.disk.hanging():
             await for_a_while(rng)
@@ -342,5 +342,5 @@ async def hanging_disk(world: World, rng: Random) -> None:
 
 @fault
 async def clock_jump(world: World, rng: Random) -> None:
-    """Put the wall clock forward or back."""
+    """Move the wall clock forward or back by 0.1 s to 100,000 s."""
     world.processes.clock_offset_s += rng.choice((-1, 1)) * 0.1 * 1e6 ** rng.random()

@@ -1,4 +1,4 @@
-"""The list of faults, and what several of them need."""
+"""The list of faults, and helpers that several of them need."""
 
 import math
 from random import Random
@@ -22,15 +22,15 @@ def fault(function: Fault) -> Fault:
 
 
 async def for_a_while(rng: Random, longest_s: float = LONGEST_S) -> None:
-    """Last from a moment to minutes, each order of magnitude as often."""
+    """Sleep from 50 ms to `longest_s` (s); each order of magnitude is equally likely."""
     await trio.sleep(draw(rng, SHORTEST_S, longest_s))
 
 
 def draw(rng: Random, least: float, most: float) -> float:
-    """Draw a number, each order of magnitude as often."""
+    """Draw a number between the two; each order of magnitude is equally likely."""
     return least * math.pow(most / least, rng.random())
 
 
 def newest_wire(world: World) -> Wire | None:
-    """Return the connection that was opened last, if one is held."""
+    """Return the connection that was opened last, or None if none is held."""
     return world.network.wires[-1] if world.network.wires else None

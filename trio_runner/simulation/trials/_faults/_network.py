@@ -25,7 +25,7 @@ async def reset(world: World, rng: Random) -> None:
 
 @fault
 async def short_lives(world: World, rng: Random) -> None:
-    """Reset the connections again and again, each soon after it has come about."""
+    """Reset all connections again and again, so that each lives for 0.3 to 5 s at most."""
     lives_s = draw(rng, 0.3, 5)
     with trio.move_on_after(draw(rng, 10, 180)):
         while True:
@@ -35,7 +35,7 @@ async def short_lives(world: World, rng: Random) -> None:
 
 @fault
 async def cut_after(world: World, rng: Random) -> None:
-    """Reset the connection behind some bytes, in mid-frame."""
+    """Reset the connection after some number of bytes, in mid-frame."""
     wire = newest_wire(world)
     if wire is not None:
         flow = rng.choice((wire.up, wire.down))
@@ -43,12 +43,12 @@ async def cut_after(world: World, rng: Random) -> None:
         try:
             await for_a_while(rng, 20)
         finally:
-            flow.cut_after = None  # behind the last fault no link is cut, nor in the last flush
+            flow.cut_after = None  # no link may be cut after the last fault, nor in the last flush
 
 
 @fault
 async def cut_handshake(world: World, rng: Random) -> None:
-    """Reset the connection, and the next one in mid-handshake."""
+    """Reset all connections, and the next one in mid-handshake."""
     world.network.cut_next_after = rng.randint(1, 800)
     world.network.reset()
     try:
@@ -72,25 +72,25 @@ async def _lose(world: World, rng: Random, flows: Callable[[Wire], Sequence[Flow
 
 @fault
 async def half_open(world: World, rng: Random) -> None:
-    """Lose what is sent in both directions."""
+    """Lose everything that is sent, in both directions."""
     await _lose(world, rng, lambda wire: (wire.up, wire.down))
 
 
 @fault
 async def half_open_up(world: World, rng: Random) -> None:
-    """Lose what the engine sends."""
+    """Lose everything that the engine sends."""
     await _lose(world, rng, lambda wire: (wire.up,))
 
 
 @fault
 async def half_open_down(world: World, rng: Random) -> None:
-    """Lose what the aggregator sends."""
+    """Lose everything that the aggregator sends."""
     await _lose(world, rng, lambda wire: (wire.down,))
 
 
 @fault
 async def stall(world: World, rng: Random) -> None:
-    """Hold back what is under way, then let it go."""
+    """Hold back one direction of the connection for a while, then let it go."""
     wire = newest_wire(world)
     if wire is None:
         return
@@ -111,21 +111,22 @@ async def slow_line(world: World, rng: Random) -> None:
 
 @fault
 async def thin_line(world: World, rng: Random) -> None:
-    """Lower the bandwidth for minutes to less than many samples need."""
+    """Lower the bandwidth for up to 3 minutes, to less than many samples need."""
     await _thin_out(world, draw(rng, 300, 1500), draw(rng, 10, 180))
 
 
 @fault
 async def slow_archive_line(world: World, rng: Random) -> None:
-    """End a run whose archive needs longer for the line than an answer may, while nobody calls.
+    """End a run whose archive takes longer to send than an answer may take, while nobody calls.
 
-    No answer of ours could pass it: a websocket takes one message at a time.
+    The answer to a call could not overtake it: a websocket sends one message at a time.
     """
     size = int(draw(rng, 6e5, 2e6))
     world.processes.note_size(size)
     with world.callers.resting():
         world.processes.with_engine(lambda engine, runner: engine.end_run(runner, size))
-        await _thin_out(world, size / 2 / rng.uniform(12, 30), 60)  # half of it, compressed
+        # Compressed, the archive is half as large.
+        await _thin_out(world, size / 2 / rng.uniform(12, 30), 60)
 
 
 async def _thin_out(world: World, bytes_per_s: float, duration_s: float) -> None:
@@ -156,7 +157,7 @@ async def far_away(world: World, rng: Random) -> None:
 
 @fault
 async def moved(world: World, rng: Random) -> None:
-    """Be far away for minutes, at a distance that stays the same but for a little jitter."""
+    """Be far away for up to 3 minutes, at a distance that stays the same but for little jitter."""
     network = world.network
     with world.callers.long_way.lasting():
         network.latency_s, network.jitter_s = rng.uniform(0.1, 1), rng.uniform(0, 0.1)
@@ -168,7 +169,7 @@ async def moved(world: World, rng: Random) -> None:
 
 @fault
 async def wander(world: World, rng: Random) -> None:
-    """Change the distance again and again in mid-link, never so far that a call could be late."""
+    """Change the distance again and again in mid-link, never so far that an answer is late."""
     network = world.network
     with trio.move_on_after(draw(rng, 5, 180)):
         try:
@@ -189,7 +190,7 @@ async def refused(world: World, rng: Random) -> None:
 
 @fault
 async def black_hole(world: World, rng: Random) -> None:
-    """Reset all connections and answer no new ones."""
+    """Reset all connections and leave new ones without any answer."""
     with world.network.losing_dials():
         world.network.reset()
         await for_a_while(rng)
@@ -197,13 +198,13 @@ async def black_hole(world: World, rng: Random) -> None:
 
 @fault
 async def garbage(world: World, rng: Random) -> None:
-    """Put bytes into the line that are no websocket frame."""
+    """Send the engine bytes that are not a websocket frame."""
     wire = newest_wire(world)
     if wire is not None:
         with world.trouble():
             wire.down.put(rng.randbytes(rng.randint(1, 60)))
             await trio.sleep(1)
-            wire.reset()  # what looks like the head of a long frame would wait for its rest
+            wire.reset()  # the bytes may look like the head of a long frame, whose rest never comes
 
 
 NONSENSE = (
@@ -218,12 +219,12 @@ NONSENSE = (
     (9, b"ping"),
     (10, b"a pong that nobody asked for"),
 )
-"""Frames as no aggregator sends them: opcode and payload."""
+"""Frames that no aggregator sends: opcode and payload."""
 
 
 @fault
 async def nonsense(world: World, rng: Random) -> None:
-    """Put a whole frame into the line that says nothing sensible."""
+    """Send the engine a whole frame that makes no sense."""
     wire = newest_wire(world)
     if wire is not None:
         opcode, payload = rng.choice(NONSENSE)
