@@ -1,8 +1,8 @@
-"""Where everything is that a simulated engine made, and what may be missing of it at the end.
+"""Where everything is that a simulated engine made, and what may be missing at the end.
 
-A message is received and answered, or it waits, was thinned, was set aside, or was lost with what a
-process had in memory. The ledger checks that nothing else becomes of it, and that what is given up
-leaves an even picture.
+A message is received and answered, or it waits, or it was thinned, set aside, or lost with a
+process's memory. The ledger checks that nothing else happens to it. It also checks that thinned
+samples are spread evenly.
 """
 
 import math
@@ -20,24 +20,24 @@ from trio_runner.simulation.trials._trace import Trace
 from trio_runner.simulation.trials._watched_link import ROUNDING_S, RUN_EVENTS, SAMPLE, Key
 
 CUT_MIN = 8
-"""So many samples missing in a row are cut off, unless many are missing beside them as well."""
+"""This many samples missing in a row are a hole, unless many are missing beside them too."""
 
 FEW = 12
-"""Who has room for no more samples gives up of the 6 oldest: what then stays may lie far apart."""
+"""With room for this few samples, thinning works on the oldest 6, so large gaps are legitimate."""
 
 COMMIT_S = 0.5
-"""What a durable outbox may lose of samples, and forget of answers, when the process dies (s)."""
+"""How long before a process dies its durable outbox may lose samples and forget answers (s)."""
 
 SLOW_DISK_S = 3.0
-"""What a slow disk adds: 1 s until it is said to be, from the next sample, 2 s later (s)."""
+"""What a slow disk adds (s): 1 s until it counts as slow, from the next sample, up to 2 s later."""
 
 Death = Literal["stopped", "raised", "killed", "torn"]
-"""How a process ended: in order, by a bug of its engine, at once, or at once in mid-commit."""
+"""How a process ended: cleanly, by a bug in its engine, killed, or killed in mid-commit."""
 
 
 @define(eq=False)
 class Ledger:
-    """The books; `on_violation` is called with the first rule that is broken."""
+    """The books on all messages; `on_violation` is called with the first rule that is broken."""
 
     trace: Trace
     on_violation: Callable[[str], None]
@@ -45,55 +45,55 @@ class Ledger:
     made: list[Key] = field(factory=list, init=False)
     """Every event and sample that the engine made, in order."""
     received: dict[Key, int] = field(factory=dict, init=False)
-    """How often the aggregator has got each."""
+    """How often the aggregator has received each."""
     handled: set[Key] = field(factory=set, init=False)
-    """What the aggregator has carried out."""
+    """The events and samples that the aggregator has handled."""
     excused: set[Key] = field(factory=set, init=False)
-    """What was lost with a process that had it in memory only."""
+    """Those that may be lost with a process that had them only in memory, or with its disk."""
     thinned: int = field(default=0, init=False)
-    """By the statistics of the processes that have ended."""
+    """How many were thinned, by the statistics of the processes that have ended."""
     deaths: int = field(default=0, init=False)
-    """Processes that ended otherwise than in order."""
+    """How many processes were killed."""
     taint: bool = field(default=False, init=False)
-    """Whether the aggregator may take the next samples for another run's, through no fault."""
+    """Whether the aggregator may mistake the next samples for another run's, not by our fault."""
     _made_at: dict[Key, float] = field(factory=dict, init=False)
     _place: dict[Key, int] = field(factory=dict, init=False)
     _newest: int = field(default=-1, init=False)
-    """The place of the newest that was received."""
+    """The place in `made` of the newest that was received."""
     _answered: dict[Key, float] = field(factory=dict, init=False)
     _set_aside: dict[Key, float] = field(factory=dict, init=False)
     _set_aside_now: int = field(default=0, init=False)
-    """How many the process that lives has set aside."""
+    """How many messages the present process has set aside."""
     _inherited: int = field(default=0, init=False)
     _numbers: dict[Key, int] = field(factory=dict, init=False)
     _numbered: dict[int, Key | None] = field(factory=dict, init=False)
-    """What was sent with each number, None for a state."""
+    """The event or sample that was sent with each number, None for a state message."""
     _bodies: dict[Key, int] = field(factory=dict, init=False)
-    """The hash of what was sent."""
+    """The hash of each body that was sent."""
     _durable: bool = field(default=True, init=False)
-    """Whether the process that lives has its outbox on a disk."""
+    """Whether the present process has its outbox on a disk."""
     _life_began: int = field(default=0, init=False)
-    """How much was made before the process that lives."""
+    """How many events and samples were made before the present process."""
     _settled: int = field(default=0, init=False)
-    """How much was made before the outbox last was empty: nothing of that can wait any more."""
+    """How many were made before the outbox was last empty: none of them can wait any more."""
     _engine_run: str | None = field(default=None, init=False)
-    """The run that the engine has."""
+    """The run that is on at the engine."""
     _engine_run_since: float = field(default=0.0, init=False)
     _runs: dict[str, str | None] = field(factory=dict, init=False)
-    """The run that the aggregator has, of each name that the engine has had."""
+    """The run that is on at the aggregator, for each id that the engine has had."""
     _healthy_disk_at: float = field(default=0.0, init=False)
     _slow_disks: int = field(default=0, init=False)
     """How many faults slow down the disk."""
     _slow_disk_until: float = field(default=-math.inf, init=False)
     _thinned_before: int = field(default=0, init=False)
-    """What the process that lives had given up at the last check."""
+    """How many samples the present process had thinned by the last check."""
     _newest_before: int = field(default=-1, init=False)
-    """The place of the newest that was received by then."""
+    """The place in `made` of the newest that was received by the last check."""
     _crowded: set[Key] = field(factory=set, init=False)
-    """What waited while the outbox had room for few samples, so that none was sure of it."""
+    """Messages that waited while the outbox had room for few samples: any may be thinned."""
 
     def expect(self, holds: object, what: str) -> None:
-        """Note a violation unless something holds."""
+        """Note a violation unless `holds` is true; only the first counts."""
         if not holds and self.violation is None:
             self.violation = what
             self.trace.note("VIOLATION", what)
@@ -115,7 +115,7 @@ class Ledger:
         self._engine_run, self._engine_run_since = run_id, trio.current_time()
 
     def part_from(self, kept: Collection[tuple[Key, ...]], outbox: OutboxStatistics) -> None:
-        """Note that the engine has another name, and what is kept of what waited under the old."""
+        """Note that the engine has a new id, and which waiting messages are kept under the old."""
         sometimes("kept apart", kept)
         waiting = self._inherited
         self._inherited = outbox.waiting + outbox.thinned + outbox.set_aside
@@ -123,11 +123,11 @@ class Ledger:
         self.excused.update(key for keys in kept for key in keys if key not in self.handled)
         self._settled = 0
         self._set_engine_run(None)
-        # Who has heard of a run that was on hears of no end of it under this name.
+        # If the aggregator knows a run under the old id, it will not hear of that run's end.
         self.taint = True
 
     def note_damage(self) -> None:
-        """Note that the disk has spoilt some of what waits, as was told: nobody knows what."""
+        """Note that a damage of the disk was told; it may have spoilt anything that waits."""
         sometimes("damage told")
         self._numbered.clear()
         self._excuse(-1.0, events=True)
@@ -138,15 +138,15 @@ class Ledger:
         self._add(("RunStoppedMsg", run_id))
 
     def made_at(self, key: Key) -> float:
-        """Return when the engine made it (s), before all time if it never did."""
+        """Return when the engine made an event or sample (s), or minus infinity if it never did."""
         return self._made_at.get(key, -math.inf)
 
     def is_given_up(self, key: Key) -> bool:
-        """Tell whether it need not arrive: it was lost with a process, or set aside."""
+        """Tell whether an event or sample need not arrive: lost with a process, or set aside."""
         return key in self.excused or key in self._set_aside
 
     def fates(self) -> Iterator[tuple[Key, str]]:
-        """Yield what has not arrived, and why; what still waits has no fate yet."""
+        """Yield each event and sample that has not arrived, and why; skip those that still wait."""
         for place, key in enumerate(self.made):
             if key in self.handled:
                 continue
@@ -161,7 +161,7 @@ class Ledger:
 
     @contextmanager
     def slow_disk(self) -> Generator[None, None, None]:
-        """Mark a time in which the disk is slow, or hangs."""
+        """Mark a time in which the disk is slow or hangs."""
         self._slow_disks += 1
         try:
             yield
@@ -171,31 +171,31 @@ class Ledger:
 
     @property
     def has_slow_disk(self) -> bool:
-        """Whether what was put in just now may have to wait for its disk."""
+        """Whether a message that was put in just now may have to wait for the disk."""
         return bool(self._slow_disks) or trio.current_time() < self._slow_disk_until
 
     def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:
-        """Note that a process has started, with what is in its outbox."""
+        """Note that a process has started, and what is in its outbox."""
         self._inherited = outbox.waiting + outbox.thinned + outbox.set_aside
         self._durable, self._life_began = durable, len(self.made)
         self._set_engine_run(None)
         self._healthy_disk_at = trio.current_time()
         self._set_aside_now = self._thinned_before = 0
-        self._settled = 0  # what had gone may be back, if the disk was not told
+        self._settled = 0  # delivered messages may be back, if the disk did not note their answers
         if not durable:
             self._numbers.clear()
             self._numbered.clear()
 
     def find_open_run(self, run_id: str | None, expected: str | None, *, in_doubt: bool) -> None:
-        """Check the run that the outbox of a new process knows."""
+        """Check the open run that a new process finds in its outbox."""
         self._set_engine_run(run_id)
         beginning = ("RunStartedMsg", str(expected))
         if beginning in self._set_aside:
-            expected = None  # a run is known by its beginning, and that was given up
+            expected = None  # a run is known by its beginning, and that was set aside
         may_differ = in_doubt or beginning in self.excused
         if in_doubt:
-            self._numbered.clear()  # how far they had come may not have been written
-            # Nor may the end of a run have been: this process ends it again, or a later one.
+            self._numbered.clear()  # the last numbers may not have been written
+            # Nor may the end of a run, so this process or a later one ends the run again.
             self._forget(("RunStoppedMsg", str(run_id)))
         self.expect(
             run_id == expected or may_differ, f"the outbox knows run {run_id}, open was {expected}"
@@ -203,7 +203,7 @@ class Ledger:
 
     def _forget(self, key: Key) -> None:
         if self._place.pop(key, None) is not None:
-            self.excused.add(key)  # until it is made anew, which it is not while the run goes on
+            self.excused.add(key)  # until it is made again, which cannot be while the run goes on
         self._numbers.pop(key, None)
         self._bodies.pop(key, None)
         self._answered.pop(key, None)
@@ -231,10 +231,10 @@ class Ledger:
         if durable or outbox.waiting:
             self._excuse(since, events=not durable or is_slow or outbox.degraded is not None)
         if not in_order:
-            # Trio's thread does not wait for the disk: what it put in just now may not be on it.
+            # Trio's thread does not wait for the disk, so the newest messages may not be on it.
             self.excused.update(key for key in self.made if self._made_at[key] >= now)
         if not durable or outbox.degraded is not None:
-            # The beginning or the end of a run may be lost with it, or come once more.
+            # A run event may be lost with the process, or come once more.
             self.taint = True
 
     def _excuse(self, since: float, *, events: bool) -> None:
@@ -250,10 +250,10 @@ class Ledger:
                         self.excused.add(key)
 
     def _check_loss(self, outbox: OutboxStatistics) -> None:
-        """Check that a process takes with it what waited in its memory, and no more."""
+        """Check that a process loses no more than the messages that waited in its memory."""
         here = self.made[self._life_began :]
         lost = [key for key in here if key not in self.handled and key not in self._set_aside]
-        # Of what was logged, any number is one message.
+        # Any number of logged errors may be one message.
         events = sum(1 for key in lost if key[0] not in (SAMPLE, "errors"))
         waiting, thinned = outbox.waiting, outbox.thinned
         self.expect(events <= waiting, f"{events} events are lost, and {waiting} messages waited")
@@ -270,7 +270,7 @@ class Ledger:
             self.taint = self._has_no_end(run_id)
             self._runs[engine_id] = run_id
         elif kind == "RunStoppedMsg":
-            # A run whose beginning was set aside cannot be the one that is on.
+            # If a run's beginning was set aside, the aggregator cannot have that run on.
             known = ("RunStartedMsg", run_id) not in self._set_aside
             on = self._runs.get(engine_id)
             self.expect(
@@ -280,21 +280,22 @@ class Ledger:
             self._runs[engine_id] = None
 
     def _has_no_end(self, run_id: str) -> bool:
-        """Tell whether a run that begins on the wire may be one that nobody will end.
+        """Tell whether a run that begins on the wire may be one that will never be ended.
 
-        Its end was lost, or may be, with a process that had it, or its beginning, in memory only.
+        That is so if a process had the run's beginning or end only in memory, and died or may have
+        died with it.
         """
         beginning, end = ("RunStartedMsg", run_id), ("RunStoppedMsg", run_id)
         if beginning in self.excused:
             return True
         if not self._durable and self._place.get(beginning, 0) < self._life_began:
-            return True  # who would have made its end is dead
+            return True  # the process that would have ended the run is dead
         return end in self.excused and run_id != self._engine_run
 
     # At any time
 
     def check_books(self, outbox: OutboxStatistics) -> None:
-        """Check that what was taken, or was left by an earlier process, is somewhere."""
+        """Check that each message that was taken or inherited is accounted for."""
         gone = outbox.delivered + outbox.thinned + outbox.set_aside + outbox.waiting
         taken = self._inherited + outbox.events_taken + outbox.samples_taken
         self.expect(gone == taken, f"{taken} messages were taken, {gone} are accounted for")
@@ -304,10 +305,10 @@ class Ledger:
         )
 
     def _note_thinned(self) -> None:
-        """Note that samples were given up."""
+        """Note that samples were thinned."""
 
     def _note_room(self, outbox: OutboxStatistics) -> None:
-        """Note what waits, if samples were given up and few are left that could be."""
+        """Note what waits, if samples were thinned and only few are left that could be."""
         if outbox.thinned > self._thinned_before:
             self._thinned_before = outbox.thinned
             sometimes("thinned")
@@ -315,12 +316,12 @@ class Ledger:
             sometimes("thinned beside events", self._events_waiting())
             if outbox.waiting - self._not_to_be_thinned() <= FEW:
                 sometimes("few samples left")
-                # What is behind them may have arrived since.
+                # Start from the last check: messages after that may have arrived since.
                 self._crowded.update(self.made[self._newest_before + 1 :])
         self._newest_before = self._newest
 
     def may_a_run_event_wait(self) -> bool:
-        """Tell whether one may be in the outbox, or under way, so that states wait for it."""
+        """Tell whether a run event may wait or be unanswered; state messages wait for it then."""
         done = self._answered.keys() | self._set_aside.keys()
         young = self.made[self._settled :]
         return any(key[0] in RUN_EVENTS and key not in done for key in young)
@@ -337,10 +338,10 @@ class Ledger:
     # At the end
 
     def check_end(self, outbox: OutboxStatistics) -> None:
-        """Check what holds when all has been delivered."""
+        """Check what holds when everything has been delivered."""
         self.expect(outbox.waiting == 0, f"{outbox.waiting} messages were left waiting")
         given_up = self.excused | self._set_aside.keys()
-        made = dict.fromkeys(self.made)  # once each: the end of a run may be made anew
+        made = dict.fromkeys(self.made)  # once each: the end of a run may be made again
         missing = [key for key in made if key not in self.handled and key not in given_up]
         events = [key for key in missing if key[0] != SAMPLE]
         self.expect(not events, f"{len(events)} events never arrived, the first: {events[:1]}")
@@ -350,7 +351,7 @@ class Ledger:
         self._check_evenly_thin(set(missing))
 
     def _check_evenly_thin(self, missing: set[Key]) -> None:
-        """Check that of a long outage no part is gone as a whole."""
+        """Check that no part of a long outage is missing as a whole."""
         samples = [key for key in self.made if key[0] == SAMPLE]
         gone = [key in missing for key in samples]
         place = 0

@@ -1,8 +1,9 @@
-"""Watches a simulated runner from outside and tells when it breaks a promise.
+"""The oracle watches a simulated runner from outside and says when it breaks a promise.
 
-It knows what the engine reported, what went over each link and was answered, what the aggregator
-received and what the state was, all from public interfaces, and it has the rules from the design,
-not from the code. It checks at every message and once a second; its ledger, what becomes of each.
+It knows what the engine reported, what each link carried and how it was answered, what the
+aggregator received, and the runner's state. All of that comes from public interfaces, and the rules
+come from the design, not from the code. It checks at every message and once a second. Its ledger
+checks what becomes of each message.
 """
 
 import json
@@ -42,67 +43,68 @@ EDGES = {
     "Stopped": "ShutdownComplete",
     "ShutdownComplete": "",
 }
-"""The legal changes of state, as the design has them."""
+"""The legal changes of state, by the design."""
 
 OFFLINE_S = 5.0
-"""Between two samples while there is none, unless the unit logs oftener (s)."""
+"""The time between two samples without a link, unless the data-log interval is shorter (s)."""
 
 TICKS_S = 0.3
-"""How much later than that a sample may come, the runner having ticks (s)."""
+"""How much later than that a sample may come, since the runner works in ticks (s)."""
 
 WAIT_S = 10.0
 """The longest wait before a dial (s)."""
 
 DIAL_S, DIAL_IN_LINE_S = 10.0, 40.0
-"""The longest dial (s); and behind one whose connection was taken, and which was not let in."""
+"""The longest dial, and the longest after one that was accepted but not let in in time (s)."""
 
 RETRY_WAIT_S = 1.0
-"""Before a message is sent again after such a failure, nothing is sent (s)."""
+"""How long nothing is sent after a failure, before the message is sent again (s)."""
 
 WORK_S = 0.25
-"""The work of ours that may stand at the aggregator (s)."""
+"""How much work from us may queue at the aggregator (s)."""
 
 STATES = 6
-"""So many kinds of states there are."""
+"""How many kinds of state messages there are."""
 
 LATE_IN_A_ROW = 8
-"""So many messages in a row may find more there, until their answers have shown it."""
+"""So many messages in a row are too many to find more work queued: their answers show it sooner."""
 
 STATE_PAUSE_S = 60.0 + RETRY_WAIT_S
-"""The longest pause before a state is tried again that was not taken (s)."""
+"""The longest pause before a state message that was not taken is tried again (s)."""
 
 
 @define(eq=False)
 class Oracle(Ledger):
-    """The rules of each message, of each link and of time, besides those of the ledger."""
+    """The rules for messages, links and times, in addition to those of the ledger."""
 
     steady_s: float
-    """Between two samples while there is a link (s)."""
+    """The time between two samples while there is a link (s)."""
     tries: Tries = field(init=False)
     states_share: StatesShare = field(init=False)
     told: Told = field(init=False)
     resent: int = field(default=0, init=False)
+    """How often a message arrived again."""
     _newest_on: dict[int, int] = field(factory=dict, init=False)
-    """The same for each of the aggregator's connections."""
+    """The place of the newest run event or sample on each of the aggregator's connections."""
     _newest_notice: int = field(default=-1, init=False)
     _newest_run_event: int = field(default=-1, init=False)
     _latest: tuple[Key | None, Key | None] = field(default=(None, None), init=False)
     """The last two samples that were made."""
     _kept_up_since: float = field(default=0.0, init=False)
-    """When samples last waited."""
+    """When a message was last sent while both of the last two samples waited (s)."""
     _run_event_done_at: float = field(default=0.0, init=False)
     passed: set[Key] = field(factory=set, init=False)
-    """Samples whose handling failed while newer ones were under way, which are stored first."""
+    """Samples whose handling failed while newer ones, which are stored first, were unanswered."""
     _late_in_a_row: int = field(default=0, init=False)
     _failed_at: float = field(default=-math.inf, init=False)
-    """When it last did not take an event or a sample (s)."""
+    """When the aggregator last did not take an event or a sample (s)."""
     _state_failed_at: float = field(default=-math.inf, init=False)
-    """When the aggregator last did not take a state (s)."""
+    """When the aggregator last did not take a state message (s)."""
     _sent_states: set[str] = field(factory=set, init=False)
-    """The kinds of states that were sent at any time."""
+    """The kinds of state messages that were ever sent."""
     _state_since: float = field(default=0.0, init=False)
     disagreed_at: float = field(default=-math.inf, init=False)
-    """When the engine last showed another thing of runs than it had told (s)."""
+    """When the engine's control state last disagreed with what it had told of runs (s)."""
     _shown: bool | None = field(default=None, init=False)
     """Whether a run is on, by the last ControlState that was sent."""
     dial_s: float = field(default=DIAL_S, init=False)
@@ -134,17 +136,17 @@ class Oracle(Ledger):
     # Processes
 
     def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:
-        """Note that a process has started, with what is in its outbox."""
+        """Note that a process has started, and what is in its outbox."""
         super().begin_life(durable=durable, outbox=outbox)
         if outbox.waiting:
-            self._latest = (None, None)  # a sample may be among what waits
+            self._latest = (None, None)  # a sample may be among the messages that wait
         self._state, self._link, self._offline_s = "Started", None, OFFLINE_S
         self._last_sample = self._state_since = trio.current_time()
         self.tries.begin_life()
         self.told = Told(self.expect)
 
     def end_life(self, how: Death, *, durable: bool, outbox: OutboxStatistics) -> None:
-        """Note that a process has ended, its link with it, and what it may have taken with it."""
+        """Note that a process and its link have ended, and what may be lost with the process."""
         super().end_life(how, durable=durable, outbox=outbox)
         if self._link is not None:
             self._link.is_open = False
@@ -161,7 +163,7 @@ class Oracle(Ledger):
         return self._link
 
     def close_link(self, link: WatchedLink, why: str = "") -> None:
-        """Note that a link has ended, by an error that says why, or without one."""
+        """Note that a link has ended; `why` is the text of the error that ended it, if any."""
         self.tries.close_link(link, why)
         link.mark_end(why)
         link.is_open = False
@@ -172,14 +174,14 @@ class Oracle(Ledger):
     def _note_set_aside(self, sent: Sent) -> None:
         self._set_aside.update(dict.fromkeys(sent.keys, trio.current_time()))
         self._set_aside_now += 1
-        if sent.kind != "ErrorLogMsg":  # to tell of it in another would have no end
+        if sent.kind != "ErrorLogMsg":  # telling of it in another error log would never end
             self.told.give_up("set aside")
         sometimes("set aside")
         self.taint = self.taint or sent.is_run_event
 
     @property
     def changed_at(self) -> float:
-        """When the state last changed, or the run, or a message that was not taken showed (s)."""
+        """When the state or the run last changed, or a message was last not taken (s)."""
         told_at = max(self._run_event_done_at, self._failed_at, self._state_failed_at)
         return max(self._state_since, self._engine_run_since, told_at)
 
@@ -187,23 +189,23 @@ class Oracle(Ledger):
         self.told.give_up("thinned")
 
     def is_unanswered(self, key: Key) -> bool:
-        """Tell whether a message is under way on the link, or its answer is."""
+        """Tell whether a message is unanswered on the present link."""
         link = self._link
         return link is not None and link.is_open and link.is_unanswered(key)
 
     @property
     def catching_up_s(self) -> float:
-        """How long the link took to come to its steady state (s), 0 before it has."""
+        """The time from the link's opening to the last change of state (s), at least 0."""
         return max(0.0, self._state_since - self._link.opened_at) if self._link else 0.0
 
     @property
     def bytes_under_way(self) -> int:
-        """The size of what is unanswered (bytes, not compressed)."""
+        """The size of all unanswered messages (bytes, not compressed)."""
         link = self._link
         return link.bytes_unanswered if link is not None and link.is_open else 0
 
     def send(self, link: WatchedLink, number: int, body: str) -> None:
-        """Check a message that goes out."""
+        """Check a message that goes out, and note it."""
         kind = body.rsplit('"_type":"', 1)[1].partition('"')[0]
         keys = keys_of_body(kind, body)
         self.trace.note("send", number, kind, about=keys)
@@ -257,7 +259,7 @@ class Oracle(Ledger):
         self.expect(known == hash(body), f"{key} was sent again, and it is not the same")
 
     def _check_merged(self, key: Key) -> None:
-        """Check that what was logged while an error log waited is a part of it."""
+        """Check that errors that were logged while an error log waited are part of it."""
         place = self._place.get(key, 0)
         for later in self.made[place + 1 :] if place >= self._life_began else ():
             if later[0] == "errors":
@@ -277,7 +279,7 @@ class Oracle(Ledger):
         self.expect(known == number, f"{key} has the number {known} and was sent with {number}")
         is_notice = key[0] in ("notification", "errors")
         if key in self._place:
-            # What another process made, and the end of its run, are in the outbox's order.
+            # Messages from earlier processes, and the ends of their runs, keep the outbox's order.
             again = self.tries.has_failed(key)
             last = link.last_notice if is_notice else link.last_number
             self.expect(
@@ -302,7 +304,7 @@ class Oracle(Ledger):
                 link.last_number = number
 
     def _check_sides(self, key: Key, *, is_notice: bool) -> None:
-        """Check that notices stay on their side of the beginning and the end of a run."""
+        """Check that notices and run events do not pass each other."""
         if not is_notice and key[0] == SAMPLE:
             return
         place = self._place[key]
@@ -315,11 +317,11 @@ class Oracle(Ledger):
                 self.expect(False, f"{key} was sent, and {before} before it is not delivered")
 
     def answer(self, link: WatchedLink, number: int, answer: MessageBase) -> None:
-        """Note the answer to a message."""
+        """Note the answer to a message, and what follows from it."""
         self.trace.note("answer", number, type(answer).__name__)
         if "No engine registered" in str(answer):
             sometimes("not registered")
-            return  # the link ends by it, with the message as good as unanswered
+            return  # this ends the link, as if the message had no answer
         is_taken = isinstance(answer, SuccessMessage)
         sent = link.answer(number, is_taken=is_taken)
         if sent is not None and not sent.keys:
@@ -356,7 +358,10 @@ class Oracle(Ledger):
     # The aggregator's side
 
     def receive(self, message: em.EngineMessage, connection: int, refused: str | None) -> None:
-        """Check a message that has come in, and what the aggregator made of it."""
+        """Check a message that the aggregator has received, and what became of it.
+
+        `refused` says why the message had no effect, and is None if it had one.
+        """
         keys, kind = keys_of(message), type(message).__name__
         self.trace.note("receive", message.sequence_number, kind, refused, about=keys)
         tainted = self.taint
@@ -373,9 +378,10 @@ class Oracle(Ledger):
         self.expect(harmless, f"the aggregator refused {type(message).__name__}: {refused}")
 
     def check_line(self, number: int, way_s: float, handling_s: float) -> None:
-        """Check that what was handled now has not stood in line for long.
+        """Check that a message that is handled now has not queued at the aggregator for long.
 
-        `way_s` is how long it was on its way at the most, `handling_s` what handling one takes (s).
+        `way_s` is the longest time that it may have been on its way, and `handling_s` is how long
+        the aggregator takes to handle a message (both s).
         """
         link = self._link
         sent_at = link.sent_at(number) if link is not None else None
@@ -396,8 +402,8 @@ class Oracle(Ledger):
         place = self._place.get(key)
         self.expect(place is not None, f"{key} was never made")
         if not again and place is not None:
-            # Behind a kill samples may come back that were just given up, but no event. Between two
-            # links, it is the order of sending that tells.
+            # After a kill, samples that were just thinned may come back, but no events. Across two
+            # links only the order of sending counts.
             newest = self._newest_notice
             if key[0] not in ("notification", "errors"):
                 newest = self._newest_on.get(connection, -1)
@@ -413,14 +419,14 @@ class Oracle(Ledger):
                     self._newest_run_event = place
 
     def end_dial(self, *, in_line: bool) -> None:
-        """Note that a dial has ended, and whether its connection was taken, but never let in."""
+        """Note that a dial has ended; `in_line` says whether it was accepted but never let in."""
         sometimes("dial in line", in_line)
         self.dial_s = DIAL_IN_LINE_S if in_line else DIAL_S
 
     # What is always true
 
     def change_state(self, before: str, after: str) -> None:
-        """Check a change of state."""
+        """Check that a change of state is legal, and note it."""
         self.trace.note("state", before, "->", after)
         self.expect(before == self._state, f"the state was {self._state}, and {before} is left")
         sometimes(f"{before} -> {after}")
@@ -429,7 +435,10 @@ class Oracle(Ledger):
         self._state, self._state_since = after, trio.current_time()
 
     def check_second(self, outbox: OutboxStatistics, bytes_max: int, largest: int) -> None:
-        """Check what holds at any time; called once a second while a process lives."""
+        """Check what must always hold; to be called once a second while a process lives.
+
+        `bytes_max` is the outbox's bound, and `largest` the size of the largest message (bytes).
+        """
         now = trio.current_time()
         self.check_books(outbox)
         if outbox.degraded is None:
@@ -438,7 +447,7 @@ class Oracle(Ledger):
             sometimes("disk slow" if "not written" in outbox.degraded else "disk full")
         self._note_room(outbox)
         if outbox.bytes_waiting > bytes_max:
-            # Events, the last samples, and what was sent and is unanswered, cannot be given up.
+            # Events, the last samples and unanswered messages cannot be thinned.
             sometimes("over its bound")
             over = outbox.bytes_waiting - bytes_max
             allowed = (self._not_to_be_thinned() + 2) * largest
@@ -456,7 +465,7 @@ class Oracle(Ledger):
             self._link.check_waiting()
 
     def _check_gap(self) -> None:
-        """Check that samples are taken as often as they shall be, link or not."""
+        """Check that samples are taken as often as they must be, with or without a link."""
         if self._last_sample is None or self._state in ("Stopped", "ShutdownComplete"):
             return
         since, longest = self._last_sample, self._offline_s
@@ -468,38 +477,37 @@ class Oracle(Ledger):
         self.expect(gap <= longest + TICKS_S + ROUNDING_S, f"no sample was taken for {gap:.1f} s")
 
     def _is_behind(self) -> bool:
-        """Tell whether the last two samples wait to be sent: they are taken more seldom then."""
+        """Tell whether the last two samples wait to be sent; samples are then taken less often."""
         return all(key is None or key not in self._numbers for key in self._latest)
 
     def _check_told(self, outbox: OutboxStatistics) -> None:
-        """Check that a link in steady state knows all states, and whether a run is on."""
+        """Check that a steady link has all state messages, and shows whether a run is on."""
         if outbox.waiting == 0:
             self._settled = len(self.made)
         link, run, now = self._link, self._engine_run, trio.current_time()
         steady = link is not None and link.is_open and self._state in ("Connected", "Reconnected")
         since = max(self._state_since, self._engine_run_since, self._run_event_done_at)
         since = max(since, self.disagreed_at)
-        # A state must not overtake the beginning or the end of a run. Behind that they go out at
-        # the next tick or answer, over a slow link one after the other: what a run has changed is
-        # seen with the first sample, a durable outbox writes it before it is told, and at the next
-        # sample it is.
+        # A state message must not overtake a run event. After that it goes out at the next tick or
+        # answer; over a slow link they go one after the other. The first sample shows what a run
+        # has changed, a durable outbox writes that before it is sent, and the next sample sends it.
         known_s = 2 * (self.steady_s + TICKS_S) + COMMIT_S + RETRY_WAIT_S
         known_s += STATES * link.longest_s if link is not None else 0
         if link is None or not steady or self.may_a_run_event_wait() or now - since < known_s:
             return
         if link.has_state_unanswered:
-            return  # over a slow link they go out one after the other
+            return  # over a slow link, state messages go out one after the other
         states = {"UodInfoMsg", "MethodMsg", "ControlStateMsg", "MethodStateMsg"}
         if run is not None:
             states.add("RunLogMsg")
         untold = sorted(states - link.told)
         self.expect(not untold, f"{', '.join(untold)} was not sent on this link")
-        # One that was not taken is tried again with growing pauses.
+        # A state message that was not taken is tried again after growing pauses.
         has_failed = now - self._state_failed_at < STATE_PAUSE_S
         shows = self._shown == (run is not None) or has_failed
         self.expect(shows, f"the run is {run}, and shown was {self._shown}")
 
 
 def _answer_class(said: str) -> str:
-    """Return what an answer that is no success says of its message."""
+    """Return whether an answer that is not Success means `failed` or `refused`."""
     return "failed" if "Handler raised exception" in said else "refused"

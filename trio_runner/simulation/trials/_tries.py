@@ -1,7 +1,7 @@
-"""How often each message was tried in vain, and what follows: pauses, less in it, its end.
+"""How often each message was tried in vain, and what follows: pauses, fewer contents, giving up.
 
-A try is in vain if the aggregator fails to handle the message, or if the link ends while nothing
-but the message is unanswered. All counts begin anew with each process.
+A try is in vain if the aggregator fails to handle the message, or if the link ends while only this
+message is unanswered. All counts begin anew with each process.
 """
 
 import json
@@ -15,43 +15,43 @@ from attrs import define, field
 from trio_runner.simulation.trials._watched_link import SAMPLE, Key, Sent, WatchedLink
 
 EVENT_TRIES_MAX, SAMPLE_TRIES_MAX = 21, 8
-"""After so many tries in vain an event, and a sample, is set aside."""
+"""After how many tries in vain an event, and a sample, is set aside."""
 
 TOGETHER_MAX = 2
-"""So often a message may have been on a link that ended beside others: then it goes alone."""
+"""How many links may end with a message beside others; after that it goes alone."""
 
 FORMS = 4
-"""In so many forms the end of a run is sent: whole, and with less and less in it."""
+"""In how many forms the end of a run is sent: whole, then with less and less in it."""
 
 PAUSE_MAX_S = 60.0
 """The longest pause before a message is tried again (s)."""
 
 SMALLER_AFTER = 3
-"""After so many links that ended, the end of a run is sent with less in it."""
+"""After how many ended links the end of a run is sent with less in it."""
 
 PASSED_AFTER = 3
-"""After so many failures a notice holds up nothing any more."""
+"""After how many failures a notice no longer holds up anything."""
 
 LIVED_S = 10.0
-"""A link that lived so long makes the waits before the next ones short again (s)."""
+"""How long a link must live to make the waits before the next ones short again (s)."""
 
 LINKS_S = 120.0
 LINKS_MAX = 40
-"""So many links that did not may come about in `LINKS_S`.
+"""How many links may open within `LINKS_S` (s) of which none lived so long.
 
-The waits of a backoff are 0.6, 1.1, 2.1, 4.1 and then 5.1 s in the middle, so 26 are to be
-expected, with a standard deviation of 3; a backoff that begins anew with each link makes 190.
+The average waits of a backoff are 0.6, 1.1, 2.1, 4.1 and then 5.1 s. So 26 links are to be
+expected, with a standard deviation of 3. A backoff that begins anew with each link makes 190.
 """
 
 PONG_S = 5.0
-"""A link must not end sooner behind the last piece of a message that left (s)."""
+"""How long a link must live after the last piece of a message left (s)."""
 
 MS = 1e-3
-"""What a point in time may be off by rounding (s)."""
+"""How far a point in time may be off because of rounding (s)."""
 
 
 def pause_s(tries: int) -> float:
-    """Return how long to wait (s) before a message is tried that was tried in vain so often."""
+    """Return how long to wait before the next try of a message, after `tries` in vain (s)."""
     return min(2.0 ** (tries - 1), PAUSE_MAX_S) if tries else 0.0
 
 
@@ -59,32 +59,32 @@ def pause_s(tries: int) -> float:
 class Tries:
     """Counts tries; `expect` is the oracle's.
 
-    `set_aside` is called with what is given up. `moved_at` gives the time when a larger piece of a
-    message last left.
+    `set_aside` is called with each message that is set aside. `moved_at` returns when a larger
+    piece of a message last left (s).
     """
 
     expect: Callable[[object, str], None]
     set_aside: Callable[[Sent], None]
     moved_at: Callable[[], float] = field(default=lambda: -math.inf)
     smaller: set[Key] = field(factory=set, init=False)
-    """The ends of runs that were refused as they were, until they are sent with less in them."""
+    """The ends of runs that must be sent with less in them, until they are."""
     paused_until: float = field(default=-math.inf, init=False)
-    """When the pause of what holds up samples is over (s)."""
+    """When the pauses of run events and samples, which hold up samples, are over (s)."""
     _failures: dict[Key, int] = field(factory=dict, init=False)
     _cuts: dict[Key, int] = field(factory=dict, init=False)
-    """How many links ended while nothing else was unanswered."""
+    """How many links ended while only this message was unanswered."""
     _sendings: dict[Key, int] = field(factory=dict, init=False)
     _due_at: dict[Key, float] = field(factory=dict, init=False)
-    """When the pause behind the last failure is over."""
+    """When the pause after the last failure is over (s)."""
     _cut: Key | None = field(default=None, init=False)
-    """What the last link ended at."""
+    """The only message that was unanswered when the last link ended."""
     _suspects: list[Sent] = field(factory=list, init=False)
-    """What so many links have ended for that it is given up."""
+    """Messages for which so many links have ended that the next link sets them aside."""
     _short: deque[float] = field(factory=deque, init=False)
-    """When the links opened that came behind one that did not live."""
+    """When the links opened since one lived for more than `LIVED_S` (s)."""
 
     def begin_life(self) -> None:
-        """Forget what the process before knew."""
+        """Forget what the previous process knew."""
         self._failures.clear()
         self._cuts.clear()
         self._sendings.clear()
@@ -99,7 +99,7 @@ class Tries:
         return self._failures.get(key, 0) + self._cuts.get(key, 0)
 
     def is_suspect(self, key: Key) -> bool:
-        """Tell whether a message that is being sent has to go alone."""
+        """Tell whether a message that is being sent must go alone."""
         return bool(self.in_vain(key)) or self._sendings.get(key, 0) > TOGETHER_MAX
 
     def has_failed(self, key: Key) -> bool:
@@ -109,7 +109,7 @@ class Tries:
     # Links
 
     def open_link(self) -> None:
-        """Note a new link, and give up what so many have ended for."""
+        """Note a new link; set aside the messages for which too many links have ended."""
         for sent in self._suspects:
             self.set_aside(sent)
         self._suspects.clear()
@@ -121,7 +121,10 @@ class Tries:
         self.expect(few, f"{len(self._short)} links that did not live in {LINKS_S:g} s")
 
     def close_link(self, link: WatchedLink, why: str) -> None:
-        """Note the end of a link, by an error that says why, perhaps for what was sent on it."""
+        """Note the end of a link, and count it against the message that was unanswered alone.
+
+        `why` is the text of the error that ended the link.
+        """
         if trio.current_time() - link.opened_at > LIVED_S:
             self._short.clear()
         if "did not answer" in why:
@@ -142,7 +145,7 @@ class Tries:
             self._suspects.append(sent)
 
     def _check_life(self, link: WatchedLink) -> None:
-        """Check that no message was still leaving."""
+        """Check that the link did not end while a message was still leaving."""
         sent = link.only
         if sent is not None and self.moved_at() >= sent.at:
             since = trio.current_time() - self.moved_at()
@@ -152,7 +155,7 @@ class Tries:
     # Messages
 
     def send(self, key: Key, link: WatchedLink) -> None:
-        """Check that a message is not sent too soon after it was sent in vain, nor too often."""
+        """Check that a message is sent neither too soon after a try in vain nor too often."""
         now = trio.current_time()
         due_at = self._due_at.get(key, -math.inf)
         self.expect(
@@ -170,7 +173,7 @@ class Tries:
         self.expect(sendings <= most, f"{key} was sent {sendings} times")
 
     def fail(self, sent: Sent, *, is_refusal: bool) -> None:
-        """Note that the aggregator has failed to handle a message, or refused it for good."""
+        """Note that the aggregator failed to handle a message, or refused it for good."""
         for key in sent.keys:
             self._failures[key] = self._failures.get(key, 0) + (not is_refusal)
             if not is_refusal:
@@ -191,7 +194,7 @@ def _tries_max(key: Key) -> int:
 
 
 def has_more_than_the_end(sent: Sent) -> bool:
-    """Tell whether a message is the end of a run and can go out with less in it."""
+    """Tell whether a message is the end of a run that can go out with less in it."""
     if sent.kind != "RunStoppedMsg":
         return False
     end = json.loads(sent.body)

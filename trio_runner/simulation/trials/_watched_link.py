@@ -87,9 +87,9 @@ class Sent:
     repeats: bool
     """Whether it repeats the beginning of the open run on a new link."""
     is_suspect: bool
-    """Whether it may be to blame for earlier failures, and so goes alone."""
+    """Whether it may be to blame for what happened when it was sent before, and so goes alone."""
     was_sent: bool
-    """Whether it, or a state message of its kind, was sent before."""
+    """Whether it, or a state of its kind, was sent before."""
     at: float = field(factory=trio.current_time, init=False)
 
     @property
@@ -128,7 +128,7 @@ class WatchedLink:
 
     @property
     def alone(self) -> Sent | None:
-        """The only unanswered event or sample, state messages and repeats aside, or None."""
+        """What is unanswered, if it is one event or sample alone, states aside."""
         sent = [s for s in self._unanswered.values() if s.keys and not s.repeats]
         return sent[0] if len(sent) == 1 else None
 

@@ -120,7 +120,7 @@ async def slow_archive(world: World, rng: Random) -> None:
 
 @fault
 async def cut_at_size(world: World, rng: Random) -> None:
-    """Let each message over a size end its link, as a proxy may do; often end a run that is."""
+    """Let each message over a size end its link, as at a proxy; the end of a run is one."""
     aggregator = world.aggregator
     size = int(draw(rng, 2e3, 1e6))
     with world.trouble():
