@@ -23,7 +23,7 @@ UNWANTED = {
     *("TRIO_RUNNER_SECRET", "CREDENTIALS_DIRECTORY", "STATE_DIRECTORY"),
     *("JOURNAL_STREAM", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
 }
-"""Of the environment of the tests, what would change what the command does."""
+"""Environment variables of the test run that would change what the command does."""
 
 ENVIRONMENT = {
     name: value
@@ -35,13 +35,13 @@ ENVIRONMENT = {
 }
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what it puts in the background so, and a command would inherit it.
+    # A shell starts background jobs with SIGINT ignored, and a command would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @define(eq=False)
 class Command:
-    """A running command and what it has written so far; behind the block, its exit code."""
+    """A running command, what it has written so far, and its exit code once it has ended."""
 
     process: trio.Process
     out: str = field(default="", init=False)
@@ -49,7 +49,7 @@ class Command:
     _written: Change = field(factory=Change, init=False)
 
     async def until(self, text: str, *, times: int = 1) -> None:
-        """Wait until the text has been written, to stdout or stderr, so many times."""
+        """Wait until the text has been written to stdout or stderr this many times."""
         await self._written.wait_until(lambda: (self.out + self.err).count(text) >= times)
 
     def send(self, number: signal.Signals) -> None:
@@ -57,7 +57,7 @@ class Command:
 
     @property
     def code(self) -> int | None:
-        """The exit code; negative for the signal that ended it."""
+        """The exit code, negative if a signal ended the process, or None while it runs."""
         return self.process.returncode
 
     async def read(self, stream: trio.abc.ReceiveStream, name: str) -> None:
@@ -67,7 +67,7 @@ class Command:
                 self._written.notify()
 
     async def hang_up(self) -> None:
-        """Close what its stdout goes to."""
+        """Close the pipe that its stdout goes to."""
         assert self.process.stdout is not None
         await self.process.stdout.aclose()
 
@@ -79,9 +79,9 @@ async def running(
     environment: Mapping[str, str] = MappingProxyType({}),
     deadline_s: float = DEADLINE_S,
 ) -> AsyncGenerator[Command, None]:
-    """Run the command with more in its environment; wait for its end behind the block.
+    """Run the command with `environment` added to its own, and wait for its end after the block.
 
-    What it keeps without being told where ends with it, and is never the user's.
+    Files that it keeps in its default place go to a temporary folder, never to the user's.
     """
     with TemporaryDirectory() as state, trio.fail_after(deadline_s):
         async with trio.open_nursery() as nursery:
@@ -107,14 +107,14 @@ async def ran(
     program: Sequence[str] = COMMAND,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Command:
-    """Run the command to its end."""
+    """Run the command to its end, and return it."""
     async with running(*arguments, program=program, environment=environment) as command:
         pass
     return command
 
 
 def samples_on_disk(path: Path) -> int:
-    """Return how many samples wait in an outbox, whoever writes it."""
+    """Return how many samples wait in an outbox, even while another process writes it."""
     return summarize(path).counts.get("TagsUpdatedMsg", 0) if path.exists() else 0
 
 

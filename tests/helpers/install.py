@@ -1,6 +1,6 @@
-"""The real aggregator's installation: a Python that runs it, and its own virtual environment.
+"""Installing the real aggregator: a Python that can run it, and a virtual environment for it.
 
-Another kind of environment has this project in it too, to run the real engine of that version.
+Another kind of environment also contains this project, to run the real engine of that version.
 """
 
 import fcntl
@@ -24,30 +24,30 @@ HOW_TO_GET_ONE = (
 
 
 class Unavailable(Exception):
-    """What a test needs cannot be had here; the message says why, and what to do."""
+    """Something that a test needs is not available; the message says why, and what to do."""
 
 
 def aggregator_command() -> Path:
-    """Return the path of the real `pectus-aggregator`, installed by the first call of all.
+    """Return the path of the real `pectus-aggregator`; the first call ever installs it.
 
-    Several test runs may call at once. Raises `Unavailable`.
+    Several test runs may call at once. Raises `Unavailable` if it cannot be installed.
     """
     return _environment("openpectus", VERSION, [f"openpectus=={VERSION}"]) / "pectus-aggregator"
 
 
 def both_of_version(version: str) -> Path:
-    """Return the folder of the commands of this project and of an `openpectus` beside it.
+    """Return the folder with the commands of this project and of an `openpectus` beside it.
 
-    Installed as a user does, by the first call of all. Raises `Unavailable`.
+    The first call ever installs both, as a user does. Raises `Unavailable` if that fails.
     """
     what = ["--editable", f"{PROJECT}[openpectus]", f"openpectus=={version}"]
     return _environment("both", version, what)
 
 
 def python_with(package: str, version: str) -> tuple[Path, Path]:
-    """Return a Python that has a package of this version alone, and the folder it is in.
+    """Return a Python with only this version of a package, and the package's folder.
 
-    Raises `Unavailable`.
+    Raises `Unavailable` if it cannot be installed.
     """
     commands = _environment(package, version, [f"{package}=={version}"])
     (folder,) = commands.parent.glob("lib/python3*/site-packages")
@@ -61,16 +61,17 @@ def _environment(name: str, version: str, what: Sequence[str]) -> Path:
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder in the cache that `make` fills, for the first caller of all.
+    """Return a folder in the cache; the first call ever lets `make` fill it.
 
-    Several test runs may call at once. What `make` raises is passed on; then the next call tries.
+    Several test runs may call at once. If `make` raises, the error is passed on and the next call
+    tries again.
     """
     home = _CACHE / name
     _CACHE.mkdir(exist_ok=True)
     with home.with_name(f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # A virtual environment holds its own path, so it cannot be made elsewhere and moved into
-        # place: the marker, written last, tells a whole one from one whose making was cut short.
+        # A virtual environment contains its own path, so it cannot be made elsewhere and moved into
+        # place. The marker is written last, so without it the making was cut short.
         if not (home / "complete").exists():
             shutil.rmtree(home, ignore_errors=True)
             make(home)
@@ -79,7 +80,10 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def find_python() -> tuple[str, int]:
-    """Return an interpreter that can run the real aggregator, and its minor version."""
+    """Return an interpreter that can run the real aggregator, and its minor version.
+
+    Raises `Unavailable` if there is none.
+    """
     named = os.environ.get(PYTHON_VARIABLE)
     for candidate in [named] if named else _candidates():
         minor = _minor_version(candidate)
@@ -99,7 +103,7 @@ def _candidates() -> Iterator[str]:
 
 
 def _minor_version(python: str) -> int | None:
-    # Asked rather than read off its name: a pyenv shim is there and executable, and still fails.
+    # Ask the interpreter, since its name may lie: a pyenv shim exists and is executable, but fails.
     question = "import sys; print(*sys.version_info[:2])"
     try:
         answer = subprocess.run([python, "-c", question], capture_output=True, timeout=30)
@@ -115,7 +119,7 @@ def _install(python: str, what: Sequence[str], home: Path) -> None:
 
 
 def run(*command: str, environment: Mapping[str, str] | None = None) -> None:
-    """Run a command to its end. Raises `Unavailable`, with what it said, if it fails."""
+    """Run a command to its end. Raises `Unavailable` with its output if it fails."""
     done = subprocess.run(
         command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment
     )

@@ -1,4 +1,4 @@
-"""Ports that a test may open, close and open again."""
+"""Ports that a test can open, close and open again."""
 
 import random
 import socket
@@ -6,10 +6,10 @@ from contextlib import suppress
 
 
 def free_port() -> int:
-    """Return a free port below those that the system gives to connections that go out.
+    """Return a free port below the range that the system uses for outgoing connections.
 
-    An engine that dials a port up there while nobody listens can end up connected to itself, and
-    then holds the port; or another connection has taken it by the time it is opened again.
+    An engine that dials a port in that range while nobody listens can end up connected to itself,
+    and then holds the port. Or another connection may take the port before it is opened again.
     """
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as probe, suppress(OSError):

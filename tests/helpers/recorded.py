@@ -1,4 +1,4 @@
-"""The wire's truth: examples of every message, their fields, and a recorded conversation."""
+"""The truth about the wire: examples of all messages, their fields, and a recorded conversation."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a test needs that is not everywhere: without it is skipped, or fails where asked to."""
+"""Tests that need something which is not available everywhere: skip them, or fail if required."""
 
 import os
 from typing import NoReturn
@@ -9,7 +9,7 @@ REQUIRE_VARIABLE = "TRIO_RUNNER_REQUIRE_INTEROP"
 
 
 def go_without(reason: str) -> NoReturn:
-    """Skip the test, but where interop is required a skip is a failure."""
+    """Skip the test, or fail it where the environment says that interop is required."""
     if os.environ.get(REQUIRE_VARIABLE) == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -1,7 +1,7 @@
 """A small engine for tests of the runner, and a world to run it in.
 
-Its one tag counts the samples taken, so that a test sees at once which sample is missing, doubled
-or out of order.
+The engine's one tag counts the samples taken. So a test sees at once which sample is missing,
+doubled or out of order.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -35,7 +35,7 @@ def wall_clock() -> float:
 
 @frozen
 class Named:
-    """A block or a scope, as an engine tells of one."""
+    """A block or a scope, as an engine passes it to its listener."""
 
     name: str = ""
     scope_type: str = "Watch"
@@ -44,7 +44,7 @@ class Named:
 
 @define(eq=False)
 class Unit(PlainEngine):
-    """An engine with one tag, `Count`, that is one higher in every sample."""
+    """An engine with one tag, `Count`, which is one higher in every sample."""
 
     computer_name: str = "host"
     data_log_interval_s: float = 1.0
@@ -120,12 +120,13 @@ class Unit(PlainEngine):
 
 
 class Middle(Random):
-    """Draws the middle of every range, so that waits are figures that a comment can give.
+    """A generator that draws the middle of every range, so that a comment can give exact waits.
 
-    The waits of a backoff, of which the shortest is 3/8 of the longest: the first is half
-    of the mean, 0.5 * 11/16 * 2 = 0.6875 s. Then they are 11/16 of the longest: of 2, 4,
-    8 and then 10 s these are 1.375, 2.75, 5.5 and then 6.875 s; while dials are refused 1.375 s in
-    the first 30 s, then of a fifteenth of the time away, and 6.875 s from 150 s on.
+    The shortest wait of a backoff is 3/8 of the longest, so the middle is 11/16 of the longest. The
+    first wait is half of that for 2 s: 0.5 * 11/16 * 2 = 0.6875 s. The next have a longest of 2, 4,
+    8 and then 10 s, which makes 1.375, 2.75, 5.5 and then 6.875 s. While dials are refused, a wait
+    is 1.375 s in the first 30 s, then 11/16 of a fifteenth of the time away, and 6.875 s from 150 s
+    on.
     """
 
     def uniform(self, a: float, b: float) -> float:
@@ -143,14 +144,14 @@ class World:
     runner: EngineRunner
     network: Network
     changes: list[tuple[float, str]] = field(factory=list)
-    """Every change of state: at which virtual time (s), to what."""
+    """Every change of state: its virtual time (s) and the new state."""
 
     async def note_change(self, before: str, after: str) -> None:
-        """Record a change at its time."""
+        """Record a change of state with its time."""
         self.changes.append((round(trio.current_time(), 6), after))
 
     async def until(self, state: str) -> None:
-        """Wait until the runner is in a state; the time of the change is the time of return."""
+        """Wait until the runner is in a state; return at the same virtual time as the change."""
         with self.runner.state_changes() as changes:
             if self.runner.state == state:
                 return
@@ -160,12 +161,12 @@ class World:
         raise AssertionError(f"ended as {self.runner.state}, never {state}")
 
     async def settled(self) -> None:
-        """Wait until the runner is in steady state and all that it sent then is answered."""
+        """Wait until the runner is Connected and everything that it then sends is answered."""
         await self.until("Connected")
         await trio.testing.wait_all_tasks_blocked()
 
     def counts(self) -> list[int]:
-        """Return the samples that arrived and were not refused, in order."""
+        """Return the counts of the samples that arrived and were not refused, in order."""
         return [
             int(str(tag.value))
             for received in self.aggregator.engine().received
@@ -184,7 +185,7 @@ async def world(
     outbox: MemoryOutbox | None = None,
     run: bool = True,
 ) -> AsyncGenerator[World, None]:
-    """Run a runner beside an aggregator for as long as the block runs; both are gone behind it."""
+    """Run a runner and an aggregator while the block runs; both have ended after it."""
     unit, aggregator = unit or Unit(), aggregator or Aggregator()
     if not up:
         aggregator.down()

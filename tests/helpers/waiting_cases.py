@@ -1,4 +1,4 @@
-"""Cases that mostly wait, played at once, and a test each that tells what became of its case."""
+"""Cases that mostly wait: all are played at the same time, and one test each reports the result."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
@@ -10,11 +10,11 @@ from attrs import define, field
 CaseT = TypeVar("CaseT")
 
 FAILURES_MAX = 8
-"""Behind so many the rest is not played: each may have waited for its whole time."""
+"""After so many failures the other cases are not played, since each may wait for its whole time."""
 
 
 def chosen(request: pytest.FixtureRequest, name: str, cases: Iterable[CaseT]) -> list[CaseT]:
-    """Return those of the cases that a test of this session has as its parameter of this name."""
+    """Return the cases that a test of this session has as its parameter of this name."""
     parameters = [
         getattr(item, "callspec").params.get(name)  # noqa: B009 - of functions alone
         for item in request.session.items
@@ -36,7 +36,7 @@ class Outcomes:
         at_once: int,
         case_s: float,
     ) -> None:
-        """Play the cases, so many at once, each for `case_s` (s, Trio's clock) at most."""
+        """Play the cases, `at_once` at a time, each for at most `case_s` (s on Trio's clock)."""
         room = trio.Semaphore(at_once)
 
         async def play(name: str, case: Callable[[], Awaitable[None]]) -> None:
@@ -52,7 +52,7 @@ class Outcomes:
                 nursery.start_soon(play, name, case)
 
     def check(self, name: str) -> None:
-        """Raise what ended the case, if it failed."""
+        """Raise the error that ended the case, if it failed."""
         failure = self._failures[name]
         if failure is not None:
             raise failure

@@ -1,4 +1,4 @@
-"""`python -m tests.storm SEED MINUTES`: a storm, and what came of it."""
+"""`python -m tests.storm SEED MINUTES`: run a storm, and say how it went."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.storm.storm import gathering
 
 
 async def main(seed: int, minutes: float) -> None:
-    """Run it. Raises Broken."""
+    """Run a storm. Raises Broken if a promise was not kept."""
     with TemporaryDirectory() as folder:
         async with gathering(seed, Path(folder)) as storm:
             await storm.rage(minutes * 60)

@@ -1,4 +1,4 @@
-"""What the aggregator's database must hold, by what the engines have written down."""
+"""A check of the aggregator's database against what the engine has written down."""
 
 import json
 import math
@@ -14,13 +14,13 @@ from attrs import frozen
 from .unit import LOG_INTERVAL_S, TAG
 
 SURE_S = 2.0
-"""What was done so long before a kill (s) is on the disk: a commit comes every 0.5 s."""
+"""How long before a kill everything is sure to be on the disk (s); a commit comes every 0.5 s."""
 
 DISK_S = 40.0
-"""After a disk has been full, what it missed is on it again so much later (s)."""
+"""How long after a disk was full everything that it missed is sure to be on it (s)."""
 
 LISTED_MAX = 6
-"""How often a run may be listed whose end had to be told again."""
+"""How often a run may be listed: once more for each time that its end is sent again."""
 
 STORED = """
 SELECT logs.run_id, samples.tick_time, coalesce(value_int, value_float)
@@ -33,15 +33,15 @@ WHERE entries.name = ?
 
 @frozen
 class Doubts:
-    """When what an engine did may have been lost through no fault of its runner's."""
+    """The times when an engine's data may have been lost through no fault of its runner."""
 
     killed_at: list[float]
-    """When it was killed (s since the epoch)."""
+    """When the engine was killed (s since the epoch)."""
     disk_full: list[tuple[float, float]]
-    """From when to when its disk took nothing."""
+    """From when to when its disk was full (s since the epoch)."""
 
     def is_sure(self, at: float) -> bool:
-        """Tell whether what was done then is on the disk, or arrived, whatever came later."""
+        """Tell whether what was done at this time must have survived, whatever came later."""
         safe_at = at + SURE_S
         for began, ended in self.disk_full:
             if began - SURE_S <= at <= ended + DISK_S:
@@ -51,13 +51,13 @@ class Doubts:
 
 @frozen
 class Judge:
-    """Compares a database with the notes of the unit that takes any."""
+    """Compares a database with the notes of the unit that writes down what it does."""
 
     database: Path
     notes: Path
 
     def complaints(self, doubts: Doubts) -> list[str]:
-        """Return what is missing or wrong, nothing when all promises are kept."""
+        """Return what is missing or wrong; nothing if all promises are kept."""
         with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)) as file:
             begun = [run_id for (run_id,) in file.execute("SELECT run_id FROM PlotLogs")]
             listed = [run_id for (run_id,) in file.execute("SELECT run_id FROM RecentRuns")]
@@ -77,7 +77,7 @@ class Judge:
         return f"{runs} runs listed, {values} values stored"
 
     def _of_runs(self, begun: list[str], listed: list[str]) -> Iterator[str]:
-        """Whatever engine it is of: a run that the aggregator knows is listed."""
+        """Yield each run that the aggregator knows, of any engine, and does not list as it must."""
         times = Counter(listed)
         for run_id in dict.fromkeys(begun):
             if not 1 <= times[run_id] <= LISTED_MAX:

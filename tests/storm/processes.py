@@ -1,4 +1,4 @@
-"""The processes of a storm: they are signalled, and must not end by themselves."""
+"""The processes of a storm, which get signals and must not end by themselves."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from attrs import define, field
 from tests.helpers.command import ENVIRONMENT
 
 END_S = 30.0
-"""How long an end in order may take (s): the engine, a flush, a disk that hangs, a busy machine."""
+"""How long a clean end may take (s): the engine, a flush, a hanging disk and a busy machine."""
 
 
 START_S = 60.0
@@ -21,28 +21,28 @@ START_S = 60.0
 
 
 class Broken(AssertionError):
-    """A promise was not kept."""
+    """Raised when a promise was not kept."""
 
 
 @define(eq=False)
 class Engine:
-    """An engine with its runner, in a process of its own, again and again."""
+    """An engine and its runner in a process, which can be started again and again."""
 
     name: str
-    """Of its unit."""
+    """The unit's name."""
     command: list[str]
     ready: str
-    """What it has written when it listens to signals."""
+    """The text that the process has written once it listens to signals."""
     outbox: Path
     log: Path
     killed_at: list[float] = field(factory=list, init=False)
     """When it was killed (s since the epoch)."""
     _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     _said_before: int = field(default=0, init=False)
-    """How much had been written when it was started (bytes)."""
+    """The length of the log when the process was started (bytes)."""
 
     def start(self) -> None:
-        """Start it unless it runs."""
+        """Start the process unless it runs. Raises Broken if it has ended by itself."""
         self.check()
         if self._process is None:
             with self.log.open("ab") as log:
@@ -56,14 +56,14 @@ class Engine:
                 )
 
     def check(self) -> None:
-        """Raise Broken if it has ended by itself."""
+        """Raise Broken if the process has ended by itself."""
         process = self._process
         if process is not None and process.poll() is not None:
             self._process = None
             raise Broken(f"{self.name} ended by itself: {process.returncode}\n{self._last_words()}")
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill the process, as a crash does."""
         process, self._process = self._process, None
         if process is not None:
             self.killed_at.append(time.time())
@@ -71,7 +71,7 @@ class Engine:
             process.wait()
 
     async def stop(self) -> None:
-        """End it in order. Raises Broken if that fails or takes too long."""
+        """End the process cleanly. Raises Broken if that fails or takes too long."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -89,7 +89,7 @@ class Engine:
             raise Broken(f"{self.name} ended with {process.returncode}\n{self._last_words()}")
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it runs."""
+        """Send the process a signal, if it runs."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)

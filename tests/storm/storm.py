@@ -1,7 +1,7 @@
-"""Real engines, a real aggregator and what may happen to them, drawn from a seed.
+"""Real engines, a real aggregator, and faults that are drawn from a seed.
 
-The schedule is the seed's; when things happen to the microsecond is the machine's. What must hold
-in the end is what the database has.
+The seed gives the schedule, but the machine decides the exact times. In the end the aggregator's
+database is judged.
 """
 
 import os
@@ -32,15 +32,15 @@ from .unit import NAME
 SKID, DEMO = "Storm skid", "DemoUod"
 
 DISK_BYTES = 4 * 1024 * 1024
-"""How large the disk of the outboxes is, where this may make one."""
+"""The size of the outboxes' disk, where we may make one (bytes)."""
 
 HEALED_S = 120.0
-"""How long after the last fault all must be delivered (s)."""
+"""How soon after the last fault everything must be delivered (s)."""
 
 
 @contextmanager
 def small_disk(folder: Path) -> Generator[bool, None, None]:
-    """Make a small disk of a folder; tell whether that was possible: it takes root."""
+    """Make a small disk of a folder while the block runs; yield whether we could: it takes root."""
     mount, umount = shutil.which("mount"), [str(shutil.which("umount")), "-l"]
     command = [str(mount), "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
     is_small = mount is not None and os.geteuid() == 0 and subprocess.call(command) == 0
@@ -53,7 +53,7 @@ def small_disk(folder: Path) -> Generator[bool, None, None]:
 
 @define(eq=False)
 class Storm:
-    """One of them."""
+    """A storm: its engines, its aggregator, and what has happened to them."""
 
     seed: int
     folder: Path
@@ -64,10 +64,10 @@ class Storm:
     unit: Engine = field(init=False)
     engines: list[Engine] = field(init=False)
     happened: dict[str, int] = field(factory=dict, init=False)
-    """How often which fault has."""
+    """How often each fault has happened."""
     disk_full: list[tuple[float, float]] = field(factory=list, init=False)
     _busy: set[str] = field(factory=set, init=False)
-    """What something happens to."""
+    """The targets that something is happening to."""
 
     def __attrs_post_init__(self) -> None:
         self.rng = Random(self.seed)
@@ -99,7 +99,10 @@ class Storm:
         return Engine(name, command, ready, Path(command[place]), self.folder / f"{name}.log")
 
     async def rage(self, duration_s: float) -> None:
-        """Let things happen for so long (s), and end with all well again. Raises Broken."""
+        """Let faults happen for duration_s (s), and return when all are over.
+
+        Raises a group with Broken if an engine ends by itself or does not stop cleanly.
+        """
         async with trio.open_nursery() as nursery:
             until = trio.current_time() + duration_s
             while trio.current_time() < until:
@@ -111,7 +114,7 @@ class Storm:
 
     @contextmanager
     def only(self, target: str, what: str) -> Generator[bool, None, None]:
-        """Let one thing at a time happen to a target; tell whether it is this one's turn."""
+        """Let only one thing at a time happen to a target; yield whether this one may."""
         is_free = target not in self._busy
         if is_free:
             self._busy.add(target)
@@ -123,9 +126,9 @@ class Storm:
                 self._busy.discard(target)
 
     async def judge(self) -> str:
-        """Let every run end and everything be delivered; return how much that was.
+        """End all runs, wait until everything is delivered, and return how much there was.
 
-        Raises Broken if something is missing.
+        Raises Broken if something is still missing after `HEALED_S`.
         """
         for engine in self.engines:
             engine.kill()
@@ -159,7 +162,7 @@ FAULTS: list[Fault] = []
 
 
 def fault(happen: Fault) -> Fault:
-    """Let this happen too."""
+    """Add a fault to the list."""
     FAULTS.append(happen)
     return happen
 
@@ -178,7 +181,7 @@ async def kill_engine(storm: Storm, rng: Random) -> None:
 
 @fault
 async def stop_engine(storm: Storm, rng: Random) -> None:
-    """End an engine in order, and start it again."""
+    """End an engine cleanly, and start it again."""
     engine = rng.choice(storm.engines)
     with storm.only(engine.name, "stop_engine") as is_free:
         if is_free:
@@ -189,7 +192,7 @@ async def stop_engine(storm: Storm, rng: Random) -> None:
 
 @fault
 async def freeze_engine(storm: Storm, rng: Random) -> None:
-    """Stop an engine's clock, as a computer does that sleeps."""
+    """Freeze an engine's process, as a sleeping computer does."""
     engine = rng.choice(storm.engines)
     with storm.only(engine.name, "freeze_engine") as is_free:
         if is_free:
@@ -200,7 +203,7 @@ async def freeze_engine(storm: Storm, rng: Random) -> None:
 
 @fault
 async def press(storm: Storm, rng: Random) -> None:
-    """Press a button of a unit that has some."""
+    """Press a button of a unit that has buttons."""
     name, button = rng.choice((SKID, DEMO)), rng.choice(("Start", "Start", "Stop", "Pause"))
     storm.happened["press"] = storm.happened.get("press", 0) + 1
     with suppress(httpx2.HTTPError, AssertionError), trio.move_on_after(10):
@@ -210,7 +213,7 @@ async def press(storm: Storm, rng: Random) -> None:
 
 @fault
 async def kill_aggregator(storm: Storm, rng: Random) -> None:
-    """Kill the aggregator, or end it in order; start it on the same database."""
+    """Kill the aggregator or end it cleanly, and start it on the same database."""
     with storm.only("aggregator", "kill_aggregator") as is_free:
         if is_free:
             end = rng.choice((storm.aggregator.kill, storm.aggregator.stop))
@@ -231,14 +234,14 @@ async def freeze_aggregator(storm: Storm, rng: Random) -> None:
 
 @fault
 async def cut(storm: Storm, rng: Random) -> None:
-    """Cut all connections, with an end or a reset."""
+    """Cut all connections, cleanly or with a reset."""
     storm.happened["cut"] = storm.happened.get("cut", 0) + 1
     rng.choice((storm.proxy.cut, storm.proxy.reset))()
 
 
 @fault
 async def refuse(storm: Storm, rng: Random) -> None:
-    """Refuse new connections for a while, the old ones cut."""
+    """Cut all connections, and refuse new ones for a while."""
     with storm.only("listening", "refuse") as is_free:
         if is_free:
             async with storm.proxy.refusing():
@@ -248,7 +251,7 @@ async def refuse(storm: Storm, rng: Random) -> None:
 
 @fault
 async def hold_up(storm: Storm, rng: Random) -> None:
-    """Lose all on the newest connection, read nothing of it, or let it pass slowly."""
+    """Let the newest connection lose everything one way, stand still, or be slow for a while."""
     proxy = storm.proxy
     with storm.only("line", "hold_up") as is_free:
         if is_free and proxy.connections:
@@ -282,7 +285,7 @@ async def fill_disk(storm: Storm, rng: Random) -> None:
 
 @asynccontextmanager
 async def gathering(seed: int, folder: Path) -> AsyncGenerator[Storm, None]:
-    """Start all that a storm needs; end it behind the block."""
+    """Start everything that a storm needs; end it after the block."""
     (folder / "disk").mkdir()
     with (
         small_disk(folder / "disk") as has_small_disk,

@@ -1,4 +1,4 @@
-"""Processes of real engines and the real aggregator, killed, frozen and cut off under a seed."""
+"""Real engines and the real aggregator as processes: killed, frozen and cut off, from a seed."""
 
 import json
 import sqlite3
@@ -43,7 +43,7 @@ NOTES = [
     ("begin", 15.0, "b", None),
     ("end", 16.0, "b", "b"),
 ]
-"""Two runs, the first with a sample each 0.5 s, of which each second or third is stored."""
+"""Two runs, the first with a sample each 0.5 s, of which every second or third is stored."""
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_judge_finds_what_is_missing_wrong_or_too_much(
     killed_at: float | None,
     complaint: str | None,
 ) -> None:
-    """It takes what may be in a database, and nothing else."""
+    """The judge accepts what may be in a database, and nothing else."""
     with closing(sqlite3.connect(tmp_path / "database")) as file, file:
         file.executescript(SCHEMA)
         file.executemany("INSERT INTO RecentRuns (run_id) VALUES (?)", listed)

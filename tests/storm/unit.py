@@ -1,8 +1,8 @@
-"""An engine that writes down what it does before its runner is told, and is killed again and again.
+"""An engine for a storm: it writes down what it does before its runner hears of it.
 
     python -m tests.storm.unit PORT OUTBOX NOTES SEED
 
-With the seed "quiet" it begins no run any more.
+With the seed "quiet" it begins no runs and sends no events of its own.
 """
 
 import json
@@ -24,12 +24,12 @@ from trio_runner.protocol import models as mdl
 NAME, TAG = "Storm", "Count"
 
 LOG_INTERVAL_S = 1.0
-"""Between two samples that are stored (s)."""
+"""The data-log interval (s)."""
 
 
 @define(eq=False, kw_only=True)
 class StormUnit(PlainEngine):
-    """Its tag is one higher in every sample."""
+    """A unit whose tag is one higher in every sample."""
 
     name: str = NAME
     data_log_interval_s: float = LOG_INTERVAL_S
@@ -39,7 +39,7 @@ class StormUnit(PlainEngine):
     _errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
 
     def read_tags(self) -> list[mdl.TagValue]:
-        """Return the tag as it was sampled last."""
+        """Return the tag as it was last sampled."""
         return [mdl.TagValue(name=TAG, tick_time=self._now, value=self.count, value_unit="")]
 
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
@@ -93,7 +93,7 @@ async def run(port: int, outbox_path: Path, notes: Path, seed: str) -> None:
             file.flush()
 
         unit = StormUnit(note=note)
-        # As no other unit's that a storm has: a run of one process goes on in no other.
+        # No other process of the storm must count the same values: none goes on with another's run.
         unit.count = int(time.time() * 1000) % 10**9 * 1000
         dispatcher = EngineDispatcher("127.0.0.1", port, handlers=unit)
         runner = EngineRunner(dispatcher, unit, unit, outbox=outbox)
