@@ -1,7 +1,7 @@
-"""A simulated engine on a test bench: its method as text, its events as a list, its time virtual.
+"""A test bench for the simulated engine: its method is text, its events a list, its time virtual.
 
-Ticks are at 0.1 s, 0.2 s and so on; `until` looks half a tick later. What is done at 0 s is seen by
-the tick at 0.1 s, which begins the method's first line.
+Ticks are at 0.1 s, 0.2 s and so on; `until` returns half a tick later. The tick at 0.1 s sees what
+is done at 0 s, and begins the method's first line.
 """
 
 from collections.abc import AsyncGenerator
@@ -25,21 +25,21 @@ def wall_clock() -> float:
 
 
 def method(text: str, version: int = 1) -> mdl.Method:
-    """Return the text as a method, with line numbers from 0 as ids."""
+    """Return the text as a method; its lines have their numbers, from 0, as ids."""
     lines = [mdl.MethodLine(id=str(n), content=line) for n, line in enumerate(text.split("\n"))]
     return mdl.Method(version=version, lines=lines)
 
 
 @define
 class Bench:
-    """The engine with what it told; it is an `EventListener`."""
+    """An engine and the events that it told; the bench is its `EventListener`."""
 
     engine: SimulatedEngine
     events: list[tuple[float, str, str]] = field(factory=list)
     last_run_id: str = ""
 
     async def command(self, name: str) -> None:
-        """Press a button of the page."""
+        """Press a button on the page."""
         await self.engine.execute_control_command(name)
 
     async def start(self, text: str = "") -> None:
@@ -53,7 +53,7 @@ class Bench:
 
     @property
     def run(self) -> EngineRun:
-        """The run that is on."""
+        """The run that is on; there must be one."""
         assert self.engine._run is not None
         return self.engine._run
 
@@ -69,7 +69,7 @@ class Bench:
         ]
 
     def run_log_lines(self) -> list[mdl.RunLogLine]:
-        """Return the lines of the run log of the last run."""
+        """Return the lines of the last run's run log."""
         return self.engine.create_runlog_msg(self.last_run_id).runlog.lines
 
     def log_line(self, command_name: str) -> mdl.RunLogLine:
@@ -81,7 +81,7 @@ class Bench:
         return self.engine.create_method_state_msg().method_state
 
     def errors(self) -> list[str]:
-        """Return the messages of the error log since the last call."""
+        """Return the texts that were logged as errors since the last call."""
         message = self.engine.create_error_log_msg()
         return [] if message is None else [entry.message for entry in message.log.entries]
 
@@ -123,18 +123,18 @@ class Bench:
 
 
 def seconds(tick_time: float) -> float:
-    """Return virtual time for a tick time, to the millisecond."""
+    """Return the virtual time of a tick time (s), rounded to the millisecond."""
     return round(tick_time - EPOCH, 3)
 
 
 async def until(time_s: float) -> None:
-    """Wait until the tick at this virtual time is over."""
+    """Wait until the tick at this virtual time (s) is over."""
     await trio.sleep_until(time_s + 0.05)
 
 
 @asynccontextmanager
 async def bench(seed: int = 0) -> AsyncGenerator[Bench]:
-    """Run an engine for as long as the body runs."""
+    """Run an engine while the block runs."""
     engine = SimulatedEngine(seed=seed, computer_name="host", clock=wall_clock)
     on_bench = Bench(engine)
     engine.add_listener(on_bench)

@@ -1,4 +1,4 @@
-"""The same seed gives the same trace, to the byte: in any process, on any Python, beside others."""
+"""A seed gives the same trace to the byte, in any process, on any Python, beside other seeds."""
 
 import os
 import subprocess
@@ -17,28 +17,28 @@ ARGUMENTS = ["-m", "trio_runner", "simulate", "--seeds", "0-3", "--hours", "1/20
 
 
 def hash_of(*options: str, python: str = sys.executable, **environment: str) -> str:
-    """Return the hash that the command tells for 4 seeds of 3 minutes."""
+    """Return the hash that the command prints, by default for 4 seeds of 3 minutes."""
     done = subprocess.run(
         [python, *ARGUMENTS, *options],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
     )
-    assert done.returncode in (0, 1), done.stderr  # a broken promise is another test's
+    assert done.returncode in (0, 1), done.stderr  # a broken promise is for another test
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("traces ")]
     return line.split()[1]
 
 
 @pytest.fixture(scope="module")
 def known_hash() -> str:
-    """Return the hash of a first process."""
+    """Return the hash that a first process gives."""
     return hash_of(PYTHONHASHSEED="1")
 
 
 def other_python() -> tuple[Path, Path]:
-    """Return a Python of another version than this one, and the folder of its own orjson.
+    """Return a Python of another version than this one, and the folder with its own orjson.
 
-    Skip if there is none; where all must run, fail.
+    Skip the test if there is none, or fail it where all tests must run.
     """
     try:
         if find_python()[1] != sys.version_info.minor:
@@ -52,12 +52,12 @@ def other_python() -> tuple[Path, Path]:
 
 
 def test_a_seed_is_the_same_in_every_process(known_hash: str) -> None:
-    """The order of sets and dicts by hash, and what a process simulated before, do not matter."""
+    """Neither the order of hashes nor what a process simulated before matters."""
     assert hash_of("--jobs", "2", PYTHONHASHSEED="2") == known_hash
 
 
 def test_a_seed_is_the_same_on_another_python(known_hash: str) -> None:
-    """Of another minor version, with the same packages, but for the one with compiled parts."""
+    """Another minor version, with the same packages except the one with compiled parts."""
     python, compiled = other_python()
     packages = os.pathsep.join(map(str, (ROOT, compiled, sysconfig.get_path("purelib"))))
     assert hash_of(python=str(python), PYTHONPATH=packages) == known_hash

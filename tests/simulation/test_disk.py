@@ -1,4 +1,4 @@
-"""The simulated disk under a durable outbox: full, killed, without power, torn in mid-write."""
+"""A durable outbox on the simulated disk: disk full, process killed, power lost, write torn."""
 
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from trio_runner.simulation.stand_ins._disk import SimulatedDisk
 
 
 class Clock:
-    """A clock that stands until it is put forward (s)."""
+    """A clock that stands still until the test puts it forward (s)."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -38,14 +38,14 @@ def event(number: int) -> em.RunStartedMsg:
 
 
 def found(disk: SimulatedDisk) -> list[str]:
-    """Return the runs that the next process finds in its outbox, and end it in order."""
+    """Return the runs that the next process finds in its outbox, and end that process cleanly."""
     with opened(disk) as outbox:
         count = outbox.statistics().waiting
         return [outbox.take().text.split('"run_id":"')[1].partition('"')[0] for _ in range(count)]
 
 
 def test_an_event_outlives_the_process_a_sample_does_once_committed(disk: SimulatedDisk) -> None:
-    """Killed: what was put as an event, or was committed, is found; the last sample is not."""
+    """After a kill, events and committed samples are found; the last sample is not."""
     with opened(disk) as outbox:
         outbox.put(event(1))
         outbox.put(em.TagsUpdatedMsg(tags=[], run_id="committed"))
@@ -56,7 +56,7 @@ def test_an_event_outlives_the_process_a_sample_does_once_committed(disk: Simula
 
 
 def test_what_was_synced_outlives_a_power_cut(disk: SimulatedDisk) -> None:
-    """An outbox syncs each commit, so without power there is what there is without the process."""
+    """An outbox syncs each commit, so a power cut loses no more than a kill."""
     with opened(disk) as outbox:
         outbox.put(event(1))
         outbox.put(event(2))
@@ -70,7 +70,7 @@ def test_what_was_synced_outlives_a_power_cut(disk: SimulatedDisk) -> None:
 def test_what_was_not_synced_is_lost_with_the_power(
     power: bool, left: list[str], disk: SimulatedDisk
 ) -> None:
-    """Without syncing, all since the first such commit; a kill alone loses nothing."""
+    """Everything since the first commit without a sync is lost; a kill alone loses nothing."""
     with opened(disk) as outbox:
         outbox.put(event(1))
         outbox._file.db.execute("PRAGMA synchronous = NORMAL")
@@ -81,7 +81,7 @@ def test_what_was_not_synced_is_lost_with_the_power(
 
 
 def test_the_dead_write_nothing(disk: SimulatedDisk) -> None:
-    """What a dead process still does has no effect on what the next one finds."""
+    """Whatever a dead process still does, it does not change what the next one finds."""
     with opened(disk) as outbox:
         outbox.put(event(1))
         disk.die(power=False)
@@ -90,7 +90,7 @@ def test_the_dead_write_nothing(disk: SimulatedDisk) -> None:
 
 
 def test_a_full_disk_is_told_of_and_tried_again(disk: SimulatedDisk) -> None:
-    """Meanwhile an event is in memory only; with room, it is on disk 30 s later."""
+    """While the disk is full an event is only in memory; with room, it is on disk 30 s later."""
     clock = Clock()
     with opened(disk, clock) as outbox:
         outbox.put(event(1))
@@ -108,7 +108,7 @@ def test_a_full_disk_is_told_of_and_tried_again(disk: SimulatedDisk) -> None:
 
 
 def test_what_a_full_disk_did_not_take_dies_with_the_process(disk: SimulatedDisk) -> None:
-    """What was there before is found."""
+    """Only what was on the disk before is found."""
     with opened(disk) as outbox:
         outbox.put(event(1))
         disk.is_full = True
@@ -120,7 +120,7 @@ def test_what_a_full_disk_did_not_take_dies_with_the_process(disk: SimulatedDisk
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_torn_write_is_there_or_not_and_harms_nothing_else(seed: int, tmp_path: Path) -> None:
-    """Wherever it is torn: the events before it are found, it is found whole or not at all."""
+    """Wherever it is torn, the events before it are found, and it is found whole or not at all."""
     deaths: list[int] = []
     disk = SimulatedDisk(tmp_path, Random(seed))
 
@@ -139,14 +139,14 @@ def test_a_torn_write_is_there_or_not_and_harms_nothing_else(seed: int, tmp_path
     before = ["run-0", "run-1", "run-2"]
     left = found(disk)
     assert left in (before, [*before, "run-3"])
-    with opened(disk) as outbox:  # and it goes on from there
+    with opened(disk) as outbox:  # the outbox still works after that
         outbox.put(event(9))
         disk.die(power=True)
     assert found(disk) == [*left, "run-9"]
 
 
 def test_tearing_is_not_always_at_the_same_byte(tmp_path: Path) -> None:
-    """Over some seeds what is left of the log has many lengths of what was being written."""
+    """Over ten seeds the torn writes in the log have many different lengths."""
     logs = set()
     for seed in range(10):
         folder = tmp_path / str(seed)
@@ -161,7 +161,7 @@ def test_tearing_is_not_always_at_the_same_byte(tmp_path: Path) -> None:
 
 
 def test_the_power_does_not_fail_while_a_process_is_being_born(disk: SimulatedDisk) -> None:
-    """Seed 2054: nobody died of it, and what the process wrote was lost at its own death."""
+    """Seed 2054: the cut killed no process, but what the new one wrote was lost when it died."""
     disk.on_power_loss = lambda: disk.die(power=True)
     disk.tears = True
     with disk.powered(), opened(disk) as outbox:
@@ -175,7 +175,7 @@ def test_the_power_does_not_fail_while_a_process_is_being_born(disk: SimulatedDi
 async def test_a_slow_disk_takes_its_time_and_one_that_hangs_waits_for_its_end(
     disk: SimulatedDisk, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """1.2 s a commit; with two that hold it, until both have let go; cancelled, it is not done."""
+    """1.2 s a commit; if two hold it, until both let go; a cancelled commit is not done."""
     done_at: list[float] = []
 
     def work() -> None:
@@ -198,7 +198,7 @@ async def test_a_slow_disk_takes_its_time_and_one_that_hangs_waits_for_its_end(
 async def test_a_disk_knows_what_would_have_held_up_trios_thread(
     disk: SimulatedDisk, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A commit on a slow disk or one that hangs, unless it is offloaded or said to be another's."""
+    """A commit on a slow or hanging disk does, unless it is offloaded or marked as elsewhere."""
     waits: list[str] = []
     disk.on_wait = lambda: waits.append("wait")
     with opened(disk) as outbox:
@@ -223,7 +223,7 @@ async def test_a_disk_knows_what_would_have_held_up_trios_thread(
 def test_a_log_that_the_disk_spoils_is_told(
     seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whichever bit it is, all that was put in is found, or that it was damaged is said."""
+    """Whichever bit is spoilt, everything is found or the damage is told."""
     disk = SimulatedDisk(tmp_path, Random(seed))
     assert not disk.spoil_log()
     with opened(disk) as outbox:

@@ -1,4 +1,4 @@
-"""The faults of a simulation: each is over when it ends, or is ended."""
+"""The faults of a simulation: each is over when it ends or is cancelled."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ SEED_WITH_DISK = 1
 async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
     kind: str, seed: int, tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Seeds 156, 529 and others: a link was cut, or silent, behind what was the last fault."""
+    """Seeds 156, 529 and others: a link was cut or silent after the last fault."""
     world = World(seed, Trace(), tmp_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.run, END_S, [(Planned(0, BEGIN_S, kind), FAULTS[kind])])
@@ -58,7 +58,7 @@ async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
 async def test_power_that_found_no_write_to_fail_in_stays(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Seed 1026: it failed behind its fault, and nobody told the aggregator of the end."""
+    """Seed 1026: the power failed after its fault, and the aggregator never heard of the end."""
     world = World(SEED_WITH_DISK, Trace(), tmp_path)
     disk = world.disk
     assert disk is not None

@@ -9,11 +9,11 @@ from trio_runner.simulation.trials._fleet import run_fleet
 from trio_runner.simulation.trials._herd import Herd, Loss, most_within
 
 RATE = 600
-"""Dials that the aggregator lets in per second: 60 in 100 ms."""
+"""How many dials the aggregator lets in (1/s): 60 in 100 ms."""
 
 
 def test_the_fullest_window_is_found() -> None:
-    """Of a time at its end only what is inside counts."""
+    """The window's start belongs to it, its end does not."""
     assert most_within([]) == 0
     assert most_within([0, 0.05, 0.1, 0.15, 0.19, 0.3]) == 3
     assert most_within(n * 0.002 for n in range(1000)) == 50  # a turn each
@@ -24,9 +24,9 @@ def test_the_fullest_window_is_found() -> None:
 def test_up_to_450_processes_never_dial_more_than_60_times_in_100_ms(
     engines: int, away_s: float
 ) -> None:
-    """Refused dials too; 450 / 1.375 s * 0.1 s = 33 of them on average. All are back within 2 s.
+    """Refused dials count too: 450 / 1.375 s * 0.1 s = 33 on average. All are back within 2 s.
 
-    And the aggregator's line: 450 / 600 s in all, if they all came in one moment.
+    The aggregator's queue adds 450 / 600 s in all, if all dials come at the same moment.
     """
     for seed in range(10):
         account = Herd(engines, seed).lose(Loss("restart", away_s, RATE))
@@ -36,7 +36,7 @@ def test_up_to_450_processes_never_dial_more_than_60_times_in_100_ms(
 
 
 def test_one_unit_is_back_soon_after_a_short_outage() -> None:
-    """Half of the time within what is left of a wait, 1.375 s / 2 = 0.69 s, whenever it ends."""
+    """In half the cases within half a wait, 1.375 s / 2 = 0.69 s, whenever the outage ends."""
     for away_s in (0, 1, 5, 29):
         back_s = sorted(
             Herd(1, seed).lose(Loss("restart", away_s, RATE)).all_back_s for seed in range(300)
@@ -59,9 +59,9 @@ def test_one_unit_is_back_soon_after_a_short_outage() -> None:
 def test_units_of_one_process_dial_50_times_in_100_ms_however_many_they_are(
     units: int, loss: Loss
 ) -> None:
-    """A turn each, 2 ms apart, at every moment, and all are back in three times their rate's time.
+    """They take turns 2 ms apart, and all are back within three times what their rate allows.
 
-    Behind a silent network 10 s more, of the dial that was under way.
+    After a silent network it takes 10 s more, for the dial that was under way.
     """
     account = Herd(units, in_one_process=True).lose(loss)
     assert account.dials_most <= 50
@@ -71,7 +71,7 @@ def test_units_of_one_process_dial_50_times_in_100_ms_however_many_they_are(
 
 @pytest.mark.parametrize("line_s", [5, 10, 20, 30, 40])
 def test_a_slow_aggregator_lets_all_in_within_three_times_its_own_time(line_s: float) -> None:
-    """Though it serves those first that have given up: their next dial has four times the time."""
+    """It first serves dials that were given up, but an engine's next dial waits 4 times as long."""
     engines = 200
     account = Herd(engines).lose(Loss("slow", 5, engines / line_s))
     assert len(account.back) == engines
@@ -79,9 +79,9 @@ def test_a_slow_aggregator_lets_all_in_within_three_times_its_own_time(line_s: f
 
 
 def test_ten_thousand_processes_learn_from_the_first_herd() -> None:
-    """The first is 10,000 / 1.375 s * 0.1 s = 727 in 100 ms on average, the next half as dense.
+    """The first averages 10,000 / 1.375 s * 0.1 s = 727 dials in 100 ms, the next half of that.
 
-    With the longest wait at 10 s they are 10,000 / (11/16 * 10 s) * 0.1 s = 145 on average.
+    When the longest wait is 10 s, the average is 10,000 / (11/16 * 10 s) * 0.1 s = 145.
     """
     herd = Herd(10_000)
     dials = list[int]()
@@ -97,7 +97,7 @@ def test_ten_thousand_processes_learn_from_the_first_herd() -> None:
 
 
 def test_a_long_outage_is_followed_by_a_fifth_of_the_dials() -> None:
-    """From 150 s away on waits are 3.75 to 10 s: 2,000 engines are 29 in 100 ms, not 145."""
+    """After 150 s away, waits are 3.75 to 10 s: 2,000 engines make 29 dials in 100 ms, not 145."""
     account = Herd(2_000).lose(Loss("night", 200, RATE))
     late = [at for at in account.dialled if at > 160]
     assert most_within(late) <= 60
@@ -114,9 +114,9 @@ def test_a_long_outage_is_followed_by_a_fifth_of_the_dials() -> None:
     ],
 )
 def test_whole_runners_dial_as_the_model_says(loss: Loss, in_one_process: bool) -> None:
-    """100 of them, as often and as densely, and all are back as soon; nothing is lost.
+    """100 runners dial as often and as densely, are back as soon, and lose nothing.
 
-    The stand-in tells a link's end to one after the other, and chance does the rest.
+    Small differences remain: the stand-in ends one link after the other, and chance does the rest.
     """
     report = run_fleet(100, loss, in_one_process=in_one_process)
     assert report.violation is None
@@ -128,7 +128,7 @@ def test_whole_runners_dial_as_the_model_says(loss: Loss, in_one_process: bool) 
 
 
 def test_the_same_seed_gives_the_same_fleet() -> None:
-    """To the last bit; another one gives another."""
+    """To the last bit; another seed gives another fleet."""
     loss = Loss("restart", 2, RATE)
     reports = [run_fleet(5, loss, seed=seed) for seed in (1, 1, 2)]
     assert reports[0] == reports[1] != reports[2]

@@ -1,4 +1,4 @@
-"""What a simulation must meet sometimes: it is counted, listed, and asked for of many seeds."""
+"""Marks of what a simulation must meet sometimes: counted, listed, and required of many seeds."""
 
 import re
 from argparse import Namespace
@@ -19,7 +19,7 @@ ROOT = Path(trio_runner.simulation.__file__).parent
 def test_the_marks_of_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one reset the engine connects, loses its link, is back, and stops.
 
-    A person presses three buttons in these 20 s, two of them where there is no engine.
+    A person presses three buttons in these 20 s, two of them while there is no engine.
     """
     monkeypatch.setattr(_trials, "FAULTS", {"reset": FAULTS["reset"]})
     report = _trials.simulate(1, 20)
@@ -43,7 +43,7 @@ def test_the_marks_of_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_mark_counts_in_a_simulation_only() -> None:
-    """Elsewhere the stand-ins are used as they are, and nobody counts."""
+    """Elsewhere the stand-ins are used without counting."""
     sometimes("taken")
     with counting() as met:
         sometimes("taken")
@@ -54,7 +54,7 @@ def test_a_mark_counts_in_a_simulation_only() -> None:
 
 
 def test_every_mark_in_the_code_is_listed_and_the_other_way_round() -> None:
-    """But for those that are made of the names of others."""
+    """Except those whose names are composed from other names."""
     sources = "".join(path.read_text() for path in ROOT.rglob("*.py") if path.stem != "_marks")
     names = set(re.findall(r'sometimes\(\s*"([^"]+)"', sources))
     assert sorted(names - MARKS.keys()) == []
@@ -81,7 +81,7 @@ def test_many_seeds_are_to_meet_each_mark(
     code: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A world that is too small is told with what it lacks, and is exit code 1."""
+    """A world that is too small gives exit code 1 and a list of the missing marks."""
     arguments = Namespace(
         seeds=range(3, 5),
         hours=1 / 720,

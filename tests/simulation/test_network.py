@@ -1,4 +1,4 @@
-"""The network in memory: a stream as Trio's are, with latency, bandwidth and faults."""
+"""The network in memory: its streams behave like Trio's, with latency, bandwidth and faults."""
 
 import math
 
@@ -15,7 +15,7 @@ HOST = ("aggregator.example", 9800)
 
 
 class Sink(Aggregator):
-    """Hands the streams that are dialled to the test."""
+    """An aggregator that hands the dialled streams to the test."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ async def test_it_is_a_stream_as_trio_has_them(nursery: trio.Nursery) -> None:
 async def test_bytes_arrive_behind_the_latency(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Each piece takes it once, one way; two that are sent together arrive together."""
+    """Each piece takes it once each way; two pieces that are sent together arrive together."""
     _, here, there = await pair(nursery, latency_s=0.25)
     await here.send_all(b"one")
     await here.send_all(b"two")
@@ -74,7 +74,7 @@ async def test_bytes_arrive_behind_the_latency(
 async def test_a_dial_takes_the_way_there_and_back(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Before it is answered, twice the latency."""
+    """A dial takes twice the latency."""
     network = Network(Sink(), nursery, latency_s=0.25)
     await network.open_stream(*HOST)
     assert trio.current_time() == 0.5
@@ -83,7 +83,7 @@ async def test_a_dial_takes_the_way_there_and_back(
 async def test_jitter_does_not_change_the_order(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Pieces are late by up to the jitter, and none overtakes another."""
+    """Pieces are late by up to the jitter, but none overtakes another."""
     sink = Sink()
     network = Network(sink, nursery, jitter_s=1.0)
     here = await network.open_stream(*HOST)
@@ -132,7 +132,7 @@ async def test_who_sends_too_much_waits_for_who_reads(
 async def test_half_open_loses_one_direction_only(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """What the engine sends never arrives, and what it is sent does."""
+    """What the engine sends never arrives; what is sent to it does."""
     wire, here, there = await pair(nursery)
     wire.up.lose()
     await here.send_all(b"lost")
@@ -147,7 +147,7 @@ async def test_half_open_loses_one_direction_only(
 async def test_half_open_hides_the_end(
     fault: str, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """The peer does not hear of a close either, until the connection is reset."""
+    """The peer does not hear of a close either until the connection is reset."""
     wire, here, there = await pair(nursery)
     getattr(wire.up, fault)()
     await here.aclose()
@@ -165,7 +165,7 @@ async def test_half_open_hides_the_end(
 async def test_what_is_stalled_arrives_when_it_is_released(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Nothing of it is lost, and what follows takes its usual time."""
+    """No stalled bytes are lost, and later ones take their usual time."""
     wire, here, there = await pair(nursery, latency_s=0.25)
     wire.up.stall()
     await here.send_all(b"held")
@@ -186,7 +186,7 @@ async def test_what_is_stalled_arrives_when_it_is_released(
 async def test_a_connection_is_cut_behind_so_many_bytes(
     size: int, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """The bytes before the cut arrive; then both sides hear that it is broken."""
+    """The bytes before the cut arrive; then both sides find the connection broken."""
     wire, here, there = await pair(nursery, latency_s=0.25)
     wire.up.cut_after = size
     await here.send_all(b"0123")
@@ -206,7 +206,7 @@ async def test_a_connection_is_cut_behind_so_many_bytes(
 
 
 async def test_the_next_connection_is_cut_in_its_handshake(nursery: trio.Nursery) -> None:
-    """Once: the one behind it is whole."""
+    """Only once: the connection after that is whole."""
     sink = Sink()
     network = Network(sink, nursery)
     network.cut_next_after = 3
@@ -220,7 +220,7 @@ async def test_the_next_connection_is_cut_in_its_handshake(nursery: trio.Nursery
 async def test_a_reset_is_heard_at_once_on_both_sides(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """What had arrived can be read, what was under way is lost."""
+    """Bytes that have arrived can still be read; bytes under way are lost."""
     wire, here, there = await pair(nursery)
     await here.send_all(b"arrived")
     wire.up._network.latency_s = 1.0
@@ -234,7 +234,7 @@ async def test_a_reset_is_heard_at_once_on_both_sides(
 
 
 async def test_dials_are_refused(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    """At once but for the latency, while refused or while the aggregator is away; then taken."""
+    """After the latency, while dials are refused or the aggregator is away; later they succeed."""
     aggregator = Aggregator()
     network = Network(aggregator, nursery, latency_s=0.25)
     with network.refusing(), pytest.raises(ConnectionRefusedError):
@@ -252,7 +252,7 @@ async def test_dials_are_refused(nursery: trio.Nursery, autojump_clock: MockCloc
 async def test_dials_into_a_black_hole_wait(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Neither yes nor no, until the hole is closed; then the dial takes its time."""
+    """They are neither taken nor refused until the hole is closed; then a dial takes its time."""
     network = Network(Sink(), nursery, latency_s=0.25)
     with network.losing_dials():
         with trio.move_on_after(100) as patience:
@@ -271,7 +271,7 @@ async def test_dials_into_a_black_hole_wait(
 
 
 async def test_a_wire_is_gone_when_both_sides_are_closed(nursery: trio.Nursery) -> None:
-    """Until then it can be met with faults."""
+    """Until then, faults can still hit it."""
     wire, here, there = await pair(nursery)
     network = wire.up._network
     await here.aclose()
@@ -283,7 +283,7 @@ async def test_a_wire_is_gone_when_both_sides_are_closed(nursery: trio.Nursery) 
 async def test_what_was_lost_is_not_followed_by_anything(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Two faults may hold one direction: none lets bytes arrive behind a gap."""
+    """Two faults may hold one direction, but no bytes arrive after a gap."""
     wire, here, there = await pair(nursery)
     wire.up.stall()
     await here.send_all(b"held")

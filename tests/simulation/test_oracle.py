@@ -1,6 +1,6 @@
-"""What the oracle must not take for a broken promise: each of these it once did.
+"""Situations that the oracle must not mistake for a broken promise; it once did for each of them.
 
-That it sees what is broken, the mutants show.
+The mutants show that it finds promises that are really broken.
 """
 
 import math
@@ -26,20 +26,20 @@ NOTHING: OutboxStatistics = MemoryOutbox().statistics()
 
 
 def the_oracle(*, durable: bool = True) -> Oracle:
-    """Return one that has seen a process start, on a disk or with its memory only."""
+    """Return an oracle that has seen a process start, with a disk or with memory only."""
     oracle = Oracle(Trace(), lambda _: None, steady_s=1)
     oracle.begin_life(durable=durable, outbox=NOTHING)
     return oracle
 
 
 def sample(number: int) -> em.TagsUpdatedMsg:
-    """Return a sample that no other equals."""
+    """Return a sample with this number as its value."""
     tag = mdl.TagValue(name="Count", tick_time=float(number), value=number, value_unit="")
     return em.TagsUpdatedMsg(run_id=None, tags=[tag])
 
 
 async def twenty_samples_offline() -> Oracle:
-    """Return an oracle that has seen 20 samples made, a second apart, and no link."""
+    """Return an oracle that has seen 20 samples, a second apart, and no link."""
     oracle = the_oracle()
     oracle.change_state("Started", "Failed")
     for number in range(20):
@@ -49,13 +49,13 @@ async def twenty_samples_offline() -> Oracle:
 
 
 def introduce(link: WatchedLink) -> None:
-    """Let a link have had its first two messages."""
+    """Let the oracle believe that a link has had its first two messages."""
     link.messages = 2
     link.taken.add("UodInfoMsg")
 
 
 def events(number: int) -> list[em.EngineMessage]:
-    """Return so many notifications, no two of them equal."""
+    """Return this many notifications, all different."""
     topic = mdl.NotificationTopic.RUN_PAUSE
     bodies = [mdl.WebPushNotification(title="", body=f"event {i}") for i in range(number)]
     return [em.WebPushNotificationMsg(notification=body, topic=topic) for body in bodies]
@@ -84,7 +84,7 @@ def stopped(run_id: str) -> em.RunStoppedMsg:
 async def test_a_run_that_was_lost_with_a_full_disk_leaves_the_one_before_it_on(
     degraded: str | None, violation: str | None
 ) -> None:
-    """Seed 1097: its power failed with the disk full, and what came next was refused, rightly."""
+    """Seed 1097: the power failed while the disk was full, and later refusals were right."""
     oracle = the_oracle()
     oracle.make(sample(1))
     oracle.end_life(
@@ -103,7 +103,7 @@ async def test_a_run_that_was_lost_with_a_full_disk_leaves_the_one_before_it_on(
 async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another(
     answer: ErrorMessage | None, violation: str | None
 ) -> None:
-    """Seed 1035: an aggregator that refused all for a while had not heard of the run that ended."""
+    """Seed 1035: an aggregator that refused everything for a while missed the run's beginning."""
     oracle = the_oracle()
     oracle.make(started("a"))
     oracle.make(started("b"))
@@ -111,7 +111,7 @@ async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another(
     oracle.receive(started("a"), 1, None)
     link = oracle.open_link()
     if answer is not None:
-        # Of a link's first two messages this is neither, but the rule is not asked here.
+        # This is not one of a link's first two messages, but that rule does not matter here.
         introduce(link)
         oracle.send(link, 2, encode_body(started("b")))
         oracle.answer(link, 2, answer)
@@ -122,7 +122,7 @@ async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another(
 @pytest.mark.parametrize(
     ("events_waiting", "waiting", "violation"),
     [
-        # Seeds 524, 1028 and 4539: bursts of events, or long ones, left room for few samples.
+        # Seeds 524, 1028 and 4539: bursts of events, or long events, left room for few samples.
         pytest.param(43, 12 + 43, None, id="few"),
         pytest.param(3, 12 + 3, None, id="few beside long events"),
         pytest.param(0, 13, "8 samples in a row were given up, and few beside them", id="more"),
@@ -132,7 +132,7 @@ async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another(
 async def test_where_few_samples_have_room_they_may_lie_far_apart(
     events_waiting: int, waiting: int, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """An even picture by six of half a minute may have a hole of eight."""
+    """Six samples spread evenly over half a minute may leave a hole of eight."""
     oracle = the_oracle()
     oracle.change_state("Started", "Failed")
     samples = waiting - events_waiting + 8
@@ -154,7 +154,7 @@ async def test_where_few_samples_have_room_they_may_lie_far_apart(
 async def test_what_arrives_behind_samples_that_a_burst_drove_out_does_not_hide_it(
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """Seed 12: a second later, when the oracle looked, the burst was on its way already."""
+    """Seed 12: the burst was already on its way when the oracle looked, a second later."""
     oracle = await twenty_samples_offline()
     oracle.check_second(evolve(NOTHING, samples_taken=20, waiting=20), BOUND, 1000)
     burst = events(43)
@@ -173,7 +173,7 @@ async def test_what_arrives_behind_samples_that_a_burst_drove_out_does_not_hide_
 async def test_samples_thinned_behind_a_hole_show_that_it_is_not_cut_out(
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """Seed 118: a burst of events fell on what is behind it, and hid that it is thin as well."""
+    """Seed 118: a burst of events came after the hole and hid the thinned samples there."""
     oracle = await twenty_samples_offline()
     for number in (0, 1, 10):  # 8 in a row are gone
         oracle.receive(sample(number), 1, None)
@@ -193,7 +193,7 @@ async def test_samples_thinned_behind_a_hole_show_that_it_is_not_cut_out(
 async def test_a_beginning_that_came_behind_its_process_has_no_end(
     run_id: str, violation: str | None
 ) -> None:
-    """Seed 3829: the run was begun on the wire, and its end lost with the power."""
+    """Seed 3829: the run began on the wire, and its end was lost with the power."""
     oracle = the_oracle(durable=False)
     oracle.make(started("a"))
     oracle.end_life("killed", durable=False, outbox=evolve(NOTHING, events_taken=1, waiting=1))
@@ -208,9 +208,9 @@ async def test_a_beginning_that_came_behind_its_process_has_no_end(
 @pytest.mark.parametrize(
     ("event_at_s", "answer_s", "violation"),
     [
-        # Seed 90: it took as long to handle an event as the engine took to make the next.
+        # Seed 90: handling an event took as long as the engine took to make the next.
         pytest.param(range(16), 1.0, None, id="slow"),
-        # Seeds 484 and 871: the answer to the last of quick ones was lost.
+        # Seeds 484 and 871: events came quickly, and the answer to the last was lost.
         pytest.param([1], math.inf, None, id="lost"),
         pytest.param([1], 0.1, f"{ALL_STATES} was not sent on this link", id="quick"),
         pytest.param([], 0.1, f"{ALL_STATES} was not sent on this link", id="none"),
@@ -222,14 +222,14 @@ async def test_a_state_may_have_to_wait_for_the_answer_to_an_event(
     violation: str | None,
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """No state overtakes what may be the beginning or the end of the run that it tells of."""
+    """A state message must not overtake a run event, which it may be about."""
     oracle = the_oracle()
     oracle.change_state("Started", "Connected")
     link = oracle.open_link()
     introduce(link)
     ends = iter([stopped(f"run-{number}") for number in range(16)])
     answered_at = math.inf
-    for second in range(16 if answer_s < math.inf else 8):  # a link would end behind 10 s
+    for second in range(16 if answer_s < math.inf else 8):  # a link would end after 10 s
         if trio.current_time() >= answered_at:
             oracle.answer(link, second, SuccessMessage())
             answered_at = math.inf
@@ -248,7 +248,7 @@ async def test_a_state_may_have_to_wait_for_the_answer_to_an_event(
 async def test_an_event_that_a_failed_disk_brings_back_may_wait_again(
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """Seed 535: its answer was known in memory alone, and states had to wait for it once more."""
+    """Seed 535: its answer was only in memory, so state messages had to wait for it once more."""
     oracle = the_oracle()
     event = stopped("a")
     lives = (
@@ -278,7 +278,7 @@ async def test_an_event_that_a_failed_disk_brings_back_may_wait_again(
 async def test_steady_state_is_counted_from_its_beginning_on_this_link(
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """Seed 3423: a link that came and was in steady state within a second was taken for the old."""
+    """Seed 3423: a link that reached steady state within a second was mistaken for the old one."""
     oracle = the_oracle()
     oracle.change_state("Started", "Connected")
     link = oracle.open_link()
@@ -310,7 +310,7 @@ async def test_steady_state_is_counted_from_its_beginning_on_this_link(
 async def test_a_run_whose_beginning_was_set_aside_is_not_known_behind_a_crash(
     answer: MessageBase, found: str | None, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Seed 441: an aggregator that refused all for a while had refused the beginning of a run."""
+    """Seed 441: an aggregator that refused everything for a while refused a run's beginning."""
     oracle = the_oracle()
     link = oracle.open_link()
     introduce(link)
@@ -334,7 +334,7 @@ async def test_a_run_whose_beginning_was_set_aside_is_not_known_behind_a_crash(
 async def test_a_beginning_told_once_more_behind_its_process_has_no_end(
     durable: bool, violation: str | None
 ) -> None:
-    """Seed 1568: an aggregator that hung had it in line, and the end was lost with the memory."""
+    """Seed 1568: a hanging aggregator had it queued, and the end was lost with the memory."""
     oracle = the_oracle(durable=durable)
     oracle.make(started("a"))
     oracle.receive(started("a"), 1, None)
@@ -354,7 +354,7 @@ async def test_a_beginning_told_once_more_behind_its_process_has_no_end(
 async def test_an_end_that_a_torn_disk_forgot_need_not_come_while_its_run_goes_on(
     ends_again: bool, violation: str | None
 ) -> None:
-    """Seed 279: the process that found the run resumed it, and so did the next."""
+    """Seed 279: the next process found the run open and resumed it, and so did the one after."""
     oracle = the_oracle()
     oracle.make(started("a"))
     oracle.receive(started("a"), 1, None)
@@ -387,7 +387,7 @@ async def test_what_is_logged_while_an_error_log_waits_is_a_part_of_it(
     violation: str | None,
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """Unless another event stands between the two, or it comes as the first is on its way."""
+    """But not if another event is between the two, or if the first is just being sent."""
     oracle = the_oracle()
     link = oracle.open_link()
     introduce(link)

@@ -35,14 +35,14 @@ def read(name: str) -> TagReading:
 
 
 def test_a_line_has_a_name_and_an_argument() -> None:
-    """What stands behind the first colon is the argument, up to a comment."""
+    """The argument is what comes after the first colon, up to a comment."""
     (line,) = tree("Mark: at 12:30 # lunch").children
     assert (line.name, line.argument) == ("Mark", "at 12:30")
     assert line.text == "Mark: at 12:30 # lunch"
 
 
 def test_blank_lines_and_comments_are_no_instructions() -> None:
-    """They are left out, and the ids of the others stay."""
+    """They are left out, and the other lines keep their ids."""
     assert [line.id for line in walk(tree("\n# flush\nStop\n   \n"))] == ["2"]
 
 
@@ -63,7 +63,7 @@ def test_four_spaces_put_a_line_into_the_body_above() -> None:
 
 @pytest.mark.parametrize("text", ["   Mark: A", "    Mark: A", "Mark: A\n    Mark: B"])
 def test_wrong_indentation_is_kept_as_the_lines_error(text: str) -> None:
-    """Three spaces, or a body below nothing that has one: found when it is carried out."""
+    """Three spaces, or a body under a line that has none: it shows when it is carried out."""
     last = list(walk(tree(text)))[-1]
     assert last.error is not None
     assert "indentation" in last.error
@@ -84,19 +84,19 @@ def test_wrong_indentation_is_kept_as_the_lines_error(text: str) -> None:
     ],
 )
 def test_a_quantity_is_converted(text: str, unit: str, value: float) -> None:
-    """Units of the same kind may stand for each other."""
+    """Units of the same kind are converted into each other."""
     assert parse_quantity(text, unit) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["20", "L/h", "", "20 kg", "20 furlong", "1 2 L/h"])
 def test_what_is_no_such_quantity_is_refused(text: str) -> None:
-    """No number, no unit, another kind of unit, an unknown unit."""
+    """That is: no number, no unit, a unit of another kind, an unknown unit."""
     with pytest.raises(CommandError):
         parse_quantity(text, "L/h")
 
 
 def test_an_unknown_unit_fits_itself_only() -> None:
-    """Nothing has to be known of a unit that needs no conversion."""
+    """A unit that needs no conversion need not be known."""
     assert convert(2.0, "AU", "AU") == 2.0
     with pytest.raises(CommandError, match="'AU' does not fit"):
         convert(2.0, "AU", "bar")
@@ -121,7 +121,7 @@ def test_an_unknown_unit_fits_itself_only() -> None:
     ],
 )
 def test_a_condition_compares_a_tag(text: str, holds: bool) -> None:
-    """Numbers in the tag's unit, texts with = and !=."""
+    """Numbers are compared in the tag's unit, texts with = and !=."""
     assert parse_condition(text, read).holds(read) is holds
 
 
@@ -137,6 +137,6 @@ def test_a_condition_compares_a_tag(text: str, holds: bool) -> None:
     ],
 )
 def test_a_wrong_condition_says_what_is_wrong(text: str, message: str) -> None:
-    """The person at the page reads it."""
+    """The person at the page reads the message."""
     with pytest.raises(CommandError, match=message):
         parse_condition(text, read)

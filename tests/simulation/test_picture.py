@@ -1,4 +1,4 @@
-"""The picture of a life: its lanes are what the trace says, and the page has all of it."""
+"""The picture of a life: its lanes show what the trace says, and the page contains everything."""
 
 import json
 import re
@@ -22,13 +22,13 @@ ONE, TWO, THREE = ("sample", "1"), ("sample", "2"), ("sample", "3")
 
 
 def entry(at_s: float, text: str, *about: Key) -> Entry:
-    """Return an entry as the trace makes it: what is a number is one."""
+    """Return an entry as the trace makes it, with words that are numbers as numbers."""
     words = (int(word) if word.isdigit() else word for word in text.split())
     return Entry(at_s, tuple(None if word == "None" else word for word in words), about)
 
 
 def a_life() -> Record:
-    """Return a life of two processes, of which the second goes on with the run of the first."""
+    """Return a life of two processes, the second of which resumes the run of the first."""
     entries = [
         entry(0, "process 1 starts"),
         entry(0, "dial"),
@@ -70,7 +70,7 @@ def a_life() -> Record:
 
 
 def test_each_lane_has_what_was_on_and_how_it_ended() -> None:
-    """Spans begin and end at their lines; a death ends what the process had."""
+    """Spans begin and end at their lines; the death of a process ends its other spans."""
     lanes = lanes_of(a_life())
     assert lanes.processes == [
         Span(0, 6, "process 1", "process", "killed"),
@@ -96,7 +96,7 @@ def test_each_lane_has_what_was_on_and_how_it_ended() -> None:
 
 
 def test_an_event_or_sample_is_followed_to_its_arrival() -> None:
-    """How often it was sent, when it arrived first, or why it did not, or was of no effect."""
+    """How often it was sent, and when it first arrived, or why it did not or had no effect."""
     lanes = lanes_of(a_life())
     assert lanes.events == [
         Made("RunStartedMsg", "a", 2, 2.5, 1),
@@ -110,9 +110,9 @@ def test_an_event_or_sample_is_followed_to_its_arrival() -> None:
 
 
 def test_levels_have_the_ages_of_what_waits_and_of_what_is_seen() -> None:
-    """At 5.5 s the oldest is of 3 s; at 9 s that has just arrived, and the next is of 9 s.
+    """At 5.5 s the oldest was made at 3 s; at 9 s it has just arrived, and the next is from 9 s.
 
-    What was lost does not age. The second at 2 s has the run's beginning, which arrives at 2.5 s.
+    Lost messages do not age. At 2 s the oldest is the run's beginning, which arrives at 2.5 s.
     """
     levels = lanes_of(a_life()).levels
     assert [(level.oldest_s, level.newest_s) for level in levels] == [
@@ -137,12 +137,12 @@ def lived(seed: int, duration_s: float, keep: tuple[int, ...] | None = None) -> 
 
 
 def rounded(span: Span) -> tuple[float, float, str, str]:
-    """Return a span to the millisecond."""
+    """Return a span with its times rounded to the millisecond."""
     return round(span.from_s, 3), round(span.to_s, 3), span.name, span.end
 
 
 def test_a_seed_without_faults_has_these_lanes() -> None:
-    """What follows from the seed alone, to the millisecond; it samples once a second."""
+    """The lanes follow from the seed alone, to the millisecond; it samples once a second."""
     lanes = lanes_of(lived(4, 5, keep=()))
     assert [rounded(span) for span in lanes.states] == [
         (0.0, 0.019, "Started", "then Connected"),
@@ -167,7 +167,7 @@ def test_a_seed_without_faults_has_these_lanes() -> None:
 
 
 def test_the_lanes_of_a_stormy_life_are_those_of_its_trace(tmp_path: Path) -> None:
-    """Each change of state, link, fault and arrival that its lines have, and no other."""
+    """They show each change of state, link, fault and arrival of the trace, and no other."""
     record, trace = Record(), tmp_path / "trace"
     with trace.open("w") as file:
         report = simulate(5, 300, record=record, trace_file=file)
@@ -188,7 +188,7 @@ def test_the_lanes_of_a_stormy_life_are_those_of_its_trace(tmp_path: Path) -> No
 
 
 def test_a_record_changes_nothing() -> None:
-    """A life that is drawn is the one that is not: the same trace, to the byte."""
+    """A life has the same trace, to the byte, whether it is recorded or not."""
     assert simulate(2, 60, record=Record()).hash == simulate(2, 60).hash
 
 
@@ -196,10 +196,10 @@ OUTSIDE = re.compile(r"https?:|//[a-z]|\bsrc=|url\(|@import|\bimport\b|fetch\(|X
 
 
 def test_the_page_refers_to_nothing_outside() -> None:
-    """No address is in it, and no text of a life can end the data, or the script."""
+    """It contains no addresses, and no text of a life can end the data or the script."""
     record = Record([entry(0, "process 1 starts"), Entry(1, ("</script><b>",), ())])
     page = picture(record, "a life", "kept")
-    # Comments of the script begin with two strokes and a space.
+    # Comments in the script begin with two slashes and a space, so they do not match.
     assert OUTSIDE.findall(page) == []
     assert re.findall(r'href="([^"]*)"', page) == ["data:,"]
     assert page.count("</script>") == 2
@@ -209,7 +209,7 @@ def test_the_page_refers_to_nothing_outside() -> None:
 
 
 def test_ten_minutes_are_less_than_two_megabytes() -> None:
-    """A usual life is a file that can be sent by mail."""
+    """The picture of a usual life can be sent by mail."""
     assert len(picture(lived(3, 600), "a life", "kept").encode()) < 2e6
 
 
@@ -220,7 +220,7 @@ def test_ten_minutes_are_less_than_two_megabytes() -> None:
 async def shown(
     record: Record, folder: Path, *, is_bad: bool = False
 ) -> AsyncGenerator[Page, None]:
-    """Open the page of a life in a browser, which is to have no complaint of it at the end."""
+    """Open the page of a life in a browser; check at the end that the browser has no complaints."""
     file = folder / "life.html"
     file.write_text(picture(record, "A title", "A verdict", is_bad=is_bad), encoding="utf-8")
     async with open_browser(folder) as page:
@@ -235,14 +235,14 @@ async def shown(
 
 @pytest.fixture
 def a_minute() -> Record:
-    """Return the record of a minute; to be simulated outside of Trio."""
+    """Return the record of a minute, which must be simulated outside Trio."""
     return lived(3, 60)
 
 
 @pytest.mark.page
 @pytest.mark.timeout(120)
 async def test_it_opens_at_its_violation(browser_folder: Path, a_minute: Record) -> None:
-    """The line is picked, in the middle of the view and drawn there; nothing is complained of."""
+    """The line is picked, and the view is centred on it and shows it; nothing is complained of."""
     record = a_minute
     half = len(record.entries) // 2
     at_s = record.entries[half].at_s
@@ -264,13 +264,13 @@ AT_THE_POLE = """
   return "#" + [r, g, b].map(v => v.toString(16).padStart(2, "0")).join("");
 })()
 """
-"""The colour that the lanes have at the violation."""
+"""A script that returns the colour that the lanes have at the violation."""
 
 
 @pytest.mark.page
 @pytest.mark.timeout(120)
 async def test_it_can_be_looked_at_closely(browser_folder: Path, a_minute: Record) -> None:
-    """Without a violation all is shown; keys and wheel zoom, the slider goes through the lines."""
+    """Without a violation everything is shown; keys and wheel zoom, a slider picks the line."""
     async with shown(a_minute, browser_folder) as page:
         wide = "view.to - view.from"
         whole = await page.evaluate(wide)
@@ -294,5 +294,5 @@ async def test_it_can_be_looked_at_closely(browser_folder: Path, a_minute: Recor
 
 
 def key(name: str) -> str:
-    """Return the script that presses a key."""
+    """Return a script that presses a key."""
     return f"dispatchEvent(new KeyboardEvent('keydown', {{key: '{name}'}}))"

@@ -1,4 +1,4 @@
-"""The skid's dynamics against what follows from its constants on paper."""
+"""The skid's dynamics, compared with what follows from its constants on paper."""
 
 import math
 import random
@@ -109,7 +109,7 @@ def test_the_size_of_the_step_hardly_matters() -> None:
 
 
 def test_noise_is_the_seeds_alone_and_has_the_sensors_size() -> None:
-    """The same seed gives the same readings; their scatter is the sensor's, around the value."""
+    """The same seed gives the same readings; they scatter as the sensor does, around the value."""
     state = SkidState(flow_l_h=20, pressure_bar=0.4, tank_kg=1)
     first, second = random.Random(1), random.Random(1)
     assert measure(state, first) == measure(state, second)
@@ -119,6 +119,6 @@ def test_noise_is_the_seeds_alone_and_has_the_sensors_size() -> None:
 
 
 def test_a_standing_pump_reads_as_no_flow() -> None:
-    """Below the sensor's cut-off its noise is not shown."""
+    """Below the sensor's cut-off, no noise is shown."""
     rng = random.Random(2)
     assert {measure(SkidState(), rng)["Flow"] for _ in range(200)} == {0.0}

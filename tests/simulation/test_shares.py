@@ -1,4 +1,4 @@
-"""Single rules of the oracle: the samples' rate, shares of line and thread, what is told."""
+"""Single rules of the oracle: the rate of samples, shares of link and thread, what people hear."""
 
 import pytest
 import trio
@@ -12,12 +12,12 @@ UNTOLD = "nobody was told that messages are set aside"
 
 
 class Expected:
-    """Keeps the first rule that is broken, as the oracle does."""
+    """A stand-in for the oracle's `expect` that keeps the first broken rule, as the oracle does."""
 
     violation: str | None = None
 
     def __call__(self, holds: object, what: str) -> None:
-        """Note a violation unless something holds."""
+        """Note a violation unless `holds` is true."""
         if not holds and self.violation is None:
             self.violation = what
 
@@ -27,7 +27,7 @@ class Expected:
     [
         pytest.param(0.4, 0, False, None, id="at the steady rate"),
         pytest.param(0.7, 0, False, "two samples were taken 0.70 s apart on a wide line", id="few"),
-        # 20 s of samples, the last 15 s of them settled at the most.
+        # 20 s of samples, of which at most the last 15 s count as settled.
         pytest.param(0.7, 6, False, None, id="not wide for long"),
         pytest.param(0.7, 0, True, None, id="on the move"),
     ],
@@ -35,7 +35,7 @@ class Expected:
 async def test_on_a_wide_line_samples_come_at_the_steady_rate(
     apart_s: float, wide_since: int, moves: bool, violation: str | None, mock_clock: trio.abc.Clock
 ) -> None:
-    """Every 0.3 s and a tick, when line and distance have been the same for 15 s."""
+    """Every 0.3 s and a tick, once bandwidth and distance have stayed the same for 15 s."""
     expected = Expected()
     rate, made_at = Rate(expected, steady_s=0.3), 0.0
     for second in range(20):
@@ -51,19 +51,19 @@ async def test_on_a_wide_line_samples_come_at_the_steady_rate(
 @pytest.mark.parametrize(
     ("took_s", "rest_s", "violation"),
     [
-        # 2.1 s every 10 s: 3 answers in 30 s, of which 2 are counted, each without 0.1 s of way.
+        # 2.1 s every 10 s: 3 answers in 30 s, of which 2 count, each without 0.1 s on the way.
         pytest.param(2.1, 7.9, None, id="modest"),
-        # One that takes 26 s counts for nothing: what should it have waited for?
+        # A single one that takes 26 s does not count: it could not have waited for anything.
         pytest.param(26.0, 5.0, None, id="large"),
-        # 2.1 s every 3 s: behind the 7th answer, at 20.1 s, 6 * 2 s are counted, which is 12 s of
-        # 12 s allowed; behind the 8th 14 s.
+        # 2.1 s every 3 s: after the 7th answer, at 20.1 s, 6 * 2 s count, which are 12 s of the
+        # 12 s allowed; after the 8th it is 14 s.
         pytest.param(2.1, 0.9, "RunLogMsg took the line for 14.0 s of 30 s", id="greedy"),
     ],
 )
 async def test_states_leave_most_of_the_line(
     took_s: float, rest_s: float, violation: str | None, mock_clock: trio.abc.Clock
 ) -> None:
-    """A kind of states takes less than two fifths of it."""
+    """State messages of one kind take at most two fifths of the time."""
     expected = Expected()
     share, answered_at = StatesShare(expected), took_s
     for _ in range(60):
@@ -89,7 +89,7 @@ async def test_states_leave_most_of_the_line(
 async def test_run_logs_take_a_tenth_of_the_time(
     cost_s: float, wait_s: float, new_run: bool, violation: str | None, mock_clock: trio.abc.Clock
 ) -> None:
-    """From the beginning of one to the next, which may take it at once for another run."""
+    """From the start of one run log to the next; the first of a new run may come at once."""
     expected, began = Expected(), trio.current_time()
     times = RunLogTimes(expected)
     times.make(cost_s)
@@ -112,14 +112,14 @@ async def test_run_logs_take_a_tenth_of_the_time(
 async def test_people_are_told_of_what_is_given_up(
     told_after_s: int, text: str, violation: str | None, mock_clock: trio.abc.Clock
 ) -> None:
-    """Within 8 s of the first, in words that say what."""
+    """Within 8 s of the first message that is given up, in words that say how."""
     expected = Expected()
     told = Told(expected)
     told.give_up("set aside")
     for second in range(20):
         if second == told_after_s:
             told.log(text)
-        told.give_up("set aside")  # again and again, of which nobody has to be told
+        told.give_up("set aside")  # nobody has to be told of the later ones
         told.check_second()
         mock_clock.jump(1)  # type: ignore[attr-defined]
     assert expected.violation == violation

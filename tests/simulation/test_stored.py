@@ -1,4 +1,4 @@
-"""The oracle judges by effect: what was answered with Success and is not there, it finds."""
+"""The oracle judges by effect: it finds what was answered with Success but is not stored."""
 
 import pytest
 import trio
@@ -17,7 +17,7 @@ NO_METHOD = mdl.Method(version=0, lines=[])
 
 
 def listed(run_id: str) -> RecentRun:
-    """Return a run as the page lists it."""
+    """Return a run as the aggregator lists it."""
     state = mdl.MethodState.untouched()
     return RecentRun(ENGINE_ID, run_id, 0.0, mdl.RunLog(lines=[]), NO_METHOD, state, [], None, None)
 
@@ -47,7 +47,7 @@ async def test_what_the_engine_did_is_found_at_the_aggregator(
     violation: str | None,
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """Each value at the data-log rate, and each run, once or as often as its end was told."""
+    """Each value at the data-log rate, and each run once or as often as its end was sent."""
     oracle, aggregator = Oracle(Trace(), lambda _: None, steady_s=1), AggregatorRules()
     oracle.begin_life(durable=True, outbox=MemoryOutbox().statistics())
     this = Stored(oracle, aggregator, interval_s=1.0)
@@ -81,7 +81,7 @@ async def test_what_the_engine_did_is_found_at_the_aggregator(
 async def test_the_newest_value_is_young_when_nothing_stands_in_its_way(
     refused: str | None, way_s: float, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """A sample a second is taken, and none arrives behind the first: 5 s and its way is too old."""
+    """A sample is taken each second, but only the first arrives: 5 s plus its way is too old."""
     oracle = Oracle(Trace(), lambda _: None, steady_s=1)
     this = Stored(oracle, AggregatorRules(), interval_s=1.0)
     for number in range(12):
@@ -96,7 +96,7 @@ async def test_the_newest_value_is_young_when_nothing_stands_in_its_way(
 async def test_what_was_made_while_it_caught_up_goes_out_first(
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """Three seconds of catching up: the value may be old for 10 + 3 * 3 = 19 s of steady state."""
+    """After 3 s of catching up, the value may be old for 10 + 3 * 3 = 19 s of steady state."""
     oracle = Oracle(Trace(), lambda _: None, steady_s=1)
     oracle.begin_life(durable=True, outbox=MemoryOutbox().statistics())
     this = Stored(oracle, AggregatorRules(), interval_s=1.0)

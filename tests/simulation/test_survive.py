@@ -1,6 +1,7 @@
-"""An engine of somebody's own in the storm: what is survived, and what is found out, by its name.
+"""Somebody's own engine in the storm: what it survives, and which mistakes are found.
 
-The engine is a tank that fills, on the public protocol alone. Each wrong one differs in one thing.
+The engine is a tank that fills, and uses only the public protocol. Each wrong engine differs from
+it in one thing.
 """
 
 import re
@@ -22,7 +23,7 @@ from trio_runner.simulation import Report, survive
 
 @define(eq=False, slots=False)
 class Tank(PlainEngine):
-    """A unit with runs, that logs an error and notifies people now and then."""
+    """A unit with runs that logs an error and notifies people now and then."""
 
     level_l: float = 0.0
     run_id: str | None = None
@@ -59,7 +60,7 @@ class Tank(PlainEngine):
         self.run_id = None
 
     async def run(self) -> None:
-        """Fill the tank, litre by litre; the same error and the same word, again and again."""
+        """Fill the tank litre by litre, and repeat the same error and the same notification."""
         while True:
             await trio.sleep(1)
             self.level_l += 1
@@ -73,7 +74,7 @@ class Tank(PlainEngine):
 def lives(
     engine: type[Tank], seed: int = 1, duration_s: float = 200, kinds: Sequence[str] | None = ()
 ) -> Report:
-    """Let an engine live without faults, or with these."""
+    """Let an engine live without faults, or with these kinds."""
 
     def make(clock: Callable[[], float]) -> Tank:
         return engine("Tank", clock=clock)
@@ -83,7 +84,7 @@ def lives(
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_right_engine_lives_through_all_faults(seed: int) -> None:
-    """Its equal notifications, errors and values are told apart, and each is followed."""
+    """Equal notifications, errors and values are told apart, and each is followed."""
     report = lives(Tank, seed, 300, kinds=None)
     assert report.violation is None
     assert report.events > 10
@@ -92,7 +93,7 @@ def test_a_right_engine_lives_through_all_faults(seed: int) -> None:
 
 
 def test_every_sample_of_a_calm_life_is_accounted_for() -> None:
-    """Every 20 s an error and a word, 10 times in 200 s, and one word at the end; runs beside."""
+    """An error and a notification every 20 s, 10 times in 200 s, one more at the end; and runs."""
     report = lives(Tank)
     runs, rest = divmod(report.events - 21, 2)
     assert rest == 0
@@ -103,14 +104,14 @@ def test_every_sample_of_a_calm_life_is_accounted_for() -> None:
 
 
 class ForgetsTheEnd(Tank):
-    """It shows that no run is on, and has not told the end."""
+    """An engine that shows that no run is on, but has not told the end of its run."""
 
     def stop(self) -> None:
         self.run_id = None
 
 
 class ForgetsTheBeginning(Tank):
-    """It shows a run that it has not told of."""
+    """An engine that shows a run whose beginning it has not told."""
 
     def start(self) -> None:
         self.run_id = str(uuid4())
@@ -120,7 +121,7 @@ class ForgetsTheBeginning(Tank):
 
 
 class BeginsTwice(Tank):
-    """It tells of another run while one is on."""
+    """An engine that tells the beginning of a run while another is on."""
 
     def start(self) -> None:
         super().start()
@@ -128,7 +129,7 @@ class BeginsTwice(Tank):
 
 
 class EndsTwice(Tank):
-    """It tells an end that it has told."""
+    """An engine that tells the end of a run twice."""
 
     def stop(self) -> None:
         super().stop()
@@ -136,7 +137,7 @@ class EndsTwice(Tank):
 
 
 class SameRun(Tank):
-    """Its runs have one id."""
+    """An engine whose runs all have the same id."""
 
     def start(self) -> None:
         self.run_id = "the run"
@@ -145,7 +146,7 @@ class SameRun(Tank):
 
 
 class RaisesInABuilder(Tank):
-    """It divides by what is 0 after a while."""
+    """An engine that divides by zero after a while."""
 
     def read_tags(self) -> list[mdl.TagValue]:
         tags = super().read_tags()
@@ -153,7 +154,7 @@ class RaisesInABuilder(Tank):
 
 
 class RaisesByItself(Tank):
-    """What it does by itself fails."""
+    """An engine whose own task fails."""
 
     async def run(self) -> None:
         await trio.sleep(10)
@@ -161,7 +162,7 @@ class RaisesByItself(Tank):
 
 
 class HoldsTheThreadInABuilder(Tank):
-    """It reads slow hardware where it must not."""
+    """An engine that reads slow hardware in a message builder."""
 
     def create_method_state_msg(self) -> em.MethodStateMsg:
         time.sleep(1.1)
@@ -169,49 +170,49 @@ class HoldsTheThreadInABuilder(Tank):
 
 
 class HoldsTheThreadInAHandler(Tank):
-    """It waits for hardware in Trio's thread, when a button is pressed."""
+    """An engine that waits for hardware in Trio's thread when a button is pressed."""
 
     async def execute_control_command(self, name: str) -> None:
         time.sleep(1.1)  # noqa: ASYNC251 - that is the bug
 
 
 class HoldsTheThreadByItself(Tank):
-    """It waits for hardware in Trio's thread, at work."""
+    """An engine whose own task waits for hardware in Trio's thread."""
 
     async def run(self) -> None:
         time.sleep(1.1)  # noqa: ASYNC251 - that is the bug
 
 
 class HasAClockOfItsOwn(Tank):
-    """It stamps tags by the computer's clock, and not by the one that it was given."""
+    """An engine that stamps tags by the computer's clock, not by the one that it was given."""
 
     def read_tags(self) -> list[mdl.TagValue]:
         return [evolve(tag, tick_time=time.time()) for tag in super().read_tags()]
 
 
 class StandsStill(Tank):
-    """It stamps tags with the time of its start."""
+    """An engine that stamps all tags with the same time."""
 
     def read_tags(self) -> list[mdl.TagValue]:
         return [evolve(tag, tick_time=1.7e9) for tag in super().read_tags()]
 
 
 class HasNoLine(Tank):
-    """Its method is empty."""
+    """An engine whose method has no lines."""
 
     def create_method_msg(self) -> em.MethodMsg:
         return em.MethodMsg(method=mdl.Method(version=0, lines=[]))
 
 
 class MixesUpRuns(Tank):
-    """Its run log is of another run."""
+    """An engine whose run log belongs to another run."""
 
     def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
         return evolve(super().create_runlog_msg(run_id), run_id="another")
 
 
 class LogsNothing(Tank):
-    """It makes a log of no errors."""
+    """An engine that returns an error log without errors."""
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
         return em.ErrorLogMsg(log=mdl.ErrorLog(entries=[]))
@@ -238,13 +239,13 @@ class LogsNothing(Tank):
     ],
 )
 def test_a_wrong_engine_is_found_out(engine: type[Tank], promise: str) -> None:
-    """By the promise that it breaks, without any fault."""
+    """It is told which promise it breaks, even without any fault."""
     with pytest.raises(AssertionError, match=promise):
         lives(engine)
 
 
 def test_the_assertion_says_when_it_was_and_how_to_repeat_it(tmp_path: Path) -> None:
-    """The moment, the faults that were on, the last lines, the call; its cause is the engine's."""
+    """It has the time, the faults, the last lines and the call; its cause is the engine's error."""
     page = tmp_path / "life.html"
     with pytest.raises(AssertionError) as caught:
         survive(
@@ -266,7 +267,7 @@ def test_the_assertion_says_when_it_was_and_how_to_repeat_it(tmp_path: Path) -> 
 
 
 def test_a_bug_of_the_runner_is_found_with_any_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the whole that is judged: a sender that does not wait for the answer to an event."""
+    """The runner is judged too: here its sender does not wait for the answer to an event."""
     monkeypatch.setattr(Sender, "_may_send", lambda self, head, **options: True)
     with pytest.raises(AssertionError, match=r"was unanswered|overtook|is not delivered"):
         lives(Tank)
@@ -276,14 +277,14 @@ def test_a_bug_of_the_runner_is_found_with_any_engine(monkeypatch: pytest.Monkey
 
 
 class RaisesInAHandler(Tank):
-    """No button works."""
+    """An engine whose buttons all fail."""
 
     async def execute_control_command(self, name: str) -> None:
         raise ValueError("a bug")
 
 
 class IsSlow(Tank):
-    """It takes its time over each button."""
+    """An engine that takes 20 s over each button."""
 
     async def execute_control_command(self, name: str) -> None:
         await trio.sleep(20)
@@ -291,7 +292,7 @@ class IsSlow(Tank):
 
 
 class DoesNothing(Tank):
-    """Its only tag never changes."""
+    """An engine whose only tag never changes."""
 
     async def run(self) -> None:
         """Do nothing."""
@@ -299,11 +300,11 @@ class DoesNothing(Tank):
 
 @pytest.mark.parametrize("engine", [RaisesInAHandler, IsSlow, DoesNothing])
 def test_what_an_engine_may_do_is_survived(engine: type[Tank]) -> None:
-    """A handler's bug is told to who pressed the button; a slow one, that it was cancelled."""
+    """A person who presses a button hears of a handler's bug, or that it was cancelled as slow."""
     assert lives(engine, kinds=("reset", "wander", "kill_aggregator")).violation is None
 
 
 def test_a_fault_of_the_simulated_engine_is_none_of_this(tmp_path: Path) -> None:
-    """What it cannot meet is refused, with what it can."""
+    """A fault that it cannot meet is refused, and the message lists those that it can."""
     with pytest.raises(ValueError, match="there is no fault 'burst'; there are black_hole, "):
         lives(Tank, kinds=("burst",))

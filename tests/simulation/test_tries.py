@@ -1,4 +1,4 @@
-"""The oracle counts tries: it sees each bound of the rules of delivery kept, or broken."""
+"""The oracle counts tries: it sees whether each bound in the rules of delivery is kept."""
 
 from collections.abc import Sequence
 
@@ -28,14 +28,14 @@ KEY = ("notification", "event 0")
 
 
 def opened(oracle: Oracle) -> WatchedLink:
-    """Return a new link that is introduced."""
+    """Return a new link that has had its first two messages."""
     link = oracle.open_link()
     introduce(link)
     return link
 
 
 def with_a_link() -> tuple[Oracle, WatchedLink]:
-    """Return an oracle that has seen a message made and a link come about."""
+    """Return an oracle that has seen an event made and a link open, and that link."""
     oracle = the_oracle()
     oracle.make(EVENT)
     return oracle, opened(oracle)
@@ -52,7 +52,7 @@ def with_a_link() -> tuple[Oracle, WatchedLink]:
 async def test_pauses_grow_with_each_failure(
     pauses: Sequence[int], violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """From 1 s to a minute, doubled each time."""
+    """They grow from 1 s to a minute, and double each time."""
     oracle, link = with_a_link()
     for pause in (*pauses, 0):
         oracle.send(link, 1, encode_body(EVENT))
@@ -71,7 +71,7 @@ async def test_pauses_grow_with_each_failure(
 async def test_a_link_lives_for_a_while_before_what_may_end_it(
     pauses: Sequence[int], violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Once is no sign; from the second link on that ended at a message it is told later."""
+    """One end may be chance; after a second link ended at a message, it is sent later."""
     oracle, link = with_a_link()
     for pause in pauses:
         await trio.sleep(pause)
@@ -87,7 +87,7 @@ async def test_a_link_lives_for_a_while_before_what_may_end_it(
 async def test_nothing_is_sent_for_ever(
     times: int, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """A sample fails 8 times, after it was twice on a link that ended beside others."""
+    """A sample may fail 8 times, after it was twice on a link that ended beside others."""
     oracle, link = with_a_link()
     oracle.make(sample(1))
     for _ in range(times):
@@ -111,7 +111,7 @@ async def test_nothing_is_sent_for_ever(
 async def test_an_event_is_given_up_behind_21_tries(
     failures: int, set_aside: int, violation: str | None, cut: bool, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Whether they were failures at the aggregator or links that ended; with the next link then."""
+    """Failures at the aggregator count like ended links; after the latter, the next link tells."""
     oracle, link = with_a_link()
     for _ in range(failures):
         await trio.sleep(60)
@@ -136,7 +136,7 @@ async def test_an_event_is_given_up_behind_21_tries(
 async def test_patience_grows_with_each_try(
     waited_s: Sequence[int], violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """An aggregator that needs half a minute over a message is to have it twice, not for ever."""
+    """An aggregator that takes half a minute for a message is given up on twice, not for ever."""
     oracle, link = with_a_link()
     for wait in waited_s:
         await trio.sleep(60)
@@ -154,7 +154,7 @@ async def test_patience_grows_with_each_try(
 async def test_bytes_that_move_are_life(
     since_s: float, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """A message of half a minute was leaving."""
+    """A message that takes half a minute to leave does not end its link."""
     oracle, link = with_a_link()
     oracle.send(link, 1, encode_body(EVENT))
     await trio.sleep(30)
@@ -174,7 +174,7 @@ async def test_bytes_that_move_are_life(
 async def test_links_that_break_at_once_come_ever_more_seldom(
     every_s: float, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """40 in 2 min at the most, however long it goes on; those that lived do not count."""
+    """At most 40 in 2 min, however long it goes on; links that lived do not count."""
     oracle = the_oracle()
     for _ in range(100):
         link = oracle.open_link()
@@ -187,7 +187,7 @@ async def test_links_that_break_at_once_come_ever_more_seldom(
 async def test_the_end_of_a_run_goes_out_with_less_in_it(
     again: bool, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Once it is refused, at once; what cannot be less is set aside."""
+    """As soon as it is refused; one that cannot have less in it is set aside."""
     oracle, link = with_a_link()
     whole = stopped("a") if not again else archived("a")
     oracle.make(started("a"))
@@ -203,14 +203,14 @@ async def test_the_end_of_a_run_goes_out_with_less_in_it(
 
 
 def archived(run_id: str) -> em.RunStoppedMsg:
-    """Return the end of a run with an archive."""
+    """Return the end of a run, with an archive."""
     return evolve(stopped(run_id), archive="Time,Count", archive_filename="a.csv")
 
 
 async def test_what_is_not_known_any_more_ends_the_link_beside_what_else_is_unanswered(
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """Seed 47: of two samples the first was answered so, and the second was taken for a suspect."""
+    """Seed 47: the first of two samples got this answer, and the second was called a suspect."""
     oracle, link = with_a_link()
     for _ in range(2):
         for number in (1, 2):
@@ -234,7 +234,7 @@ async def test_what_is_not_known_any_more_ends_the_link_beside_what_else_is_unan
 async def test_what_waits_under_an_old_name_is_kept(
     kept: list[tuple[Key, ...]], violation: str | None
 ) -> None:
-    """All of it and nothing else; it need not arrive then."""
+    """Everything is kept and nothing else; it need not arrive then."""
     oracle = the_oracle()
     oracle.make(EVENT)
     one = evolve(NOTHING, events_taken=1, waiting=1)
@@ -250,7 +250,7 @@ async def test_what_waits_under_an_old_name_is_kept(
 async def test_the_open_run_is_told_until_it_is_taken(
     repeats: int, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """What is sent before would be refused, or be of another run."""
+    """Messages that are sent before would be refused, or be taken for another run's."""
     oracle, link = with_a_link()
     beginning = started("a")
     oracle.make(beginning)
@@ -267,7 +267,7 @@ async def test_the_open_run_is_told_until_it_is_taken(
 async def test_what_was_sent_in_vain_goes_alone(
     alone: bool, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """So that it shows whether it is to blame."""
+    """That shows whether it is to blame."""
     oracle, link = with_a_link()
     oracle.make(sample(1))
     oracle.make(sample(2))
@@ -288,7 +288,7 @@ async def test_what_was_sent_in_vain_goes_alone(
 async def test_samples_may_be_late_while_one_that_failed_has_to_wait(
     message: em.EngineMessage, pause_s: float, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Its handler had been mended for a while, and the values looked old; a notice is passed."""
+    """The handler worked again during the pause, but the values were old; a notice is passed."""
     oracle, began = the_oracle(), trio.current_time()
     link = opened(oracle)
     oracle.make(message)

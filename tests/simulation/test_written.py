@@ -1,4 +1,4 @@
-"""The oracle counts what is written to the disk: a gigabyte a day on a healthy link, no more."""
+"""The oracle counts what is written to the disk: at most a gigabyte a day on a healthy link."""
 
 from pathlib import Path
 from random import Random
@@ -27,7 +27,7 @@ TOO_MUCH = "more than a gigabyte a day is written to the disk on a healthy link"
 def test_more_than_a_gigabyte_a_day_is_seen_unless_something_is_wrong(
     bytes_s: int, is_well: bool, events_cost_s: float, found: list[int]
 ) -> None:
-    """Within minutes; what events cost may come on top of it."""
+    """The oracle sees it within minutes; what events cost may be added."""
     seen: list[int] = []
 
     def expect(holds: object, what: str) -> None:
@@ -44,7 +44,7 @@ def test_more_than_a_gigabyte_a_day_is_seen_unless_something_is_wrong(
 
 
 def test_only_events_may_cost_something() -> None:
-    """A sample is delivered before it is written; the end of a run is written in all its forms."""
+    """Samples are delivered before they are written; a run's end is written in all its forms."""
     end = stopped("a")
     assert cost(sample(1)) == 0
     assert cost(end) == 60_000 + 4 * len(encode_body(end))
@@ -52,7 +52,7 @@ def test_only_events_may_cost_something() -> None:
 
 @pytest.mark.skipif(not COUNTS.exists(), reason="the system does not count")
 def test_a_simulated_disk_counts_what_commits_write(tmp_path: Path) -> None:
-    """An event of 100 kB is at least so much, and a commit of nothing is nothing."""
+    """An event of 100 kB counts at least as much, and an empty commit counts nothing."""
     disk = SimulatedDisk(tmp_path, Random(1))
     with DurableOutbox(disk.path, connect=disk.connect, clock=lambda: 0.0) as outbox:
         before = disk.bytes_written
