@@ -1,7 +1,7 @@
 """A TCP proxy between an engine and its aggregator, with a fault for every way a network fails.
 
-`up` is from the engine to the aggregator, `down` the other way. Faults that last are context
-managers, healed behind the block; what happens in a moment is a method.
+`up` is from the engine to the aggregator, `down` the other way. A fault that lasts is a context
+manager and is undone after the block; a fault of a moment is a method.
 """
 
 import math
@@ -23,11 +23,11 @@ TEXT, BINARY, CLOSE = 1, 2, 8
 """Opcodes of websocket frames."""
 
 Welcome = Callable[[trio.SocketStream], Awaitable[None]]
-"""What is done to a new connection of the engine's, in place of joining it to the aggregator."""
+"""What is done with a new connection from the engine, instead of joining it to the aggregator."""
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """Return a websocket frame as a server sends it."""
+    """Return a websocket frame, as a server sends it."""
     size = len(payload)
     if size < 126:
         head = struct.pack("!BB", 0x80 | opcode, size)
@@ -40,14 +40,14 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 @define(eq=False)
 class Gate:
-    """Lets everybody through, until it is shut."""
+    """A gate that lets everybody through until it is shut."""
 
     _is_shut: bool = field(default=False, init=False)
     _opened: Change = field(factory=Change, init=False)
 
     @contextmanager
     def shut(self) -> Generator[None, None, None]:
-        """Stop everybody for as long as the block runs."""
+        """Stop everybody while the block runs."""
         self._is_shut = True
         try:
             yield
@@ -56,7 +56,7 @@ class Gate:
             self._opened.notify()
 
     async def passed(self) -> None:
-        """Wait until it is open."""
+        """Wait until the gate is open."""
         await self._opened.wait_until(lambda: not self._is_shut)
 
 
@@ -66,19 +66,19 @@ class Flow:
 
     latency_s: float = 0.0
     jitter_s: float = 0.0
-    """By how much the way is longer at the most; nothing overtakes."""
+    """By how much the way may be longer (s); nothing overtakes."""
     bytes_per_s: float = math.inf
     bytes_left: float = math.inf
     """How many bytes pass before the connection is cut."""
     reading: Gate = field(factory=Gate, init=False)
-    """Shut, the sender is held up as soon as the kernel's buffers are full."""
+    """While it is shut, the sender is held up as soon as the kernel's buffers are full."""
     forwarding: Gate = field(factory=Gate, init=False)
-    """Shut, the sender goes on as if nothing were wrong."""
+    """While it is shut, the sender goes on as if nothing were wrong."""
     _sending: trio.Lock = field(factory=trio.Lock, init=False)
     _random: Random = field(factory=lambda: Random(1), init=False)
 
     async def run(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
-        """Forward until the end of the source has been forwarded, or no bytes are left."""
+        """Forward until the source ends, or until `bytes_left` bytes have passed."""
         arriving, arrived = trio.open_memory_channel[tuple[float, bytes]](math.inf)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, source, arriving)
@@ -86,7 +86,7 @@ class Flow:
             nursery.cancel_scope.cancel()
 
     async def send(self, sink: trio.SocketStream, data: bytes) -> None:
-        """Send between what is forwarded; what the sink does not take any more is lost."""
+        """Send data between forwarded pieces; it is lost if the sink takes nothing any more."""
         async with self._sending:
             with suppress(*GONE):
                 await sink.send_all(data)
@@ -120,7 +120,7 @@ class Flow:
 
 @define(eq=False)
 class Connection:
-    """An engine's connection, joined to one to the aggregator."""
+    """A connection from the engine, joined to one to the aggregator."""
 
     engine: trio.SocketStream
     aggregator: trio.SocketStream
@@ -129,7 +129,7 @@ class Connection:
     _open: trio.CancelScope = field(factory=trio.CancelScope, init=False)
 
     async def run(self) -> None:
-        """Forward both ways until either side ends it or it is cut; then close both."""
+        """Forward both ways until either side ends or the connection is cut; then close both."""
         async with self.engine, self.aggregator:
             with self._open:
                 async with trio.open_nursery() as nursery:
@@ -146,7 +146,7 @@ class Connection:
         self._open.cancel()
 
     def reset(self) -> None:
-        """Close both sides with a reset instead of an end."""
+        """Close both sides with a reset."""
         for stream in (self.engine, self.aggregator):
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.cut()
@@ -154,12 +154,12 @@ class Connection:
 
 @define(eq=False)
 class Proxy:
-    """Listens at a port and joins what comes to the aggregator's."""
+    """A proxy that listens at a port and joins each connection to the aggregator's port."""
 
     _aggregator_port: int
     port: int = field(factory=free_port)
     connections: list[Connection] = field(factory=list, init=False)
-    """Those that are open, the newest last."""
+    """The open connections, the newest last."""
     accepted: int = field(default=0, init=False)
     _new_up: dict[str, float] = field(factory=dict, init=False)
     _new_down: dict[str, float] = field(factory=dict, init=False)
@@ -200,7 +200,7 @@ class Proxy:
             return
         try:
             aggregator = await trio.open_tcp_stream("127.0.0.1", self._aggregator_port)
-        except OSError:  # it is away, and so is the way to it
+        except OSError:  # the aggregator is away, and so is the way to it
             await trio.aclose_forcefully(engine)
             return
         connection = Connection(engine, aggregator, Flow(**self._new_up), Flow(**self._new_down))
@@ -212,7 +212,7 @@ class Proxy:
 
     @property
     def link(self) -> Connection:
-        """The newest connection; in steady state that is the engine's link."""
+        """The newest connection, which is the engine's link in steady state."""
         return self.connections[-1]
 
     # Faults of a moment
@@ -230,8 +230,8 @@ class Proxy:
     async def inject(self, data: bytes) -> None:
         """Send bytes to the engine, below the websocket.
 
-        They stand between two frames of the aggregator's: it writes one frame at a time, and small
-        ones, so each arrives as a whole.
+        They come between two frames of the aggregator, since it writes one small frame at a time,
+        which arrives as a whole.
         """
         await self.link.down.send(self.link.engine, data)
 
@@ -243,7 +243,7 @@ class Proxy:
 
     @contextmanager
     def half_open(self, *, up: bool = False, down: bool = False) -> Generator[None, None, None]:
-        """Forward nothing on the connections that are there, not even their end; go on reading."""
+        """Forward nothing on the newest connection, not even its end, but go on reading."""
         with ExitStack() as shut:
             for flow in [self.link.up] * up + [self.link.down] * down:
                 shut.enter_context(flow.forwarding.shut())
@@ -251,13 +251,13 @@ class Proxy:
 
     @contextmanager
     def back_pressure(self) -> Generator[None, None, None]:
-        """Read nothing of what the engine sends on the connections that are there."""
+        """Read nothing of what the engine sends on the newest connection."""
         with self.link.up.reading.shut():
             yield
 
     @contextmanager
     def slow(self, *, bytes_per_s: float, latency_s: float) -> Generator[None, None, None]:
-        """Let bytes through slowly and late, both ways, also on new connections."""
+        """Let bytes through slowly and late, both ways, on the newest and on new connections."""
         slowly = {"bytes_per_s": bytes_per_s, "latency_s": latency_s}
         with self.new_connections(up=slowly, down=slowly):
             flows = [self.link.up, self.link.down]
@@ -280,7 +280,7 @@ class Proxy:
 
     @contextmanager
     def welcome(self, welcome: Welcome) -> Generator[None, None, None]:
-        """Do this to new connections, then close them."""
+        """Do this with each new connection, then close it."""
         self._welcome = welcome
         try:
             yield
@@ -302,12 +302,12 @@ class Proxy:
 
 
 async def black_hole(stream: trio.SocketStream) -> None:
-    """Take the connection and never say a word."""
+    """Accept the connection and never send anything."""
     await trio.sleep_forever()
 
 
 def saying(words: bytes) -> Welcome:
-    """Return what reads a request and says the same to everybody, as another server would."""
+    """Return a welcome that reads a request and always sends the same, as another server would."""
 
     async def say(stream: trio.SocketStream) -> None:
         with suppress(*GONE):

@@ -1,7 +1,7 @@
-"""An engine, its runner, a fault proxy and an aggregator, over real sockets, and what must hold.
+"""An engine, its runner, a fault proxy and an aggregator over real sockets, and what must hold.
 
-The clock may run faster than the world's (`MockClock(rate=...)`), so that the runner's own times
-are tested as they are, in less. Whatever waits for a thing to happen waits for that thing.
+The clock may run faster than the world's (`MockClock(rate=...)`). So the runner's real times are
+tested in less time. Everything that waits for an event waits for that event itself.
 """
 
 import logging
@@ -30,7 +30,7 @@ EVENTS = (em.RunStartedMsg, em.RunStoppedMsg, em.WebPushNotificationMsg, em.Erro
 
 
 class Longest(Random):
-    """Draws the upper end of every range: the promises hold for the longest waits too."""
+    """A generator that draws the upper end of every range: promises hold for the longest waits."""
 
     def uniform(self, a: float, b: float) -> float:
         """Return b."""
@@ -39,19 +39,19 @@ class Longest(Random):
 
 @define(eq=False)
 class NotingOutbox(MemoryOutbox):
-    """Notes when the aggregator's answer has come for which message."""
+    """An outbox that notes when each message was answered."""
 
     answered_s: dict[int, float] = field(factory=dict, init=False)
 
     def delivered(self, entry: Entry) -> None:
-        """Note the time (s, Trio's clock)."""
+        """Note the time (s on Trio's clock)."""
         super().delivered(entry)
         self.answered_s[entry.sequence_number] = trio.current_time()
 
 
 @define(eq=False)
 class Scene:
-    """All that take part, and what was told."""
+    """Everything that takes part, and what the engine has told."""
 
     unit: Unit
     aggregator: Aggregator
@@ -59,17 +59,18 @@ class Scene:
     runner: EngineRunner
     outbox: NotingOutbox
     streams: list[trio.SocketStream]
-    """All that the runner has opened."""
+    """All streams that the runner has opened."""
     changes: trio.MemoryReceiveChannel[object]
     told: list[str] = field(factory=list)
-    """The events of the engine, in order."""
+    """The engine's events, in order."""
     began_s: float = field(default=0.0, init=False)
-    """When the fault began."""
+    """When the fault began (s on Trio's clock)."""
     samples_before: int = field(default=0, init=False)
+    """How many samples had been taken when the fault began."""
     noticed_s: float | None = field(default=None, init=False)
-    """How long after that the runner noticed."""
+    """How long after the fault began the runner noticed it (s)."""
     samples_unnoticed: int = field(default=0, init=False)
-    """How many samples were taken until then."""
+    """How many samples were taken in that time."""
 
     def tell(self, text: str) -> None:
         """Let the engine raise an event."""
@@ -100,7 +101,7 @@ class Scene:
         self.began_s, self.samples_before = trio.current_time(), self.unit.count
 
     async def noticed(self) -> None:
-        """Wait until the runner says that the link or the dial has failed, and go on telling."""
+        """Wait until the runner says that the link or a dial has failed; then raise an event."""
         async for change in self.changes:
             if getattr(change, "after", None) == "Failed":
                 break
@@ -110,7 +111,7 @@ class Scene:
         self.tell(f"failed {len(self.told)}")
 
     async def command(self, name: str) -> m.MessageBase:
-        """Give a command as the web page does and return the answer."""
+        """Give a command as the web page does, and return the answer."""
         engine_id = self.runner.statistics().engine_id
         assert engine_id is not None
         return await self.aggregator.call(engine_id, am.ExecuteControlCommandMsg(name=name))
@@ -118,7 +119,7 @@ class Scene:
     # What arrived
 
     def line(self) -> list[Received]:
-        """Return events and samples as they arrived."""
+        """Return the events and samples, in the order in which they arrived."""
         kinds = (*EVENTS, em.TagsUpdatedMsg)
         return [r for r in self.aggregator.engine().received if isinstance(r.message, kinds)]
 
@@ -131,11 +132,11 @@ class Scene:
         return list(first.values())
 
     def events(self) -> list[str]:
-        """Return the events that were taken, in order, the repeated ones once."""
+        """Return the events that were taken, in order, each once."""
         return [_name(r.message) for r in self.taken() if isinstance(r.message, EVENTS)]
 
     def samples_received(self) -> list[int]:
-        """Return the samples that were taken, in order, the repeated ones once."""
+        """Return the counts of the samples that were taken, in order, each once."""
         return [
             int(str(r.message.tags[0].value))
             for r in self.taken()
@@ -145,7 +146,7 @@ class Scene:
     # What must hold in the end
 
     def check_delivery(self) -> None:
-        """Every event and every sample, in order, none missing, none refused."""
+        """Check that every event and sample arrived in order, none missing and none refused."""
         started, stopped = ["RunStartedMsg", "Run started."], ["RunStoppedMsg", "Run has stopped."]
         assert self.events() == started + self.told + stopped
         assert self.samples_received() == list(range(1, self.unit.count + 1))
@@ -155,9 +156,10 @@ class Scene:
         assert self.outbox.statistics().thinned == 0
 
     def check_repeats(self) -> None:
-        """Only what has no answer is sent again, with its number, before anything newer.
+        """Check that only unanswered messages are sent again, before anything newer.
 
-        Notices hold up no sample, and are in order among themselves; runs are in order with both.
+        Notices hold up no samples. They keep their order among themselves, and run events keep
+        theirs with notices and with samples.
         """
         run_started: set[int] = set()
         links: dict[tuple[int, bool], list[int]] = {}
@@ -166,7 +168,7 @@ class Scene:
             if received.refused == OBJECTED:
                 continue  # sent again on the same link
             if isinstance(received.message, em.RunStartedMsg) and number in run_started:
-                continue  # of the open run, once more on every new link
+                continue  # the open run's beginning goes out again on every new link
             if isinstance(received.message, em.RunStartedMsg):
                 run_started.add(number)
             for of_notices in (False, True):
@@ -180,12 +182,12 @@ class Scene:
             assert all(a < b for a, b in pairwise(numbers)), numbers
 
     def check_one_link(self) -> None:
-        """Once something has arrived on a link, nothing arrives on an older one."""
+        """Check that nothing arrived on a link after something had arrived on a newer one."""
         links = [received.connection for received in self.aggregator.engine().received]
         assert links == sorted(links)
 
     def check_end(self) -> None:
-        """Nothing waits, nothing is open."""
+        """Check that nothing waits and nothing is open."""
         assert self.runner.state == "ShutdownComplete"
         assert self.runner.buffer_size == 0
         assert all(_is_closed(stream) for stream in self.streams)
@@ -198,7 +200,7 @@ def _name(message: m.MessageBase) -> str:
 
 
 def _is_expected(received: Received) -> bool:
-    """Tell whether a message was refused by design of the protocol or of the test."""
+    """Tell whether the protocol or the test means this message to be refused."""
     return received.refused in (f"run {RUN} is active already", OBJECTED)
 
 
@@ -207,7 +209,7 @@ def _is_closed(stream: trio.SocketStream) -> bool:
 
 
 def warnings(records: list[logging.LogRecord]) -> list[str]:
-    """Return what was logged as a warning or worse; the same is logged once."""
+    """Return what was logged as a warning or worse, and check that nothing was logged twice."""
     messages = [r.getMessage() for r in records if r.levelno >= logging.WARNING]
     assert max(Counter(messages).values(), default=0) <= 1, messages
     return messages
@@ -220,7 +222,7 @@ async def scene(
     unit: Unit | None = None,
     secret: str = "right",  # noqa: S107
 ) -> AsyncGenerator[Scene, None]:
-    """Set a scene for as long as the block runs: Connected at its beginning; all gone behind it."""
+    """Set a scene while the block runs. It begins Connected, and has ended after the block."""
     streams: list[trio.SocketStream] = []
 
     async def open_stream(host: str, port: int) -> trio.SocketStream:

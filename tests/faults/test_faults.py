@@ -1,4 +1,4 @@
-"""Whatever happens to the link: in order, none missing, back in time, and said why."""
+"""Whatever happens to the link: all arrives in order, back in time, and the log says why."""
 
 import logging
 import re
@@ -21,37 +21,37 @@ from trio_runner.protocol import messages as m
 pytestmark = pytest.mark.timeout(300)
 
 ALLOWED_S = 0.5
-"""What a loaded machine may add to a promise (s, the world's clock)."""
+"""What a loaded machine may add to a promised time (s on the world's clock)."""
 
 GIVE_UP_S = 20
-"""For a fault and what comes behind it (s, the world's clock): longer, and something hangs."""
+"""The time for a fault and what follows it (s on the world's clock); after that, it hangs."""
 
 
 AT_ONCE = 4
-"""Cases that are played at once; they wait most of the time, but not in the same moments."""
+"""How many cases are played at once; they mostly wait, but not at the same moments."""
 
 TRUE_TIME = [
     evolve(case, name=f"{case.name}, true time", rate=1)
     for case in CASES
     if case.name in ("muted", "half-open both", "back pressure")
 ]
-"""The silent faults once more, with the times as they are on the world's clock."""
+"""The silent faults once more, at the speed of the world's clock."""
 
 _records: ContextVar[list[logging.LogRecord]] = ContextVar("records")
-"""What was logged in the tasks of a case."""
+"""The records that were logged in the tasks of a case."""
 
 
 class Collector(logging.Handler):
-    """Gives each case what was logged in it."""
+    """A handler that gives each case the records that were logged in it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take the record."""
+        """Add the record to its case's list."""
         _records.get().append(record)
 
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest) -> Iterator[Outcomes]:
-    """Play all cases of which there is a test in this session, those of a rate on one clock."""
+    """Play all cases that this session tests; cases of the same rate share a clock."""
     outcomes, collector = Outcomes(), Collector()
     cases = chosen(request, "case", [*CASES, *TRUE_TIME])
 
@@ -77,7 +77,7 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[Outcomes]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_fault_loses_nothing(case: Case, outcomes: Outcomes) -> None:
-    """Run, fault, heal, back in time; then the aggregator has all that the engine told."""
+    """Back in time after the fault is undone, and the aggregator has all that the engine told."""
     outcomes.check(case.name)
 
 
@@ -85,12 +85,12 @@ def test_a_fault_loses_nothing(case: Case, outcomes: Outcomes) -> None:
 def test_silence_is_noticed_in_ten_seconds_of_the_worlds_clock(
     case: Case, outcomes: Outcomes
 ) -> None:
-    """The same for the silent faults, with the times as they are."""
+    """The same for the silent faults, at the speed of the world's clock."""
     outcomes.check(case.name)
 
 
 async def play_case(case: Case) -> None:
-    """Play it on a scene of its own, and look at all that is left of it."""
+    """Play a case on a new scene, and check what was delivered and logged."""
     records: list[logging.LogRecord] = []
     _records.set(records)
     async with scene() as s:
@@ -100,7 +100,7 @@ async def play_case(case: Case) -> None:
 
 
 async def play(s: Scene, case: Case) -> None:
-    """Tell of a run in which the fault happens."""
+    """Tell of a run in which the fault happens, and check the times."""
     allowed_s = ALLOWED_S * case.rate
     s.runner.on_start(RUN)
     s.tell("well before")
@@ -124,21 +124,21 @@ async def play(s: Scene, case: Case) -> None:
 
 
 def check_delivered(s: Scene, case: Case) -> None:
-    """Look at what arrived."""
+    """Check what arrived."""
     s.check_delivery()
     s.check_repeats()
     s.check_one_link()
     s.check_end()
     assert s.runner.statistics().links == case.links
     assert (s.noticed_s is not None) == (case.links > 1)
-    # A link that is silent does not keep up: the data log gets what it stores, a sample each 1.2 s.
-    # Some ticks are missed on a loaded machine; there is no hole while nothing is noticed.
+    # A silent link does not keep up, so samples are taken at the data log's rate, one each 1.2 s.
+    # A loaded machine misses some ticks, but there is no hole before the fault is noticed.
     if s.noticed_s is not None and s.noticed_s > 4:
         assert s.samples_unnoticed >= 0.5 * s.noticed_s / 1.2
 
 
 def check_said(s: Scene, case: Case, logged: list[str]) -> None:
-    """Look at what was logged, once, and stands in the statistics."""
+    """Check that each reason was logged once, and that the statistics have the last."""
     if case.links > 1:
         assert s.runner.statistics().last_failure == logged[-1]
     if STILL_HELD not in case.reasons:

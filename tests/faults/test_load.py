@@ -1,4 +1,4 @@
-"""How soon it is back, how soon an operator is answered, and what waiting costs."""
+"""How soon the runner is back, how soon it answers an operator, and what waiting costs."""
 
 import gc
 import statistics
@@ -25,21 +25,21 @@ WAITING, MEASURED = 20_000, 2_000
 
 @define(eq=False, slots=False)
 class Share(Random):
-    """Draws the same share of every range."""
+    """A generator that draws the same share of every range."""
 
     share: float = field(default=0.5)
 
     def uniform(self, a: float, b: float) -> float:
-        """Return what lies this share of the way from a to b."""
+        """Return the number at this share of the way from a to b."""
         return a + (b - a) * self.share
 
 
 async def test_a_glitch_of_no_time_costs_no_more_than_the_wait(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Of cuts with the aggregator there at once, the median is repaired in 0.6875 s."""
-    # The median of the waits is 0.5 * 11/16 * 2 = 0.6875 s, and up to 0.75 s they are evenly
-    # spread. What sockets and processors add to that is under 0.075 s: the next test.
+    """If the aggregator is there at once, the median cut is repaired in 0.6875 s."""
+    # The median wait is 0.5 * 11/16 * 2 = 0.6875 s, and up to 0.75 s waits are evenly spread.
+    # Sockets and processors add less than 0.075 s, as the next test shows.
     unit, aggregator, rng = Unit(), Aggregator(), Share()
     async with trio.open_nursery() as nursery:
         dial = aggregator.in_memory(nursery)
@@ -70,7 +70,7 @@ async def _until(runner: EngineRunner, state: str) -> None:
 
 
 class NoWait(Random):
-    """Draws no wait at all."""
+    """A generator that draws no wait at all."""
 
     def uniform(self, a: float, b: float) -> float:
         """Return 0."""
@@ -78,8 +78,8 @@ class NoWait(Random):
 
 
 async def test_beside_the_wait_a_repair_takes_less_than_75_ms() -> None:
-    """Over real sockets, from the cut to Reconnected."""
-    # A busy machine only adds to it, so the quickest of several tells what the runner needs.
+    """Measured over real sockets, from the cut to Reconnected."""
+    # A busy machine only adds time, so the quickest of several shows what the runner needs.
     took_s: list[float] = []
     async with scene(rng=NoWait) as s:
         for _ in range(REPAIRS):
@@ -94,7 +94,7 @@ async def test_beside_the_wait_a_repair_takes_less_than_75_ms() -> None:
 
 
 async def test_an_operator_is_answered_while_a_backlog_is_sent() -> None:
-    """A command in the midst of 2,000 samples is answered in under 0.5 s, and the link lives."""
+    """A command amid 2,000 samples is answered in under 0.5 s, and the link lives."""
     async with scene() as s:
         async with s.proxy.refusing():
             s.proxy.cut()
@@ -120,7 +120,7 @@ async def test_an_operator_is_answered_while_a_backlog_is_sent() -> None:
 
 @define(eq=False)
 class Plant(Unit):
-    """A unit of 10 tags."""
+    """A unit with 10 tags."""
 
     def read_tags(self) -> list[mdl.TagValue]:
         now_s, count = wall_clock(), self.count
@@ -136,13 +136,13 @@ class Plant(Unit):
 
 
 async def test_what_waits_is_small() -> None:
-    """Of 20,000 samples of 10 tags none is thinned, and each takes less than 1,500 bytes."""
+    """None of 20,000 samples with 10 tags is thinned, and each takes less than 1,500 bytes."""
     async with scene(unit=Plant(secret="right")) as s, s.proxy.refusing():  # noqa: S106
         s.proxy.cut()
         await s.noticed()
         await _post(s, WAITING - MEASURED)
         counted = s.runner.statistics().outbox.bytes_waiting
-        tracemalloc.start()  # for some of them only: it makes all of it much slower
+        tracemalloc.start()  # for a part only, since it makes everything much slower
         try:
             await _post(s, MEASURED)
             gc.collect()
@@ -154,7 +154,7 @@ async def test_what_waits_is_small() -> None:
         assert outbox.thinned == 0
         assert outbox.bytes_waiting < s.outbox.bytes_max
         assert taken < 1_500 * MEASURED
-        # What counts against the bound is what is taken, rounded up.
+        # What counts against the bound is the memory that is taken, rounded up.
         assert taken < outbox.bytes_waiting - counted < 1.5 * taken
 
 

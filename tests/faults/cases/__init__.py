@@ -1,6 +1,6 @@
 """What can go wrong with a link, as data.
 
-The comment above a group of cases is the row of the table of promises that it belongs to.
+The comment above a group of cases is their row in the table of promises.
 """
 
 from tests.faults.cases import closes, nonsense, refusals, silence

@@ -1,4 +1,4 @@
-"""Closes, cuts and failures that come in a row."""
+"""Closes, cuts, and failures in a row."""
 
 import trio
 
@@ -9,17 +9,17 @@ from trio_runner.protocol import engine_messages as em
 
 
 def closed(code: int) -> Fault:
-    """Let the aggregator close in order."""
+    """Let the aggregator close cleanly with this code."""
     return moment(lambda scene: scene.aggregator.close(code))
 
 
 async def closed_without_code(scene: Scene) -> None:
-    """Close without a reason."""
+    """Close without a code or a reason."""
     await scene.proxy.inject_frame(CLOSE, b"")
 
 
 async def restarted(scene: Scene) -> None:
-    """Restart the aggregator in order."""
+    """Restart the aggregator cleanly."""
     await scene.aggregator.restart()
 
 
@@ -41,7 +41,7 @@ async def cut_with_answers_outstanding(scene: Scene) -> None:
 
 
 def cut_after(*, up: int | None = None, down: int | None = None) -> Fault:
-    """Break the connection in the middle of a frame."""
+    """Break the connection after this many bytes, in the middle of a frame."""
 
     def cut(scene: Scene) -> None:
         if up is not None:
@@ -53,7 +53,7 @@ def cut_after(*, up: int | None = None, down: int | None = None) -> Fault:
 
 
 def second_failure(kind: type[em.EngineMessage]) -> Fault:
-    """Break the link, and the next at its first message of a kind, before the answer."""
+    """Break the link, and the next one at its first message of a kind, before the answer."""
 
     async def fault(scene: Scene) -> None:
         async def cut(message: em.EngineMessage) -> None:
@@ -71,7 +71,7 @@ def second_failure(kind: type[em.EngineMessage]) -> Fault:
 
 
 def dials_cut_after(**limits: float) -> Fault:
-    """Break the link, and what is dialled next, twice."""
+    """Break the link, then the next two dials."""
 
     async def fault(scene: Scene) -> None:
         limit = {"bytes_left": next(iter(limits.values()))}

@@ -1,4 +1,4 @@
-"""What no aggregator would send."""
+"""Frames and bytes that no aggregator would send."""
 
 from tests.faults.cases.case import BREACH, Case, Fault
 from tests.faults.proxy import BINARY, TEXT
@@ -11,7 +11,7 @@ from trio_runner.protocol import models as mdl
 CALL_ID = "ab" * 16
 
 BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
-"""What a web proxy says when nothing answers behind it."""
+"""The reply of a web proxy when nothing answers behind it."""
 
 UNKNOWN_METHOD = encode_request(Request("sing_async", {"song": "any"}, CALL_ID)).encode()
 WRONG_ARGUMENTS = encode_request(Request(DISPATCH, {"message_json": [1]}, CALL_ID)).encode()
@@ -21,7 +21,7 @@ NO_CALL = r"sent a frame that is no remote call"
 
 
 def garbage(data: bytes) -> Fault:
-    """Send bytes that are no websocket frame."""
+    """Send bytes that are not a websocket frame."""
 
     async def fault(scene: Scene) -> None:
         await scene.proxy.inject(data)
@@ -48,7 +48,7 @@ async def again_and_again(scene: Scene) -> None:
 
 
 async def long_method(scene: Scene) -> None:
-    """Give a command of 2 MiB, which is one like any other."""
+    """Give a command of 2 MiB, which must work like any other."""
     content = "a" * (2 << 20)
     method = mdl.Method(version=1, lines=[mdl.MethodLine(id="1", content=content)])
     engine_id = scene.aggregator.engine().engine_id

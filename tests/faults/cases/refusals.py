@@ -1,4 +1,4 @@
-"""Error answers, refused registrations, and dials that lead to nothing."""
+"""Error answers, refused registrations, and dials that do not become links."""
 
 import trio
 
@@ -32,7 +32,7 @@ def answered_once(kind: type[em.EngineMessage], answer: MessageBase) -> Fault:
 
 
 async def poison(scene: Scene) -> None:
-    """Never take one of the messages."""
+    """Never take a certain message."""
     never = ProtocolErrorMessage(protocol_msg="Message deserialization failed")
 
     async def object_to(message: em.EngineMessage) -> MessageBase | None:
@@ -47,7 +47,7 @@ async def poison(scene: Scene) -> None:
 
 
 async def refused_for_the_secret(scene: Scene) -> None:
-    """Break the link and let the aggregator have another secret for a while."""
+    """Break the link, and let the aggregator have another secret for a while."""
     scene.aggregator.secret = "another"  # noqa: S105
     scene.proxy.cut()
     await scene.noticed()
@@ -56,7 +56,7 @@ async def refused_for_the_secret(scene: Scene) -> None:
 
 
 async def refused_for_the_version(scene: Scene) -> None:
-    """Break the link and let the aggregator have another version for a while."""
+    """Break the link, and let the aggregator have another version for a while."""
     version, scene.aggregator.version = scene.aggregator.version, "0.9"
     scene.proxy.cut()
     await scene.noticed()
@@ -65,7 +65,7 @@ async def refused_for_the_version(scene: Scene) -> None:
 
 
 async def refused(scene: Scene) -> None:
-    """Break the link and refuse connections for a while."""
+    """Break the link, and refuse connections for a while."""
     async with scene.proxy.refusing():
         scene.proxy.cut()
         for _ in range(4):
@@ -73,7 +73,7 @@ async def refused(scene: Scene) -> None:
 
 
 async def black_holed(scene: Scene) -> None:
-    """Break the link, take a dial and never answer it."""
+    """Break the link, accept a dial and never answer it."""
     with scene.proxy.welcome(black_hole):
         scene.proxy.cut()
         await scene.noticed()
@@ -81,7 +81,7 @@ async def black_holed(scene: Scene) -> None:
 
 
 def another_server(words: bytes) -> Fault:
-    """Break the link and let something else answer for a while."""
+    """Break the link, and let something else answer for a while."""
 
     async def fault(scene: Scene) -> None:
         with scene.proxy.welcome(saying(words)):
@@ -107,7 +107,7 @@ CASES = [
     # registration refused (secret, version): the wait is then always 10 s
     Case("wrong secret", refused_for_the_secret, (BROKE_OFF, "secret"), back_s=10, rate=8),
     Case("wrong version", refused_for_the_version, (BROKE_OFF, "0.9"), back_s=10, rate=8),
-    # a dial that leads to nothing; the wait behind the first is at most 2 s, behind the second 4
+    # a dial that leads to nothing; the wait after the first is at most 2 s, after the second 4 s
     Case("connection refused", refused, (BROKE_OFF, "connection refused"), rate=8),
     Case("black hole", black_holed, (BROKE_OFF, "did not let us in"), rate=8),
     Case(

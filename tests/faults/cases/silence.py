@@ -1,4 +1,4 @@
-"""Links that say nothing, or little."""
+"""Links that carry nothing, or little."""
 
 import socket
 
@@ -10,7 +10,7 @@ from trio_runner.protocol import engine_messages as em
 
 
 def half_open(*, up: bool = False, down: bool = False) -> Fault:
-    """Let nothing pass and tell nobody."""
+    """Let nothing pass one way or both, without telling either side."""
 
     async def fault(scene: Scene) -> None:
         with scene.proxy.half_open(up=up, down=down):
@@ -20,8 +20,8 @@ def half_open(*, up: bool = False, down: bool = False) -> Fault:
 
 
 async def forgotten(scene: Scene) -> None:
-    """Forget the connection between both: the aggregator never hears of its end."""
-    # Its own pings, every 20 s with 20 s for the answer, end it.
+    """Forget the connection on the way, so that the aggregator never hears of its end."""
+    # The aggregator's own pings, every 20 s with 20 s for the answer, end it.
     with scene.proxy.half_open(up=True, down=True):
         await scene.noticed()
         await scene.aggregator.wait_until(
@@ -30,10 +30,10 @@ async def forgotten(scene: Scene) -> None:
 
 
 async def back_pressure(scene: Scene) -> None:
-    """Read nothing from the engine any more, in the middle of something large."""
+    """Stop reading from the engine in the middle of a large message."""
     scene.streams[-1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     with scene.proxy.back_pressure():
-        scene.tell("x" * 500_000)  # more than the kernel buffers, once told to buffer little
+        scene.tell("x" * 500_000)  # more than the kernel buffers, as we let it buffer little
         await scene.noticed()
 
 
@@ -45,7 +45,7 @@ async def muted(scene: Scene) -> None:
 
 
 async def one_answer_missing(scene: Scene) -> None:
-    """Leave one event without an answer, but not what comes behind."""
+    """Leave one event unanswered, but answer what comes after it."""
     muted: list[str] = []
 
     async def mute(message: em.EngineMessage) -> None:
@@ -61,7 +61,7 @@ async def one_answer_missing(scene: Scene) -> None:
 
 
 async def one_sample_unanswered(scene: Scene) -> None:
-    """Leave one sample without an answer, but not what comes behind."""
+    """Leave one sample unanswered, but answer what comes after it."""
     missed: list[int] = []
 
     async def mute(message: em.EngineMessage) -> None:
@@ -76,14 +76,14 @@ async def one_sample_unanswered(scene: Scene) -> None:
 
 
 async def slow_link(scene: Scene) -> None:
-    """Make the link one of 4,000 bytes a second and 0.2 s each way, for a while."""
+    """Slow the link to 4,000 bytes a second and 0.2 s each way for a while."""
     with scene.proxy.slow(bytes_per_s=4_000, latency_s=0.2):
         scene.tell("while slow")
         await scene.samples(10)
 
 
 async def slow_handler(scene: Scene) -> None:
-    """Let the aggregator take 0.2 s over each message, for a while."""
+    """Let the aggregator take 0.2 s for each message for a while."""
     scene.aggregator.handling_time_s = 0.2
     scene.tell("while slow")
     await scene.samples(10)
@@ -94,16 +94,16 @@ CASES = [
     # one answer never comes; the aggregator reads but never answers
     Case("muted", muted, (NO_ANSWER,), noticed_s=10, rate=8),
     Case("one answer missing", one_answer_missing, (NO_ANSWER,), noticed_s=10, rate=8),
-    # what is unanswered is the next sample, taken up to 0.3 s later
+    # the unanswered message is the next sample, which is taken up to 0.3 s later
     Case("one sample unanswered", one_sample_unanswered, (NO_ANSWER,), noticed_s=10.3, rate=8),
     # half-open (either direction or both, or back pressure without end)
     Case("half-open up", half_open(up=True), (NO_ANSWER,), noticed_s=10, rate=8),
     Case("half-open down", half_open(down=True), (NO_ANSWER,), noticed_s=10, rate=8),
     Case("half-open both", half_open(up=True, down=True), (NO_ANSWER,), noticed_s=10, rate=8),
     Case("back pressure", back_pressure, (NO_ANSWER,), noticed_s=10, rate=8),
-    # The longest wait by then, and its dial.
+    # back in the longest wait by then and its dial
     Case("forgotten", forgotten, (NO_ANSWER, STILL_HELD), noticed_s=10, back_s=10, rate=8),
-    # slow, and no reason to give the link up
+    # slow, but no reason to give up the link
     Case("slow link", slow_link, (), links=1, back_s=4, rate=8),
     Case("slow handler", slow_handler, (), links=1, rate=8),
 ]
