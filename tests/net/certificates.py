@@ -1,4 +1,4 @@
-"""Certificates as proxies that inspect TLS make them."""
+"""Certificates like those of proxies that inspect TLS."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 
 def forged(folder: Path) -> tuple[Path, Path]:
-    """Return files with an authority, and with key and certificate of 127.0.0.1 made by it.
+    """Return files: an authority, and a key with a certificate that it made for 127.0.0.1.
 
     Neither has key identifiers, and that it is an authority is not marked critical: RFC 5280 asks
     for both, browsers for neither.

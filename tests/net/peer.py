@@ -1,4 +1,4 @@
-"""A peer that does what its script says, right or wrong, at the other end of a stream in memory."""
+"""A peer at the other end of a stream in memory; its script says what it does, right or wrong."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -37,25 +37,25 @@ SUCCESS = encode_json(SuccessMessage())
 
 
 class PeerGone(Exception):
-    """The engine's side has closed the stream."""
+    """Raised when the engine's side has closed the stream."""
 
 
 @define(eq=False)
 class Peer:
-    """One stream, seen from the aggregator's end."""
+    """A stream, seen from the aggregator's end."""
 
     stream: trio.abc.Stream
     answers_pings: bool = True
     pings: list[float] = field(factory=list)
-    """When websocket pings came (s)."""
+    """When websocket pings arrived (s)."""
     close_code: int | None = None
-    """With which code the engine closed, None while it has not."""
+    """The code with which the engine closed, None while it has not."""
     _websocket: wsproto.WSConnection = field(
         factory=lambda: wsproto.WSConnection(wsproto.ConnectionType.SERVER)
     )
     _frames: list[Request | Response] = field(factory=list)
     _text: list[str] = field(factory=list)
-    """What has come of a message that is not whole yet."""
+    """The pieces of a message that is not complete yet."""
 
     async def send_raw(self, data: bytes) -> None:
         """Send bytes as they are."""
@@ -70,7 +70,7 @@ class Peer:
         await self.send_event(ws.TextMessage(data=text))
 
     async def http_request(self) -> bytes:
-        """Return a whole HTTP request with its body, as it came."""
+        """Return a whole HTTP request with its body, as it arrived."""
         received = b""
         while True:
             head, end, body = received.partition(b"\r\n\r\n")
@@ -84,12 +84,12 @@ class Peer:
         await self.send_raw(http_response(status, body, content_type))
 
     async def register(self) -> None:
-        """Let the engine in."""
+        """Accept the engine's registration."""
         reply = am.RegisterEngineReplyMsg(success=True, engine_id=ENGINE_ID)
         await self.reply(200, encode_json(reply))
 
     async def upgrade(self, extensions: Sequence[Extension] = ()) -> None:
-        """Accept the websocket, and those of these extensions that are offered."""
+        """Accept the websocket, and those of these extensions that the engine offers."""
         self._websocket.receive_data(await self.http_request())
         for event in self._websocket.events():
             assert isinstance(event, ws.Request)
@@ -105,7 +105,7 @@ class Peer:
         assert await self.response() == Response(ENGINE_ID, "str", IDENTITY_CALL)
 
     async def frame(self) -> Request | Response:
-        """Return the next call or answer; raises PeerGone at the end of the stream."""
+        """Return the next call or answer. Raises PeerGone at the end of the stream."""
         while not self._frames:
             self._websocket.receive_data(await self._receive())
             for event in self._websocket.events():
@@ -133,13 +133,13 @@ class Peer:
         return data
 
     async def request(self) -> Request:
-        """Return the next frame, a call."""
+        """Return the next frame, which must be a call."""
         frame = await self.frame()
         assert isinstance(frame, Request), frame
         return frame
 
     async def response(self) -> Response:
-        """Return the next frame, an answer."""
+        """Return the next frame, which must be an answer."""
         frame = await self.frame()
         assert isinstance(frame, Response), frame
         return frame
@@ -186,12 +186,12 @@ def http_response(status: int, body: str, content_type: str) -> bytes:
 
 
 async def register(peer: Peer) -> None:
-    """Script: let the engine in."""
+    """Script: accept the engine's registration."""
     await peer.register()
 
 
 def scripted(nursery: trio.Nursery, *scripts: Script) -> StreamOpener:
-    """Return an opener whose n-th stream has the n-th script at its other end.
+    """Return an opener whose n-th stream has the n-th script at the other end.
 
     A stream is closed when its script ends.
     """
@@ -225,7 +225,7 @@ class Link:
     failure: BaseException | None = None
 
     async def lost(self) -> BaseException | None:
-        """Wait until the dial has returned; return what it raised."""
+        """Wait until the dial has ended, and return the error that it raised."""
         await self.ended.wait()
         return self.failure
 
@@ -237,7 +237,7 @@ async def linked(
     timing: Timing | None = None,
     open_stream: StreamOpener | None = None,
 ) -> AsyncGenerator[Link, None]:
-    """Dial a peer that registers and then plays the script; cut what is left behind the block."""
+    """Dial a peer that registers and then plays the script; cut the link after the block."""
     unit = unit or Unit()
     async with trio.open_nursery() as peers, trio.open_nursery() as nursery:
         dispatcher = EngineDispatcher(
@@ -271,7 +271,7 @@ async def linked(
 
 @define(eq=False)
 class _Started(trio.TaskStatus[Session]):
-    """Hands on the link in place of the session."""
+    """A task status that hands on the link in place of the session."""
 
     status: trio.TaskStatus[Link]
     unit: Unit

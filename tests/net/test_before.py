@@ -1,4 +1,4 @@
-"""What stands before the aggregator answers in its own voice: told with what to do."""
+"""When something in front of the aggregator answers instead, the error says what to do."""
 
 import pytest
 import trio
@@ -26,7 +26,7 @@ STEPS = pytest.mark.parametrize(
 
 
 def answers(head: str, body: str = "") -> Script:
-    """Return the script that answers a request so."""
+    """Return a script that answers a request with this."""
 
     async def script(peer: Peer) -> None:
         await peer.http_request()
@@ -52,7 +52,7 @@ async def failure_with(*scripts: Script) -> DialError:
 async def test_redirect_to_https_says_secure(
     status: int, before: tuple[Script, ...], what: str, autojump_clock: MockClock
 ) -> None:
-    """Where it sends the engine is told, and how to go there."""
+    """The error says where the engine is sent, and how to go there."""
     to = "https://aggregator.example/engine-rest"
     error = await failure_with(*before, answers(f"{status} X\r\nLocation: {to}"))
     assert type(error) is NotAnAggregator
@@ -75,7 +75,7 @@ async def test_redirect_to_https_says_secure(
 async def test_redirect_to_elsewhere_says_where(
     location: str, told: str, autojump_clock: MockClock
 ) -> None:
-    """A login page, another host, nowhere."""
+    """It may be a login page, another host, or nowhere."""
     error = await failure_with(answers(f"302 Found\r\nLocation: {location}"))
     assert type(error) is NotAnAggregator
     assert told in str(error)
@@ -115,7 +115,7 @@ async def test_redirect_to_elsewhere_says_where(
 async def test_login_is_told_as_that(
     head: str, told: str, before: tuple[Script, ...], what: str, autojump_clock: MockClock
 ) -> None:
-    """A person can change that, at the proxy."""
+    """The error says that a login is wanted; a person can change that at the proxy."""
     error = await failure_with(*before, answers(head))
     assert type(error) is NotAnAggregator
     assert str(error) == told.replace("{what}", what)
@@ -124,7 +124,7 @@ async def test_login_is_told_as_that(
 async def test_registration_that_is_too_long_is_told_with_its_length(
     autojump_clock: MockClock,
 ) -> None:
-    """The one who runs the proxy needs the figure."""
+    """The person who runs the proxy needs the figure."""
     bodies = []
 
     async def script(peer: Peer) -> None:
@@ -141,7 +141,7 @@ async def test_registration_that_is_too_long_is_told_with_its_length(
 async def test_name_that_is_not_served_is_told_as_that(
     before: tuple[Script, ...], what: str, autojump_clock: MockClock
 ) -> None:
-    """An address in place of a name: Caddy with client certificates wants the name."""
+    """The engine dials an address; Caddy with client certificates wants the name."""
     error = await failure_with(*before, answers("421 Misdirected Request"))
     assert type(error) is NotAnAggregator
     assert f"does not serve that name (HTTP status 421 for a {what}). Dial it by" in str(error)
@@ -152,7 +152,7 @@ async def test_name_that_is_not_served_is_told_as_that(
 async def test_failure_of_the_server_is_no_other_program(
     status: int, before: tuple[Script, ...], what: str, autojump_clock: MockClock
 ) -> None:
-    """It may well be the aggregator: its log says why."""
+    """It may well be the aggregator, and its log says why."""
     error = await failure_with(*before, answers(f"{status} X"))
     assert type(error) is AggregatorUnreachable
     assert str(error) == (
@@ -165,7 +165,7 @@ async def test_failure_of_the_server_is_no_other_program(
 async def test_upgrade_that_is_not_passed_on_is_told_as_that(
     status: int, autojump_clock: MockClock
 ) -> None:
-    """The registration came through: host and port are right."""
+    """The registration was accepted, so host and port are right."""
     error = await failure_with(register, answers(f"{status} X"))
     assert type(error) is NotAnAggregator
     assert f"{HERE} takes no websocket (HTTP status {status} for a websocket), though" in str(error)
@@ -183,7 +183,7 @@ PLAIN_TO_HTTPS = [
 async def test_plain_http_to_an_https_port_says_secure(
     body: str, autojump_clock: MockClock
 ) -> None:
-    """Servers say it in a page for people only."""
+    """Servers say so only in a page for people."""
     error = await failure_with(answers("400 Bad Request", body))
     assert type(error) is NotAnAggregator
     assert str(error) == (
@@ -198,7 +198,7 @@ async def test_plain_http_to_an_https_port_says_secure(
     ["<center>No required SSL certificate was sent</center>", "The SSL certificate error"],
 )
 def test_client_certificate_wanted_says_which(what: str, body: str) -> None:
-    """Of nginx, which asks for it in a page."""
+    """The error names the options; nginx, for one, asks for it in a page."""
     reply = Reply(400, [], body.encode())
     error = why_not(Asked("https://a.example:443", True, what), reply)
     assert str(error) == (
@@ -227,13 +227,13 @@ NOW = (b"Date", b"Wed, 21 Oct 2026 07:28:00 GMT")
         ([NOW, (b"Retry-After", b"Wed, 21 Oct 2026 07:29:30 GMT")], 90),
         ([NOW, (b"Retry-After", b"Wed, 21 Oct 2026 07:27:00 GMT")], 0),
         ([NOW, (b"Retry-After", b"Fri, 31 Dec 9999 23:59:59 GMT")], RETRY_AFTER_MAX_S),
-        ([(b"Retry-After", b"Wed, 21 Oct 2026 07:29:30 GMT")], 0),  # by which clock?
+        ([(b"Retry-After", b"Wed, 21 Oct 2026 07:29:30 GMT")], 0),  # by an unknown clock
     ],
 )
 def test_retry_after_is_read_as_seconds_or_date(
     headers: list[tuple[bytes, bytes]], seconds: float
 ) -> None:
-    """A date is by the server's clock; nobody keeps an engine away for more than 10 min."""
+    """A date is by the server's clock; no server may keep an engine away for more than 10 min."""
     assert retry_after_s(Reply(429, headers, b"")) == seconds
 
 
@@ -249,7 +249,7 @@ def test_retry_after_is_read_as_seconds_or_date(
 async def test_retry_after_is_told(
     status: int, told: str, before: tuple[Script, ...], what: str, autojump_clock: MockClock
 ) -> None:
-    """The error carries it to the one who waits."""
+    """The error carries it to the code that waits."""
     error = await failure_with(*before, answers(f"{status} X\r\nRetry-After: 120"))
     assert type(error) is AggregatorUnreachable
     assert told in str(error)
@@ -259,7 +259,7 @@ async def test_retry_after_is_told(
 
 
 async def test_retry_after_is_obeyed(autojump_clock: MockClock) -> None:
-    """The next dial is behind 120 s and a part of a minute; the one behind it comes as ever."""
+    """The next dial waits 120 s and a part of a minute; the one after that comes as usual."""
     dials = []
     unit = Unit()
 

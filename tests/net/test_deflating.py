@@ -1,4 +1,4 @@
-"""Compressed messages over a websocket library that has none: at every byte, and end to end.
+"""Compression over a websocket library that has none: cut at every byte, and end to end.
 
 The other end is wsproto's own permessage-deflate, which is not this project's.
 """
@@ -52,7 +52,7 @@ PASSED = {0xC1: 0x82, 0x41: 0x02}
 
 
 async def passed(pieces: list[bytes]) -> tuple[bytes, bool]:
-    """Return what comes of pieces of a server's bytes, and whether it is compressed."""
+    """Return what a server's bytes in pieces become, and whether compression was accepted."""
     stream = Deflating(_Pieces(pieces))
     received = b""
     while data := await stream.receive_some():
@@ -61,7 +61,7 @@ async def passed(pieces: list[bytes]) -> tuple[bytes, bool]:
 
 
 class _Pieces(trio.abc.Stream):
-    """A stream that yields these pieces, one at a time, and then ends."""
+    """A stream that yields these pieces one at a time, then ends."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = [piece for piece in pieces if piece]
@@ -82,14 +82,14 @@ class _Pieces(trio.abc.Stream):
 
 @given(st.lists(st.integers(0, 700), max_size=6), st.integers(1, 400))
 def test_frames_are_the_same_wherever_the_bytes_are_cut(cuts: list[int], every: int) -> None:
-    """The acceptance is taken out, compressed texts become messages of bytes, all else stays."""
+    """The acceptance is removed, compressed texts become messages of bytes, and all else stays."""
     sent = ANSWER + ACCEPTED + b"\r\n\r\n" + b"".join(frame(*each) for each in SENT)
     expected = (
         ANSWER
         + b"\r\n"
         + b"".join(frame(PASSED.get(first, first), payload) for first, payload in SENT)
     )
-    # In the answer and the small frames, and in the heads of the large ones behind them.
+    # Cut in the answer and the small frames, and in the heads of the large ones after them.
     heads = [len(sent) - 2**16 - offset for offset in range(-4, 24)]
     places = sorted({0, *cuts, *range(0, 1000, every), *heads[:: every % 5 + 1], len(sent)})
     pieces = [sent[a:b] for a, b in pairwise(places)]
@@ -112,9 +112,9 @@ async def test_every_acceptance_that_can_be_kept_is(line: bytes) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        # It would have to be offered, and kept: what waits is packed with a window of 32 kB.
+        # It would have to be offered and obeyed, but messages are packed with a 32 kB window.
         ACCEPTED + b"; client_max_window_bits=9",
-        ACCEPTED + b"\r\n ; client_max_window_bits=9",  # the same, folded
+        ACCEPTED + b"\r\n ; client_max_window_bits=9",  # the same, with a folded line
         ACCEPTED + b"; server_max_window_bits=99",
         ACCEPTED + b"\r\n" + ACCEPTED,
         b"Sec-WebSocket-Extensions: x-webkit-deflate-frame",
@@ -122,7 +122,7 @@ async def test_every_acceptance_that_can_be_kept_is(line: bytes) -> None:
     ],
 )
 async def test_another_answer_is_handed_on_as_it_is(line: bytes) -> None:
-    """Also what follows it."""
+    """So is what follows it."""
     sent = ANSWER + line + b"\r\n\r\n" + frame(0xC1, b"x")
     assert await passed([sent]) == (sent, False)
 
@@ -138,7 +138,7 @@ async def test_another_answer_is_handed_on_as_it_is(line: bytes) -> None:
     ],
 )
 async def test_what_is_no_acceptance_is_handed_on_at_once(sent: bytes) -> None:
-    """What is above has something to say of it, and shall not have to wait for its end."""
+    """The layer above reports it, and must not have to wait for its end."""
     stream = Deflating(_Pieces([sent]))
     assert await stream.receive_some() == sent
     assert not stream.is_on
@@ -166,7 +166,7 @@ async def test_what_is_held_at_the_end_is_handed_on() -> None:
 
 
 def deflated(behave: Callable[[Peer], Awaitable[None]]) -> Callable[[Peer], Awaitable[None]]:
-    """Return a script that accepts compression, opens the link and then behaves so."""
+    """Return a script that accepts compression, opens the link and then follows this behaviour."""
 
     async def script(peer: Peer) -> None:
         await peer.open([PerMessageDeflate()])
@@ -176,7 +176,7 @@ def deflated(behave: Callable[[Peer], Awaitable[None]]) -> Callable[[Peer], Awai
 
 
 async def test_messages_answers_and_calls_go_compressed(autojump_clock: MockClock) -> None:
-    """What waits is sent as it is; calls and answers of the other side are understood."""
+    """Packed messages are sent as they are; the other side's calls and answers are understood."""
     told: list[MessageBase] = []
     requests: list[Request] = []
 
@@ -202,7 +202,7 @@ async def test_messages_answers_and_calls_go_compressed(autojump_clock: MockCloc
 
 
 async def test_a_text_that_is_not_compressed_is_understood_too(autojump_clock: MockClock) -> None:
-    """The extension leaves it to the sender, message by message."""
+    """The extension lets the sender choose for each message."""
     told: list[MessageBase] = []
 
     async def behave(peer: Peer) -> None:
@@ -238,7 +238,7 @@ ARRAYS = b"[[]%s]" % (b",[]" * (16 * 2**20 // 3))
 async def test_what_cannot_be_inflated_ends_the_link(
     payload: bytes, why: str, autojump_clock: MockClock
 ) -> None:
-    """Nonsense, and 16 MiB of JSON in 16 kB: the memory and the time that it takes are bounded."""
+    """Nonsense, or 16 MiB of JSON in 16 kB: the memory and time that it takes are bounded."""
 
     async def behave(peer: Peer) -> None:
         await peer.send_raw(frame(0xC1, payload))
@@ -254,7 +254,7 @@ async def test_what_cannot_be_inflated_ends_the_link(
 async def test_a_message_in_endless_pieces_ends_the_link(
     deflates: bool, autojump_clock: MockClock
 ) -> None:
-    """8,192 empty pieces are taken, pings between them besides, and no more."""
+    """8,192 empty pieces are taken, with pings between them, and no more."""
 
     async def behave(peer: Peer) -> None:
         await peer.send_raw(frame(0x01, b"") + frame(0x00, b"") * (FRAGMENTS_MAX - 2))
@@ -273,19 +273,19 @@ async def test_a_message_in_endless_pieces_ends_the_link(
 
 
 async def test_both_halves_are_each_others_opposite() -> None:
-    """What the server's half compresses the client's inflates, and there is a bound."""
+    """The client's half inflates what the server's half compresses, up to a bound."""
     deflater, inflater = Deflater(), Inflater(100)
     texts = ["a" * 100, "", "ä" * 50, "a" * 100]
     assert [inflater.text(deflater.message(text)) for text in texts] == texts
     with pytest.raises(ValueError, match="more than 100 bytes"):
         inflater.text(deflater.message("b" * 101))
-    # So small that all of the message has been read when its bound is reached.
+    # The message is so small that all of it has been read when the bound is reached.
     with pytest.raises(ValueError, match="more than 100 bytes"):
         Inflater(100).text(Deflater().message("c" * 101))
 
 
 async def test_the_server_gets_what_the_client_sends(autojump_clock: MockClock) -> None:
-    """A message of bytes leaves as a compressed text; a text and a ping leave as they are."""
+    """A message of bytes leaves as a compressed text; texts and pings leave unchanged."""
     ours, theirs = memory_stream_pair()
     client, server = Deflating(ours, is_on=True), Deflating(theirs, is_on=True)
     for first, arrives in ((0x82, 0x82), (0x81, 0x81), (0x89, 0x89)):
@@ -294,13 +294,13 @@ async def test_the_server_gets_what_the_client_sends(autojump_clock: MockClock) 
         assert await server.receive_some() == bytes([arrives]) + masked[1:]
     await client.send_all(b"\x82\x80mask")
     assert await theirs.receive_some() == b"\xc1\x80mask"
-    # Two at once: where the second begins depends on the mask of the first.
+    # Two at once, since the place where the second begins depends on the first.
     await ours.send_all(b"\xc1\x81maskc" + b"\xc1\x80mask")
     assert await server.receive_some() == b"\x82\x81maskc" + b"\x82\x80mask"
 
 
 async def test_a_sender_may_end_its_stream_with_a_message() -> None:
-    """RFC 7692, 7.2.3.4: a block that is marked as the last is allowed."""
+    """RFC 7692, 7.2.3.4 allows a block that is marked as the last."""
     inflater = Inflater(100)
     for text in ("one", "two"):
         last = zlib.compressobj(wbits=-15)

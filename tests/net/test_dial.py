@@ -1,4 +1,4 @@
-"""Dialling: what goes over the wire, and what each failure of it is told as."""
+"""Dialling: what goes over the wire, and the error for each failure."""
 
 import errno
 import json
@@ -74,7 +74,7 @@ async def failure_with(*scripts: Script, **options: Any) -> DialError:
 
 
 def replies(status: int, body: str, content_type: str = "application/json") -> Script:
-    """Return the script that answers the registration so."""
+    """Return a script that answers the registration with this."""
 
     async def script(peer: Peer) -> None:
         await peer.reply(status, body, content_type)
@@ -83,7 +83,7 @@ def replies(status: int, body: str, content_type: str = "application/json") -> S
 
 
 def says(data: bytes, *, stays: bool = False) -> Script:
-    """Return the script that reads a request and sends these bytes, and then closes or waits."""
+    """Return a script that reads a request, sends these bytes, and then closes or waits."""
 
     async def script(peer: Peer) -> None:
         await peer.http_request()
@@ -95,7 +95,7 @@ def says(data: bytes, *, stays: bool = False) -> Script:
 
 
 def raises(error: Exception) -> StreamOpener:
-    """Return an opener that fails so."""
+    """Return an opener that raises this."""
 
     async def open_stream(host: str, port: int) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
@@ -130,7 +130,7 @@ async def test_dial_registers_over_http(autojump_clock: MockClock) -> None:
 
 
 async def test_dial_upgrades_with_host_and_user_agent(autojump_clock: MockClock) -> None:
-    """The upgrade goes to /engine-rpc at the same host, by the same program."""
+    """The upgrade goes to /engine-rpc at the same host, with the same user agent."""
     requests = []
 
     async def script(peer: Peer) -> None:
@@ -174,7 +174,7 @@ async def test_dial_takes_an_international_host_name(autojump_clock: MockClock) 
 
 
 async def test_first_frames_of_a_link(autojump_clock: MockClock) -> None:
-    """The engine pings first, answers the question for its id, and sends no more by itself."""
+    """The engine pings first, answers when asked for its id, and sends nothing else by itself."""
     frames = []
 
     async def script(peer: Peer) -> None:
@@ -215,7 +215,7 @@ async def test_ready_at_pong_and_question_both(first: str, autojump_clock: MockC
 
     start = trio.current_time()
     async with linked(script) as link:
-        assert trio.current_time() - start == 2  # 1 s before each of the two
+        assert trio.current_time() - start == 2  # each of the two takes 1 s
         assert link.session.engine_id == ENGINE_ID
 
 
@@ -231,7 +231,7 @@ async def test_dial_reaches_the_stand_in(autojump_clock: MockClock) -> None:
 
 
 async def test_dispatcher_prints_its_address() -> None:
-    """Its text is the address, with the default port of either kind of connection."""
+    """It prints as its address, with the default port for plain and for secure connections."""
     assert str(EngineDispatcher(handlers=Unit())) == "http://127.0.0.1:9800"
     assert str(EngineDispatcher("::1", handlers=Unit(), secure=True)) == "https://[::1]:443"
 
@@ -240,7 +240,7 @@ async def test_dispatcher_prints_its_address() -> None:
 
 
 async def test_wrong_secret_is_refused(autojump_clock: MockClock) -> None:
-    """Another secret: SecretRefused says to give the aggregator's."""
+    """With another secret, SecretRefused says to give the aggregator's."""
     reply = am.RegisterEngineReplyMsg(success=False, secret_match=False)
     error = await failure_with(replies(200, encode_json(reply)))
     assert type(error) is SecretRefused
@@ -251,7 +251,7 @@ async def test_wrong_secret_is_refused(autojump_clock: MockClock) -> None:
 
 
 async def test_wrong_version_is_refused(autojump_clock: MockClock) -> None:
-    """Another version: VersionRefused tells both, and the wanted one by itself."""
+    """With another version, VersionRefused names both, and has the wanted one as an attribute."""
     reply = am.RegisterEngineReplyMsg(
         success=False, secret_match=True, version_match=False, aggregator_build_number="9.8.7"
     )
@@ -265,7 +265,7 @@ async def test_wrong_version_is_refused(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("matches", [True, None])
 async def test_connected_twice_is_refused(matches: bool | None, autojump_clock: MockClock) -> None:
-    """A refusal for neither secret nor version: an engine of this name is connected."""
+    """If neither secret nor version is the reason, an engine of this name is connected."""
     reply = am.RegisterEngineReplyMsg(success=False, secret_match=matches, version_match=matches)
     error = await failure_with(replies(200, encode_json(reply)))
     assert type(error) is AlreadyConnected
@@ -313,7 +313,7 @@ async def test_another_http_server_is_no_aggregator(
 async def test_a_gateway_without_an_aggregator_is_unreachable(
     status: int, autojump_clock: MockClock
 ) -> None:
-    """A reverse proxy that finds no aggregator behind it: unreachable, not another program."""
+    """If a reverse proxy finds no aggregator, that is unreachable and not another program."""
     for before, what in ((), "registration"), ((register,), "websocket"):
         error = await failure_with(*before, replies(status, "<html>", "text/html"))
         assert type(error) is AggregatorUnreachable
@@ -336,7 +336,7 @@ async def test_a_gateway_without_an_aggregator_is_unreachable(
 async def test_no_http_at_all_is_no_aggregator(
     banner: bytes, stays: bool, autojump_clock: MockClock
 ) -> None:
-    """A peer that speaks no HTTP is told so at once, whether it closes or waits."""
+    """A peer that speaks no HTTP is recognized at once, whether it closes or waits."""
     start = trio.current_time()
     error = await failure_with(says(banner, stays=stays))
     assert type(error) is NotAnAggregator
@@ -355,7 +355,7 @@ async def test_a_reply_without_end_is_no_aggregator(autojump_clock: MockClock) -
 
 @pytest.mark.parametrize("status", [403, 404, 200])
 async def test_a_refused_websocket_is_no_aggregator(status: int, autojump_clock: MockClock) -> None:
-    """A server that registers and takes no websocket: NotAnAggregator with the status."""
+    """A server that registers but refuses the websocket gives NotAnAggregator with the status."""
     error = await failure_with(register, replies(status, "no", "text/plain"))
     assert type(error) is NotAnAggregator
     assert f"(HTTP status {status} for a websocket)" in str(error)
@@ -374,7 +374,7 @@ async def test_a_refused_websocket_is_no_aggregator(status: int, autojump_clock:
 async def test_a_wrong_websocket_handshake_is_no_aggregator(
     data: bytes, autojump_clock: MockClock
 ) -> None:
-    """A peer that answers the upgrade with something else: NotAnAggregator, not a bug of ours."""
+    """A wrong answer to the upgrade gives NotAnAggregator, and does not look like our bug."""
     error = await failure_with(register, says(data, stays=True))
     assert type(error) is NotAnAggregator
     assert "does not speak websocket" in str(error)
@@ -384,7 +384,7 @@ async def test_a_wrong_websocket_handshake_is_no_aggregator(
 
 
 async def test_a_refused_connection_is_unreachable(autojump_clock: MockClock) -> None:
-    """A host that refuses at once is up, and a try costs nothing: `refused` says so."""
+    """A host that refuses at once is up, and a try costs nothing, so `refused` is set."""
     error = await failure(raises(ConnectionRefusedError(errno.ECONNREFUSED, "refused")))
     assert type(error) is AggregatorUnreachable
     assert error.refused
@@ -412,7 +412,7 @@ async def test_refused_at_all_addresses_is_refused(autojump_clock: MockClock) ->
     ],
 )
 async def test_an_unknown_host_is_unreachable(error: Exception, autojump_clock: MockClock) -> None:
-    """A name that does not resolve, or cannot be one: the text names it."""
+    """A name that does not resolve, or cannot be a name, is in the error's text."""
     told = await failure(raises(error))
     assert type(told) is AggregatorUnreachable
     assert not told.refused
@@ -420,7 +420,7 @@ async def test_an_unknown_host_is_unreachable(error: Exception, autojump_clock: 
 
 
 async def test_a_name_that_cannot_be_one_is_unreachable() -> None:
-    """A name with an empty label, which no resolver is asked for, is unknown too."""
+    """A name with an empty label, which is never resolved, is unknown too."""
     told = await failure(trio.open_tcp_stream, host="a..b")
     assert str(told) == "The host a..b is unknown. Is its name right?"
 
@@ -437,14 +437,14 @@ async def silent(peer: Peer) -> None:
 
 
 async def no_pong(peer: Peer) -> None:
-    """Script: ask for the id, never answer the ping."""
+    """Script: ask for the id, but never answer the ping."""
     await peer.upgrade()
     await peer.call(GET_ENGINE_ID, {}, IDENTITY_CALL)
     await peer.listen()
 
 
 async def no_question(peer: Peer) -> None:
-    """Script: answer the ping, never ask for the id."""
+    """Script: answer the ping, but never ask for the id."""
     await peer.upgrade()
     await peer.answer(await peer.request(), "pong")
     await peer.listen()
@@ -457,12 +457,12 @@ async def half_handshake(peer: Peer) -> None:
 
 
 async def no_answer_to_upgrade(peer: Peer) -> None:
-    """Script: close where the answer to the upgrade is due."""
+    """Script: close when the answer to the upgrade is due."""
     await peer.http_request()
 
 
 async def closes_before_the_upgrade(peer: Peer) -> None:
-    """Script: close before the request for the upgrade has come."""
+    """Script: close before the request for the upgrade has arrived."""
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ async def closes_before_the_upgrade(peer: Peer) -> None:
 async def test_closed_instead_of_a_websocket_is_told_at_once(
     script: Script, autojump_clock: MockClock
 ) -> None:
-    """A stream that ends where the answer to the upgrade is due: said as it is, in no time."""
+    """A stream that ends when the answer to the upgrade is due is reported as that, at once."""
     start = trio.current_time()
     error = await failure_with(register, script)
     assert trio.current_time() == start
@@ -494,7 +494,7 @@ async def test_closed_instead_of_a_websocket_is_told_at_once(
 async def test_refused_websocket_whose_body_ends_with_the_stream_is_told_at_once(
     refusal: bytes, autojump_clock: MockClock
 ) -> None:
-    """The status counts, wherever the body ends."""
+    """The status counts, no matter where the body ends."""
     start = trio.current_time()
     error = await failure_with(register, says(refusal))
     assert trio.current_time() == start
@@ -517,7 +517,7 @@ async def test_refused_websocket_whose_body_ends_with_the_stream_is_told_at_once
 async def test_a_dial_has_ten_seconds(
     scripts: tuple[Script, ...], autojump_clock: MockClock
 ) -> None:
-    """Wherever a peer stops answering, the dial ends after at most 10 s in all."""
+    """Wherever a peer stops answering, the dial ends after 10 s at most."""
     start = trio.current_time()
     error = await failure_with(*scripts)
     assert type(error) is AggregatorUnreachable
@@ -542,7 +542,7 @@ async def test_a_black_hole_has_ten_seconds(autojump_clock: MockClock) -> None:
 
 
 async def test_the_ten_seconds_are_for_all_of_it(autojump_clock: MockClock) -> None:
-    """Time spent on the registration is missing for the rest."""
+    """Time spent on the registration is not available for the rest."""
 
     async def slow(peer: Peer) -> None:
         await trio.sleep(9)
@@ -570,7 +570,7 @@ async def closes_at_once(peer: Peer) -> None:
 async def test_closed_in_the_registration_is_unreachable(
     script: Script, autojump_clock: MockClock
 ) -> None:
-    """A connection that is closed before the reply is whole: maybe it just starts or stops."""
+    """If the connection closes before the whole reply, the aggregator may just start or stop."""
     error = await failure_with(script)
     assert type(error) is AggregatorUnreachable
     assert "closed during the registration" in str(error)
@@ -578,7 +578,7 @@ async def test_closed_in_the_registration_is_unreachable(
 
 @pytest.mark.parametrize("code", [1000, 1012])
 async def test_closed_before_ready_is_a_failed_dial(code: int, autojump_clock: MockClock) -> None:
-    """A websocket that is closed before it was ready is no lost link: there was none."""
+    """A websocket that closes before it is ready is not a lost link, since there was none."""
 
     async def script(peer: Peer) -> None:
         await peer.upgrade()
@@ -592,7 +592,7 @@ async def test_closed_before_ready_is_a_failed_dial(code: int, autojump_clock: M
 
 
 async def test_a_wrong_pong_is_a_failed_dial(autojump_clock: MockClock) -> None:
-    """A ping that is answered with something else fails the dial."""
+    """A wrong answer to the ping fails the dial."""
 
     async def script(peer: Peer) -> None:
         await peer.upgrade()
@@ -606,7 +606,7 @@ async def test_a_wrong_pong_is_a_failed_dial(autojump_clock: MockClock) -> None:
 async def test_proxy_settings_change_nothing(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HTTP_PROXY and its kind rule neither the registration nor the websocket."""
+    """HTTP_PROXY and the like do not affect the registration or the websocket."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://proxy.example:3128")
         monkeypatch.setenv(name.lower(), "http://proxy.example:3128")
@@ -629,7 +629,7 @@ async def test_proxy_settings_change_nothing(
 async def test_the_secret_is_not_logged(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the log nor the text of an error holds the secret, even of a peer that echoes it."""
+    """The secret is in no log and in no error's text, even if a peer echoes it."""
     caplog.set_level(logging.DEBUG, "trio_runner")
 
     async def echo(peer: Peer) -> None:
@@ -657,7 +657,7 @@ async def test_the_secret_is_not_logged(
 
 @attrs.define(eq=False)
 class BeforeStep(trio.abc.Instrument):
-    """Does something once, right before the n-th step of any task."""
+    """An instrument that does something once, right before the n-th step of any task."""
 
     n: int
     action: Callable[[], object]
@@ -671,7 +671,7 @@ class BeforeStep(trio.abc.Instrument):
 async def dial_disturbed(
     n: int, disturb: Callable[[trio.CancelScope], object], script: Script
 ) -> tuple[bool, list[trio.abc.Stream]]:
-    """Dial with a disturbance before the n-th step; return whether it came, and the streams."""
+    """Dial with a disturbance before the n-th step; return whether it happened, and the streams."""
     streams: list[trio.abc.Stream] = []
     living = trio.lowlevel.current_statistics().tasks_living
     async with trio.open_nursery() as peers:
@@ -725,7 +725,7 @@ async def is_closed(stream: trio.abc.Stream) -> bool:
 
 
 async def test_cancelled_at_any_step_a_dial_leaves_nothing(autojump_clock: MockClock) -> None:
-    """Whenever a dial is cancelled, it ends at once, with no task and no open stream left."""
+    """Whenever a dial is cancelled, it ends at once and leaves no task and no open stream."""
     n, came = 0, True
     while came:
         n += 1
@@ -737,7 +737,7 @@ async def test_cancelled_at_any_step_a_dial_leaves_nothing(autojump_clock: MockC
 
 
 async def test_a_clock_that_leaps_at_any_step_fails_a_dial(autojump_clock: MockClock) -> None:
-    """After a suspend every deadline has passed: the dial works or fails as one that is slow."""
+    """After a suspend every deadline has passed: the dial works, or fails like a slow one."""
     n, came = 0, True
     while came:
         n += 1
@@ -766,7 +766,7 @@ async def test_a_cancelled_dial_comes_out_as_it_is(autojump_clock: MockClock) ->
 
 
 async def test_a_bug_in_an_opener_comes_out_as_itself(autojump_clock: MockClock) -> None:
-    """What is no failure of the network is not made one."""
+    """An error that is not the network's is not turned into a network error."""
     with pytest.raises(LookupError) as caught:
         await dial(raises(LookupError("bug")))
     assert caught.value.__cause__ is None

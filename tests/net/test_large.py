@@ -1,4 +1,4 @@
-"""Large messages over thin lines: bytes that move are life, and pings pass between the pieces."""
+"""Large messages over thin paths: bytes that move are life, and pings pass between the pieces."""
 
 import base64
 from random import Random
@@ -24,10 +24,10 @@ from trio_runner.simulation import Aggregator, Network
 MEGABIT_BYTES_PER_S = 125_000
 
 ARCHIVE = base64.b64encode(Random(0).randbytes(5_000_000)).decode()
-"""Of which 5 MB are left when it is packed."""
+"""An archive that is 5 MB when it is packed."""
 
 LEAVES_S = 40
-"""What 5 MB need at 1 Mbit/s."""
+"""How long 5 MB take at 1 Mbit/s (s)."""
 
 
 @attrs.define(eq=False)
@@ -41,7 +41,7 @@ class Archiving(Unit):
 async def test_the_end_of_a_run_with_5_mb_of_archive_arrives_once_over_the_first_link(
     autojump_clock: MockClock,
 ) -> None:
-    """At 1 Mbit/s it takes 40 s; both sides' pings pass meanwhile, and what waits follows."""
+    """At 1 Mbit/s it takes 40 s; both sides' pings pass meanwhile, and waiting messages follow."""
     unit, aggregator = Archiving(), Aggregator()
     async with trio.open_nursery() as nursery:
         network = Network(aggregator, nursery, Middle(), 0.02)
@@ -64,7 +64,7 @@ async def test_the_end_of_a_run_with_5_mb_of_archive_arrives_once_over_the_first
 
 
 def archives(aggregator: Aggregator) -> list[str | None]:
-    """Return the archives of the runs that were told to have ended."""
+    """Return the archives of the runs whose ends were sent."""
     return [
         received.message.archive
         for received in aggregator.engine().received
@@ -80,7 +80,7 @@ def large() -> bytes:
 async def test_an_answer_is_due_ten_seconds_after_the_last_byte_has_left(
     autojump_clock: MockClock,
 ) -> None:
-    """What leaves for 40 s has its 10 s from then on, and so has what stands behind it."""
+    """A message that takes 40 s to leave then has its 10 s, and so has the message after it."""
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:
         network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
@@ -101,7 +101,7 @@ async def test_an_answer_is_due_ten_seconds_after_the_last_byte_has_left(
 async def test_a_peer_that_takes_no_more_of_a_large_message_is_noticed_in_ten_seconds(
     patience: int, autojump_clock: MockClock
 ) -> None:
-    """No byte moves: 5 s to the next ping at the most, and 5 s for its pong.
+    """No byte moves, so it takes at most 5 s to the next ping, and 5 s for its pong.
 
     Patience is for an answer, and has no part in it.
     """
@@ -126,7 +126,7 @@ async def test_a_peer_that_takes_no_more_of_a_large_message_is_noticed_in_ten_se
 async def test_a_close_behind_a_large_message_has_its_second_and_no_error(
     how: str, autojump_clock: MockClock
 ) -> None:
-    """It waits for what leaves, for 1 s; whatever becomes of the connection meanwhile."""
+    """It waits 1 s for the message to leave, whatever happens to the connection meanwhile."""
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:
         network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
@@ -146,7 +146,7 @@ async def test_a_close_behind_a_large_message_has_its_second_and_no_error(
 
 
 async def test_bytes_that_come_in_are_life(autojump_clock: MockClock) -> None:
-    """While a frame of 30 kB trickles in no pong can come; 10 s behind its last byte it is late."""
+    """While a 30 kB frame trickles in, no pong can arrive; 10 s after its last byte it is late."""
 
     async def trickle(peer: Peer) -> None:
         await peer.open()
@@ -167,7 +167,7 @@ async def test_bytes_that_come_in_are_life(autojump_clock: MockClock) -> None:
 
 
 async def test_control_frames_pass_between_the_pieces(autojump_clock: MockClock) -> None:
-    """A ping that comes in the middle of a large message is answered in the middle of it."""
+    """A ping that arrives in the middle of a large message is answered before the message's end."""
     streams: list[tuple[trio.abc.Stream, trio.abc.Stream]] = [
         memory_stream_pair(),
         lockstep_stream_pair(),
@@ -201,7 +201,7 @@ async def test_control_frames_pass_between_the_pieces(autojump_clock: MockClock)
 
 @given(st.sampled_from([1, 125, 126, PIECE, PIECE + 1, 2 * PIECE, 70_000]))
 def test_a_message_in_pieces_is_the_same_message(size: int) -> None:
-    """Whatever its size, with a mask of its own for each piece; what is small stays whole."""
+    """Whatever its size, with a new mask for each piece; small messages stay whole."""
     text = Random(size).randbytes(size).hex()[:size]
     client = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
     server = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
@@ -224,7 +224,7 @@ def test_a_message_in_pieces_is_the_same_message(size: int) -> None:
 
 
 async def test_small_messages_are_written_together(autojump_clock: MockClock) -> None:
-    """All that was put leaves in one piece; a ping does not wait for it.
+    """All that was put in leaves in one piece; a ping does not wait for it.
 
     A frame of one byte has a head of 2 and a mask of 4 besides.
     """
@@ -246,10 +246,10 @@ async def test_small_messages_are_written_together(autojump_clock: MockClock) ->
 
 @attrs.define(eq=False)
 class Slow(trio.abc.SendStream):
-    """Takes 0.1 s for whatever is written."""
+    """A stream that takes 0.1 s for each write."""
 
     written: list[int] = attrs.field(factory=list)
-    """The first byte of each."""
+    """The first byte of each write."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         self.written.append(data[0])
@@ -263,7 +263,7 @@ class Slow(trio.abc.SendStream):
 
 
 async def test_a_close_in_the_middle_of_a_large_message_ends_it(autojump_clock: MockClock) -> None:
-    """The close waits for the piece under way; the next piece and all messages stay here.
+    """The close waits for the piece under way; the next piece and all other messages are not sent.
 
     A piece is 4,096 bytes, a head of 4 and a mask of 4, which are written as 5 times up to 1,024.
     """
@@ -281,11 +281,11 @@ async def test_a_close_in_the_middle_of_a_large_message_ends_it(autojump_clock: 
 
 @attrs.define(eq=False)
 class Thin(Slow):
-    """Takes 300 bytes a second; notes when it was told last that bytes leave."""
+    """A stream of 300 bytes a second that watches how long no bytes are seen to leave."""
 
     stream: FramedStream | None = None
     longest_s: float = 0.0
-    """For which nothing was seen to leave."""
+    """The longest time in which nothing was seen to leave (s)."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.sleep(len(data) / 300)
@@ -294,7 +294,7 @@ class Thin(Slow):
 
 
 async def test_bytes_are_seen_to_leave_a_kilobyte_at_a_time(autojump_clock: MockClock) -> None:
-    """At 300 bytes/s that is every 1,024 / 300 = 3.4 s; a piece of 4 kB alone takes 13.7 s."""
+    """At 300 bytes/s that is every 1,024 / 300 = 3.4 s; a whole piece of 4 kB takes 13.7 s."""
     thin = Thin()
     thin.stream = stream = FramedStream(trio.StapledStream(thin, memory_stream_pair()[0]))
     stream.put(TEXT, bytes(3 * PIECE))
@@ -304,7 +304,7 @@ async def test_bytes_are_seen_to_leave_a_kilobyte_at_a_time(autojump_clock: Mock
 
 
 async def test_a_large_message_leaves_everybody_a_turn_after_each_piece() -> None:
-    """Also over a stream that takes all at once, as TCP does while the kernel has room."""
+    """Even over a stream that takes everything at once, as TCP does while the kernel has room."""
     stream = FramedStream(trio.StapledStream(Eager(), memory_stream_pair()[0]))
     stream.put(TEXT, bytes(100 * PIECE))
     turns = 0
@@ -323,7 +323,7 @@ async def test_a_large_message_leaves_everybody_a_turn_after_each_piece() -> Non
 
 
 class Eager(Slow):
-    """Takes what is written at once, without a checkpoint."""
+    """A stream that takes every write at once, without a checkpoint."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         self.written.append(data[0])

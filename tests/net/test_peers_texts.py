@@ -1,4 +1,4 @@
-"""What a peer says, in the log and in errors: short, on one line, and not remembered for ever."""
+"""A peer's texts in the log and in errors: short, on one line, and not remembered for ever."""
 
 import json
 import logging
@@ -27,59 +27,59 @@ FORGED = "\n2026-01-01 ERROR forged \x1b[2J\u202e"
 EVIL = FORGED + "x" * 60_000
 
 LINE_CHARS_MAX = 450
-"""A text of 200 characters, where it came from, and what to do."""
+"""Room for a text of 200 characters, where it came from, and what to do."""
 
 
 async def unknown_method(peer: Peer) -> None:
-    """Call what there is not."""
+    """Call a method that does not exist."""
     await peer.call(EVIL, {}, "1")
 
 
 async def answer_to_nothing(peer: Peer) -> None:
-    """Answer what nobody asked."""
+    """Answer a call that was not made."""
     await peer.answer(Request("", {}, FORGED + "x" * 100))
 
 
 async def unknown_message(peer: Peer) -> None:
-    """Send what is no message."""
+    """Send a message of an unknown type."""
     await peer.call(DISPATCH, {"message_json": {"_ns": EVIL, "_type": EVIL}}, "1")
 
 
 async def odd_command(peer: Peer) -> None:
-    """Give a command that the engine refuses by its name."""
+    """Give a command that the engine refuses with its name."""
     await peer.dispatch(am.ExecuteControlCommandMsg(name=EVIL), "1")
 
 
 async def no_frame(peer: Peer) -> None:
-    """Send what is no call."""
+    """Send a frame that is not a call."""
     await peer.send_text(json.dumps({"request": EVIL}))
 
 
 async def reason(peer: Peer) -> None:
-    """Close, and say why."""
+    """Close with a reason."""
     await peer.send_event(ws.CloseConnection(code=1011, reason=FORGED + "x" * 80))
 
 
 async def error_answer(peer: Peer) -> None:
-    """Fail a message."""
+    """Answer a message with an error."""
     error = ProtocolErrorMessage(message=EVIL, exception_message=EVIL, protocol_msg=EVIL)
     await peer.answer(await peer.request(), encode_json(error))
 
 
 async def odd_answer(peer: Peer) -> None:
-    """Answer with no message."""
+    """Answer with something that is not a message."""
     await peer.answer(await peer.request(), EVIL)
 
 
 async def answer_nested_deeply(peer: Peer) -> None:
-    """Answer with what nests more deeply than Python prints."""
+    """Answer with something that nests more deeply than Python prints."""
     call_id = (await peer.request()).call_id
     nested = "[" * 900 + "]" * 900
     await peer.send_text(f'{{"response":{{"result":{nested},"call_id":"{call_id}"}}}}')
 
 
 def check(texts: list[str]) -> None:
-    """Check that each is short and on one line."""
+    """Check that each text is short and on one line."""
     assert texts
     for text in texts:
         assert text.isprintable(), text
@@ -87,7 +87,7 @@ def check(texts: list[str]) -> None:
 
 
 class Refusing(Unit):
-    """A unit that quotes the command that it refuses."""
+    """A unit that quotes each command that it refuses."""
 
     async def execute_control_command(self, name: str) -> None:
         raise CommandError(f"There is no command {name}")
@@ -112,7 +112,7 @@ async def test_a_text_of_the_peer_is_cut_and_printable(
     autojump_clock: MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whatever it says, where it shows it is at most 200 characters on one line."""
+    """Whatever the peer says is shown on one line, with at most 200 characters."""
     caplog.set_level(logging.INFO, "trio_runner")
     told: list[str] = []
 
@@ -143,7 +143,7 @@ async def test_a_text_of_the_peer_is_cut_and_printable(
 async def test_a_reply_to_the_registration_too(
     reply: am.RegisterEngineReplyMsg, autojump_clock: MockClock
 ) -> None:
-    """Build number and engine id are cut and printable in the errors that they are told by."""
+    """In errors, the build number and the engine id are cut and printable."""
 
     async def script(peer: Peer) -> None:
         await peer.reply(200, encode_json(reply))
@@ -158,7 +158,7 @@ async def test_a_reply_to_the_registration_too(
 
 
 def nagging(say: Callable[[Peer, int], Awaitable[None]]) -> Script:
-    """Return the script of a peer that says something else a thousand times."""
+    """Return the script of a peer that says a thousand different things."""
 
     async def script(peer: Peer) -> None:
         await peer.open()
@@ -170,13 +170,13 @@ def nagging(say: Callable[[Peer, int], Awaitable[None]]) -> Script:
 
 
 async def call_another(peer: Peer, number: int) -> None:
-    """Call another unknown method."""
+    """Call a new unknown method."""
     await peer.call(f"method {number}", {}, "1")
     await peer.response()
 
 
 async def send_another(peer: Peer, number: int) -> None:
-    """Send another message that cannot be read."""
+    """Send a new message that cannot be read."""
     await peer.call(DISPATCH, {"message_json": {"_ns": f"{number}", "_type": ""}}, "1")
     await peer.response()
 
@@ -188,7 +188,7 @@ async def test_what_was_said_is_remembered_within_bounds(
     autojump_clock: MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A peer with a new text each time fills neither the log nor the memory.
+    """A peer with a new text each time fills neither the log nor memory.
 
     Of the 100 things that a dispatcher remembers, one is where it registers.
     """

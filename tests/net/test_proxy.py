@@ -1,4 +1,4 @@
-"""Through HTTP proxies: the tunnel, what the environment says of them, what goes wrong."""
+"""HTTP proxies: the tunnel through them, their environment variables, and what goes wrong."""
 
 import base64
 import errno
@@ -32,7 +32,7 @@ LOGIN = "http://ali:open%3Asesame%40@proxy.example:3128"
 
 
 def replies(head: str) -> Script:
-    """Return the script that answers CONNECT so."""
+    """Return a script that answers CONNECT with this."""
 
     async def script(peer: Peer) -> None:
         await peer.http_request()
@@ -63,7 +63,7 @@ async def failure_with(script: Script, proxy: str = PROXY) -> DialError:
 
 
 def raises(error: Exception) -> StreamOpener:
-    """Return an opener that fails so."""
+    """Return an opener that raises this."""
 
     async def open_stream(host: str, port: int) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
@@ -82,7 +82,7 @@ async def pipe(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
 async def test_registration_and_websocket_go_through_the_proxy(
     host: str, autojump_clock: MockClock
 ) -> None:
-    """Both by CONNECT, with the login of the URL; nothing else is dialled."""
+    """Both use CONNECT with the URL's login; nothing else is dialled."""
     requests, dialled = [], []
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:
@@ -141,7 +141,7 @@ async def test_registration_and_websocket_go_through_the_proxy(
 async def test_proxy_out_of_reach_is_named(
     error: Exception, told: str, autojump_clock: MockClock
 ) -> None:
-    """Refused, unknown, no route: it is the proxy, not the aggregator."""
+    """Refused, unknown or no route: the error blames the proxy, not the aggregator."""
     failed = await failure(raises(error))
     assert type(failed) is AggregatorUnreachable
     assert str(failed).startswith(told)
@@ -169,7 +169,7 @@ async def test_proxy_out_of_reach_is_named(
             ),
         ),
         (
-            "401 X",  # of tinyproxy
+            "401 X",  # from tinyproxy
             LOGIN,
             (
                 f"The proxy {PROXY} did not take the login of user ali (HTTP status 401). Check"
@@ -201,7 +201,7 @@ async def test_proxy_out_of_reach_is_named(
 async def test_refusal_by_the_proxy_says_what_to_do(
     head: str, proxy: str, told: str, autojump_clock: MockClock
 ) -> None:
-    """Logins that it wants, and ways that it allows; never with the password."""
+    """It may want a login or forbid the way; the error never contains the password."""
     error = await failure_with(replies(head), proxy)
     assert type(error) is NotAnAggregator
     assert str(error) == told
@@ -211,7 +211,7 @@ async def test_refusal_by_the_proxy_says_what_to_do(
 async def test_proxy_that_finds_no_aggregator_is_told_as_that(
     status: int, autojump_clock: MockClock
 ) -> None:
-    """It may know another name of it."""
+    """The proxy may know the aggregator by another name."""
     error = await failure_with(replies(f"{status} X\r\nRetry-After: 20"))
     assert type(error) is AggregatorUnreachable
     assert str(error).startswith(
@@ -222,7 +222,7 @@ async def test_proxy_that_finds_no_aggregator_is_told_as_that(
 
 
 async def test_what_is_no_proxy_is_told_as_that(autojump_clock: MockClock) -> None:
-    """Something without HTTP, something that closes, something that never answers."""
+    """It may speak no HTTP, close, or never answer."""
 
     async def banner(peer: Peer) -> None:
         await peer.http_request()
@@ -266,7 +266,7 @@ async def test_what_is_no_proxy_is_told_as_that(autojump_clock: MockClock) -> No
     ],
 )
 def test_url_of_no_proxy_is_refused_without_its_password(url: str) -> None:
-    """At once, and whatever is wrong with it."""
+    """It is refused at once, whatever is wrong with it."""
     with pytest.raises(ProxyUnusable, match="http://HOST:PORT") as caught:
         EngineDispatcher(handlers=Unit(), proxy=url)
     assert "secret" not in str(caught.value)
@@ -282,7 +282,7 @@ def test_url_of_no_proxy_is_refused_without_its_password(url: str) -> None:
     ],
 )
 def test_proxy_is_shown_without_its_login(url: str, shown: str) -> None:
-    """As it is in errors and in the log."""
+    """Errors and the log show it like that."""
     proxy = make_proxy(url, trio.open_tcp_stream)
     assert str(proxy) == shown
     assert "secret" not in repr(proxy)
@@ -338,7 +338,7 @@ ALL = {"HTTP_PROXY": "http://h:1", "HTTPS_PROXY": "http://s:2", "ALL_PROXY": "ht
 def test_environment_is_read_as_httpx_reads_it(
     environment: dict[str, str], scheme: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same proxy or none, for every form of exemption."""
+    """It gives the same proxy or none for every form of exemption."""
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

@@ -1,4 +1,4 @@
-"""A link while it lives and as it ends: calls both ways, deadlines, closes, faults."""
+"""A link while it lives and when it ends: calls both ways, deadlines, closes, faults."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ Behaviour = Callable[[Peer], Awaitable[None]]
 
 
 def opened(behaviour: Behaviour) -> Script:
-    """Return the script that opens the link and then behaves so."""
+    """Return a script that opens the link and then follows this behaviour."""
 
     async def script(peer: Peer) -> None:
         await peer.open()
@@ -44,12 +44,12 @@ def opened(behaviour: Behaviour) -> Script:
 
 
 async def listen(peer: Peer) -> None:
-    """Behaviour: read, answer websocket pings and nothing else."""
+    """Behaviour: read, and answer nothing but websocket pings."""
     await peer.listen()
 
 
 async def deaf(peer: Peer) -> None:
-    """Behaviour: read and answer nothing, websocket pings neither."""
+    """Behaviour: read, but answer nothing, not even websocket pings."""
     peer.answers_pings = False
     await peer.listen()
 
@@ -58,7 +58,7 @@ async def deaf(peer: Peer) -> None:
 
 
 async def test_sends_are_pipelined(autojump_clock: MockClock) -> None:
-    """All that is sent goes out in order at once, and answers are told in the order they come."""
+    """Everything goes out at once and in order; answers are passed on in the order they arrive."""
     requests: list[Request] = []
     told: list[tuple[int, str]] = []
 
@@ -105,7 +105,7 @@ async def test_an_unknown_answer_is_ignored(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("result", [None, 1, {}, "", "pong", "[]", '{"_type":"Nonsense"}'])
 async def test_an_answer_that_is_no_message(result: object, autojump_clock: MockClock) -> None:
-    """Whether the message has arrived is unknown, as if there were none: the link ends."""
+    """As with no answer, we do not know whether the message has arrived, so the link ends."""
     told: list[MessageBase] = []
 
     async def behave(peer: Peer) -> None:
@@ -123,7 +123,7 @@ async def test_an_answer_that_is_no_message(result: object, autojump_clock: Mock
 async def test_a_bug_in_a_callback_comes_out_as_itself(
     error: Exception, autojump_clock: MockClock
 ) -> None:
-    """What a callback raises is no failure of the network and is not made one."""
+    """An error that a callback raises is not turned into a network error."""
 
     async def behave(peer: Peer) -> None:
         await peer.answer(await peer.request())
@@ -155,11 +155,11 @@ async def test_a_callback_may_end_the_link(autojump_clock: MockClock) -> None:
 
 
 async def test_patience_holds_for_pongs_too(autojump_clock: MockClock) -> None:
-    """An aggregator whose whole loop stands while it handles a message has 3 times 10 s for it."""
+    """An aggregator whose event loop stands still while it handles a message gets 3 times 10 s."""
 
     async def behave(peer: Peer) -> None:
         await peer.request()
-        await trio.sleep_forever()  # it reads no ping either
+        await trio.sleep_forever()  # it reads no pings either
 
     start = trio.current_time()
     async with linked(opened(behave)) as link:
@@ -172,7 +172,7 @@ async def test_patience_holds_for_pongs_too(autojump_clock: MockClock) -> None:
 async def test_what_stands_behind_a_patient_call_has_its_time_behind_it(
     autojump_clock: MockClock,
 ) -> None:
-    """The aggregator takes one after the other: the 10 s of the next begin at the answer."""
+    """The aggregator takes one call after the other: the next one's 10 s begin at the answer."""
 
     async def behave(peer: Peer) -> None:
         first, second = await peer.request(), await peer.request()
@@ -194,7 +194,7 @@ async def test_what_stands_behind_a_patient_call_has_its_time_behind_it(
 
 
 async def test_patience_ends_with_its_call(autojump_clock: MockClock) -> None:
-    """A message that may take 80 s is answered at 15 s: the next, sent at 16 s, has its 10 s."""
+    """A message that may take 80 s is answered at 15 s; the next, sent at 16 s, has 10 s."""
 
     async def behave(peer: Peer) -> None:
         first = await peer.request()
@@ -212,7 +212,7 @@ async def test_patience_ends_with_its_call(autojump_clock: MockClock) -> None:
 
 
 async def test_a_call_has_ten_seconds(autojump_clock: MockClock) -> None:
-    """The link is lost 10 s after the oldest call that has no answer."""
+    """The link is lost 10 s after the oldest unanswered call was sent."""
 
     async def behave(peer: Peer) -> None:
         first = await peer.request()
@@ -233,7 +233,7 @@ async def test_a_call_has_ten_seconds(autojump_clock: MockClock) -> None:
 
 
 async def test_an_answer_in_the_moment_of_the_deadline(autojump_clock: MockClock) -> None:
-    """A clock that leaps over the deadline at any step ends the link or not, and is no bug."""
+    """If the clock leaps over the deadline at any step, the link may end, but without a bug."""
     for leap in range(1, 40):
 
         async def behave(peer: Peer, leap: int = leap) -> None:
@@ -251,7 +251,7 @@ async def test_an_answer_in_the_moment_of_the_deadline(autojump_clock: MockClock
 
 @attrs.define(eq=False)
 class LeapBefore(trio.abc.Instrument):
-    """Lets 10 s pass before the n-th step of any task."""
+    """An instrument that lets 10 s pass before the n-th step of any task."""
 
     n: int
     clock: MockClock
@@ -266,7 +266,7 @@ class LeapBefore(trio.abc.Instrument):
 
 
 async def test_pings_every_five_seconds(autojump_clock: MockClock) -> None:
-    """A link that is idle is pinged every 5 s and lives."""
+    """An idle link is pinged every 5 s and lives."""
     peers: list[Peer] = []
 
     async def behave(peer: Peer) -> None:
@@ -281,7 +281,7 @@ async def test_pings_every_five_seconds(autojump_clock: MockClock) -> None:
 
 
 async def test_a_missing_pong_is_noticed_at_ten_seconds(autojump_clock: MockClock) -> None:
-    """A peer that has gone silent: 5 s to the ping and 5 s for the pong."""
+    """When a peer goes silent, it takes 5 s to the ping and 5 s for the pong."""
     start = trio.current_time()
     async with linked(opened(deaf)) as link:
         failure = await link.lost()
@@ -291,7 +291,7 @@ async def test_a_missing_pong_is_noticed_at_ten_seconds(autojump_clock: MockCloc
 
 
 async def test_a_peer_that_stops_reading_is_noticed(autojump_clock: MockClock) -> None:
-    """A stream that takes no more bytes holds nobody: the link is lost after 10 s."""
+    """A stream that takes no more bytes holds up nothing: the link is lost after 10 s."""
     streams: list[tuple[trio.abc.Stream, trio.abc.Stream]] = [
         trio.testing.memory_stream_pair(),
         lockstep_stream_pair(),
@@ -324,7 +324,7 @@ async def test_a_peer_that_stops_reading_is_noticed(autojump_clock: MockClock) -
 async def test_a_frame_that_is_no_call_ends_the_link(
     message: str, autojump_clock: MockClock
 ) -> None:
-    """Who sends what is no remote call is not to be trusted with more."""
+    """A peer that sends something other than a remote call cannot be trusted any further."""
     await ends_with(ws.TextMessage(data=message))
 
 
@@ -332,17 +332,17 @@ async def test_a_frame_that_is_no_call_ends_the_link(
 async def test_a_frame_nested_too_deeply_ends_the_link(
     opening: str, autojump_clock: MockClock
 ) -> None:
-    """A bomb of brackets is no bug of ours."""
+    """A bomb of brackets does not look like our bug."""
     await ends_with(ws.TextMessage(data=opening * 100_000))
 
 
 async def test_a_binary_frame_ends_the_link(autojump_clock: MockClock) -> None:
-    """Calls are text."""
+    """Calls must be text."""
     await ends_with(ws.BytesMessage(data=b"\x00\xff"))
 
 
 async def ends_with(event: ws.Event) -> None:
-    """Send an event and see the link lost for it."""
+    """Send an event, and check that it costs the link."""
 
     async def behave(peer: Peer) -> None:
         await peer.send_event(event)
@@ -357,7 +357,7 @@ async def ends_with(event: ws.Event) -> None:
 async def answers_to(
     *calls: tuple[str, dict[str, object]], unit: Unit | None = None
 ) -> list[tuple[str, object, float]]:
-    """Make calls, all at once; return call ids, results and times (s) of the answers, as they come.
+    """Make all calls at once; return call ids, results and times (s) of the answers as they come.
 
     The link must live on.
     """
@@ -396,13 +396,13 @@ async def reply_to(message: MessageBase, unit: Unit) -> MessageBase:
 
 
 async def test_pings_and_questions_are_answered(autojump_clock: MockClock) -> None:
-    """The aggregator may ask for a pong and the id as often as it likes."""
+    """The aggregator may ask for a pong and for the id as often as it likes."""
     answers = await answers_to((PING, {}), (GET_ENGINE_ID, {}), (PING, {}))
     assert sorted(answers) == [("0", "pong", 0), ("1", "host_Unit", 0), ("2", "pong", 0)]
 
 
 async def test_a_call_without_what_may_be_left_out(autojump_clock: MockClock) -> None:
-    """Keys that are null may be absent: the call is carried out, and its answer has no id."""
+    """Keys that are null may be missing; the call is carried out, and its answer has no id."""
     heard: list[Response] = []
 
     async def behave(peer: Peer) -> None:
@@ -418,7 +418,7 @@ async def test_a_call_without_what_may_be_left_out(autojump_clock: MockClock) ->
 
 
 async def test_an_unknown_method_is_answered(autojump_clock: MockClock) -> None:
-    """It gets a ProtocolErrorMessage that names it."""
+    """The answer is a ProtocolErrorMessage that names the method."""
     ((_, result, _),) = await answers_to(("fly", {}))
     assert decode_json(str(result)) == ProtocolErrorMessage(protocol_msg="Unknown method 'fly'")
 
@@ -465,7 +465,7 @@ async def test_commands_reach_their_handlers(
     autojump_clock: MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Each of the five is handed on, logged with what it is on one short line, and answered."""
+    """Each of the five is passed on, logged on one short line, and answered."""
     caplog.set_level(logging.INFO, "trio_runner")
     unit = Unit()
     assert await reply_to(message, unit) == SuccessMessage()
@@ -476,7 +476,7 @@ async def test_commands_reach_their_handlers(
 
 @pytest.mark.parametrize("caller_error", [True, False])
 async def test_a_command_that_cannot_be_done(caller_error: bool, autojump_clock: MockClock) -> None:
-    """CommandError is answered with its words and whose error it is."""
+    """A CommandError is answered with its text and with whose mistake it is."""
 
     async def refuse(_: str) -> None:
         raise CommandError("The valve is stuck", caller_error=caller_error)
@@ -496,7 +496,7 @@ class Broken(Unit):
 async def test_a_handler_that_fails(
     in_task: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error in a handler is answered and logged with its traceback; the link lives."""
+    """An error in a handler is answered, and logged with its traceback; the link lives."""
 
     async def fail(_: str) -> None:
         raise LookupError("no such instruction")
@@ -512,7 +512,7 @@ async def test_a_handler_that_fails(
 
 
 async def test_a_handler_has_a_second_and_a_half(autojump_clock: MockClock) -> None:
-    """A handler that never returns is cancelled and answered for at 1.5 s, holding up nobody."""
+    """A handler that never returns is cancelled and answered for at 1.5 s; nothing waits for it."""
     cancelled: list[float] = []
 
     async def hang(name: str) -> None:
@@ -541,7 +541,7 @@ async def test_a_handler_has_a_second_and_a_half(autojump_clock: MockClock) -> N
 async def test_unwritten_answers_are_bounded(
     calls: int, lost: bool, autojump_clock: MockClock
 ) -> None:
-    """64 answers may wait for a peer that does not read; with one more the link is cut."""
+    """64 answers may wait for a peer that does not read; one more cuts the link."""
     streams: list[tuple[trio.abc.Stream, trio.abc.Stream]] = [
         trio.testing.memory_stream_pair(),
         lockstep_stream_pair(),
@@ -556,7 +556,7 @@ async def test_unwritten_answers_are_bounded(
         await register(Peer(streams[0][1]))
         peer = Peer(streams[1][1])
         await peer.open()
-        for number in range(calls + 1):  # one is being written
+        for number in range(calls + 1):  # one more is being written
             await peer.call(GET_ENGINE_ID, {}, str(number))
 
     async with trio.open_nursery() as nursery:
@@ -576,7 +576,7 @@ async def test_unwritten_answers_are_bounded(
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 1012])
 async def test_a_close_of_the_aggregator(code: int, autojump_clock: MockClock) -> None:
-    """Every close is the loss of the link, told with its code; ours answers it."""
+    """Every close is reported as a lost link with its code, and we answer it."""
 
     async def behave(peer: Peer) -> None:
         await peer.send_event(ws.CloseConnection(code=code, reason="why"))
@@ -592,7 +592,7 @@ async def test_a_close_of_the_aggregator(code: int, autojump_clock: MockClock) -
 
 @pytest.mark.parametrize("rest", [b"", b"\x81", b"\x81\x7e\x01\x00half"])
 async def test_a_connection_that_breaks_off(rest: bytes, autojump_clock: MockClock) -> None:
-    """A stream that ends without a close, in mid-frame too, is the loss of the link."""
+    """A stream that ends without a close, even in mid-frame, is a lost link."""
 
     async def behave(peer: Peer) -> None:
         await peer.send_raw(rest)
@@ -605,7 +605,7 @@ async def test_a_connection_that_breaks_off(rest: bytes, autojump_clock: MockClo
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\x81\x02\xff\xff", b"\x88\x02\x00\x01"])
 async def test_a_peer_that_breaks_the_websocket(data: bytes, autojump_clock: MockClock) -> None:
-    """Bytes that are no frame, no UTF-8 or no close code are the loss of the link."""
+    """Bytes that are not a frame, not UTF-8 or not a close code cost the link."""
 
     async def behave(peer: Peer) -> None:
         await peer.send_raw(data)
@@ -639,7 +639,7 @@ async def test_a_close_in_order(autojump_clock: MockClock) -> None:
 
 
 async def test_a_close_that_is_not_answered_takes_a_second(autojump_clock: MockClock) -> None:
-    """A peer that does not answer the close is given 1 s, and it is no error."""
+    """A peer that does not answer the close gets 1 s, and that is no error."""
 
     async def ignore_close(peer: Peer) -> None:
         with pytest.raises(PeerGone):
@@ -654,7 +654,7 @@ async def test_a_close_that_is_not_answered_takes_a_second(autojump_clock: MockC
 
 
 async def test_a_ping_behind_our_close(autojump_clock: MockClock) -> None:
-    """A peer that pings before it has seen our close makes no error of it."""
+    """A peer that pings before it has seen our close causes no error."""
 
     async def ping_late(peer: Peer) -> None:
         with pytest.raises(PeerGone):
@@ -668,7 +668,7 @@ async def test_a_ping_behind_our_close(autojump_clock: MockClock) -> None:
 
 
 async def test_what_falls_due_while_closing(autojump_clock: MockClock) -> None:
-    """A ping or a deadline within the second of the close makes no error of it."""
+    """A ping or a deadline that is due within the second of the close causes no error."""
 
     async def ignore_close(peer: Peer) -> None:
         with pytest.raises(PeerGone):
@@ -683,7 +683,7 @@ async def test_what_falls_due_while_closing(autojump_clock: MockClock) -> None:
 
 
 async def test_an_answer_that_falls_into_the_close(autojump_clock: MockClock) -> None:
-    """A handler that ends while we close makes no error of it, and the peer still sees 1000."""
+    """A handler that ends while we close causes no error, and the peer still sees code 1000."""
     peers: list[Peer] = []
 
     async def behave(peer: Peer) -> None:
@@ -702,12 +702,12 @@ async def test_an_answer_that_falls_into_the_close(autojump_clock: MockClock) ->
         await trio.testing.wait_all_tasks_blocked()
         await link.session.aclose()
         assert await link.lost() is None
-        assert trio.current_time() - start == 0.9  # as the peer wished, not cut at 0.5 s
+        assert trio.current_time() - start == 0.9  # when the peer wished, not cut at 0.5 s
     assert peers[0].close_code == 1000
 
 
 async def test_an_abort_is_at_once(autojump_clock: MockClock) -> None:
-    """Abort ends the dial without an error; sends behind it go nowhere and hurt nobody."""
+    """An abort ends the dial without an error; later sends go nowhere and do no harm."""
     start = trio.current_time()
     async with linked(opened(listen)) as link:
         link.session.abort()
@@ -718,7 +718,7 @@ async def test_an_abort_is_at_once(autojump_clock: MockClock) -> None:
 
 
 async def test_a_cancelled_close_cuts(autojump_clock: MockClock) -> None:
-    """A close that is cancelled cuts the link at that moment."""
+    """Cancelling a close cuts the link at that moment."""
 
     async def ignore_close(peer: Peer) -> None:
         with pytest.raises(PeerGone):
@@ -734,7 +734,7 @@ async def test_a_cancelled_close_cuts(autojump_clock: MockClock) -> None:
 
 
 async def test_a_started_link_is_shielded(autojump_clock: MockClock) -> None:
-    """Cancelled from outside, a link still carries messages, until it is aborted."""
+    """A link that is cancelled from outside still carries messages until it is aborted."""
     told: list[MessageBase] = []
 
     async def behave(peer: Peer) -> None:

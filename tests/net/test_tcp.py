@@ -1,4 +1,4 @@
-"""The TCP stream that takes no turn where the kernel has room."""
+"""The TCP stream that sends without a checkpoint while the kernel has room."""
 
 import socket
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from trio_runner.net._tcp import TcpStream, open_tcp_stream
 
 @pytest.fixture
 def pair() -> Iterator[tuple[TcpStream, trio.SocketStream]]:
-    """Give both ends of a connection, the other one as Trio's own."""
+    """Yield both ends of a connection; the other end is Trio's own stream."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
@@ -25,7 +25,7 @@ Pair = tuple[TcpStream, trio.SocketStream]
 
 
 async def test_a_small_message_costs_no_step(pair: Pair) -> None:
-    """The kernel takes it at once, and nobody else gets a turn for it."""
+    """The kernel takes it at once, and no other task runs in between."""
     stream, peer = pair
     ran = False
 
@@ -44,7 +44,7 @@ async def test_a_small_message_costs_no_step(pair: Pair) -> None:
 
 
 async def test_nobody_starves_beside_one_that_sends_a_lot(pair: Pair) -> None:
-    """Where the kernel is full the sender waits, and the peer, in the same thread, takes it all."""
+    """When the kernel is full the sender waits, and the peer in the same thread takes it all."""
     stream, peer = pair
     data = bytes(range(256)) * 4096 * 20  # 20 MiB
     received = bytearray()
@@ -62,7 +62,7 @@ async def test_nobody_starves_beside_one_that_sends_a_lot(pair: Pair) -> None:
 
 
 async def test_a_cancelled_task_sends_nothing(pair: Pair) -> None:
-    """That there is room is no reason to go on."""
+    """A task that is cancelled sends nothing, even if there is room."""
     stream, peer = pair
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -73,17 +73,17 @@ async def test_a_cancelled_task_sends_nothing(pair: Pair) -> None:
 
 
 async def test_errors_are_those_of_trios_stream(pair: Pair) -> None:
-    """A peer that has gone and a stream that was closed are told as Trio tells them."""
+    """A peer that is gone and a stream that was closed give the same errors as in Trio."""
     stream, peer = pair
     await trio.aclose_forcefully(peer)
     with pytest.raises(trio.BrokenResourceError):
-        await stream.send_all(b"a" * 10_000_000)  # the first of them are answered by a reset
+        await stream.send_all(b"a" * 10_000_000)  # a reset answers the first of them
     await stream.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await stream.send_all(b"a")
 
 
 async def test_a_refusal_is_one() -> None:
-    """Nothing listens: an OSError, as of Trio's own opener."""
+    """If nothing listens, it raises OSError, like Trio's own opener."""
     with pytest.raises(OSError, match="connect"):
         await open_tcp_stream("127.0.0.1", free_port())

@@ -1,4 +1,4 @@
-"""Real sockets: TLS with certificates of an authority made for the test, plain TCP, IPv6."""
+"""Real sockets: TLS with certificates of an authority that the test makes, plain TCP, IPv6."""
 
 import os
 import socket
@@ -59,7 +59,7 @@ async def serving(
     host: str = "127.0.0.1",
     context: ssl.SSLContext | None = None,
 ) -> AsyncGenerator[tuple[Aggregator, int], None]:
-    """Serve the stand-in on a free port, with TLS given a certificate; yield it and the port."""
+    """Serve the stand-in on a free port, with TLS if given a certificate; yield it and the port."""
     if certificate is not None:
         context = context or ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         certificate.configure_cert(context)
@@ -75,7 +75,7 @@ async def serving(
 
 @asynccontextmanager
 async def refusing(context: ssl.SSLContext) -> AsyncGenerator[int, None]:
-    """Serve one connection that the TLS context refuses; yield the port.
+    """Serve one connection, which the TLS context refuses; yield the port.
 
     By the standard library, which tells the client why; Trio's streams do not.
     """
@@ -101,7 +101,7 @@ async def dial(dispatcher: EngineDispatcher, *, task_status: trio.TaskStatus[Ses
 
 
 async def succeed(dispatcher: EngineDispatcher, aggregator: Aggregator) -> None:
-    """Dial, see the engine at the aggregator, close in order."""
+    """Dial, check that the aggregator has the engine, and close cleanly."""
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             session = await nursery.start(dial, dispatcher)
@@ -127,7 +127,7 @@ async def test_plain_tcp() -> None:
 async def test_tls_with_an_authority_of_ones_own(
     host: str, authority: trustme.CA, ca_file: Path
 ) -> None:
-    """Registration and websocket are encrypted, for a name and for an address."""
+    """The registration and the websocket are encrypted, for a name and for an address."""
     async with serving(authority.issue_cert("127.0.0.1", "localhost")) as (aggregator, port):
         dispatcher = EngineDispatcher(host, port, handlers=Unit(), secure=True, ca_file=ca_file)
         await succeed(dispatcher, aggregator)
@@ -136,7 +136,7 @@ async def test_tls_with_an_authority_of_ones_own(
 
 
 async def test_ipv6(authority: trustme.CA, ca_file: Path) -> None:
-    """An IPv6 address works, plain and with TLS."""
+    """An IPv6 address works without and with TLS."""
     try:
         listeners = await trio.open_tcp_listeners(0, host="::1")
     except OSError:
@@ -152,7 +152,7 @@ async def test_ipv6(authority: trustme.CA, ca_file: Path) -> None:
 
 
 async def test_an_untrusted_certificate_is_refused(authority: trustme.CA) -> None:
-    """A certificate that the system does not trust: the text tells of store and CA file."""
+    """If the system does not trust a certificate, the error names the store and the CA file."""
     async with serving(authority.issue_cert("127.0.0.1")) as (aggregator, port):
         error = await failure(EngineDispatcher(port=port, handlers=Unit(), secure=True))
         assert type(error) is NotAnAggregator
@@ -173,7 +173,7 @@ async def test_another_authority_is_refused(authority: trustme.CA, ca_file: Path
 async def test_a_certificate_for_another_host_is_refused(
     authority: trustme.CA, ca_file: Path
 ) -> None:
-    """A good certificate of another host: the text names both."""
+    """For a good certificate of another host, the error names both hosts."""
     async with serving(authority.issue_cert("other.example")) as (_, port):
         dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
         error = await failure(dispatcher)
@@ -193,7 +193,7 @@ async def test_tls_to_a_plain_port(ca_file: Path) -> None:
 
 
 async def test_tls_to_a_port_that_answers_in_plain_http(ca_file: Path) -> None:
-    """As the aggregator's own server does: it is known for that."""
+    """The aggregator's own server does so; the error recognizes it."""
 
     async def answer(stream: trio.SocketStream) -> None:
         await stream.receive_some()
@@ -220,7 +220,7 @@ async def test_plain_to_a_tls_port(authority: trustme.CA) -> None:
 
 
 async def test_a_closed_port_refuses() -> None:
-    """A host that is up with nothing at the port refuses at once."""
+    """A host that is up but does not listen at the port refuses at once."""
     async with serving() as (_, port):
         pass
     error = await failure(EngineDispatcher(port=port, handlers=Unit()))
@@ -234,7 +234,7 @@ async def test_a_closed_port_refuses() -> None:
 async def test_proxy_of_the_environment_is_used(
     variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Set to a port that refuses, it stops the dial; NO_PROXY and `proxy=False` do without."""
+    """A proxy at a port that refuses stops the dial, but not with NO_PROXY or `proxy=False`."""
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     async with serving() as (aggregator, port):
         error = await failure(EngineDispatcher(port=port, handlers=Unit()))
@@ -247,7 +247,7 @@ async def test_proxy_of_the_environment_is_used(
 
 @pytest.fixture
 def files(authority: trustme.CA, ca_file: Path, tmp_path: Path) -> dict[str, Path]:
-    """Return files that are of use, and some that are not."""
+    """Return files, some of use and some not."""
     mine = authority.issue_cert("engine.example")
     paths = {
         name: tmp_path / f"{name}.pem" for name in ("cert", "key", "both", "other", "words", "pipe")
@@ -280,14 +280,14 @@ def files(authority: trustme.CA, ca_file: Path, tmp_path: Path) -> dict[str, Pat
 def test_file_of_no_use_is_refused_at_once(
     given: dict[str, str], told: str, files: dict[str, Path]
 ) -> None:
-    """When the dispatcher is made, not at the first dial; a pipe is not waited for."""
+    """It is refused when the dispatcher is made, not at the first dial; no pipe is waited for."""
     paths: Any = {name: files.get(file, file) for name, file in given.items()}
     with pytest.raises(TlsFileUnusable, match=told):
         EngineDispatcher(handlers=Unit(), secure=True, **paths)
 
 
 def test_key_with_a_passphrase_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
-    """Nobody is asked at the terminal for it."""
+    """Nobody is asked for the passphrase at the terminal."""
     key = load_pem_private_key(files["key"].read_bytes(), None)
     locked = tmp_path / "locked.pem"
     locked.write_bytes(
@@ -299,7 +299,7 @@ def test_key_with_a_passphrase_is_refused(files: dict[str, Path], tmp_path: Path
 
 @pytest.mark.parametrize("argument", ["ca_file", "client_cert", "client_key"])
 async def test_tls_file_without_tls_is_a_mistake(argument: str, ca_file: Path) -> None:
-    """A CA file for a plain connection would be a false comfort."""
+    """A CA file for a plain connection would give false comfort."""
     given: Any = {argument: ca_file}
     with pytest.raises(ValueError, match=f"{argument}: it is of use with a secure connection only"):
         EngineDispatcher(handlers=Unit(), **given)
@@ -309,7 +309,7 @@ async def test_tls_file_without_tls_is_a_mistake(argument: str, ca_file: Path) -
 async def test_client_certificate_is_shown_where_it_is_wanted(
     maximum: ssl.TLSVersion, authority: trustme.CA, ca_file: Path, files: dict[str, Path]
 ) -> None:
-    """With it the dial succeeds; without, or with a stranger's, the text says what to give."""
+    """With it the dial succeeds; without it, or with a stranger's, the error says what to give."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.maximum_version = maximum
     context.verify_mode = ssl.CERT_REQUIRED
@@ -348,7 +348,7 @@ async def test_client_certificate_is_shown_where_it_is_wanted(
 async def test_certificate_of_an_inspecting_proxy_is_taken(
     in_system_store: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One without Authority Key Identifier, which Python 3.13's strict check would refuse."""
+    """It lacks the Authority Key Identifier, so Python 3.13's strict check would refuse it."""
     ca_file, certificate = forged(tmp_path)
     if in_system_store:
         monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
@@ -364,7 +364,7 @@ async def test_certificate_of_an_inspecting_proxy_is_taken(
 async def test_authorities_are_not_read_on_trios_thread(
     authority: trustme.CA, ca_file: Path
 ) -> None:
-    """A disk that is slow or hangs holds up this dial alone."""
+    """A disk that is slow or hangs holds up only this dial."""
     threads = []
 
     class Noting(ssl.SSLContext):
@@ -384,7 +384,7 @@ async def test_authorities_are_not_read_on_trios_thread(
 async def test_tls_within_tls_through_a_secure_proxy(
     authority: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy's certificate is verified by the system's store, the aggregator's by the file."""
+    """The system's store verifies the proxy's certificate, the file the aggregator's."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
     heads = []
@@ -423,7 +423,7 @@ async def test_tls_within_tls_through_a_secure_proxy(
 
 
 async def test_expired_certificate_is_told_as_that(authority: trustme.CA, ca_file: Path) -> None:
-    """Who has it renewed, and where."""
+    """The error says where it must be renewed."""
     old = datetime(2020, 1, 1, tzinfo=UTC)
     certificate = authority.issue_cert("127.0.0.1", not_before=old, not_after=old)
     async with serving(certificate) as (_, port):
@@ -438,7 +438,7 @@ async def test_expired_certificate_is_told_as_that(authority: trustme.CA, ca_fil
 async def test_certificate_of_tomorrow_is_told_as_that(
     authority: trustme.CA, ca_file: Path
 ) -> None:
-    """Mostly it is the clock of the engine's computer."""
+    """The cause is mostly the clock of the engine's computer."""
     start = datetime.now(UTC) + timedelta(days=1)
     certificate = authority.issue_cert(
         "127.0.0.1", not_before=start, not_after=start + timedelta(days=1)
@@ -451,7 +451,7 @@ async def test_certificate_of_tomorrow_is_told_as_that(
 
 
 async def test_old_tls_is_told_as_that(authority: trustme.CA, ca_file: Path) -> None:
-    """A server that speaks TLS 1.1 at most."""
+    """The server speaks TLS 1.1 at most."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         context.minimum_version = ssl.TLSVersion.TLSv1
@@ -476,7 +476,7 @@ async def test_old_tls_is_told_as_that(authority: trustme.CA, ca_file: Path) -> 
     ],
 )
 def test_reasons_of_every_system_are_known(codes: list[int], told: str) -> None:
-    """OpenSSL, Windows and macOS number the reasons in ways of their own."""
+    """OpenSSL, Windows and macOS each number the reasons in their own way."""
     for code in codes:
         error = ssl.SSLCertVerificationError("x")
         error.verify_code, error.verify_message = code, "as it is said."
