@@ -1,11 +1,11 @@
-"""Runs threads one at a time, and says under a seed which goes on at every lock, wait and write.
+"""A scheduler that runs threads one at a time, and chooses by a seed at every lock, wait and write.
 
-The threads are real ones, each with a gate of its own at which it waits until the scheduler lets it
-go on. Which may go on is the one of the highest priority; priorities are drawn, and at a few steps,
-drawn too, the running thread falls below all others. Few such changes find most races (Burckhardt
-and others, "A randomized scheduler with probabilistic guarantees of finding bugs", 2010).
+The threads are real. Each waits at its own gate until the scheduler lets it go on. The thread with
+the highest priority goes on. Priorities are drawn, and at a few steps, which are drawn too, the
+running thread falls below all others. Few such changes find most races (Burckhardt and others, "A
+randomized scheduler with probabilistic guarantees of finding bugs", 2010).
 
-Time is virtual: it passes when all threads wait, to the first time at which one waits no longer.
+Time is virtual. It passes only when all threads wait, up to the first moment at which a wait ends.
 """
 
 import math
@@ -19,38 +19,38 @@ from typing import Any
 from attrs import define, field
 
 STEPS = 300
-"""Within so many steps the priorities change."""
+"""The changes of priority fall within this many steps."""
 
 GATE_S = 60
-"""A thread that has not come to its next step by then (s) hangs for good."""
+"""After this time without the schedule's end, a thread hangs for good (s of real time)."""
 
 
 class Deadlock(Exception):
-    """All threads wait for one another."""
+    """Raised when all threads wait for one another, or when one hangs."""
 
 
 class Stopped(BaseException):
-    """Ends a thread whose schedule has ended."""
+    """Raised in a thread to end it when its schedule has ended."""
 
 
 @define(eq=False)
 class Thread:
-    """One of them."""
+    """A thread of a schedule."""
 
     name: str
     priority: float
     gate: threading.Semaphore = field(factory=lambda: threading.Semaphore(0))
     may_go: Callable[[], bool] | None = None
-    """Until when it waits, None if it does not."""
+    """Returns whether what the thread waits for is true; None if it does not wait."""
     until: float = math.inf
-    """When it waits no longer."""
+    """When the wait ends in any case (s of virtual time)."""
     in_write: bool = False
     is_done: bool = False
 
 
 @define(eq=False)
 class Scheduler:
-    """One schedule; give it as `threads` to what makes locks, and add what runs with `start`."""
+    """A schedule; pass it as `threads` to code that makes locks, and add threads with `start`."""
 
     rng: Random
     changes: int = 3
@@ -58,9 +58,9 @@ class Scheduler:
     now: float = field(default=0.0, init=False)
     """The virtual time (s)."""
     kill_at: int = field(default=0, init=False)
-    """The step at which all ends."""
+    """The step at which the schedule is ended, 0 for none."""
     kill: Callable[[], BaseException] = field(default=AssertionError, init=False)
-    """Called then; what it returns is raised by `run`."""
+    """Called at that step; `run` raises the error that it returns."""
     violation: str | None = field(default=None, init=False)
     _threads: list[Thread] = field(factory=list, init=False)
     _bodies: list[threading.Thread] = field(factory=list, init=False)
@@ -74,7 +74,7 @@ class Scheduler:
     def __attrs_post_init__(self) -> None:
         self._change_at = {self.rng.randrange(STEPS) for _ in range(self.changes)}
 
-    # As `threading` is
+    # The same names as in `threading`
 
     def Lock(self) -> "SeededLock":  # noqa: N802
         return SeededLock(self)
@@ -88,7 +88,7 @@ class Scheduler:
     # Threads
 
     def start(self, name: str, body: Callable[[], None]) -> None:
-        """Add a thread; it begins with `run`."""
+        """Add a thread, which begins when `run` is called."""
         thread = Thread(name, self.rng.random())
 
         def live() -> None:
@@ -108,7 +108,7 @@ class Scheduler:
         self._bodies.append(threading.Thread(target=live, name=name, daemon=True))
 
     def run(self) -> None:
-        """Run all threads to their end. Raises what one raised, or Deadlock."""
+        """Run all threads to their ends. Raises the first error of a thread, or Deadlock."""
         for body in self._bodies:
             body.start()
         self._go_on()
@@ -123,15 +123,15 @@ class Scheduler:
 
     @property
     def running(self) -> Thread | None:
-        """The one that runs, None before and behind the schedule, when nobody need wait."""
+        """The thread that runs; None before and after the schedule, when no thread need wait."""
         return None if self._ended.is_set() else self._running
 
     def step(self) -> None:
-        """Let another thread go on, if it is its turn; called where threads may change."""
+        """Let another thread go on if it has a higher priority; called where threads may change."""
         self.wait_for(None)
 
     def wait_for(self, is_true: Callable[[], bool] | None, timeout: float = math.inf) -> bool:
-        """Wait until something is true, for `timeout` (s) at most; return whether it is."""
+        """Wait until `is_true` holds, for at most `timeout` (s); return whether it holds."""
         thread = self.running
         if thread is None:
             return is_true is None or is_true()
@@ -152,7 +152,7 @@ class Scheduler:
         return is_true is None or is_true()
 
     def _go_on(self) -> None:
-        """Choose which thread goes on, and open its gate if it is another."""
+        """Choose which thread goes on, and open its gate if it is not the running one."""
         before, after = self._running, self._choose()
         if self._ended.is_set():
             return
@@ -180,12 +180,12 @@ class Scheduler:
 
 @define(eq=False)
 class SeededLock(AbstractContextManager[bool]):
-    """A lock that one thread may take again and again."""
+    """A lock that the thread which holds it may take again."""
 
     scheduler: Scheduler
     owner: Thread | None = field(default=None, init=False)
     excludes: bool = field(default=True, init=False)
-    """False in a mutant: threads change here, and none is kept out."""
+    """False in a mutant: threads may change here, but none is kept out."""
     _depth: int = field(default=0, init=False)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
@@ -223,7 +223,7 @@ class SeededLock(AbstractContextManager[bool]):
 
 @define(eq=False)
 class SeededCondition:
-    """A condition with a lock of its own."""
+    """A condition with its own lock."""
 
     scheduler: Scheduler
     _lock: SeededLock = field(init=False)
@@ -244,7 +244,7 @@ class SeededCondition:
         self._lock.release()
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until something is true and somebody has said so, for `timeout` (s) at most."""
+        """Wait until `predicate` holds after a notification, for at most `timeout` (s)."""
         until = self.scheduler.now + (math.inf if timeout is None else timeout)
         while not predicate() and self.scheduler.now < until:
             heard = self._notified
@@ -257,5 +257,5 @@ class SeededCondition:
         return predicate()
 
     def notify_all(self) -> None:
-        """Wake all who wait."""
+        """Wake all waiting threads."""
         self._notified += 1

@@ -295,7 +295,7 @@ class Ledger:
     # At any time
 
     def check_books(self, outbox: OutboxStatistics) -> None:
-        """Check that each message that was taken or inherited is accounted for."""
+        """Check that what was taken, or was left by an earlier process, is somewhere."""
         gone = outbox.delivered + outbox.thinned + outbox.set_aside + outbox.waiting
         taken = self._inherited + outbox.events_taken + outbox.samples_taken
         self.expect(gone == taken, f"{taken} messages were taken, {gone} are accounted for")

@@ -85,7 +85,7 @@ class Oracle(Ledger):
     resent: int = field(default=0, init=False)
     """How often a message arrived again."""
     _newest_on: dict[int, int] = field(factory=dict, init=False)
-    """The place of the newest run event or sample on each of the aggregator's connections."""
+    """The same for each of the aggregator's connections."""
     _newest_notice: int = field(default=-1, init=False)
     _newest_run_event: int = field(default=-1, init=False)
     _latest: tuple[Key | None, Key | None] = field(default=(None, None), init=False)
@@ -279,7 +279,7 @@ class Oracle(Ledger):
         self.expect(known == number, f"{key} has the number {known} and was sent with {number}")
         is_notice = key[0] in ("notification", "errors")
         if key in self._place:
-            # Messages from earlier processes, and the ends of their runs, keep the outbox's order.
+            # What another process made, and the end of its run, are in the outbox's order.
             again = self.tries.has_failed(key)
             last = link.last_notice if is_notice else link.last_number
             self.expect(
@@ -402,8 +402,8 @@ class Oracle(Ledger):
         place = self._place.get(key)
         self.expect(place is not None, f"{key} was never made")
         if not again and place is not None:
-            # After a kill, samples that were just thinned may come back, but no events. Across two
-            # links only the order of sending counts.
+            # Behind a kill samples may come back that were just given up, but no event. Between two
+            # links, it is the order of sending that tells.
             newest = self._newest_notice
             if key[0] not in ("notification", "errors"):
                 newest = self._newest_on.get(connection, -1)

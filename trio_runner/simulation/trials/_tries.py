@@ -72,7 +72,7 @@ class Tries:
     """When the pauses of run events and samples, which hold up samples, are over (s)."""
     _failures: dict[Key, int] = field(factory=dict, init=False)
     _cuts: dict[Key, int] = field(factory=dict, init=False)
-    """How many links ended while only this message was unanswered."""
+    """How many links ended while nothing else was unanswered."""
     _sendings: dict[Key, int] = field(factory=dict, init=False)
     _due_at: dict[Key, float] = field(factory=dict, init=False)
     """When the pause after the last failure is over (s)."""
@@ -99,7 +99,7 @@ class Tries:
         return self._failures.get(key, 0) + self._cuts.get(key, 0)
 
     def is_suspect(self, key: Key) -> bool:
-        """Tell whether a message that is being sent must go alone."""
+        """Tell whether a message that is being sent has to go alone."""
         return bool(self.in_vain(key)) or self._sendings.get(key, 0) > TOGETHER_MAX
 
     def has_failed(self, key: Key) -> bool:
