@@ -61,7 +61,7 @@ def stopped(run_id: str) -> em.RunStoppedMsg:
 
 
 def tags(run_id: str | None, tick: float, **values: float | str) -> em.TagsUpdatedMsg:
-    """Return values of tags, all with the same tick in seconds."""
+    """Return a sample of these tags, all with the same tick time (s)."""
     listed = [
         mdl.TagValue(name=name, tick_time=tick, value=value, value_unit=None)
         for name, value in values.items()
@@ -80,7 +80,7 @@ class Session:
 
     @property
     def record(self) -> EngineRecord:
-        """Return what the ledger has of the engine."""
+        """Return the ledger's record of the engine."""
         return self.ledger.engine()
 
     def send(self, *messages: em.EngineMessage) -> str | None:
@@ -95,7 +95,7 @@ class Session:
 
 
 def test_registration_gives_the_percent_quoted_id() -> None:
-    """The id is computer and unit, joined with an underscore, all but letters quoted."""
+    """The id is computer and unit, joined with an underscore and percent-quoted."""
     message = attrs.evolve(REGISTER, computer_name="a b/ø", uod_name="U:1")
     assert engine_id_of(message) == "a%20b%2F%C3%B8_U%3A1"
 
@@ -125,7 +125,7 @@ def test_registration_is_refused_for_secret_and_version(
     secret_match: bool,
     version_match: bool | None,
 ) -> None:
-    """A wrong secret hides all else; a wrong version may be ignored on the engine's word."""
+    """A wrong secret hides all else; a wrong version is ignored if the engine asks for that."""
     ledger = AggregatorRules(secret="s")  # noqa: S106 - no secret
     message = attrs.evolve(REGISTER, **({"secret": "s"} | changes))
     reply = ledger.register(message, 0.0)
@@ -149,14 +149,14 @@ def test_registration_is_refused_while_connected() -> None:
 
 @pytest.mark.parametrize("engine_id", [None, 3, E1])
 def test_connection_is_refused_without_a_free_id(engine_id: object) -> None:
-    """Null, what is no string, and an id that is connected are not let in."""
+    """Null, values that are not strings, and ids that are connected are not let in."""
     session = Session()
     assert session.let_in
     assert not session.ledger.connect(Connection(2, 0.0), engine_id)
 
 
 def test_message_before_the_engine_id_is_lost() -> None:
-    """What comes before the answer to get_engine_id_async is answered and has no effect."""
+    """A message before the answer to get_engine_id_async is answered, but has no effect."""
     ledger = AggregatorRules()
     ledger.register(REGISTER, 0.0)
     assert ledger.handle(UOD_INFO, Connection(1, 0.0), 0.0) == SuccessMessage()
@@ -165,7 +165,7 @@ def test_message_before_the_engine_id_is_lost() -> None:
 
 
 def test_message_of_unregistered_engine_gets_an_error() -> None:
-    """An engine that is not registered is told so with Error."""
+    """An engine that is not registered gets an Error that says so."""
     session = Session()
     message = attrs.evolve(UOD_INFO, engine_id="other")
     answer = session.ledger.handle(message, session.connection, 0.0)
@@ -184,7 +184,7 @@ def test_message_of_unregistered_engine_gets_an_error() -> None:
     ids=["no engine message", "registration", "ping", "buffered tags", "no engine id"],
 )
 def test_message_without_handler_gets_a_protocol_error(message: MessageBase) -> None:
-    """What nobody handles is answered with ProtocolError."""
+    """A message without a handler is answered with ProtocolError."""
     session = Session()
     answer = session.ledger.handle(message, session.connection, 0.0)
     assert isinstance(answer, ProtocolErrorMessage)
@@ -200,7 +200,7 @@ def test_empty_method_gets_an_error() -> None:
 
 
 def test_state_messages_are_kept() -> None:
-    """The latest UodInfo, method, control state, method state and queued run log are there."""
+    """The latest UodInfo, method, control state, method state and queued run log are kept."""
     session = Session()
     control = recorded(2, "ControlStateMsg")
     queued = recorded(2, "QueuedRunLogMsg")
@@ -215,7 +215,7 @@ def test_state_messages_are_kept() -> None:
 
 
 def test_a_notification_that_is_sent_twice_counts_twice() -> None:
-    """Nothing recognises a repeat."""
+    """The aggregator does not recognise repeats."""
     session = Session()
     note = recorded(2, "WebPushNotificationMsg")
     session.send(note, note)
@@ -223,13 +223,13 @@ def test_a_notification_that_is_sent_twice_counts_twice() -> None:
 
 
 def error_log(*entries: tuple[str, float]) -> em.ErrorLogMsg:
-    """Return what was logged, with what words and when (s)."""
+    """Return an error log with these texts at these times (s)."""
     listed = [mdl.ErrorLogEntry(message=text, created_time=at, severity=40) for text, at in entries]
     return em.ErrorLogMsg(engine_id=E1, log=mdl.ErrorLog(entries=listed))
 
 
 def test_what_is_logged_again_in_a_row_is_counted() -> None:
-    """If it is newer: so a repeat of one entry is recognised, one of several is not."""
+    """Only if it is newer, so a repeat of one entry is recognised, but not a repeat of several."""
     session = Session()
     session.send(error_log(("a", 1.0)), error_log(("a", 1.0)), error_log(("a", 3.0), ("a", 2.0)))
     assert session.record.unit.error_log == [LoggedError("a", 3.0, 40, 2)]
@@ -256,7 +256,7 @@ def test_tags_with_run_id_are_refused_outside_a_run() -> None:
 
 
 def test_samples_are_stored_after_the_interval_and_when_newer() -> None:
-    """5 s interval: the first is stored, then the first more than 5 s later, none older."""
+    """At 5 s, the first is stored, then the first that is more than 5 s later, and none older."""
     session = Session()
     session.send(UOD_INFO, started("A"))
     # Stored: 100 (first), 105.5 (5.5 s later). Not: 105 (5 s is not more than 5), 104 (older).
@@ -276,7 +276,7 @@ def test_a_sample_stores_all_that_changed_since_the_last() -> None:
 
 
 def test_tags_that_the_unit_does_not_plot_are_not_stored() -> None:
-    """Samples are stored of readings and of what the plot shows; other tags are only current."""
+    """Readings and plotted tags are stored; of other tags only the current value is kept."""
     session = Session()
     session.send(UOD_INFO, started("A"), tags("A", 100.0, Unheard=1.0))
     assert "Unheard" not in session.ledger.plot_log["A"]
@@ -291,7 +291,7 @@ def test_a_mark_is_not_put_back() -> None:
 
 
 def test_no_sample_is_stored_before_uod_info() -> None:
-    """A repeated RunStarted opens the plot; the interval counts from what was thrown away."""
+    """A repeated RunStarted opens the plot, but the interval counts from a sample thrown away."""
     session = Session()
     session.send(started("A"), tags("A", 100.0, FT01=1.0))
     assert session.ledger.plot_log == {"A": {}}
@@ -300,7 +300,7 @@ def test_no_sample_is_stored_before_uod_info() -> None:
 
 
 def test_the_first_sample_of_a_link_is_stored_before_uod_info() -> None:
-    """The plot of the run is there; then the interval is infinite until UodInfo tells it."""
+    """The run's plot exists; after that sample the interval is infinite until UodInfo arrives."""
     session = Session()
     session.send(UOD_INFO, started("A"), tags("A", 100.0, FT01=1.0))
     session.ledger.disconnect(session.connection, 1.0)
@@ -312,7 +312,7 @@ def test_the_first_sample_of_a_link_is_stored_before_uod_info() -> None:
 
 
 def test_tags_without_a_tag_fail_while_none_is_known() -> None:
-    """The handler raises in a run of which nothing was stored; later it stores nothing."""
+    """The handler raises if nothing of the run is stored yet; later it stores nothing."""
     session = Session()
     session.send(UOD_INFO, started("A"))
     answer = session.ledger.handle(tags("A", 100.0), session.connection, 0.0)
@@ -322,7 +322,7 @@ def test_tags_without_a_tag_fail_while_none_is_known() -> None:
 
 
 def test_run_started_again_changes_nothing() -> None:
-    """RunStarted of the current run neither archives it nor loses its samples."""
+    """RunStarted for the current run neither archives it nor loses its samples."""
     session = Session()
     session.send(UOD_INFO, started("A"), tags("A", 100.0, FT01=1.0))
     assert session.send(started("A")) == "run A is active already"
@@ -332,7 +332,7 @@ def test_run_started_again_changes_nothing() -> None:
 
 
 def test_run_started_of_another_run_archives_the_current_one() -> None:
-    """The current run is over, without an archive, and the new one is active."""
+    """The current run ends without an archive, and the new one is active."""
     session = Session()
     assert session.send(UOD_INFO, started("A"), started("B")) is None
     assert [(run.run_id, run.archive) for run in session.ledger.recent_runs] == [("A", None)]
@@ -341,7 +341,7 @@ def test_run_started_of_another_run_archives_the_current_one() -> None:
 
 
 def test_run_stopped_archives_the_run_with_its_last_words() -> None:
-    """The final run log, method state and archive are those of RunStopped; run state is reset."""
+    """The final run log, method state and archive come from RunStopped; the run state is reset."""
     session = Session()
     session.send(UOD_INFO, METHOD, started("A"), recorded(2, "ErrorLogMsg"))
     assert session.send(stopped("A")) is None
@@ -356,7 +356,7 @@ def test_run_stopped_archives_the_run_with_its_last_words() -> None:
 
 
 def test_run_stopped_archives_whatever_run_is_current() -> None:
-    """RunStopped of another run ends the current one, with the run log that it had."""
+    """RunStopped for another run ends the current one, with the run log that it had."""
     session = Session()
     session.send(UOD_INFO, started("B"))
     assert session.send(stopped("A")) == "end of run A has ended run B"
@@ -382,7 +382,7 @@ def test_run_log_of_another_run_is_ignored() -> None:
 
 
 def test_queued_run_log_is_ignored_in_a_run() -> None:
-    """It tells of commands that wait for a run."""
+    """It shows commands that wait for a run."""
     session = Session()
     queued = recorded(2, "QueuedRunLogMsg")
     assert session.send(queued, started("A"), queued) == "queued run log, and run A is active"
@@ -390,7 +390,7 @@ def test_queued_run_log_is_ignored_in_a_run() -> None:
 
 
 def test_recent_engine_is_restored_with_its_run() -> None:
-    """An engine that comes back in mid-run finds its run, with nothing else remembered."""
+    """An engine that comes back in mid-run finds its run, but nothing else is remembered."""
     session = Session()
     session.send(UOD_INFO, METHOD, started("A"))
     session.ledger.disconnect(session.connection, 1.0)
@@ -411,7 +411,7 @@ def test_recent_engine_without_run_is_restored_without() -> None:
 
 
 def test_killed_aggregator_remembers_no_run() -> None:
-    """It refuses tags and run log of the run until RunStarted comes again, then stores on."""
+    """It refuses the run's samples and run log until RunStarted comes again, then stores more."""
     session = Session()
     session.send(UOD_INFO, started("A"), tags("A", 100.0, FT01=1.0))
     session.ledger.forget()
@@ -425,7 +425,7 @@ def test_killed_aggregator_remembers_no_run() -> None:
 
 
 def test_engine_names_the_only_one() -> None:
-    """With one engine its id need not be given; with none or several it must."""
+    """With one engine, the id need not be given; with none or several it must be."""
     with pytest.raises(LookupError, match="expected one engine, found \\[\\]"):
         AggregatorRules().engine()
     session = Session()

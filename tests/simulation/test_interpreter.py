@@ -17,7 +17,7 @@ async def test_a_line_begins_at_every_tick(autojump_clock: MockClock) -> None:
 
 
 async def test_wait_lasts_to_the_tick(autojump_clock: MockClock) -> None:
-    """2 s are 20 ticks: from 0.1 to 2.1, where the next line begins."""
+    """2 s are 20 ticks: from 0.1 to 2.1, when the next line begins."""
     async with bench() as skid:
         await skid.start("Wait: 2 s\nMark: A")
         await until(1.1)
@@ -32,7 +32,7 @@ async def test_wait_lasts_to_the_tick(autojump_clock: MockClock) -> None:
 
 
 async def test_no_wait_takes_a_tick_longer_for_rounding(autojump_clock: MockClock) -> None:
-    """Waits of 0.1 s, 0.2 s ... 4.0 s one after the other: each ends at its tick."""
+    """Of waits of 0.1 s, 0.2 s ... 4.0 s, one after the other, each ends at its tick."""
     async with bench() as skid:
         await skid.start("\n".join(f"Wait: {n / 10} s" for n in range(1, 41)))
         await until(0.1 + 0.1 * 820)  # 1 + 2 + ... + 40 ticks
@@ -45,7 +45,7 @@ async def test_no_wait_takes_a_tick_longer_for_rounding(autojump_clock: MockCloc
 async def test_wait_knows_minutes_and_hours(
     wait: str, end_s: float, autojump_clock: MockClock
 ) -> None:
-    """0.1 min are 6 s, 0.01 h are 36 s; 0 s are over at the next tick."""
+    """0.1 min is 6 s, 0.01 h is 36 s, and 0 s is over at the next tick."""
     async with bench() as skid:
         await skid.start(f"Wait: {wait}")
         await until(end_s)
@@ -67,7 +67,7 @@ async def test_forcing_a_wait_ends_it_at_the_next_tick(autojump_clock: MockClock
 
 
 async def test_blocks_nest_and_end_block_ends_the_innermost(autojump_clock: MockClock) -> None:
-    """What stands behind End block is passed over; Block and Block Time follow."""
+    """Lines after End block are passed over; the tags Block and Block Time follow."""
     text = """\
 Block: A
     Block: B
@@ -104,7 +104,7 @@ Mark: C"""
 
 
 async def test_a_block_lasts_until_a_watch_in_it_ends_it(autojump_clock: MockClock) -> None:
-    """The wait that the block is in ends with it, and so does the watch."""
+    """The block's current wait ends with it, and so does the watch."""
     text = """\
 Block: A
     Watch: Block Time > 1 s
@@ -129,7 +129,7 @@ Mark: C"""
 
 
 async def test_a_block_without_end_waits(autojump_clock: MockClock) -> None:
-    """It is not over when its lines are."""
+    """It does not end with its last line."""
     async with bench() as skid:
         await skid.start("Block: A\n    Mark: B\nMark: C")
         await until(60)
@@ -137,7 +137,7 @@ async def test_a_block_without_end_waits(autojump_clock: MockClock) -> None:
 
 
 async def test_a_watch_does_not_hold_up_the_method(autojump_clock: MockClock) -> None:
-    """Its body runs beside the lines after it, once, when the condition has come true."""
+    """Its body runs once, beside the lines after it, when the condition has come true."""
     text = "Watch: Run Time > 0.5 s\n    Mark: W\nWait: 2 s\nMark: C"
     async with bench() as skid:
         await skid.start(text)
@@ -155,7 +155,7 @@ async def test_a_watch_does_not_hold_up_the_method(autojump_clock: MockClock) ->
 
 
 async def test_a_watch_can_be_forced(autojump_clock: MockClock) -> None:
-    """Its body runs although the condition is not true."""
+    """Its body runs even though the condition is not true."""
     async with bench() as skid:
         await skid.start("Watch: Flow > 50 L/h\n    Mark: W")
         await until(0.5)
@@ -166,7 +166,7 @@ async def test_a_watch_can_be_forced(autojump_clock: MockClock) -> None:
 
 
 async def test_a_watch_can_be_cancelled_while_it_waits(autojump_clock: MockClock) -> None:
-    """Its body never runs, also when the condition comes true."""
+    """Its body never runs, even when the condition comes true."""
     async with bench() as skid:
         await skid.start("Watch: Run Time > 1 s\n    Mark: W")
         await until(0.5)
@@ -181,7 +181,7 @@ async def test_a_watch_can_be_cancelled_while_it_waits(autojump_clock: MockClock
 
 
 async def test_an_unknown_id_is_refused(autojump_clock: MockClock) -> None:
-    """Cancel and force name the id."""
+    """The errors of cancel and force name the id."""
     async with bench() as skid:
         await skid.start("Wait: 1 h")
         with pytest.raises(CommandError, match="no line with id 'x'"):
@@ -222,7 +222,7 @@ async def test_a_timed_pause_or_hold_can_be_cancelled(
 async def test_a_person_may_end_a_timed_pause_or_hold_early(
     line: str, button: str, autojump_clock: MockClock
 ) -> None:
-    """Its time is forgotten then: a later one without a time is not ended by it."""
+    """Its time is then forgotten, and does not end a later one without a time."""
     async with bench() as skid:
         await skid.start(f"{line}\nMark: A")
         await until(0.5)
@@ -233,7 +233,7 @@ async def test_a_person_may_end_a_timed_pause_or_hold_early(
 
 
 async def test_hold_in_a_method_waits_for_a_person(autojump_clock: MockClock) -> None:
-    """Without a duration the line itself is over at once."""
+    """Without a duration, the line itself ends at once."""
     async with bench() as skid:
         await skid.start("Hold\nMark: A")
         await until(10)
@@ -244,7 +244,7 @@ async def test_hold_in_a_method_waits_for_a_person(autojump_clock: MockClock) ->
 
 
 async def test_stop_in_a_method_ends_the_run(autojump_clock: MockClock) -> None:
-    """The lines after it do not run, what else is open ends with it."""
+    """The lines after it do not run, and everything else that is open ends with it."""
     async with bench() as skid:
         await skid.start("Watch: Flow > 50 L/h\n    Mark: W\nStop\nMark: never")
         await until(1)
@@ -255,7 +255,7 @@ async def test_stop_in_a_method_ends_the_run(autojump_clock: MockClock) -> None:
 
 
 async def test_the_method_state_follows_step_by_step(autojump_clock: MockClock) -> None:
-    """Started, executed, and what may be written behind: the last line of an open body."""
+    """Lines are started, then executed; after the last line of an open body more may be written."""
     async with bench() as skid:
         await skid.start("Mark: A\nBlock: B\n    Wait: 1 s\n    End block\nMark: C")
         seen = []
@@ -291,7 +291,7 @@ async def test_the_method_state_follows_step_by_step(autojump_clock: MockClock) 
 async def test_a_line_that_fails_pauses_the_run(
     line: str, message: str, autojump_clock: MockClock
 ) -> None:
-    """Status, colour, run log, error log and event; but not the event of a pause."""
+    """Status, colour, run log, error log and an event show it, but no event of a pause."""
     text = line.strip()
     async with bench() as skid:
         await skid.start(f"Mark: A\n{line}\nMark: C")
@@ -308,7 +308,7 @@ async def test_a_line_that_fails_pauses_the_run(
 async def test_a_failed_line_is_tried_again_after_its_correction(
     autojump_clock: MockClock,
 ) -> None:
-    """The edit clears the error, the run stays paused until a person lets it go on."""
+    """The edit clears the error, but the run stays paused until a person lets it go on."""
     async with bench() as skid:
         await skid.start("Mark: A\nFoo\nMark: C")
         await until(1)
@@ -321,7 +321,7 @@ async def test_a_failed_line_is_tried_again_after_its_correction(
 
 
 async def test_a_failed_line_that_is_left_as_it_is_fails_again(autojump_clock: MockClock) -> None:
-    """Unpausing tries it once more."""
+    """Unpause tries the line once more."""
     async with bench() as skid:
         await skid.start("Foo")
         await until(1)

@@ -45,7 +45,7 @@ ANSWER_SUCCESS = encode_json(SuccessMessage())
 async def http(
     open_stream: OpenStream, method: str, path: str, body: str = "", *, port: int = 80
 ) -> tuple[int, str]:
-    """Make a plain request and return the status and the text of the answer."""
+    """Make a plain request, and return the status and the text of the answer."""
     stream = await open_stream("aggregator", port)
     head = f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body.encode())}\r\n\r\n"
     async with stream:
@@ -56,7 +56,7 @@ async def http(
 
 
 async def register(open_stream: OpenStream, **changes: Any) -> am.RegisterEngineReplyMsg:
-    """Register the recorded engine, with changes."""
+    """Register the recorded engine, with these changes."""
     message = attrs.evolve(REGISTER, **changes)
     status, text = await http(open_stream, "POST", "/engine-rest", encode_json(message))
     assert status == 200
@@ -66,7 +66,7 @@ async def register(open_stream: OpenStream, **changes: Any) -> am.RegisterEngine
 
 
 class Client:
-    """An engine's side of a websocket, as small as can be."""
+    """The engine's side of a websocket, as small as possible."""
 
     def __init__(self, websocket: trio_websocket.WebSocketConnection) -> None:
         self.websocket = websocket
@@ -151,13 +151,13 @@ async def connected(open_stream: OpenStream) -> AsyncGenerator[Client, None]:
 
 @pytest.fixture
 def aggregator() -> Aggregator:
-    """Return an aggregator that nobody has talked to."""
+    """Return a fresh aggregator."""
     return Aggregator()
 
 
 @pytest.fixture
 def dial(aggregator: Aggregator, nursery: trio.Nursery) -> OpenStream:
-    """Return what opens memory streams to the aggregator."""
+    """Return a function that opens memory streams to the aggregator."""
     return aggregator.in_memory(nursery)
 
 
@@ -190,7 +190,7 @@ async def test_registration_over_http(
 
 
 async def test_upgrade_at_a_wrong_path_is_404(dial: OpenStream, autojump_clock: MockClock) -> None:
-    """There is a websocket at one path only."""
+    """Only one path has a websocket."""
     stream: Any = await dial("aggregator", 80)
     with trio.fail_after(1), pytest.RaisesGroup(trio_websocket.ConnectionRejected) as refused:
         async with trio.open_nursery() as nursery:
@@ -202,7 +202,7 @@ async def test_upgrade_at_a_wrong_path_is_404(dial: OpenStream, autojump_clock: 
 async def test_upgrade_that_is_none_is_given_up(
     autojump_clock: MockClock, aggregator: Aggregator, nursery: trio.Nursery
 ) -> None:
-    """Half an upgrade is answered with 400 at once; nothing is left of it after 10 s."""
+    """Half an upgrade is answered with 400 at once, and nothing is left of it after 10 s."""
     dial = aggregator.in_memory(nursery)
     async with await dial("aggregator", 80) as stream:
         await stream.send_all(b"GET /engine-rpc HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n")
@@ -218,7 +218,7 @@ async def test_upgrade_that_is_none_is_given_up(
 async def test_nothing_is_left_of_broken_connections(
     autojump_clock: MockClock, aggregator: Aggregator, nursery: trio.Nursery
 ) -> None:
-    """A drop ends every task, of websockets and of half a plain request, without any delay."""
+    """A drop ends all tasks of websockets and of half a plain request, without any delay."""
     dial = aggregator.in_memory(nursery)
     async with connected(dial) as client, await dial("aggregator", 80) as stream:
         await stream.send_all(b"GET /hea")
@@ -246,7 +246,7 @@ async def test_connecting(
 async def test_second_connection_is_closed(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """An id that is connected is not let in again; the first connection stays."""
+    """An id that is connected is not let in again, and the first connection stays."""
     async with connected(dial) as first:
         assert not (await register(dial)).success
         async with upgraded(dial) as second:
@@ -267,7 +267,7 @@ async def test_connection_without_id_is_closed(dial: OpenStream, autojump_clock:
 async def test_connection_that_does_not_say_its_id_is_closed_after_2_s(
     dial: OpenStream, autojump_clock: MockClock
 ) -> None:
-    """The question for the id has the deadline of every call: 2 s from the upgrade at 0 s."""
+    """The question for the id has the same deadline as every call: 2 s, from the upgrade at 0 s."""
     async with upgraded(dial, answers=False) as client:
         await client.closed.wait()
         assert trio.current_time() == 2
@@ -302,7 +302,7 @@ async def test_messages_are_answered_in_order(
 async def test_message_that_cannot_be_decoded(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """It gets a ProtocolError, a frame that is no frame nothing; the connection stays."""
+    """It gets a ProtocolError, and a frame that is no call gets nothing; the connection stays."""
     async with connected(dial) as client:
         await client.websocket.send_message("no JSON")
         await client.websocket.send_message(encode_request(Request("unknown", {}, "1")))
@@ -313,7 +313,7 @@ async def test_message_that_cannot_be_decoded(
 
 
 async def test_call(dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator) -> None:
-    """A call returns the engine's answer; a method that was taken is the unit's."""
+    """A call returns the engine's answer; a method that the engine takes becomes the unit's."""
     method = am.MethodMsg(method=attrs.evolve(METHOD.method, version=1))
     async with connected(dial) as client:
         assert await aggregator.call(E1, method) == SuccessMessage()
@@ -326,7 +326,7 @@ async def test_call(dial: OpenStream, autojump_clock: MockClock, aggregator: Agg
 async def test_late_answer_closes_the_connection(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """2 s after the call there is no answer: the caller hears of it, the engine is cut off."""
+    """Without an answer 2 s after the call, the caller hears of it and the engine is cut off."""
     async with connected(dial) as client:
         client.answers_calls = False
         await trio.sleep(1)
@@ -341,7 +341,7 @@ async def test_late_answer_closes_the_connection(
 async def test_a_run_is_listed_before_its_end_is_answered(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """The archive takes 12 s, and as long an engine that has gone counts as connected."""
+    """The archive takes 12 s, and for that time an engine that has gone counts as connected."""
     async with connected(dial) as client:
         await client.send(started("a"))
         aggregator.archiving_time_s = 12
@@ -360,7 +360,7 @@ async def test_a_run_is_listed_before_its_end_is_answered(
 async def test_answer_waits_in_line_behind_messages(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """Five messages of 0.5 s stand before an answer that was given at once: 2.5 s is too late."""
+    """Five messages of 0.5 s come before an answer that was given at once: 2.5 s is too late."""
     async with connected(dial) as client, trio.open_nursery() as nursery:
         aggregator.handling_time_s = 0.5
         for _ in range(5):
@@ -376,7 +376,7 @@ async def test_answer_waits_in_line_behind_messages(
 async def test_call_ends_with_the_connection(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """Who calls when the connection breaks is told at once."""
+    """If the connection breaks during a call, the caller hears of it at once."""
     async with connected(dial) as client, trio.open_nursery() as nursery:
         client.answers_calls = False
 
@@ -420,7 +420,7 @@ async def test_kill(dial: OpenStream, autojump_clock: MockClock, aggregator: Agg
 
 
 async def test_drop(dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator) -> None:
-    """The connection breaks, the aggregator lives on and has the run of the recent engine."""
+    """The connection breaks, but the aggregator lives on and remembers the engine's run."""
     async with connected(dial) as client:
         await client.send(started("A"))
         aggregator.drop()
@@ -459,7 +459,7 @@ async def test_down_leaves_connections(
 async def test_muted_handles_and_never_answers(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """The message has its effect, the engine does not hear of it; `_ping_` is answered."""
+    """A message has its effect, but the engine gets no answer; `_ping_` is answered."""
     async with connected(dial) as client:
         aggregator.muted = True
         with trio.move_on_after(3600) as patience:
@@ -472,7 +472,7 @@ async def test_muted_handles_and_never_answers(
 async def test_on_message_answers_instead(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """An answer that the hook gives is sent, and the message has no effect."""
+    """The hook's answer is sent, and the message has no effect."""
     error = ErrorMessage(message="database is locked")
 
     async def on_message(message: em.EngineMessage) -> MessageBase | None:
@@ -493,7 +493,7 @@ async def test_on_message_answers_instead(
 async def test_wait_until_sees_each_message(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """Who waits for the second message is woken by it."""
+    """A task that waits for the second message is woken by it."""
     async with connected(dial) as client, trio.open_nursery() as nursery:
 
         async def send() -> None:
@@ -510,7 +510,7 @@ async def test_wait_until_sees_each_message(
 async def test_silent_peer_is_closed_after_40_s(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """A ping 20 s after the upgrade, no pong for 20 s: the engine may register at 40 s."""
+    """The ping comes 20 s after the upgrade; without a pong for 20 s, the id is free at 40 s."""
     await register(dial)
     stream: Any = await dial("aggregator", 80)
     async with trio.open_nursery() as nursery:
@@ -531,7 +531,7 @@ async def test_silent_peer_is_closed_after_40_s(
 async def test_live_peer_is_kept(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """Who answers pings is still connected after an hour."""
+    """A peer that answers pings is still connected after an hour."""
     async with connected(dial) as client:
         await trio.sleep(3600)
         assert await client.send(UOD_INFO) == SuccessMessage()
@@ -540,7 +540,7 @@ async def test_live_peer_is_kept(
 async def test_too_large_a_message_is_closed_with_1009(
     dial: OpenStream, autojump_clock: MockClock
 ) -> None:
-    """16 MiB is the limit of a message."""
+    """A message may have at most 16 MiB."""
     async with connected(dial) as client:
         await client.websocket.send_message("x" * (16 * 2**20))
         assert await client.call(PING, {}) == "pong"
@@ -550,7 +550,7 @@ async def test_too_large_a_message_is_closed_with_1009(
 
 
 async def replay(client: Client, aggregator: Aggregator, conn: int) -> None:
-    """Play a recorded connection: the engine's messages sent, the aggregator's calls made."""
+    """Play a recorded connection: send the engine's messages, make the aggregator's calls."""
     rows = [row["text"] for row in CONVERSATION if row["conn"] == conn and "text" in row]
     results = {
         row["response"]["call_id"]: row["response"]["result"] for row in rows if row["response"]
@@ -567,7 +567,7 @@ async def replay(client: Client, aggregator: Aggregator, conn: int) -> None:
 
 
 async def recorded_session(dial: OpenStream, aggregator: Aggregator) -> None:
-    """Play the recorded session with its restart, and check what the aggregator has of it."""
+    """Play the recorded session with its restart, and check what the aggregator has kept."""
     async with connected(dial) as client:
         await replay(client, aggregator, 2)
         record = aggregator.engine()
@@ -614,7 +614,7 @@ async def test_recorded_conversation_over_tcp(
 
 
 async def test_tcp_port_is_closed_while_down(aggregator: Aggregator, nursery: trio.Nursery) -> None:
-    """A dial is refused during an outage, and the same port is there again after it."""
+    """A dial is refused during an outage; after it, the same port is open again."""
     port: int = await nursery.start(aggregator.run)
 
     async def is_open() -> bool:
@@ -636,7 +636,7 @@ async def test_tcp_port_is_closed_while_down(aggregator: Aggregator, nursery: tr
 
 
 async def test_tls(aggregator: Aggregator, nursery: trio.Nursery) -> None:
-    """Registration and websocket work over TLS."""
+    """The registration and the websocket work over TLS."""
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(server)

@@ -28,12 +28,12 @@ def tags_of(message: em.TagsUpdatedMsg | None) -> dict[str, object]:
 
 
 def archive_rows(skid: Bench) -> list[dict[str, str]]:
-    """Return the rows of the archive of the last run."""
+    """Return the rows of the last run's archive."""
     archive = skid.engine.create_run_stopped_msg(skid.last_run_id).archive
     return list(csv.DictReader(io.StringIO(archive)))
 
 
-# Who it is
+# Its registration
 
 
 async def test_the_engine_is_all_that_the_runner_needs(autojump_clock: MockClock) -> None:
@@ -50,7 +50,7 @@ async def test_the_engine_is_all_that_the_runner_needs(autojump_clock: MockClock
 
 
 async def test_it_registers_as_itself(autojump_clock: MockClock) -> None:
-    """Names, secret and the version of Open Pectus whose protocol it speaks."""
+    """It gives its names, its secret and the version of Open Pectus whose protocol it speaks."""
     engine = SimulatedEngine(
         "Skid 1",
         location="Lab 2",
@@ -71,7 +71,7 @@ async def test_it_registers_as_itself(autojump_clock: MockClock) -> None:
 
 
 async def test_every_message_is_fit_for_the_wire(autojump_clock: MockClock) -> None:
-    """Each decodes to itself, in a run with all kinds of lines."""
+    """Each decodes to itself in a run with all kinds of lines."""
     async with bench() as skid:
         engine = skid.engine
         await engine.inject_code("Mark: injected")
@@ -128,7 +128,7 @@ async def test_the_page_can_offer_every_command(autojump_clock: MockClock) -> No
 async def test_readings_plot_and_definitions_name_tags_that_exist(
     autojump_clock: MockClock,
 ) -> None:
-    """What the page asks for is in the snapshot, with the same units."""
+    """Every tag that the page asks for is in the snapshot, with the same unit."""
     engine = SimulatedEngine(clock=wall_clock)
     info = engine.create_uod_info()
     units = {tag.name: tag.value_unit for tag in engine.create_tag_updates_snapshot_msg().tags}
@@ -151,7 +151,7 @@ async def test_readings_plot_and_definitions_name_tags_that_exist(
 
 
 async def test_ticks_keep_to_their_instants(autojump_clock: MockClock) -> None:
-    """A 0.25 s stall of everything costs two ticks, and the next is on time."""
+    """If everything stalls for 0.25 s, that costs two ticks, and the next is on time."""
     seen: list[float] = []
 
     def clock() -> float:
@@ -163,14 +163,14 @@ async def test_ticks_keep_to_their_instants(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         await trio.sleep(0.22)
-        autojump_clock.jump(0.25)  # 0.22 to 0.47: the tick of 0.3 is late, that of 0.4 is left out
+        autojump_clock.jump(0.25)  # 0.22 to 0.47: the 0.3 tick is late, 0.4 is left out
         await trio.sleep(0.2)
         nursery.cancel_scope.cancel()
     assert seen == [0.1, 0.2, 0.47, 0.5, 0.6]
 
 
 async def test_only_changed_tags_are_told(autojump_clock: MockClock) -> None:
-    """The first message has all, a message right after has nothing, the next what has changed."""
+    """The first message has all tags, one right after it none, and the next those that changed."""
     async with bench() as skid:
         engine = skid.engine
         assert set(tags_of(engine.create_tag_updates_msg(None))) == {str(tag.name) for tag in TAGS}
@@ -185,7 +185,7 @@ async def test_only_changed_tags_are_told(autojump_clock: MockClock) -> None:
 
 
 async def test_a_tag_is_stamped_with_the_tick_of_its_change(autojump_clock: MockClock) -> None:
-    """Wall time, not trio's; times of a run are shown as a clock."""
+    """It is the wall clock's time, not Trio's; times of a run are shown as on a clock."""
     async with bench() as skid:
         await skid.command("Start")
         await until(2.0)
@@ -198,7 +198,7 @@ async def test_a_tag_is_stamped_with_the_tick_of_its_change(autojump_clock: Mock
 
 
 async def test_a_run_is_determined_by_seed_and_clock(autojump_clock: MockClock) -> None:
-    """The same seed gives the same archive, run log and ids; another seed others."""
+    """The same seed gives the same archive, run log and ids; another seed gives others."""
     told: list[em.RunStoppedMsg] = []
     for seed in (1, 1, 2):
         engine = SimulatedEngine(seed=seed, clock=lambda: EPOCH + trio.current_time() % 100)
@@ -220,7 +220,7 @@ async def test_a_run_is_determined_by_seed_and_clock(autojump_clock: MockClock) 
 
 
 async def test_each_run_has_a_uuid_of_its_own(autojump_clock: MockClock) -> None:
-    """Also when two runs begin at the same instant."""
+    """Even if two runs begin at the same instant."""
     engine = SimulatedEngine(clock=wall_clock)
     skid = Bench(engine)
     engine.add_listener(skid)
@@ -236,14 +236,14 @@ async def test_each_run_has_a_uuid_of_its_own(autojump_clock: MockClock) -> None
 async def test_cancelling_run_leaves_nothing_and_it_can_run_again(
     autojump_clock: MockClock,
 ) -> None:
-    """The run that is on stands still and goes on with the engine."""
+    """The open run stands still, and goes on with the engine."""
     engine = SimulatedEngine(clock=wall_clock)
     await engine.execute_control_command("Start")
     for _ in range(2):
         with trio.move_on_after(1.05):
             await engine.run()
         await trio.sleep(10)
-    # ten ticks each time; the 10 s between count for nothing
+    # ten ticks each time; the 10 s in between do not count
     assert engine.tags.value("Run Time") == pytest.approx(2.0)
 
 
@@ -251,7 +251,7 @@ async def test_cancelling_run_leaves_nothing_and_it_can_run_again(
 
 
 async def test_start_begins_a_run(autojump_clock: MockClock) -> None:
-    """Listeners hear the run's id, the tags say so from the same moment."""
+    """Listeners hear the run's id, and the tags show it from the same moment on."""
     async with bench() as skid:
         await until(1)
         await skid.command("Start")
@@ -281,7 +281,7 @@ async def test_start_begins_a_run(autojump_clock: MockClock) -> None:
 async def test_what_is_not_possible_is_refused(
     before: list[str], command: str, message: str, autojump_clock: MockClock
 ) -> None:
-    """It is the person's error, and changes nothing."""
+    """The command is the person's mistake, and it changes nothing."""
     async with bench() as skid:
         for name in before:
             await skid.command(name)
@@ -309,7 +309,7 @@ async def test_an_unknown_control_command_is_refused_and_logged(
 async def test_pause_makes_the_skid_safe_and_stops_the_methods_time(
     autojump_clock: MockClock,
 ) -> None:
-    """Outputs come back with Unpause; a wait is longer by the pause, to the tick."""
+    """Unpause restores the outputs; a wait is longer by exactly the pause, to the tick."""
     async with bench() as skid:
         await skid.start(f"{FEED}\nWait: 2 s\nMark: A")  # the wait begins at 0.3
         await until(1.0)
@@ -357,7 +357,7 @@ async def test_pause_takes_precedence_over_hold(autojump_clock: MockClock) -> No
 
 
 async def test_stop_ends_the_run_with_a_complete_run_log(autojump_clock: MockClock) -> None:
-    """What is open is ended before listeners hear of it; the skid is safe, the tags are empty."""
+    """Open lines end before listeners hear of it; the skid is safe, and the tags are empty."""
     async with bench() as skid:
         await skid.start(f"{FEED}\nBlock: B\n    Wait: 1 h")
         await until(2)
@@ -392,7 +392,7 @@ async def test_restart_ends_the_run_and_begins_another(autojump_clock: MockClock
 
 
 async def test_a_method_may_be_nested_to_any_depth(autojump_clock: MockClock) -> None:
-    """990 blocks in one another are taken, told and run."""
+    """990 nested blocks are taken, told and run."""
     engine = SimulatedEngine()
     lines = [
         mdl.MethodLine(id=str(depth), content="    " * depth + "Block: A") for depth in range(990)
@@ -409,7 +409,7 @@ async def test_a_method_may_be_nested_to_any_depth(autojump_clock: MockClock) ->
 
 
 async def test_a_method_is_kept_as_it_was_written(autojump_clock: MockClock) -> None:
-    """Also a half-written one; it is nobody's error before it is carried out."""
+    """Even if it is half-written; that is no error before it is carried out."""
     engine = SimulatedEngine(clock=wall_clock)
     written = method("Bloc: A\n      Wait\n: \n# todo", version=7)
     await engine.set_method(written)
@@ -429,7 +429,7 @@ async def test_an_empty_method_becomes_one_empty_line(autojump_clock: MockClock)
 
 
 async def test_lines_that_have_not_begun_can_be_edited_in_a_run(autojump_clock: MockClock) -> None:
-    """Edited, removed and new ones, also in a block that is open."""
+    """Lines may be edited, removed and added, even in an open block."""
     async with bench() as skid:
         await skid.start("Mark: A\nBlock: B\n    Wait: 1 s\n    Mark: C\nMark: D")
         await until(0.5)
@@ -483,7 +483,7 @@ async def test_an_edit_of_what_has_begun_is_refused(
 
 
 async def test_nothing_can_be_added_to_a_block_that_has_ended(autojump_clock: MockClock) -> None:
-    """It would never be carried out."""
+    """A line that is added there would never be carried out."""
     async with bench() as skid:
         await skid.start("Block: B\n    End block\nWait: 1 h")
         await until(1)
@@ -509,7 +509,7 @@ async def test_after_a_run_any_edit_is_possible(autojump_clock: MockClock) -> No
 
 
 async def test_injected_code_runs_beside_the_method(autojump_clock: MockClock) -> None:
-    """It has run-log lines, and is not one of the method's lines."""
+    """It has lines in the run log, but is not part of the method."""
     async with bench() as skid:
         await skid.start("Wait: 1 h")
         await until(0.5)
@@ -525,7 +525,7 @@ async def test_injected_code_runs_beside_the_method(autojump_clock: MockClock) -
 
 
 async def test_code_injected_before_a_run_waits_for_it(autojump_clock: MockClock) -> None:
-    """It shows as queued, and begins at Start."""
+    """It is shown as queued, and begins at Start."""
     async with bench() as skid:
         await skid.engine.inject_code("Mark: I")
         await until(5)
@@ -542,7 +542,7 @@ async def test_code_injected_before_a_run_waits_for_it(autojump_clock: MockClock
 
 
 async def test_code_injected_in_a_pause_waits_for_its_end(autojump_clock: MockClock) -> None:
-    """It shows as queued meanwhile, and goes with the run if that ends."""
+    """It is shown as queued meanwhile, and is dropped if the run ends."""
     async with bench() as skid:
         await skid.command("Start")
         await skid.command("Pause")
@@ -569,7 +569,7 @@ async def test_code_injected_in_a_pause_waits_for_its_end(autojump_clock: MockCl
 async def test_injected_code_that_is_wrong_is_refused(
     code: str, message: str, autojump_clock: MockClock
 ) -> None:
-    """Nothing of it runs, and the method has no error."""
+    """No part of it runs, and the method gets no error."""
     async with bench() as skid:
         await skid.command("Start")
         with pytest.raises(CommandError, match=message):
@@ -580,7 +580,7 @@ async def test_injected_code_that_is_wrong_is_refused(
 
 
 async def test_injected_code_that_fails_leaves_the_method_alone(autojump_clock: MockClock) -> None:
-    """The run log and the error log have it, the rest of it does not run, the run goes on."""
+    """The run log and the error log show it, its other lines do not run, and the run goes on."""
     async with bench() as skid:
         await skid.start("Wait: 1 s\nMark: A")
         await skid.engine.inject_code("Pump: 140 %\nMark: never")
@@ -594,7 +594,7 @@ async def test_injected_code_that_fails_leaves_the_method_alone(autojump_clock: 
 
 
 async def test_the_queue_of_injected_code_is_bounded(autojump_clock: MockClock) -> None:
-    """A person hears that too much waits."""
+    """The person hears that too much waits."""
     engine = SimulatedEngine(clock=wall_clock)
     for _ in range(MAX_WAITING):
         await engine.inject_code("Mark: A")
@@ -618,11 +618,11 @@ async def test_the_skids_commands_reach_the_skid(autojump_clock: MockClock) -> N
         assert skid.engine.skid.state.filtered_l < 0.01 < 0.1 < filtered_l
 
 
-# What is left of a run
+# The records of a run
 
 
 async def test_run_log_lines_carry_the_readings(autojump_clock: MockClock) -> None:
-    """At start and end, those that the page shows."""
+    """They carry those that the page shows, at the start and the end."""
     async with bench() as skid:
         await skid.start(f"{FEED}\nWait: 60 s")
         names = [reading.tag_name for reading in skid.engine.create_uod_info().readings]
@@ -651,7 +651,7 @@ async def test_the_archive_has_a_row_for_every_second(autojump_clock: MockClock)
 
 
 def test_a_row_is_neither_late_nor_doubled_by_rounding() -> None:
-    """A tick that falls short of the second by a rounding error is the second."""
+    """A tick that misses the second only by a rounding error counts as the second."""
     tags = Tags(TAGS)
     tags.reset(EPOCH)
     archive = Archive("a.csv", interval_s=1.0)
@@ -666,7 +666,7 @@ def test_a_row_is_neither_late_nor_doubled_by_rounding() -> None:
 
 
 def test_a_full_archive_keeps_every_second_row() -> None:
-    """However long the run, the archive spans it: 4 rows at most, of 9 s at 1 s."""
+    """However long the run is, the archive spans it: here at most 4 rows, for 9 s at 1 s."""
     tags = Tags(TAGS)
     tags.reset(EPOCH)
     archive = Archive("a.csv", interval_s=1.0, max_rows=4)
@@ -674,12 +674,12 @@ def test_a_full_archive_keeps_every_second_row() -> None:
         tags.set({"Run Time": float(second)}, EPOCH + second)
         archive.sample(float(second), EPOCH + second, tags)
     rows = list(csv.DictReader(io.StringIO(archive.text())))
-    # 0 1 2 3 is full: 0 2 remain; 4 6: full: 0 4 remain, then every 4 s: 8
+    # 0 1 2 3 is full, so 0 2 remain; with 4 6 it is full, so 0 4 remain; then every 4 s: 8
     assert [float(row["Run Time [s]"]) for row in rows] == [0, 4, 8]
 
 
 async def test_another_runs_messages_are_not_given_out(autojump_clock: MockClock) -> None:
-    """Asking for a run that the engine does not have is a bug of the caller."""
+    """Asking for a run that the engine does not have is the caller's bug."""
     async with bench() as skid:
         await skid.command("Start")
         with pytest.raises(LookupError, match="no run with id x"):
@@ -690,7 +690,7 @@ async def test_another_runs_messages_are_not_given_out(autojump_clock: MockClock
 
 
 async def test_notifications_say_what_happened(autojump_clock: MockClock) -> None:
-    """Title is the unit's name, the time is in milliseconds."""
+    """The title is the unit's name, and the time is in milliseconds."""
     async with bench() as skid:
         await skid.command("Start")
         engine = skid.engine
@@ -719,7 +719,7 @@ async def test_notifications_say_what_happened(autojump_clock: MockClock) -> Non
 
 
 async def test_lost_equipment_is_told_and_its_tags_stand_still(autojump_clock: MockClock) -> None:
-    """Found again, they go on."""
+    """When the equipment is found again, they go on."""
     async with bench() as skid:
         await until(1)
         skid.engine.set_connection_status("Disconnected")
