@@ -1,4 +1,4 @@
-"""README: its code runs, its diagram and its figures are those of the code."""
+"""README and the pages beside it: their code runs, their figures are those of the code."""
 
 import re
 import runpy
@@ -15,10 +15,15 @@ from trio_runner._states import diagram
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PYTHON = [
-    example.parsed
-    for example in Sybil([CodeBlockParser("python", str)]).parse(ROOT / "README.md").examples()
-]
+OPTIONS = ROOT / "examples" / "README.md"
+SIMULATION = ROOT / "trio_runner" / "simulation" / "README.md"
+
+
+def blocks(page: Path) -> list[str]:
+    """Return the blocks of Python in a page."""
+    return [
+        example.parsed for example in Sybil([CodeBlockParser("python", str)]).parse(page).examples()
+    ]
 
 
 def test_the_diagram_is_drawn_from_the_edges() -> None:
@@ -28,7 +33,7 @@ def test_the_diagram_is_drawn_from_the_edges() -> None:
 
 def test_the_table_of_times_is_that_of_the_code() -> None:
     """Each time stands in the table with its default, and no other does."""
-    rows = re.findall(r"^\| `(\w+_s)` \| ([\d.]+) \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+_s)` \| ([\d.]+) \|", OPTIONS.read_text(), re.MULTILINE)
     assert {name: float(value) for name, value in rows} == attrs.asdict(Timing())
 
 
@@ -42,13 +47,15 @@ def test_the_commands_are_those_that_ci_runs() -> None:
 
 def test_the_example_of_a_test_passes() -> None:
     """The block runs, in virtual time, and asserts what it says."""
-    exec(PYTHON[1], {})  # noqa: S102
+    (outage, _) = blocks(SIMULATION)
+    exec(outage, {})  # noqa: S102
 
 
 def test_the_example_of_a_storm_passes() -> None:
     """The bath of the example lives through a minute of it, as told."""
     namespace = runpy.run_path(str(ROOT / "examples" / "embed_engine.py"))
-    exec(PYTHON[2].replace("seed=7", "seed=7, duration_s=60"), namespace)  # noqa: S102
+    (_, storm) = blocks(SIMULATION)
+    exec(storm.replace("seed=7", "seed=7, duration_s=60"), namespace)  # noqa: S102
     namespace["test_the_bath_lives_through_a_storm"]()
 
 
@@ -57,7 +64,8 @@ def test_the_example_of_a_durable_outbox_runs(
 ) -> None:
     """The block makes the file and leaves nothing open."""
     monkeypatch.chdir(tmp_path)
-    exec(PYTHON[3], {})  # noqa: S102
+    (durable,) = blocks(OPTIONS)
+    exec(durable, {})  # noqa: S102
     assert (tmp_path / "skid.outbox").exists()
 
 
@@ -67,7 +75,8 @@ def test_the_example_of_embedding_runs(
     """It starts, meets no aggregator, and says so."""
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
-    exec(PYTHON[0].replace("9800", "1"), namespace)  # noqa: S102
+    (embedding,) = blocks(ROOT / "README.md")
+    exec(embedding.replace("9800", "1"), namespace)  # noqa: S102
 
     async def briefly() -> None:
         with trio.move_on_after(0.5):

@@ -1,4 +1,4 @@
-"""Tries each release of Open Pectus with both engines; prints the table of the README.
+"""Tries each release of Open Pectus with both engines; prints the table of `examples/README.md`.
 
 `python -m tests.interop.versions` takes some minutes. Releases may be named: all of
 `RELEASES` are tried otherwise. The exit code is that of pytest.

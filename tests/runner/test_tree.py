@@ -1,4 +1,4 @@
-"""The task tree, as it is seen in a life with an outage, is the one that README shows."""
+"""The task tree, as it is seen in a life with an outage, is the one that the pages show."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,9 @@ from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner, _tasks
 from trio_runner._states import STATES
 from trio_runner.simulation import Aggregator, Network
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "trio_runner" / "ARCHITECTURE.md").read_text()
 
 TASKS = {
     "ticker": "samples the engine into the outbox, link or no link",
@@ -23,13 +25,13 @@ TASKS = {
     "buffer sender": "introduces the engine, drains the outbox; ends by starting",
     "steady-state sender": "the next one: sends what comes, as it comes",
 }
-"""The tasks by their names in a task dump, and what README says of them."""
+"""The tasks by their names in a task dump, and what the pages say of them."""
 
 NURSERIES = {
     None: ["root nursery"],
     "connector": ["link nursery", "senders' nursery"],
 }
-"""What README calls the nurseries of a task, the outer one first; None is the runner's caller."""
+"""What the pages call the nurseries of a task, the outer one first; None is the runner's caller."""
 
 NURSERY_NOTES = {
     "link nursery": "lives exactly as long as one dial and its connection",
@@ -166,18 +168,19 @@ def table(seen: dict[str, list[set[str]]]) -> str:
     return "\n".join(re.sub(r" +\|", " |", row) for row in rows)
 
 
-async def test_the_tree_of_the_readme_is_the_one_that_lives(
+async def test_the_tree_of_the_pages_is_the_one_that_lives(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Which task is alive in which state, and in whose nursery, is what README says."""
+    """Which task is alive in which state, and in whose nursery, is what the pages say."""
     sight = await live(tmp_path / "outbox", autojump_clock)
     found = {}
     for state, looks in sight.seen.items():
         always = set.intersection(*looks)
         found[state] = sorted(always), sorted(set.union(*looks) - always)
     assert found == {state: (sorted(a), sorted(b)) for state, (a, b) in ALIVE.items()}
-    assert f"```\n{tree(sight.parents)}\n```" in README, tree(sight.parents)
-    assert table(sight.seen) in README, table(sight.seen)
+    for page in (README, ARCHITECTURE):
+        assert f"```\n{tree(sight.parents)}\n```" in page, tree(sight.parents)
+    assert table(sight.seen) in ARCHITECTURE, table(sight.seen)
 
 
 @pytest.mark.parametrize("text", list(TASKS.items()) + list(NURSERY_NOTES.items()))
