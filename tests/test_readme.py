@@ -10,6 +10,7 @@ import trio
 from sybil import Sybil
 from sybil.parsers.markdown import CodeBlockParser
 
+from tests.interop._releases import OLDEST_AND_NEWEST
 from trio_runner import Timing
 from trio_runner._states import diagram
 
@@ -43,6 +44,27 @@ def test_the_commands_are_those_that_ci_runs() -> None:
     for command in ("bin/pip install .", "bin/trio-runner demo", "bin/pip install -e '.[test]'"):
         assert command in README
         assert re.sub(r"^bin/", "", command) in ci
+
+
+def test_what_ci_is_said_to_run_it_runs() -> None:
+    """What README says of `.ci/run` stands in it, and what it says is left out does not."""
+    ci = (ROOT / ".ci" / "run").read_text()
+    for command in (
+        "ruff check .",
+        "mypy --strict --platform win32 trio_runner",
+        "twine check",
+        ".venv-ci/bin/pytest",
+        "tests/bridge tests/cli/test_engine.py tests/runner",
+        "openpectus.test.integration",
+        "== quick ",
+    ):
+        assert command in ci
+    assert "tests.bench" not in ci
+    assert "tests.interop.versions" not in ci
+    for file, test in re.findall(r"--deselect (\S+)::(\w+)", ci):
+        assert f"def {test}(" in (ROOT / file).read_text(), test
+    oldest, newest = OLDEST_AND_NEWEST
+    assert f"aggregators of openpectus {oldest} and {newest}" in " ".join(README.split())
 
 
 def test_the_example_of_a_test_passes() -> None:
