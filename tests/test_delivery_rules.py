@@ -36,7 +36,8 @@ def test_the_figures_are_those_of_the_code() -> None:
     assert sum(pauses[: _line.SAMPLE_FAILURES_MAX - 1]) >= 2 * 60
     assert f"a sample after {_line.SAMPLE_FAILURES_MAX}, which is 2 min" in RULES
     assert _line.SMALLER_AFTER_CUTS == _line.PASSED_AFTER == 3
-    assert f"more than {_shrinking.LOG_ENTRIES_MAX:,} entries" in RULES
+    mib = _shrinking.LOG_CHARACTERS_MAX // 1024**2
+    assert f"{_shrinking.LOG_ENTRIES_MAX:,} entries and {mib} MiB at the most" in RULES
     assert f"no more than {_window.LINE_S} s of work is put there" in RULES
     assert f"answers in a row are {_window.LATE_S} s late" in RULES
     assert (_window.LAST, _window.FRESH_S) == (4, 5)

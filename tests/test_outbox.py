@@ -23,7 +23,7 @@ from trio_runner._outbox import (
     _line,
 )
 from trio_runner._outbox._thinning import every_second_of_the_densest
-from trio_runner.protocol import decode_json, encode_body, pack, unpack
+from trio_runner.protocol import decode_json, encode, encode_body, foreign, loads, pack, unpack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
@@ -358,15 +358,93 @@ def test_delivery_classes_are_those_of_the_design() -> None:
     assert notices == {em.WebPushNotificationMsg, em.ErrorLogMsg}
 
 
-def test_error_logs_do_not_become_one_that_is_too_big(make: Make) -> None:
-    """Of 100 entries of 30 kB as many are in one message as fit into 1 MiB."""
+def error_log(*texts: str) -> em.ErrorLogMsg:
+    entries = [mdl.ErrorLogEntry(message=text, created_time=1.0, severity=40) for text in texts]
+    return em.ErrorLogMsg(log=mdl.ErrorLog(entries=entries))
+
+
+def texts_of(entry: Entry) -> list[str]:
+    return [told["message"] for told in loads(entry.text)["log"]["entries"]]
+
+
+def test_what_is_logged_while_a_log_waits_goes_out_with_it_up_to_the_next_event(
+    make: Make,
+) -> None:
+    """Across samples; notices keep their order."""
     outbox = make()
-    for _ in range(100):
-        entry = mdl.ErrorLogEntry(message="x" * 30_000, created_time=1.0, severity=40)
-        outbox.put(em.ErrorLogMsg(log=mdl.ErrorLog(entries=[entry])))
-    entries = taken(outbox)
-    assert len(entries) == 3  # 34 entries of 30.06 kB are 1.02 MB, 35 are more than 1,048,576
-    assert all(len(entry.text) <= 1024 * 1024 for entry in entries)
+    for message in (error_log("a"), sample(1), error_log("b"), event("look"), error_log("c")):
+        outbox.put(message)
+    first, *others = taken(outbox)
+    assert texts_of(first) == ["a", "b"]
+    assert [entry.sequence_number for entry in others] == [2, 4, 5]  # the third went with the first
+    assert outbox.statistics().merged == 1
+
+
+def test_an_error_log_of_another_shape_goes_out_as_it_is(make: Make) -> None:
+    """Another version of the engine's package may have made it."""
+    outbox = make()
+    odd = foreign({**encode(error_log("odd")), "log": "?"}, em.ErrorLogMsg)
+    for message in (error_log("a"), error_log("b"), odd, error_log("c")):
+        outbox.put(message)
+    assert waiting(outbox) == [1, 3, 4]
+
+
+def test_what_stood_aside_goes_out_with_the_first_of_it(make: Make) -> None:
+    """Samples have passed them."""
+    outbox = make()
+    for message in (error_log("a"), error_log("b"), sample(1)):
+        outbox.put(message)
+    outbox.let_pass()
+    outbox.let_pass()
+    outbox.put(error_log("c"))
+    assert texts_of(outbox.take_aside(outbox.next_aside())) == ["a", "b", "c"]
+    assert not outbox.has_aside
+    assert waiting(outbox) == [3]
+
+
+def test_an_error_log_that_waits_is_bounded_in_characters() -> None:
+    """Of 3,000 entries of 10 kB the first and the last half MiB are kept; 1.5 MiB wait at most."""
+    outbox = MemoryOutbox()
+    for number in range(3000):
+        outbox.put(error_log(f"{number:04}" + "x" * 10_000))
+        if number % 100 == 0:
+            waits = sum(len(entry.text) for entry in outbox._waiting())
+            assert waits < 1.5 * 1024 * 1024 + 2 * 10_150  # what the last two put in makes too much
+    entry, *others = taken(outbox)
+    assert not others
+    assert len(entry.text) <= 1024 * 1024
+    # In the log one has 10,056 characters, so 52 of them are 522,912 and 53 are more than 524,288.
+    texts = [text[:4] for text in texts_of(entry)]
+    assert texts[:52] == [f"{number:04}" for number in range(52)]
+    assert texts_of(entry)[52] == "2896 entries of the error log are left out here"
+    assert texts[53:] == [f"{number:04}" for number in range(2948, 3000)]
+
+
+def test_an_entry_that_is_far_too_long_is_cut(make: Make) -> None:
+    """To 256 KiB, and of many that are logged at once the middle is left out."""
+    outbox = make()
+    outbox.put(error_log("x" * 2_000_000))
+    outbox.put(error_log(*map(str, range(3000))))
+    texts = texts_of(outbox.take())
+    assert texts[0] == "x" * 262_144 + "..."
+    assert texts[1:500] == [str(number) for number in range(499)]
+    assert texts[500] == "2001 entries of the error log are left out here"
+    assert texts[501:] == [str(number) for number in range(2500, 3000)]
+
+
+def test_what_is_logged_costs_the_same_however_much_of_it_waits() -> None:
+    """Nothing that waits is touched, but when some of it is to be left out."""
+    outbox = MemoryOutbox()
+    outbox.put(error_log("0"))
+    first = outbox._waiting()[0]
+    before = first.body
+    for number in range(1, 1500):
+        outbox.put(error_log(str(number)))
+    assert len(outbox) == 1500
+    assert first.body is before
+    outbox.put(error_log("1500"))
+    assert len(outbox) == 2
+    assert outbox.statistics().merged == 1499
 
 
 def test_how_big_a_body_is_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.unit import Unit
-from tests.test_outbox import LINE, UNIT, event, sample, waiting
+from tests.test_outbox import LINE, UNIT, error_log, event, sample, taken, texts_of, waiting
 from trio_runner import (
     DurableOutbox,
     NotAnOutbox,
@@ -909,18 +909,14 @@ def test_what_is_delivered_while_the_disk_is_away_is_gone_when_it_is_back(path: 
         assert [(e.sequence_number, e.tries) for e in outbox._line] == [(2, 1), (3, 0), (4, 0)]
 
 
-def error_log(text: str) -> em.ErrorLogMsg:
-    entry = mdl.ErrorLogEntry(message=text, created_time=1.0, severity=40)
-    return em.ErrorLogMsg(log=mdl.ErrorLog(entries=[entry]))
-
-
-def test_what_grows_while_the_disk_is_away_is_whole_when_it_is_back(path: Path) -> None:
-    """An error log that waits takes in what is logged; the file has it as it was."""
+def test_what_becomes_one_while_the_disk_is_away_is_whole_when_it_is_back(path: Path) -> None:
+    """What is logged goes out as one, and comes back; the file has the first of it as it was."""
     now = 0.0
     with DurableOutbox(path, clock=lambda: now) as outbox:
         outbox.put(error_log("one"))
         moved = path.rename(path.with_name("moved"))
         outbox.put(error_log("two"))
+        outbox.take()
         moved.rename(path)
         now = 30.0
         outbox.commit()
@@ -930,6 +926,18 @@ def test_what_grows_while_the_disk_is_away_is_whole_when_it_is_back(path: Path) 
         text = outbox.take().text
         assert '"one"' in text
         assert '"two"' in text
+
+
+def test_what_was_logged_by_a_process_that_died_goes_out_as_one(path: Path, tmp_path: Path) -> None:
+    """As it would have from that one."""
+    with DurableOutbox(path) as outbox:
+        for message in (error_log("a"), event("look"), error_log("b"), sample(1), error_log("c")):
+            outbox.put(message)
+        copy = crash(path, tmp_path / "copy")
+    with DurableOutbox(copy) as outbox:
+        entries = taken(outbox)
+        assert [entry.sequence_number for entry in entries] == [1, 2, 3, 4]
+        assert texts_of(entries[2]) == ["b", "c"]
 
 
 def test_a_disk_that_fails_leaves_what_was_set_aside_for_later(path: Path) -> None:

@@ -29,6 +29,7 @@ WELL = Statistics(
         delivered=200,
         thinned=0,
         set_aside=0,
+        merged=0,
         archives_left_out=0,
         waiting=0,
         bytes_waiting=0,

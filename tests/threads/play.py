@@ -28,6 +28,15 @@ from trio_runner.protocol import models as mdl
 FAST = Path("/dev/shm")  # noqa: S108 - a fresh folder is made in it
 """Where files cost least, if there is such a place."""
 
+SAMPLE_S = 0.3
+"""Between two samples of a steady link (s)."""
+
+COMMIT_TAKES_S = 0.4
+"""Longer than that, and less than what counts as slow (s)."""
+
+STEADY_S = 6
+"""For how long it is looked at (s)."""
+
 WITHHELD_S = 0.5
 """How soon the sender looks again when the disk comes first (s)."""
 
@@ -47,6 +56,7 @@ class Aggregator:
     run: str | None = None
     got: dict[str, None] = field(factory=dict)
     """What it has got, in the order of the first arrival."""
+    samples: int = 0
 
     def handle(self, entry: Entry) -> None:
         """Take a message in, or say which promise is broken."""
@@ -60,6 +70,7 @@ class Aggregator:
             self.run = None
         elif entry.kind is em.TagsUpdatedMsg:
             self._expect(self.run == said["run_id"], entry, f"it is of the run {said['run_id']}")
+        self.samples += entry.kind is em.TagsUpdatedMsg
         self.got.update(dict.fromkeys(keys_of(entry.kind, said)))
 
     def _expect(self, is_right: bool, entry: Entry, why: str) -> None:
@@ -163,6 +174,8 @@ class Play:
     posted: dict[str, None] = field(factory=dict, init=False)
     """The engine's events that count as queued, in order."""
     _hangs: bool = field(init=False)
+    _is_steady: bool = field(init=False)
+    """Whether it ends with a steady link, over which each commit finds something new."""
     _is_wanted: bool = field(default=False, init=False)
     _bell: bool = field(default=False, init=False)
     _playing: set[str] = field(factory=lambda: {"engine", "trio"}, init=False)
@@ -171,6 +184,7 @@ class Play:
         self.rng = Random(self.seed)
         self.threads = Scheduler(self.rng, changes=self.rng.randrange(6))
         self._hangs = self.rng.random() < 0.2
+        self._is_steady = not self._hangs and self.rng.random() < 0.1
 
     def run(self) -> None:
         """Play it. Raises Broken, Deadlock, or what a thread raised."""
@@ -271,6 +285,8 @@ class Play:
             running.in_write = True
             if sql == "COMMIT" and self._hangs and self.rng.random() < 0.5:
                 self.threads.wait_for(lambda: False, self.rng.uniform(0, 3))
+            elif sql == "COMMIT" and self._is_steady:
+                self.threads.wait_for(lambda: False, COMMIT_TAKES_S)
             self.threads.step()
             running.in_write = sql not in ("COMMIT", "ROLLBACK")
 
@@ -305,7 +321,22 @@ class Play:
                 pass
             self.threads.wait_for(lambda: self._bell, WITHHELD_S)
             self._bell = False
+        if self._is_steady:
+            self._be_steady()
         self._playing.discard("trio")
+
+    def _be_steady(self) -> None:
+        """Sample at the steady rate, with something logged each time: the disk holds up nothing."""
+        began, samples = self.threads.now, self.aggregator.samples
+        while self.threads.now - began < STEADY_S:
+            self.engine.errors.append(f"an error at {self.threads.now}")
+            self._sample()
+            while self.sender.send() or self.sender.answer():
+                pass
+            self.threads.wait_for(lambda: self._bell, SAMPLE_S)
+            self._bell = False
+        if self.aggregator.samples == samples:
+            raise Broken(f"no sample went out in {STEADY_S} s")
 
     def _sample(self) -> None:
         self.intake.take_tags(whole=self.rng.random() < 0.5)

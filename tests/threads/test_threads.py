@@ -11,7 +11,8 @@ import pytest
 from tests.threads.play import Play
 from tests.threads.scheduler import Deadlock, Scheduler, SeededLock
 from trio_runner import DurableOutbox
-from trio_runner._outbox import Entry, Outbox
+from trio_runner._outbox import Entry
+from trio_runner._outbox._logs import WaitingLogs
 
 SEEDS = 1000
 
@@ -51,16 +52,15 @@ def sent_before_it_is_written() -> Generator[None, None, None]:
 
 @contextmanager
 def grown_while_it_is_written() -> Generator[None, None, None]:
-    """Let an error log count as queued that has grown since it was written."""
-    merge = Outbox._merge
+    """Let a log take in what is logged until it is sent, and count as queued when it is written."""
 
-    def merged(self: Outbox, body: str) -> Entry | None:
-        log = merge(self, body)
-        if log is not None:
-            log.is_queued = True
-        return log
+    def withhold(self: WaitingLogs, log: Entry, characters: int) -> None:
+        add(self, log, characters)
+        for earlier, _ in self._logs:
+            earlier.is_queued = False
 
-    with patch.object(Outbox, "_merge", merged):
+    add = WaitingLogs.add
+    with patch.object(WaitingLogs, "add", withhold):
         yield
 
 
@@ -135,7 +135,12 @@ def test_a_wait_ends_in_virtual_time() -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "race", [sent_before_it_is_written, grown_while_it_is_written, line_held_over_a_write]
+    "race",
+    [
+        sent_before_it_is_written,
+        grown_while_it_is_written,
+        line_held_over_a_write,
+    ],
 )
 def test_what_meets_the_disk_wrongly_is_found(
     race: Callable[[], AbstractContextManager[None]],

@@ -9,7 +9,8 @@ latest is kept, outside the line.
 
 Of events, those of a run are a barrier: all before it is answered when one goes out, and nothing
 follows until it is taken. A notice, that is a notification or what was logged, holds up no sample:
-if it has to wait it stands aside. What is logged while such a message waits becomes a part of it.
+if it has to wait it stands aside. What is logged meanwhile waits by itself, and goes out as a part
+of the first of it.
 
 Until an event counts as queued the sender does not see it, nor what stands behind it. In memory it
 does at once. An outbox with a journal on disk (`DurableOutbox`) is told of every change of the
@@ -31,6 +32,7 @@ from attrs import define, field
 
 from trio_runner._outbox._entry import DELIVERY, Delivery, Entry, is_too_big
 from trio_runner._outbox._line import Line
+from trio_runner._outbox._logs import WaitingLogs, is_log
 from trio_runner._outbox._shrinking import LOG_CHARACTERS_MAX, merged_logs, smaller_end
 from trio_runner._outbox._statistics import OutboxStatistics
 from trio_runner.protocol import encode, encode_body, foreign, kind_of, loads, pack
@@ -61,8 +63,7 @@ class Outbox(Line, ABC):
     """The run that is on behind all that waits."""
 
     _states: dict[type[em.EngineMessage], str] = field(factory=dict, init=False)
-    _log: Entry | None = field(default=None, init=False)
-    """The error log that was put in last, to which entries are added while it has not been sent."""
+    _logs: WaitingLogs = field(factory=WaitingLogs, init=False)
 
     @abstractmethod
     def claim(self, unit: str, registration: em.RegisterEngineMsg | None = None) -> None:
@@ -109,9 +110,9 @@ class Outbox(Line, ABC):
             return None
         if isinstance(message, em.RunStoppedMsg):
             body = self._within_the_limit(body, message)
-        entry = self._merge(body) if kind is em.ErrorLogMsg else None
-        if entry is None:
+        with self._lock:
             entry = self._put_in_line(message, pack(body))
+            self._note_log(entry, body)
         return entry if entry.is_event else None
 
     def _within_the_limit(self, body: str, message: em.RunStoppedMsg) -> str:
@@ -127,19 +128,59 @@ class Outbox(Line, ABC):
             self._counts["archives_left_out"] += left_out == "archive"
         return body
 
-    def _merge(self, body: str) -> Entry | None:
-        """Add entries to the error log that waits; return it, None if none does."""
+    def take(self) -> Entry:
         with self._lock:
-            log = self._log
-            if log is None or log.tries:
-                return None
-            before = log.text
-            if len(before) + len(body) > LOG_CHARACTERS_MAX:
-                return None
-            text, log.left_out = merged_logs(before, body, log.left_out)
-            self._replace(log, text)
-            log.is_queued = False
-            return log
+            self._gather(self._line[0])
+            return super().take()
+
+    def take_aside(self, entry: Entry) -> Entry:
+        with self._lock:
+            self._gather(entry)
+            return super().take_aside(entry)
+
+    def _gather(self, entry: Entry) -> None:
+        """Make what was logged since a part of an error log that goes out for the first time."""
+        if entry.kind is em.ErrorLogMsg and not entry.tries:
+            self._merge(self._logs.take(entry))
+
+    def _note_log(self, entry: Entry, text: str) -> None:
+        """Note an error log that was put in, or another event, which ends those before it."""
+        if entry.kind is em.ErrorLogMsg and is_log(text):
+            self._logs.add(entry, len(text))
+            if self._logs.are_many:
+                self._leave_out_of_logs()
+        elif entry.is_event:
+            self._merge(self._logs.take())
+            self._logs.clear()
+
+    def _leave_out_of_logs(self) -> None:
+        """Make what waits of the error log one message, which is bounded."""
+        logs = self._logs.take()
+        self._merge(logs)
+        if logs:
+            self._logs.put_back(logs[0], len(logs[0].text))
+
+    def _merge(self, logs: list[Entry]) -> None:
+        """Make error logs a part of the first of them.
+
+        It counts as queued as it did: till it is written the disk has them as they were.
+        """
+        texts = [log.text for log in logs]
+        if len(logs) < 2 and sum(map(len, texts)) <= LOG_CHARACTERS_MAX:
+            return
+        self._replace(logs[0], merged_logs(texts))
+        self._leave_line(logs[1:])
+        self._drop(logs[1:], "merged")
+        for log in logs[1:]:
+            self._journal.gone(log)
+
+    def _leave_line(self, logs: list[Entry]) -> None:
+        """Take logs out of the line, which is looked at no further than they stand in it."""
+        gone, kept = set(map(id, logs)), list[Entry]()
+        while self._line and logs and self._line[-1].sequence_number >= logs[0].sequence_number:
+            kept.append(self._line.pop())
+        self._line.extend(entry for entry in reversed(kept) if id(entry) not in gone)
+        self._aside = [entry for entry in self._aside if id(entry) not in gone]
 
     def _put_in_line(self, message: em.EngineMessage, body: bytes) -> Entry:
         with self._lock:
@@ -152,8 +193,6 @@ class Outbox(Line, ABC):
             entry.is_queued = not entry.is_event
             self._counts["event" if entry.is_event else "sample"] += 1
             self._append(entry)
-            if entry.is_event:  # what is logged behind it comes behind it
-                self._log = entry if entry.kind is em.ErrorLogMsg else None
             return entry
 
     def close_run(self) -> None:
@@ -202,6 +241,7 @@ class Outbox(Line, ABC):
                 delivered=self._counts["delivered"],
                 thinned=self._counts["thinned"],
                 set_aside=self._counts["set_aside"],
+                merged=self._counts["merged"],
                 archives_left_out=self._counts["archives_left_out"],
                 waiting=len(self),
                 bytes_waiting=self._bytes,

@@ -61,7 +61,7 @@ class Entry:
     `taken_at` is when it was put in (seconds since the epoch), `tries` how often it was sent,
     `is_queued` false for as long as the `put` of an event has not returned. `failures` is how often
     it was the reason why it did not get through, `due_at` when it may be tried again (s on the
-    sender's clock), `left_out` how many entries of an error log had no room.
+    sender's clock).
     """
 
     sequence_number: int
@@ -72,7 +72,6 @@ class Entry:
     is_queued: bool = True
     failures: int = 0
     due_at: float = 0.0
-    left_out: int = 0
     _is_too_big: bool | None = field(default=None, init=False)
     """None before anybody has asked: of a large body it takes unpacking it."""
 

@@ -48,7 +48,7 @@ def _number(entry: Entry) -> int:
 
 def _no_counts() -> dict[str, int]:
     return dict.fromkeys(
-        ("event", "sample", "delivered", "thinned", "set_aside", "archives_left_out"), 0
+        ("event", "sample", "delivered", "thinned", "set_aside", "merged", "archives_left_out"), 0
     )
 
 

@@ -1,15 +1,21 @@
 """How a message that waits becomes smaller without losing what matters most."""
 
+import re
+from collections.abc import Iterable
+from itertools import accumulate, islice, takewhile
 from typing import Any
 
-from trio_runner.protocol import encode_body, foreign, loads
+from trio_runner.protocol import dumps, encode_body, foreign, loads
 from trio_runner.protocol import engine_messages as em
 
 LOG_ENTRIES_MAX = 1000
 """How many entries of the error log one message holds; more are left out of its middle."""
 
 LOG_CHARACTERS_MAX = 1024 * 1024
-"""How long such a message may become; another one begins then."""
+"""How long such a message is at most (characters); an entry has a quarter of that at most."""
+
+LEFT_OUT = "{} entries of the error log are left out here"
+"""What stands in the middle then."""
 
 WARNING = 30
 """The severity of the line that says so; a level of Python's logging."""
@@ -37,26 +43,46 @@ def smaller_end(text: str) -> tuple[str, str] | None:
     return encode_body(foreign(obj, em.RunStoppedMsg)), left_out
 
 
-def merged_logs(before: str, after: str, left_out: int) -> tuple[str, int]:
-    """Return two messages of the error log as one, and how many entries it leaves out.
+def merged_logs(texts: Iterable[str]) -> str:
+    """Return messages of the error log as one, which holds no more than it may.
 
-    `left_out` is how many `before` leaves out. The oldest entries are kept, since what comes later
-    is often a consequence, and the latest.
+    The oldest entries are kept, since what comes later is often a consequence, and the latest. A
+    line in the middle says how many are left out.
     """
-    half = LOG_ENTRIES_MAX // 2
-    obj: dict[str, Any] = loads(before)
-    entries = [*obj["log"]["entries"], *loads(after)["log"]["entries"]]
-    first, later = entries[:half], entries[half:]
-    if left_out:
-        del later[0]  # the line that said how many
-    if len(later) > half:
-        left_out += len(later) - half
-        later = later[-half:]
-    if left_out:
-        text = f"{left_out} entries of the error log are left out here"
-        later = [
-            {"message": text, "created_time": later[0]["created_time"], "severity": WARNING},
-            *later,
-        ]
-    obj["log"]["entries"] = first + later
-    return encode_body(foreign(obj, em.ErrorLogMsg)), left_out
+    objects: list[dict[str, Any]] = [loads(text) for text in texts]
+    entries = [_cut(entry) for obj in objects for entry in obj["log"]["entries"]]
+    obj = objects[0]
+    obj["log"]["entries"] = _within_bounds(entries)
+    return encode_body(foreign(obj, em.ErrorLogMsg))
+
+
+def _cut(entry: dict[str, Any]) -> dict[str, Any]:
+    text = str(entry["message"])
+    if len(text) <= LOG_CHARACTERS_MAX // 4:
+        return entry
+    return {**entry, "message": f"{text[: LOG_CHARACTERS_MAX // 4]}..."}
+
+
+def _within_bounds(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    sizes = [len(dumps(entry)) + 1 for entry in entries]
+    if len(entries) <= LOG_ENTRIES_MAX and sum(sizes) <= LOG_CHARACTERS_MAX:
+        return entries
+    counts = [_left_out_by(entry) for entry in entries]
+    line = next((place for place, count in enumerate(counts) if count), len(entries))
+    first = min(_fitting(sizes), line)
+    last = max(len(entries) - _fitting(reversed(sizes)), first)
+    left_out = sum(count or 1 for count in counts[first:last])
+    text = {"message": LEFT_OUT.format(left_out), "severity": WARNING}
+    return [*entries[:first], {**entries[first], **text}, *entries[last:]]
+
+
+def _fitting(sizes: Iterable[int]) -> int:
+    """Return how many of the first fit into half a message."""
+    totals = islice(accumulate(sizes), LOG_ENTRIES_MAX // 2)
+    return sum(1 for _ in takewhile(lambda total: total <= LOG_CHARACTERS_MAX // 2, totals))
+
+
+def _left_out_by(entry: dict[str, Any]) -> int:
+    """Return how many a line stands for that says so, 0 if it is another one."""
+    match = re.fullmatch(LEFT_OUT.format(r"(\d+)"), entry["message"])
+    return int(match[1]) if match else 0

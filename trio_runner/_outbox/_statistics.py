@@ -15,6 +15,8 @@ class OutboxStatistics:
     """Samples given up because the bound was reached."""
     set_aside: int
     """Messages that the aggregator will never take, given up."""
+    merged: int
+    """Error logs that went out, or wait, as a part of an earlier one."""
     archives_left_out: int
     """Runs whose end went without its archive, since the aggregator takes no message so big."""
     waiting: int

@@ -184,7 +184,7 @@ class DurableOutbox(Outbox):
         self._in_flight.clear()
         self._aside.clear()
         self._line.clear()
-        self._log = None
+        self._logs.clear()
         self._run_events = self._thinnable = self._retries = 0
 
     # What may go out when
@@ -385,10 +385,8 @@ class DurableOutbox(Outbox):
                 self._journal.put_aside = put_aside[-SET_ASIDE_MAX:]
             raise
         with self._lock:
-            for number, entry in changes.new.items():
-                entry.is_queued = (
-                    entry.is_queued or number not in self._journal.new
-                )  # or it has grown meanwhile
+            for entry in changes.new.values():
+                entry.is_queued = True
             self._unsafe = [event for event in self._unsafe if not event.is_queued]
         self._known.written(facts, changed, self.clock())
         if recovers or changes.removed:
@@ -470,6 +468,7 @@ class DurableOutbox(Outbox):
         self._bytes = sum(entry.size for entry in contents.entries)
         self._run_events = sum(entry.is_run_event for entry in contents.entries)
         self._thinnable = sum(not (e.is_event or e.tries) for e in contents.entries)
+        self._logs.restore(contents.entries)
         self._keep_bound()
 
     def _restore_facts(self, facts: dict[str, Fact]) -> None:

@@ -296,7 +296,8 @@ class Ledger:
 
     def check_books(self, outbox: OutboxStatistics) -> None:
         """Check that what was taken, or was left by an earlier process, is somewhere."""
-        gone = outbox.delivered + outbox.thinned + outbox.set_aside + outbox.waiting
+        gone = outbox.delivered + outbox.thinned + outbox.set_aside + outbox.merged
+        gone += outbox.waiting
         taken = self._inherited + outbox.events_taken + outbox.samples_taken
         self.expect(gone == taken, f"{taken} messages were taken, {gone} are accounted for")
         self.expect(
