@@ -10,7 +10,7 @@ from attrs import define, evolve, field
 
 from trio_runner._engine import MessageBuilder
 from trio_runner._mistakes import Complaints, seconds
-from trio_runner._outbox import Lock, Outbox
+from trio_runner._outbox import Lock, Outbox, Prepared
 from trio_runner._warnings import UnitWarning
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import kind_of
@@ -45,7 +45,8 @@ class Intake:
     The run begins and ends in the engine's thread, samples are taken in Trio's. "Is it still the
     same run? Queue it" is one step under a lock, so that a sample stands on the right side of
     RunStarted and RunStopped. The engine is never asked under the lock: it may hold one of its own
-    when it tells of a run.
+    when it tells of a run. Nor is anything encoded under it but a sample, which is small and has to
+    know its run: the end of a run may take seconds.
     """
 
     _builder: MessageBuilder
@@ -72,14 +73,16 @@ class Intake:
         Tags without a run belong to the one that is on. Raises ValueError on a run whose start is
         not in seconds.
         """
-        if isinstance(message, em.TagsUpdatedMsg):
-            message = self._sound(message)
         if isinstance(message, em.RunStartedMsg):
             seconds("started_tick of RunStartedMsg", message.started_tick)
+        if isinstance(message, em.TagsUpdatedMsg):
+            ready: em.EngineMessage | Prepared = self._sound(message)
+        else:
+            ready = self._outbox.prepare(message)
         with self._lock:
-            if isinstance(message, em.TagsUpdatedMsg) and message.run_id is None:
-                message = evolve(message, run_id=self.run_id)
-            event = self._outbox.enter(message)
+            if isinstance(ready, em.TagsUpdatedMsg) and ready.run_id is None:
+                ready = evolve(ready, run_id=self.run_id)
+            event = self._outbox.enter(ready)
             if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
                 self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
                 self._runs += 1
@@ -147,20 +150,19 @@ class Intake:
                 # The page must not show commands that have gone. Where none waited there is nothing
                 # to tell: an aggregator begins with none, and older ones know no queue.
                 log = em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
+        ready = self._outbox.prepare(log) if log is not None else None
         with self._lock:
             if runs == self._runs:
-                told = self._queue_state(log) if log is not None else 0
+                told = self._queue_state(ready) if ready is not None else 0
                 cost_s = trio.current_time() - began
                 rest_s = max(cost_s / RUN_LOG_SHARE, told / RUN_LOG_CHARACTERS_S)
                 self._run_log_due = began + min(rest_s, RUN_LOG_S_MAX)
 
-    def _queue_state(self, message: em.EngineMessage) -> int:
+    def _queue_state(self, ready: Prepared) -> int:
         """Queue a state; return how many characters are to be told, 0 if it is as it was."""
-        kind = kind_of(message)
-        before = self._outbox.state(kind)
-        self._outbox.put(message)
-        now = self._outbox.state(kind)
-        return 0 if now is None or now == before else len(now)
+        before = self._outbox.state(kind_of(ready.message))
+        self._outbox.enter(ready)  # there is nothing to secure
+        return 0 if ready.text == before else len(ready.text)
 
     def introduce(self) -> em.UodInfoMsg:
         """Queue what a new link must tell, and return the description of the unit."""

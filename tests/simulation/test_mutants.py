@@ -516,10 +516,14 @@ def lose_an_event_now_and_then(to: pytest.MonkeyPatch) -> None:
     """Lose every fifth notification on its way into an outbox in memory."""
     enter, events = _outbox.Outbox.enter, [0]
 
-    def enter_most(self: _outbox.Outbox, message: em.EngineMessage) -> _outbox.Entry | None:
-        events[0] += isinstance(message, em.WebPushNotificationMsg)
-        lost = isinstance(message, em.WebPushNotificationMsg) and not events[0] % 5
-        return enter(self, message) if not lost or self.is_durable else None
+    def enter_most(
+        self: _outbox.Outbox, message: em.EngineMessage | _outbox.Prepared
+    ) -> _outbox.Entry | None:
+        ready = message if isinstance(message, _outbox.Prepared) else self.prepare(message)
+        is_one = isinstance(ready.message, em.WebPushNotificationMsg)
+        events[0] += is_one
+        lost = is_one and not events[0] % 5
+        return enter(self, ready) if not lost or self.is_durable else None
 
     to.setattr(_outbox.Outbox, "enter", enter_most)
 

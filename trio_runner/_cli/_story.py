@@ -11,7 +11,7 @@ from attrs import define, evolve, field
 
 from trio_runner import EngineRunner, MemoryOutbox, RecoverState
 from trio_runner._cli._summary import Outage, Records, count
-from trio_runner._outbox import DELIVERY, Delivery, Entry
+from trio_runner._outbox import DELIVERY, Delivery, Entry, Prepared
 from trio_runner.protocol import MessageBase, SuccessMessage, encode_body
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
@@ -61,14 +61,15 @@ class RecordingOutbox(MemoryOutbox):
     taken: list[tuple[float, em.EngineMessage]] = field(factory=list, init=False)
     """All messages, with the times when they were taken (s on Trio's clock)."""
 
-    def enter(self, message: em.EngineMessage) -> Entry | None:
+    def enter(self, message: em.EngineMessage | Prepared) -> Entry | None:
         """Give a message its place in the outbox, and note it."""
-        entry = super().enter(message)
-        delivery = DELIVERY[type(message)]
+        ready = message if isinstance(message, Prepared) else self.prepare(message)
+        entry = super().enter(ready)
+        delivery = DELIVERY[type(ready.message)]
         if delivery is not Delivery.STATE:
             into = self.samples if delivery is Delivery.SAMPLE else self.events
-            into.append(encode_body(message))
-            self.taken.append((trio.current_time(), message))
+            into.append(ready.text)
+            self.taken.append((trio.current_time(), ready.message))
         return entry
 
 

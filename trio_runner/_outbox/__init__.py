@@ -1,6 +1,6 @@
 """Where messages wait: the interface, the kind in memory, and what every kind shares."""
 
-from trio_runner._outbox._base import Outbox
+from trio_runner._outbox._base import Outbox, Prepared
 from trio_runner._outbox._entry import (
     COMMIT_S,
     DELIVERY,
@@ -34,6 +34,7 @@ __all__ = [
     "MemoryOutbox",
     "Outbox",
     "OutboxStatistics",
+    "Prepared",
     "Threads",
     "is_too_big",
 ]

@@ -28,7 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from trio_runner._outbox._entry import DELIVERY, Delivery, Entry, is_too_big
 from trio_runner._outbox._line import Line
@@ -40,6 +40,16 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
 logger = logging.getLogger(__name__)
+
+
+@frozen
+class Prepared:
+    """A message as an outbox takes it in: all that takes long has been done."""
+
+    message: em.EngineMessage
+    text: str
+    packed: bytes | None
+    """None of a state, of which only the last one before it goes out is packed."""
 
 
 @define(eq=False)
@@ -93,26 +103,32 @@ class Outbox(Line, ABC):
         if event is not None:
             event.is_queued = True
 
-    def enter(self, message: em.EngineMessage) -> Entry | None:
+    def prepare(self, message: em.EngineMessage) -> Prepared:
+        """Return a message for `enter`: encoded, small enough, and packed.
+
+        The end of a run may take seconds, so no lock may be held, by the caller either.
+        """
+        delivery = DELIVERY.get(kind_of(message))
+        if delivery is None:
+            raise TypeError(f"{kind_of(message).__name__} is not a message that a runner sends")
+        text = encode_body(message)
+        if isinstance(message, em.RunStoppedMsg):
+            text = self._within_the_limit(text, message)
+        return Prepared(message, text, None if delivery is Delivery.STATE else pack(text))
+
+    def enter(self, message: em.EngineMessage | Prepared) -> Entry | None:
         """Give a message its place; wait for no disk. Return an event, which is to be secured.
 
         The sender sees neither it nor what stands behind it until then. Who holds a lock when he
         enters a message lets go of it before `secure`, which may wait.
         """
-        kind = kind_of(message)
-        delivery = DELIVERY.get(kind)
-        if delivery is None:
-            raise TypeError(f"{kind.__name__} is not a message that a runner sends")
-        body = encode_body(message)
-        if delivery is Delivery.STATE:
-            with self._lock:
-                self._states[kind] = body
-            return None
-        if isinstance(message, em.RunStoppedMsg):
-            body = self._within_the_limit(body, message)
+        ready = message if isinstance(message, Prepared) else self.prepare(message)
         with self._lock:
-            entry = self._put_in_line(message, pack(body))
-            self._note_log(entry, body)
+            if ready.packed is None:
+                self._states[kind_of(ready.message)] = ready.text
+                return None
+            entry = self._put_in_line(ready.message, ready.packed)
+            self._note_log(entry, ready.text)
         return entry if entry.is_event else None
 
     def _within_the_limit(self, body: str, message: em.RunStoppedMsg) -> str:
@@ -125,7 +141,8 @@ class Outbox(Line, ABC):
                 message.run_id,
                 left_out,
             )
-            self._counts["archives_left_out"] += left_out == "archive"
+            with self._lock:
+                self._counts["archives_left_out"] += left_out == "archive"
         return body
 
     def take(self) -> Entry:

@@ -25,7 +25,8 @@ def smaller_end(text: str) -> tuple[str, str] | None:
     """Return the end of a run with less in it, and what was left out; None if nothing can be.
 
     First its archive goes, then the values in its run log, then the run log's lines: that the run
-    has ended is what the aggregator must hear.
+    has ended is what the aggregator must hear. One that was sent is made smaller in Trio's thread:
+    0.1 s for an archive of 12 MB, a second for a run log of 16 MiB, each once.
     """
     obj: dict[str, Any] = loads(text)
     lines = (obj.get("runlog") or {}).get("lines")

@@ -14,7 +14,7 @@ from typing import ClassVar
 from attrs import define, evolve, field
 from trio.lowlevel import in_trio_run
 
-from trio_runner._outbox import OUTBOX_BYTES_MAX, RUN_EVENTS, Entry, Lock, Outbox
+from trio_runner._outbox import OUTBOX_BYTES_MAX, RUN_EVENTS, Entry, Lock, Outbox, Prepared
 from trio_runner._outbox_sqlite._apart import Kept, keep_apart
 from trio_runner._outbox_sqlite._commits import DISK_WAIT_S, Commits
 from trio_runner._outbox_sqlite._errors import (
@@ -236,9 +236,10 @@ class DurableOutbox(Outbox):
             self._commits.want()
         wanted()
 
-    def enter(self, message: em.EngineMessage) -> Entry | None:
+    def enter(self, message: em.EngineMessage | Prepared) -> Entry | None:
         if not self._is_open:
-            raise OutboxClosed(f"{type(message).__name__}: the outbox {self.path} is closed")
+            kind = type(message.message if isinstance(message, Prepared) else message)
+            raise OutboxClosed(f"{kind.__name__}: the outbox {self.path} is closed")
         event = super().enter(message)
         with self._lock:
             if event is not None:

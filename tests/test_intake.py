@@ -1,0 +1,49 @@
+"""Messages on their way into the outbox: nobody waits while a large one is made ready."""
+
+import threading
+
+import pytest
+from attrs import define, field
+
+from tests.threads.play import Engine
+from trio_runner import MemoryOutbox
+from trio_runner._intake import Intake
+from trio_runner._outbox import Prepared
+from trio_runner.protocol import engine_messages as em
+
+
+@define(eq=False)
+class Slow(MemoryOutbox):
+    """An outbox in which the end of a run takes its time to be encoded and packed."""
+
+    reached: threading.Event = field(factory=threading.Event)
+    may_go_on: threading.Event = field(factory=threading.Event)
+
+    def prepare(self, message: em.EngineMessage) -> Prepared:
+        if isinstance(message, em.RunStoppedMsg):
+            self.reached.set()
+            self.may_go_on.wait()
+        return super().prepare(message)
+
+
+@pytest.mark.timeout(60)
+async def test_samples_are_taken_while_the_end_of_a_run_is_encoded() -> None:
+    """It is the engine's thread that does it; the samples are of the run, and stand before it."""
+    unit, outbox = Engine("Unit", computer_name="host"), Slow()
+    intake = Intake(unit, outbox, lambda: 0.0)
+    intake.post(unit.create_run_started_msg("run-1", 0.0))
+    engine = threading.Thread(
+        target=intake.post, args=(unit.create_run_stopped_msg("run-1"),), daemon=True
+    )
+    engine.start()
+    outbox.reached.wait()
+    intake.take_tags(whole=False)
+    outbox.may_go_on.set()
+    engine.join()
+    entries = [outbox.take() for _ in range(3)]
+    assert [entry.kind for entry in entries] == [
+        em.RunStartedMsg,
+        em.TagsUpdatedMsg,
+        em.RunStoppedMsg,
+    ]
+    assert '"run_id":"run-1"' in entries[1].text
