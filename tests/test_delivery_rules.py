@@ -6,6 +6,7 @@ from pathlib import Path
 from trio_runner import _away, _backoff, _sender, _tasks, _ticker, _warnings, _window
 from trio_runner._mistakes import BLOCKED_S
 from trio_runner._outbox import _line, _shrinking
+from trio_runner._outbox_sqlite import _commits
 
 ROOT = Path(__file__).parent.parent
 RULES = " ".join((ROOT / "trio_runner" / "DELIVERY.md").read_text().split())
@@ -44,6 +45,8 @@ def test_the_figures_are_those_of_the_code() -> None:
     assert _ticker.WAITING_MAX == 2
     assert _sender.STATE_REST == 4
     assert f"lived for {_tasks.LIVED_S} s" in RULES
+    assert f"an engine's for {_commits.DISK_WAIT_S:g} s, however" in RULES
+    assert _commits.WAIT_SHARE == 1 / 10
     assert _away.SUMMARY_S == 600
     assert f"thread for {BLOCKED_S} s" in RULES
     assert f"once a day, {_warnings.TOLD_MAX} of them at the most" in RULES

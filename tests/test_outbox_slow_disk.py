@@ -122,6 +122,50 @@ def test_an_engines_thread_waits_for_a_disk_that_hangs_a_second_at_most(
     assert caplog.text.count("hangs") == 1
 
 
+def test_a_tick_that_tells_of_much_waits_for_a_slow_disk_a_second_at_most(
+    path: Path, disk: HangingDisk
+) -> None:
+    """Six events at 0.3 s a commit; the next tick waits a tenth of what has passed since."""
+    with DurableOutbox(path, connect=disk.connect) as outbox, committed(outbox):
+        disk.commit_s = 0.3
+        began = time.perf_counter()
+        for number in range(6):
+            outbox.put(event(str(number)))
+        # Four commits would be 1.2 s.
+        assert 0.9 < time.perf_counter() - began < 1.1
+        assert outbox.statistics().degraded == (
+            "the disk is slow: WebPushNotificationMsg 6 is not on it yet"
+        )
+        head = outbox.head()
+        assert head is not None
+        assert head.sequence_number == 1
+        began = time.perf_counter()
+        outbox.put(event("six"))
+        assert time.perf_counter() - began < 0.1
+        disk.commit_s = 0
+    assert numbers(path) == list(range(1, 8))
+
+
+def test_without_a_runner_too_a_put_waits_for_a_disk_that_hangs_a_second_at_most(
+    path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before it runs and when it has ended: an engine's control loop goes on all the same."""
+    with DurableOutbox(path, connect=disk.connect) as outbox:
+        outbox.put(event("zero"))
+        assert rows(path) == [1]
+        disk.works.clear()
+        began = time.perf_counter()
+        outbox.put(event("one"))
+        assert 0.9 < time.perf_counter() - began < 1.5
+        assert outbox.statistics().degraded == "the disk has not written for 1 s"
+        began = time.perf_counter()
+        outbox.put(event("two"))
+        assert time.perf_counter() - began < 0.1
+        disk.works.set()
+    assert numbers(path) == [1, 2, 3]
+    assert caplog.text.count("a disk that is slow, or hangs") == 1
+
+
 async def test_an_error_log_goes_out_when_it_is_written_whatever_is_logged_meanwhile(
     path: Path, disk: HangingDisk
 ) -> None:

@@ -9,6 +9,9 @@ from trio_runner._outbox import Condition
 DISK_WAIT_S = 1.0
 """How long an engine's thread waits for the disk, and from when on a disk is slow (s)."""
 
+WAIT_SHARE = 0.1
+"""For how much of the time an engine's thread waits on the average, whatever it tells."""
+
 QUICK_S = 60
 """A disk was slow until it has been quick for so long (s)."""
 
@@ -29,6 +32,10 @@ class Commits:
     """Since when something waits that no commit has taken."""
     _taken_at: float | None = field(default=None, init=False)
     """Since when what is being written has waited."""
+    _waited_s: float = field(default=0.0, init=False)
+    """For how long engines' threads have waited, as far as it is not made up for."""
+    _waited_at: float = field(default=0.0, init=False)
+    """When that was reckoned (s, by the clock)."""
     _slow_at: float | None = field(default=None, init=False)
     """When the disk was slow last, None once it has been quick again for `QUICK_S`."""
 
@@ -50,9 +57,18 @@ class Commits:
             self._changed.notify_all()
 
     def wait_until(self, is_done: Callable[[], bool]) -> None:
-        """Wait until what a commit does is done, `DISK_WAIT_S` at most."""
+        """Wait until what a commit does is done, for as long as an engine's thread still may.
+
+        A control loop tells of several things in a tick, and in the next one too: it waits for
+        `DISK_WAIT_S` once, and then for `WAIT_SHARE` of the time.
+        """
         with self._changed:
-            self._changed.wait_for(is_done, DISK_WAIT_S)
+            began = self.clock()
+            made_up_for = WAIT_SHARE * (began - self._waited_at)
+            self._waited_s = max(0.0, self._waited_s - made_up_for)
+            self._changed.wait_for(is_done, max(0.0, DISK_WAIT_S - self._waited_s))
+            self._waited_at = self.clock()
+            self._waited_s += self._waited_at - began
 
     @property
     def is_slow(self) -> bool:

@@ -53,8 +53,9 @@ CLOSE_S = 3
 class DurableOutbox(Outbox):
     """An outbox that outlives the process, in the file `path`; close it, or use it with `with`.
 
-    An event is on disk when `put` returns, which waits for the disk; Trio's thread does not wait
-    while a runner runs: there it is on disk before it goes out. Samples and deliveries are on disk
+    An event is on disk when `put` returns, which waits for the disk, for `DISK_WAIT_S` at most, and
+    while a runner runs for a tenth of the time on the average; Trio's thread does not wait then: in
+    any case it is on disk before it goes out. Samples and deliveries are on disk
     after the next `commit`, which the runner calls every `COMMIT_S`; the run log and method state
     of the run that is on the less often the bigger they are (`STATES_BYTES_S`). What was delivered
     before that never touches the disk. After a crash, messages delivered since the last commit are
@@ -64,7 +65,7 @@ class DurableOutbox(Outbox):
     says why, and the disk is tried again every `DISK_RETRY_S`, by `clock`, until all that waits is
     on it. Until then an event is in memory only when `put` returns, and of a crash what was
     delivered meanwhile is sent again. A disk that has not written for `DISK_WAIT_S` counts as one
-    that fails until it has.
+    that fails until it has; what its `put` did not wait for is said there too.
 
     Raises, when it is made, one of the classes of `OutboxError`; `put` raises OutboxClosed behind
     `close`.
@@ -91,6 +92,8 @@ class DurableOutbox(Outbox):
     """The commit that must have ended before anything goes out."""
     _unsafe: list[Entry] = field(factory=list, init=False)
     """The events in the line that do not count as queued yet."""
+    _left_behind: Entry | None = field(default=None, init=False)
+    """The last event that was not on disk when its `put` returned."""
     _writing: Lock = field(init=False)
     """Held while the file is written: Trio's thread never waits for it, nor for what holds it."""
     _file: OutboxFile = field(init=False)
@@ -244,26 +247,59 @@ class DurableOutbox(Outbox):
         with self._lock:
             if event is not None:
                 self._unsafe.append(event)
-            if self.commit_wanted is not None:
+            if event is not None or self.commit_wanted is not None:
                 self._commits.want()
+            if self.commit_wanted is not None:
                 self._release_if_degraded()
         return event
 
     def secure(self, event: Entry | None) -> None:
         """Let an event count as queued when it is on disk.
 
-        An engine's thread waits for that, `DISK_WAIT_S` at most; Trio's does not wait if somebody
-        else commits.
+        An engine's thread waits for that, `DISK_WAIT_S` at most, and Trio's does not, if somebody
+        else commits. If nobody does, any thread waits so long for one that is begun for it.
         """
         if event is None or event.is_queued:
             return
-        self._want_commit()
-        if self.commit_wanted is None or in_trio_run():
-            return
-        self._commits.wait_until(lambda: event.is_queued)
+        if self.commit_wanted is None:
+            self._commit_in_a_thread()
+        else:
+            self._want_commit()
+            if in_trio_run():
+                return
+            self._commits.wait_until(lambda: event.is_queued)
         with self._lock:
             if not event.is_queued:
-                self._release()
+                self._leave_behind(event)
+
+    def _commit_in_a_thread(self) -> None:
+        """Commit in a thread of its own, which is waited for `DISK_WAIT_S` at most."""
+        if self._commits.is_slow:
+            return
+        if in_trio_run() and self.clock is not time.monotonic:
+            self.commit()  # a disk in virtual time, which no other thread knows
+            return
+        thread = threading.Thread(target=self.commit, name="outbox", daemon=True)
+        thread.start()
+        thread.join(DISK_WAIT_S)
+
+    def _leave_behind(self, event: Entry) -> None:
+        """Wait no longer for an event; it goes out once it is on disk, or the disk is slow."""
+        self._left_behind = event
+        self._note_slowness()
+        if self._commits.is_slow:
+            self._release()
+
+    def _note_slowness(self) -> None:
+        if self._degraded is None and self._is_open and self._commits.became_slow():
+            self._warn(
+                logging.ERROR,
+                "The outbox %s has kept others waiting for %.0f s: a disk that is slow, or hangs."
+                " Until it is quick again events may be in memory only, and are lost if the process"
+                " ends",
+                self.path,
+                DISK_WAIT_S,
+            )
 
     def _release_if_degraded(self) -> bool:
         """Let nothing wait for a disk that fails or is slow; return whether it does or is."""
@@ -274,15 +310,7 @@ class DurableOutbox(Outbox):
 
     def _release(self) -> None:
         """Let the events count as queued of which no commit will make sure soon."""
-        if self._degraded is None and self._is_open and self._commits.became_slow():
-            self._warn(
-                logging.ERROR,
-                "The outbox %s has not been written for %.0f s: a disk that is slow, or hangs."
-                " Until it is quick again events wait in memory only when they go out, and are lost"
-                " if the process ends",
-                self.path,
-                DISK_WAIT_S,
-            )
+        self._note_slowness()
         for event in self._unsafe:
             event.is_queued = True
         self._unsafe.clear()
@@ -434,6 +462,9 @@ class DurableOutbox(Outbox):
     def _why_degraded(self) -> str | None:
         if self._degraded is None and self._commits.is_slow:
             return f"the disk has not written for {DISK_WAIT_S:.0f} s"
+        left = self._left_behind
+        if self._degraded is None and left is not None and not left.is_queued:
+            return f"the disk is slow: {left} is not on it yet"
         return self._degraded
 
     # What is known besides the line
