@@ -75,7 +75,8 @@ SAMPLE_BYTES = len(pack(encode_body(sample(0)))) + ENTRY_BYTES + 9
 def taken(outbox: Outbox) -> list[Entry]:
     """Take all that waits."""
     entries = []
-    while outbox.head() is not None:
+    while (head := outbox.head()) is not None:
+        assert outbox.make_ready(head)
         entries.append(outbox.take())
     return entries
 
@@ -397,7 +398,9 @@ def test_what_stood_aside_goes_out_with_the_first_of_it(make: Make) -> None:
     outbox.let_pass()
     outbox.let_pass()
     outbox.put(error_log("c"))
-    assert texts_of(outbox.take_aside(outbox.next_aside())) == ["a", "b", "c"]
+    first = outbox.next_aside()
+    assert outbox.make_ready(first)
+    assert texts_of(outbox.take_aside(first)) == ["a", "b", "c"]
     assert not outbox.has_aside
     assert waiting(outbox) == [3]
 
@@ -425,7 +428,7 @@ def test_an_entry_that_is_far_too_long_is_cut(make: Make) -> None:
     outbox = make()
     outbox.put(error_log("x" * 2_000_000))
     outbox.put(error_log(*map(str, range(3000))))
-    texts = texts_of(outbox.take())
+    texts = texts_of(taken(outbox)[0])
     assert texts[0] == "x" * 262_144 + "..."
     assert texts[1:500] == [str(number) for number in range(499)]
     assert texts[500] == "2001 entries of the error log are left out here"

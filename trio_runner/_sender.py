@@ -254,6 +254,8 @@ class Sender:
         alone = _goes_alone(head)
         if not self._may_send(head, alone=alone) or self._has_to_wait(self._due_at(head)):
             return False
+        if not self._outbox.make_ready(head):
+            return True  # the disk comes first, and there may be another head
         self._send_entry(self._outbox.take(), alone=alone)
         return True
 
@@ -274,6 +276,7 @@ class Sender:
             not entry.is_queued
             or self._has_to_wait(self._due_at(entry))
             or self._is_the_heads_turn()
+            or not self._outbox.make_ready(entry)
         ):
             return False
         self._send_entry(self._outbox.take_aside(entry), alone=False)

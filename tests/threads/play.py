@@ -57,9 +57,13 @@ class Aggregator:
     got: dict[str, None] = field(factory=dict)
     """What it has got, in the order of the first arrival."""
     samples: int = 0
+    bodies: dict[int, bytes] = field(factory=dict)
+    """What was sent with each number."""
 
     def handle(self, entry: Entry) -> None:
         """Take a message in, or say which promise is broken."""
+        is_same = self.bodies.setdefault(entry.sequence_number, entry.body) == entry.body
+        self._expect(is_same, entry, "it was another one when it was sent before")
         said = loads(entry.text)
         if entry.kind is em.RunStartedMsg:
             self._expect(self.run in (None, said["run_id"]), entry, "another run is on")
@@ -125,8 +129,10 @@ class Sender:
         if any(entry.is_run_event for entry in self.in_flight):
             return False
         if self.outbox.has_aside and not any(entry.is_notice for entry in self.in_flight):
-            self._send(self.outbox.take_aside(self.outbox.next_aside()))
-            return True
+            aside = self.outbox.next_aside()
+            if aside.is_queued and self.outbox.make_ready(aside):
+                self._send(self.outbox.take_aside(aside))
+                return True
         head = self.outbox.head()
         if head is None:
             return False
@@ -134,6 +140,8 @@ class Sender:
             self.outbox.let_pass()
             return True
         if head.is_run_event and (self.in_flight or self.outbox.has_aside):
+            return False
+        if not self.outbox.make_ready(head):
             return False
         self._send(self.outbox.take())
         return True

@@ -145,20 +145,15 @@ class Outbox(Line, ABC):
                 self._counts["archives_left_out"] += left_out == "archive"
         return body
 
-    def take(self) -> Entry:
-        with self._lock:
-            self._gather(self._line[0])
-            return super().take()
+    def make_ready(self, entry: Entry) -> bool:
+        """Make what was logged since a part of an error log that is about to go out first.
 
-    def take_aside(self, entry: Entry) -> Entry:
+        Return whether a message may go out: as it is sent it is as safe as this outbox makes it.
+        """
         with self._lock:
-            self._gather(entry)
-            return super().take_aside(entry)
-
-    def _gather(self, entry: Entry) -> None:
-        """Make what was logged since a part of an error log that goes out for the first time."""
-        if entry.kind is em.ErrorLogMsg and not entry.tries:
-            self._merge(self._logs.take(entry))
+            if entry.kind is em.ErrorLogMsg and not entry.tries:
+                self._merge(self._logs.take(entry))
+            return entry.is_queued
 
     def _note_log(self, entry: Entry, text: str) -> None:
         """Note an error log that was put in, or another event, which ends those before it."""
@@ -178,10 +173,7 @@ class Outbox(Line, ABC):
             self._logs.put_back(logs[0], len(logs[0].text))
 
     def _merge(self, logs: list[Entry]) -> None:
-        """Make error logs a part of the first of them.
-
-        It counts as queued as it did: till it is written the disk has them as they were.
-        """
+        """Make error logs a part of the first of them."""
         texts = [log.text for log in logs]
         if len(logs) < 2 and sum(map(len, texts)) <= LOG_CHARACTERS_MAX:
             return
@@ -190,6 +182,10 @@ class Outbox(Line, ABC):
         self._drop(logs[1:], "merged")
         for log in logs[1:]:
             self._journal.gone(log)
+        self._withhold(logs[0])
+
+    def _withhold(self, log: Entry) -> None:
+        """Let a log that is another one now count as queued when it is as safe again."""
 
     def _leave_line(self, logs: list[Entry]) -> None:
         """Take logs out of the line, which is looked at no further than they stand in it."""

@@ -1,6 +1,5 @@
 """Error logs that wait: each by itself until the first of them goes out, then one, bounded."""
 
-from collections.abc import Iterable
 from itertools import takewhile
 
 from attrs import define, field
@@ -8,7 +7,6 @@ from attrs import define, field
 from trio_runner._outbox._entry import Entry
 from trio_runner._outbox._shrinking import LOG_CHARACTERS_MAX, LOG_ENTRIES_MAX
 from trio_runner.protocol import DecodeError, loads
-from trio_runner.protocol import engine_messages as em
 
 SLACK = 1.5
 """How many times more may wait than one message holds, so that cutting them is seldom."""
@@ -19,7 +17,8 @@ class WaitingLogs:
     """What was logged since the last event of another kind, and has never been sent, in order.
 
     None of them grows: that would cost the whole of it each time, of the thread that logs and of
-    the disk, and what grows while it is written is never done.
+    the disk, and what grows while it is written is never done. Those that a process finds are not
+    among them: the one that died may have sent them as they lie there.
     """
 
     _logs: list[tuple[Entry, int]] = field(factory=list, init=False)
@@ -30,14 +29,6 @@ class WaitingLogs:
         """Note one that waits."""
         self._logs.append((log, characters))
         self._characters += characters
-
-    def restore(self, line: Iterable[Entry]) -> None:
-        """Note those of a line that was read back, as far as they are of the shape we know."""
-        for entry in line:
-            if entry.kind is em.ErrorLogMsg and not entry.tries and is_log(text := entry.text):
-                self.add(entry, len(text))
-            elif entry.is_event:
-                self.clear()
 
     def clear(self) -> None:
         """Forget them all: they wait no longer, or become part of no other."""
