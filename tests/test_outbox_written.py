@@ -26,6 +26,7 @@ class Busy(Unit):
     """An engine whose run log is another one each time that it is asked."""
 
     lines: int = field(kw_only=True)
+    tags: int = field(default=1, kw_only=True)
     asked: int = 0
 
     def __attrs_post_init__(self) -> None:
@@ -34,6 +35,14 @@ class Busy(Unit):
             evolve(LINE, id=f"{rng.getrandbits(128):032x}", start=rng.random())
             for _ in range(self.lines)
         ]
+
+    def read_tags(self) -> list[mdl.TagValue]:
+        rng, more = Random(self.count), range(self.tags - 1)
+        values = [
+            mdl.TagValue(name=f"FT{number}", tick_time=0.0, value=rng.random(), value_unit="L/h")
+            for number in more
+        ]
+        return [*super().read_tags(), *values]
 
     def create_runlog_msg(self, run_id: str) -> em.RunLogMsg:
         self.asked += 1
@@ -50,11 +59,19 @@ def written() -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it counts for each process")
 @pytest.mark.parametrize(
-    ("lines", "distance_s", "during_s"),
-    [(0, 0.4, 300), (20, 0.02, 300), (300, 0.02, 90), (1000, 0.02, 60)],
+    ("lines", "tags", "distance_s", "during_s"),
+    [
+        (0, 1, 0.4, 300),
+        (0, 60, 1.0, 90),
+        (0, 100, 0.4, 90),
+        (20, 1, 0.02, 300),
+        (300, 1, 0.02, 90),
+        (1000, 1, 0.02, 60),
+    ],
 )
 async def test_a_healthy_link_costs_less_than_a_gigabyte_a_day(
     lines: int,
+    tags: int,
     distance_s: float,
     during_s: float,
     tmp_path: Path,
@@ -62,9 +79,10 @@ async def test_a_healthy_link_costs_less_than_a_gigabyte_a_day(
 ) -> None:
     """A run log that changes all the time, or a distance on which a commit finds samples under way.
 
-    0.7 GB over 0.4 s; 0.3, 0.5 and 0.5 with 20, 300 and 1,000 lines, over ten minutes.
+    0.3 GB over 0.4 s and 1 s, with few tags or many; 0.3, 0.5 and 0.5 with 20, 300 and 1,000 lines,
+    over ten minutes.
     """
-    aggregator, unit = Aggregator(), Busy(lines=lines)
+    aggregator, unit = Aggregator(), Busy(lines=lines, tags=tags)
     path = tmp_path / "unit.outbox"
     async with trio.open_nursery() as nursery:
         network = Network(aggregator, nursery, Middle(), distance_s / 2)

@@ -1,6 +1,7 @@
 """The durable outbox: the line in memory is the truth, the file tells it after a crash."""
 
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -45,6 +46,13 @@ logger = logging.getLogger(__name__)
 DISK_RETRY_S = 30
 """How long to wait before a disk that could not be written is tried again (s)."""
 
+UNDER_WAY_S = 2
+"""For how long a sample that is under way is not written (s): over a long distance each commit
+finds some, which are answered before the next."""
+
+ANSWERS_S = 1
+"""As long as the last answer is younger (s): the link lives, what is under way arrives."""
+
 CLOSE_S = 3
 """How long a disk that hangs is waited for when the outbox is closed (s)."""
 
@@ -55,8 +63,9 @@ class DurableOutbox(Outbox):
 
     An event is on disk when `put` returns, which waits for the disk, for `DISK_WAIT_S` at most, and
     while a runner runs for a tenth of the time on the average; Trio's thread does not wait then: in
-    any case it is on disk before it goes out. Samples and deliveries are on disk
-    after the next `commit`, which the runner calls every `COMMIT_S`; the run log and method state
+    any case it is on disk before it goes out. Samples and deliveries are on disk after the next
+    `commit`, which the runner calls every `COMMIT_S`; samples that are under way over a link that
+    answers have `UNDER_WAY_S` before they are written. The run log and method state
     of the run that is on the less often the bigger they are (`STATES_BYTES_S`). What was delivered
     before that never touches the disk. After a crash, messages delivered since the last commit are
     sent once more.
@@ -97,6 +106,9 @@ class DurableOutbox(Outbox):
     _writing: Lock = field(init=False)
     """Held while the file is written: Trio's thread never waits for it, nor for what holds it."""
     _file: OutboxFile = field(init=False)
+    _under_way: dict[int, float] = field(factory=dict, init=False)
+    """Since when samples have been found under way, by their numbers."""
+    _answered_at: float = field(default=-math.inf, init=False)
     _is_open: bool = field(default=False, init=False)
     _known: KnownFacts = field(factory=KnownFacts, init=False)
     _degraded: str | None = field(default=None, init=False)
@@ -216,6 +228,18 @@ class DurableOutbox(Outbox):
             self._journal.removed or self._journal.put_aside
         )
 
+    def make_ready(self, entry: Entry) -> bool:
+        if super().make_ready(entry):
+            return True
+        self._want_commit()
+        with self._lock:
+            self._release_if_degraded()
+        return entry.is_queued
+
+    def _withhold(self, log: Entry) -> None:
+        log.is_queued = False
+        self._unsafe.append(log)
+
     def take(self) -> Entry:
         if self.commit_wanted is None and self._line[0].kind in RUN_EVENTS:
             self.commit()
@@ -224,6 +248,7 @@ class DurableOutbox(Outbox):
     def delivered(self, entry: Entry) -> None:
         with self._lock:
             super().delivered(entry)
+            self._answered_at = self.clock()
             if entry.kind not in RUN_EVENTS:
                 return
             self._last_run_event = entry.sequence_number
@@ -399,6 +424,7 @@ class DurableOutbox(Outbox):
         with self._lock:
             self._commits.begin()
             changes, self._journal = self._journal, Changes()
+            self._put_off_what_is_under_way(changes)
             facts = self._facts()
             entries = self._waiting() if recovers else []
         changed = self._known.changed(facts)
@@ -414,12 +440,30 @@ class DurableOutbox(Outbox):
                 self._journal.put_aside = put_aside[-SET_ASIDE_MAX:]
             raise
         with self._lock:
-            for entry in changes.new.values():
-                entry.is_queued = True
+            for number, entry in changes.new.items():
+                entry.is_queued = (
+                    entry.is_queued or number not in self._journal.new
+                )  # or others have become part of it meanwhile
             self._unsafe = [event for event in self._unsafe if not event.is_queued]
         self._known.written(facts, changed, self.clock())
         if recovers or changes.removed:
             self._file.shrink()
+
+    def _put_off_what_is_under_way(self, changes: Changes) -> None:
+        """Leave to a later commit what most likely need not be written: it has left already."""
+        now = self.clock()
+        since = {number: self._under_way.get(number, now) for number in changes.new}
+        self._under_way = {
+            number: at
+            for number, at in since.items()
+            if number in self._in_flight
+            and not changes.new[number].is_event
+            and now - at < UNDER_WAY_S
+            and now - self._answered_at < ANSWERS_S
+            and not self._known.is_last
+        }
+        for number in self._under_way:
+            self._journal.added(changes.new.pop(number))
 
     def _reopen(self) -> None:
         """Open the file anew, whatever was wrong with it; a stranger's file is not touched."""
@@ -500,7 +544,6 @@ class DurableOutbox(Outbox):
         self._bytes = sum(entry.size for entry in contents.entries)
         self._run_events = sum(entry.is_run_event for entry in contents.entries)
         self._thinnable = sum(not (e.is_event or e.tries) for e in contents.entries)
-        self._logs.restore(contents.entries)
         self._keep_bound()
 
     def _restore_facts(self, facts: dict[str, Fact]) -> None:

@@ -25,6 +25,10 @@ CUT_MIN = 8
 FEW = 12
 """With room for this few samples, thinning works on the oldest 6, so large gaps are legitimate."""
 
+UNDER_WAY_S = 3
+"""For how long a sample that was sent may not be on the disk yet, which takes it 2 s after the
+first commit that finds it under way."""
+
 COMMIT_S = 0.5
 """How long before a process dies its durable outbox may lose samples and forget answers (s)."""
 
@@ -239,7 +243,10 @@ class Ledger:
 
     def _excuse(self, since: float, *, events: bool) -> None:
         for key in self.made:
-            may_be_lost = self._made_at[key] >= since and (events or key[0] == SAMPLE)
+            is_under_way = key[0] == SAMPLE and key in self._numbers
+            may_be_lost = self._made_at[key] >= since - UNDER_WAY_S * is_under_way and (
+                events or key[0] == SAMPLE
+            )
             if may_be_lost and key not in self.handled:
                 self.excused.add(key)
         for answers in (self._answered, self._set_aside):
