@@ -15,8 +15,8 @@ from random import Random
 import pytest
 
 from tests.test_outbox import LINE, UNIT, event, sample
-from tests.test_outbox_sqlite import crash
-from trio_runner import DurableOutbox, OutboxDamaged, OutboxError
+from tests.test_outbox_sqlite import crash, numbers
+from trio_runner import DurableOutbox, NotAnOutbox, OutboxDamaged, OutboxError
 from trio_runner._outbox_sqlite import export, summarize
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
@@ -190,16 +190,74 @@ def test_copying_does_not_give_up_the_lock(tmp_path: Path) -> None:
     assert "OutboxInUse" in process.stderr
 
 
-def test_a_log_whose_file_is_empty_is_not_deleted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["empty", "gone"])
+def test_a_log_whose_file_is_empty_or_gone_is_not_deleted(tmp_path: Path, what: str) -> None:
     """SQLite would, and all that is in it would be lost."""
     outbox = filled(tmp_path / "first")
     path = crash(outbox.path, tmp_path / "unit")
     outbox.close()
     path.write_bytes(b"")
+    if what == "gone":
+        path.unlink()
     before = Path(f"{path}-wal").read_bytes()
-    with pytest.raises(OutboxDamaged, match="it is empty, and has a write-ahead log"):
+    with pytest.raises(OutboxDamaged, match=f"it is {what}, and has a write-ahead log, unit-wal"):
         DurableOutbox(path)
     assert Path(f"{path}-wal").read_bytes() == before
+
+
+def test_a_file_that_is_deleted_alone_is_made_anew_by_the_engine_that_has_it(
+    tmp_path: Path,
+) -> None:
+    """Its log has nothing that is not in memory."""
+    now = 0.0
+    path = tmp_path / "unit"
+    with DurableOutbox(path, clock=lambda: now) as outbox:
+        outbox.put(event("one"))
+        path.unlink()
+        outbox.put(event("two"))
+        assert outbox.statistics().degraded is not None
+        now = 31.0
+        outbox.commit()
+        assert outbox.statistics().degraded is None
+    assert numbers(path) == [1, 2]
+
+
+LEAVE_A_LOG = """
+import os, sqlite3, sys
+path, mode, application = sys.argv[1:]
+db = sqlite3.connect(path, isolation_level=None)
+db.execute(f"PRAGMA application_id = {application}")
+db.execute(f"PRAGMA journal_mode = {mode}")
+db.execute("PRAGMA cache_size = 5")
+db.execute("CREATE TABLE theirs (text)")
+db.execute("BEGIN")
+db.executemany("INSERT INTO theirs VALUES (?)", [("a" * 3000,)] * 300)
+if mode == "WAL":
+    db.execute("COMMIT")
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("application", ["0", "7"])
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+def test_what_a_crash_left_of_another_programs_database_is_not_touched(
+    tmp_path: Path, mode: str, application: str
+) -> None:
+    """SQLite would put its log into the file, or roll its journal back, when it looks at it."""
+    path = tmp_path / "theirs.db"
+    command = [sys.executable, "-c", LEAVE_A_LOG, str(path), mode, application]
+    subprocess.run(command, check=True)
+    before = states_of(tmp_path)
+    assert len(before) > 1
+    with pytest.raises(NotAnOutbox, match="it is the database of another program"):
+        DurableOutbox(path)
+    assert states_of(tmp_path) == before
+
+
+def states_of(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Return what is in the files of a folder, their rights, and when they were written."""
+    files = {file: file.stat() for file in folder.iterdir()}
+    return {f.name: (f.read_bytes(), s.st_mode, s.st_mtime_ns) for f, s in files.items()}
 
 
 @pytest.mark.parametrize(

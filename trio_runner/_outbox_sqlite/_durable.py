@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import sqlite3
 import threading
 import time
@@ -469,6 +470,8 @@ class DurableOutbox(Outbox):
         """Open the file anew, whatever was wrong with it; a stranger's file is not touched."""
         known = self._file.identity
         self._file.close()
+        if not self.path.exists():  # its log may have stayed, of which all is in memory
+            Path(f"{os.path.realpath(self.path)}-wal").unlink(missing_ok=True)
         file = OutboxFile.open(self.path, create=True, connect=self.connect)
         if file.identity != known and not file.is_new and file.load().entries:
             file.close()

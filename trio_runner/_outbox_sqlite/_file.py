@@ -18,7 +18,7 @@ from attrs import define, field, frozen
 from trio_runner._outbox import DELIVERY, Entry, Journal
 from trio_runner._outbox_sqlite._damage import Damage
 from trio_runner._outbox_sqlite._errors import OutboxError, damaged, explained
-from trio_runner._outbox_sqlite._opening import identity, open_database
+from trio_runner._outbox_sqlite._opening import identity, open_database, refuse_a_stranger
 from trio_runner.protocol import engine_messages as em
 
 SET_ASIDE_MAX = 1000
@@ -113,6 +113,9 @@ class OutboxFile:
         Raises an `OutboxError`. A file that is not an outbox is left as it is.
         """
         path = Path(os.path.realpath(path))  # of a link too, the log is beside the file itself
+        if path.exists() and not is_open_here(path):
+            with explained(path):
+                refuse_a_stranger(path)
         db, is_new, damage = open_database(path, create=create, check=check, connect=connect)
         file = cls(path, is_new, db, identity(path), damage)
         _OPEN.add(file)

@@ -16,11 +16,19 @@ from trio_runner._outbox_sqlite._errors import (
     explained,
     no_outbox,
 )
-from trio_runner._outbox_sqlite._log import fault_of
+from trio_runner._outbox_sqlite._log import fault_of, read_log
 from trio_runner._outbox_sqlite._schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 LOCK_WAIT_S = 0.5
 """How long to wait for a process that is just ending, or for a person who is looking (s)."""
+
+MAGIC = b"SQLite format 3\0"
+
+PAGE_START = 105
+"""As much of the first page has the header of the file, and how many cells there are in it."""
+
+EMPTY = b"\x0d\0\0\0\0"
+"""Of a page that is a leaf: no free block, no cell."""
 
 LOG_BYTES_MAX = 8 * 1024 * 1024
 """To what size the write-ahead log is cut when it has grown beyond (bytes)."""
@@ -85,10 +93,46 @@ def refuse_what_is_no_file(path: Path) -> None:
 
 
 def refuse_a_log_alone(path: Path) -> None:
-    """Refuse a log whose file is empty: SQLite would delete it, with all that is in it."""
+    """Refuse a log whose file is empty or gone: SQLite would delete it, with all that is in it."""
     log = Path(f"{path}-wal")
-    if log.exists() and log.stat().st_size and path.exists() and not path.stat().st_size:
-        raise damaged(path, "it is empty, and has a write-ahead log")
+    if log.exists() and log.stat().st_size and not (path.exists() and path.stat().st_size):
+        what = "empty" if path.exists() else "gone"
+        raise damaged(path, f"it is {what}, and has a write-ahead log, {log.name}")
+
+
+def refuse_a_stranger(path: Path) -> None:
+    """Refuse another program's database, from which SQLite would take a log or a journal.
+
+    A file is opened here and closed, which by the rules of POSIX gives up the locks that this
+    process has on it.
+    """
+    refuse_what_is_no_file(path)
+    with path.open("rb") as file:
+        page = file.read(PAGE_START)
+    if not page.startswith(MAGIC) or _application(page) == APPLICATION_ID:
+        return
+    if not _application(page):
+        page = _first_page_in_log(path) or page
+    # One that is just being made has nothing in its first page yet.
+    if _application(page) != APPLICATION_ID and (_application(page) or page[100:105] != EMPTY):
+        raise no_outbox(path, "it is the database of another program")
+
+
+def _application(page: bytes) -> int:
+    return int.from_bytes(page[68:72], "big")
+
+
+def _first_page_in_log(path: Path) -> bytes:
+    """Return the beginning of the first page as the log has it, nothing if it has none."""
+    try:
+        with Path(f"{path}-wal").open("rb") as file:
+            at = read_log(file).pages.get(1)
+            if at is None:
+                return b""
+            file.seek(at)
+            return file.read(PAGE_START)
+    except FileNotFoundError:
+        return b""
 
 
 def identity(path: Path) -> tuple[int, int]:

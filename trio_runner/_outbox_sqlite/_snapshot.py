@@ -35,6 +35,7 @@ from trio_runner._outbox_sqlite._errors import (
 from trio_runner._outbox_sqlite._file import is_open_here
 from trio_runner._outbox_sqlite._log import HEADER, Log, read_log
 from trio_runner._outbox_sqlite._opening import (
+    MAGIC,
     identity,
     is_new,
     refuse_a_log_alone,
@@ -46,8 +47,6 @@ TRIES = 20
 """How often to read: the log begins anew once in minutes, and reading takes a part of a second."""
 
 TRY_AGAIN_S = 0.05
-
-MAGIC = b"SQLite format 3\0"
 
 LOCK_AT, LOCK_BYTES = 0x40000002, 510
 """Where SQLite locks a file against all others (its `src/os.h`)."""
