@@ -391,6 +391,52 @@ async def test_an_outbox_that_cannot_be_closed_is_left_behind(tmp_path: Path) ->
     assert "Engine stopped" in command.err
 
 
+@pytest.mark.parametrize("where", ["open", "claim"])
+async def test_a_units_disk_that_hangs_stops_neither_the_others_nor_the_end(
+    tmp_path: Path, where: str
+) -> None:
+    """When its outbox is opened, or its runner made: the other unit dials, a signal ends both."""
+    hang = f"""
+import threading
+from trio_runner import EngineRunner
+
+def hang(*_, **__):
+    print("hangs here", flush=True)
+    threading.Event().wait()
+
+original = EngineRunner._recover
+
+def recover(self, resume_run):
+    if self._builder.create_register_engine_msg().uod_name == "Bad disk":
+        hang()
+    original(self, resume_run)
+
+if {where!r} == "claim":
+    EngineRunner._recover = recover
+else:
+    from trio_runner._cli import _keeping
+
+    claimed = _keeping.Keeping._claimed
+
+    def open_it(self, path, builder):
+        return (hang if "Bad disk" in path.name else claimed.__get__(self))(path, builder)
+
+    _keeping.Keeping._claimed = open_it
+"""
+    bad = Path(uod_named(tmp_path, "Bad disk"))
+    bad.write_text(hang + bad.read_text())
+    uods = ["-uod", str(bad), "-uod", uod_named(tmp_path, "Good one")]
+    arguments = (*NOBODY, *uods, "--outbox", str(tmp_path / "outboxes"))
+    async with running("engine", *arguments) as command:
+        await command.until("hangs here")
+        await command.until("Started -> Failed")
+        command.send(signal.SIGTERM)
+        with trio.fail_after(10):
+            await command.process.wait()
+    assert command.code == 0
+    assert "Engine stopped" in command.err
+
+
 async def test_what_hangs_in_the_end_itself_is_left_behind(tmp_path: Path) -> None:
     """The process ends also if Trio cannot."""
     hang = "import threading\nfrom trio_runner import EngineRunner\n"

@@ -6,7 +6,8 @@ import sys
 import threading
 from argparse import ArgumentTypeError, _ArgumentGroup
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from attrs import define, evolve, field
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from trio_runner import bridge
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 STOP_S = 4
 """The time for a connection to the hardware that is under way, and the time for stopping an engine
@@ -221,6 +224,7 @@ class Unit:
     failed: str | None = field(default=None, init=False)
     """Why the unit has failed."""
     _engine: "bridge.UodEngine | None" = field(default=None, init=False)
+    _dispatcher: "bridge.UodDispatcher" = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.name = os.path.basename(self._path)
@@ -259,12 +263,19 @@ class Unit:
         A connection that is under way then has `STOP_S` to finish, so that no hardware stays
         connected.
         """
-        engine = None
+        return await self._in_thread(self._connect, STOP_S)
+
+    async def _in_thread(self, work: Callable[[], T], patience_s: float = 0) -> T | None:
+        """Do in a thread what may hang; return None if the command is stopped before it is done.
+
+        Then it is left behind: neither the other units nor the end wait for it.
+        """
+        done = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cancel_when_stopping, nursery.cancel_scope, STOP_S)
-            engine = await trio.to_thread.run_sync(self._connect, abandon_on_cancel=True)
+            nursery.start_soon(self._cancel_when_stopping, nursery.cancel_scope, patience_s)
+            done = await trio.to_thread.run_sync(work, abandon_on_cancel=True)
             nursery.cancel_scope.cancel()
-        return engine
+        return done
 
     async def _cancel_when_stopping(self, scope: trio.CancelScope, patience_s: float = 0) -> None:
         await self._stopping.wait()
@@ -295,33 +306,43 @@ class Unit:
         return engine
 
     async def _run(self, engine: "bridge.UodEngine") -> None:
+        outbox = await self._in_thread(partial(self._open_outbox, engine))
+        if outbox is None:
+            return
+        async with closing(outbox):
+            runner = await self._in_thread(partial(self._make_runner, engine, outbox))
+            if runner is not None:
+                self.runner = runner
+                await self._keep_connected(engine, runner)
+
+    def _open_outbox(self, engine: "bridge.UodEngine") -> Outbox:
+        """Open the outbox of the unit; it waits for its disk."""
         try:
-            outbox = self._keeping.open(engine.name, engine.builder)
+            return self._keeping.open(engine.name, engine.builder)
         except OutboxError as error:
             source = _network.source(self._arguments.network, "outbox", "--outbox")
             raise UnitFailed(f"{source}: {error}") from error
-        async with closing(outbox):
-            await self._keep_connected(engine, outbox)
 
-    async def _keep_connected(self, engine: "bridge.UodEngine", outbox: Outbox) -> None:
+    def _make_runner(self, engine: "bridge.UodEngine", outbox: Outbox) -> EngineRunner:
+        """Make the runner; if it has to end a run of before, it waits for the disk."""
         from trio_runner.bridge import UodDispatcher
 
-        dispatcher = UodDispatcher(
+        self._dispatcher = UodDispatcher(
             self._arguments.hostname,
             self._arguments.port,
             engine=engine,
             **self._network,
         )
-        timing = Timing(flush_s=FLUSH_S)
-        self.runner = runner = EngineRunner(
-            dispatcher,
+        return EngineRunner(
+            self._dispatcher,
             engine.builder,
             engine.emitter,
             outbox=outbox,
-            timing=timing,
+            timing=Timing(flush_s=FLUSH_S),
             resume_run=engine.run_id,
         )
 
+    async def _keep_connected(self, engine: "bridge.UodEngine", runner: EngineRunner) -> None:
         async def start() -> None:
             await trio.to_thread.run_sync(engine.start, abandon_on_cancel=True)
 
@@ -330,7 +351,7 @@ class Unit:
         async with trio.open_nursery() as nursery:
             try:
                 await nursery.start(runner.run)
-                nursery.start_soon(self._warn_of_roles, engine, runner, dispatcher)
+                nursery.start_soon(self._warn_of_roles, engine, runner, self._dispatcher)
                 if self._arguments.start_at_once:
                     nursery.start_soon(self._start_at_once, start)
                 why = await self._ended(engine)

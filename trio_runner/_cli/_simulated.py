@@ -54,7 +54,9 @@ async def run(arguments: Namespace) -> int:
     )
     keeping = Keeping("simulated", arguments.outbox, arguments.outbox_max)
     try:
-        outbox = keeping.open(engine.name, engine)
+        outbox = await trio.to_thread.run_sync(
+            keeping.open, engine.name, engine, abandon_on_cancel=True
+        )
     except OutboxError as error:
         print(f"trio-runner simulated: error: argument --outbox: {error}", file=sys.stderr)
         return CANNOT_USE_OUTBOX
@@ -70,8 +72,13 @@ async def _run(arguments: Namespace, engine: SimulatedEngine, outbox: Outbox) ->
         handlers=engine,
         **arguments.network,
     )
-    timing = Timing(flush_s=FLUSH_S)
-    runner = EngineRunner(dispatcher, engine, engine, outbox=outbox, timing=timing)
+
+    def make_runner() -> EngineRunner:
+        timing = Timing(flush_s=FLUSH_S)
+        return EngineRunner(dispatcher, engine, engine, outbox=outbox, timing=timing)
+
+    # If it has to end a run of before, it waits for the disk.
+    runner = await trio.to_thread.run_sync(make_runner, abandon_on_cancel=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_serving, arguments, [runner])
         await _run_until_signalled(engine, runner, f"{engine.name}: open {dispatcher}")
