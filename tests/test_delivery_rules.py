@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from trio_runner import _away, _backoff, _sender, _tasks, _ticker, _warnings, _window
+from trio_runner import _again, _away, _backoff, _sender, _tasks, _ticker, _warnings, _window
 from trio_runner._mistakes import BLOCKED_S
-from trio_runner._outbox import _line, _shrinking
+from trio_runner._outbox import _entry, _line, _shrinking
 from trio_runner._outbox_sqlite import _commits
 
 ROOT = Path(__file__).parent.parent
@@ -26,10 +26,10 @@ def test_each_rule_names_a_test_that_is_there() -> None:
 
 def test_the_figures_are_those_of_the_code() -> None:
     """Pauses, patience, what is given up when, the window, the backoff."""
-    pauses = [_sender.pause_s(failures) for failures in range(1, 22)]
+    pauses = [_again.pause_s(failures) for failures in range(1, 22)]
     assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert "1, 2, 4, 8, 16, 32 and then 60 s" in RULES
-    assert [_sender.patience(failures) for failures in range(6)] == [1, 2, 4, 8, 12, 12]
+    assert [_again.patience(failures) for failures in range(6)] == [1, 2, 4, 8, 12, 12]
     assert "2, 4, 8, then 12 times the usual 10 s" in RULES
     # The last failure has no pause behind it.
     assert sum(pauses[: _line.FAILURES_MAX - 1]) >= 15 * 60
@@ -43,7 +43,9 @@ def test_the_figures_are_those_of_the_code() -> None:
     assert f"answers in a row are {_window.LATE_S} s late" in RULES
     assert (_window.LAST, _window.FRESH_S) == (4, 5)
     assert _ticker.WAITING_MAX == 2
-    assert _sender.STATE_REST == 4
+    assert _sender.STATE_REST == _sender.SAMPLES_IN_A_ROW == 4
+    assert f"A state at which {_again.LEFT_OUT_AFTER} links in a row have ended" in RULES
+    assert (_again.LEFT_OUT_S, _entry.SUSPECT_LINKS) == (600, 2)
     assert f"lived for {_tasks.LIVED_S} s" in RULES
     assert f"an engine's for {_commits.DISK_WAIT_S:g} s, however" in RULES
     assert _commits.WAIT_SHARE == 1 / 10

@@ -34,6 +34,7 @@ LAYERS = {
     "_plain_unit": 2,
     "_window": 2,
     "net": 3,
+    "_again": 4,
     "_away": 4,
     "_intake": 4,
     "_sender": 4,

@@ -49,3 +49,13 @@ def test_an_aggregator_that_slows_down_gets_less() -> None:
     assert window.limit > 100
     settle(0.0, 0.1, 300, window)
     assert window.limit <= LINE_S / 0.1 + 2
+
+
+def test_a_sample_beside_a_state_does_not_measure_the_distance() -> None:
+    """It stands in line: of a distance of 0.27 s each took 0.52 s, and the window stays closed."""
+    window = Window()
+    window.answered(0.0, 0.27, 1)
+    for number in range(10):
+        window.answered(number, 0.52, 2)
+    assert window.distance_s == 0.27
+    assert window.in_line_s == pytest.approx(0.25)

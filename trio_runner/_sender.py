@@ -15,12 +15,13 @@ from enum import Enum
 import trio
 from attrs import define, field
 
+from trio_runner._again import PAUSE_MAX_S, Again, Told, patience, pause_s
 from trio_runner._errors import LinkLost
 from trio_runner._histogram import Durations
-from trio_runner._outbox import STATE_TYPES, Entry, Outbox, is_too_big
+from trio_runner._outbox import FAILURES_MAX, STATE_TYPES, Entry, Outbox, is_too_big
 from trio_runner._publish import Doorbell
 from trio_runner._say_once import SayOnce
-from trio_runner._window import Window
+from trio_runner._window import LINE_S, Window
 from trio_runner.net import Answered, Session
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
@@ -28,41 +29,16 @@ from trio_runner.protocol import pack
 
 logger = logging.getLogger(__name__)
 
-PAUSE_MAX_S = 60
-"""The longest pause (s) before a message that did not get through is tried again."""
-
-PATIENCE_MAX = 12
-"""How many times longer than usual the answer to such a message may take, at the most."""
-
-SUSPECT_TRIES = 2
-"""What was sent so often and is not delivered goes alone, so that it shows what is to blame."""
-
 UNREADABLE = "deserialization failed"
 """What an aggregator says of a message of a kind, or with a field, that it does not know."""
 
 STATE_REST = 4
 """How many times longer than a state occupied the line the next one of its kind has to wait."""
-
+SAMPLES_IN_A_ROW = 4
+"""After so many a state or a notice has its turn, where there is not room for all."""
 
 WITHHELD_S = 0.5
 """How soon to look again (s) when the outbox gives no message because of its disk."""
-
-
-def _goes_alone(entry: Entry) -> bool:
-    """Tell whether nothing else may be unanswered beside a message."""
-    # What has failed goes alone too: a sample behind newer ones would not be stored.
-    suspect = entry.failures > 0 or entry.tries >= SUSPECT_TRIES
-    return entry.is_run_event or suspect
-
-
-def pause_s(failures: int) -> float:
-    """Return how long to wait (s) before a message that failed so often is tried again."""
-    return min(2.0 ** min(failures - 1, 6), PAUSE_MAX_S) if failures else 0.0
-
-
-def patience(failures: int) -> int:
-    """Return how many times longer than usual to wait for the answer to such a message."""
-    return min(1 << min(failures, 4), PATIENCE_MAX)
 
 
 class Verdict(Enum):
@@ -98,14 +74,13 @@ class _State:
 
     heard: str | None = None
     """The last that was answered, taken or refused: it is not sent again."""
-    is_under_way: bool = False
     is_taken: bool = False
     is_known: bool = False
     """Whether one was taken."""
     is_unknown: bool = False
     """Whether none can be: the aggregator is of an older version."""
-    failures: int = 0
-    due_at: float = 0.0
+    rests_until: float = 0.0
+    """When samples have had their room."""
 
 
 @define(eq=False)
@@ -117,6 +92,8 @@ class Sender:
     _bell: Doorbell
     _answer_s: Durations = field(factory=Durations)
     """From the sending of a sample to its answer (s)."""
+    _again: Again = field()
+    """What is known of telling each kind, over all links."""
     _window: Window = field(factory=Window, init=False)
     _untold: list[type[em.EngineMessage]] = field(init=False)
     """What this link is told before anything else, as far as it has not been told yet."""
@@ -126,9 +103,16 @@ class Sender:
     _look_again_at: float = field(default=math.inf, init=False)
     """When the first of what has to wait is due."""
     _unanswered: int = field(default=0, init=False)
-    _samples: int = field(default=0, init=False)
     _notices: int = field(default=0, init=False)
+    _retried: int = field(default=0, init=False)
+    """How many of these have failed before: one at the most, samples need room."""
+    _notices_max: int = field(default=1, init=False)
+    """How many may be: few of them may be as much work as many samples."""
+    _notices_rest_until: float = field(default=0.0, init=False)
+    """When samples have had as long as the last of these took."""
     _states_under_way: int = field(default=0, init=False)
+    _in_a_row: int = field(default=0, init=False)
+    """How many of the line's messages went out since a state or a notice did."""
     _is_barred: bool = field(default=False, init=False)
     """Whether a message is unanswered that has to be so alone."""
     _is_idle: bool = field(default=False, init=False)
@@ -137,6 +121,14 @@ class Sender:
     def __attrs_post_init__(self) -> None:
         self._untold = [em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg]
         self._states = {kind: _State() for kind in STATE_TYPES}
+        cut = self._outbox.cut
+        if cut is not None and cut.failures > 1:  # once is no sign
+            # A link lives for a while before what may end it.
+            cut.due_at = max(cut.due_at, self._began + pause_s(cut.failures))
+
+    @_again.default
+    def _nothing_known(self) -> Again:
+        return Again(self._outbox.warnings)
 
     @property
     def unanswered(self) -> int:
@@ -153,7 +145,8 @@ class Sender:
 
         Without UodInfo an aggregator answers samples with Success and throws them away. One that
         was killed remembers no run and refuses what follows; to one that does remember, the
-        repetition changes nothing. So both are told until they are taken.
+        repetition changes nothing. So both are told until they are taken. A Method that has
+        to wait, since links end by it, is told later.
         """
         while self._untold:
             kind = self._untold[0]
@@ -164,31 +157,46 @@ class Sender:
             del self._untold[0]
 
     async def _tell(self, kind: type[em.EngineMessage]) -> None:
-        state = self._states[kind]
+        state, told = self._states[kind], self._again.of(kind)
         while True:
             self._send_state(kind)
             await self._all_answered()
             if state.is_taken or kind is not em.UodInfoMsg or self._outbox.state(kind) is None:
                 return
             state.heard = None
-            state.due_at = max(state.due_at, trio.current_time() + pause_s(state.failures))
-            await trio.sleep_until(state.due_at)
+            told.due_at = max(told.due_at, trio.current_time() + pause_s(told.failures))
+            await trio.sleep_until(told.due_at)
 
     async def _repeat_run_started(self) -> None:
-        failures = 0
         while (run_started := self._outbox.open_run) is not None:
-            answers: list[m.MessageBase] = []
-            self._send(
-                run_started.sequence_number, run_started.body, answers.append, patience(failures)
-            )
-            await self._all_answered()
-            if not answers or classify(answers[0]) is Verdict.DELIVERED:
-                return  # no answer is judged that ends the link
-            failures += 1
-            self._say(
-                logging.ERROR, "The aggregator did not take %s: %s", run_started, reason(answers[0])
-            )
-            await trio.sleep(pause_s(failures))
+            told = self._again.of_run(run_started)
+            if told.links and told.failures >= FAILURES_MAX:  # each link would end by it
+                self._outbox.go_on(knows_run=False)
+                return
+            if told.due_at > trio.current_time() and told.failures < FAILURES_MAX:
+                await trio.sleep_until(told.due_at)
+            if not await self._is_run_to_be_told_again(run_started, told):
+                return
+
+    async def _is_run_to_be_told_again(self, run_started: Entry, told: Told) -> bool:
+        answers: list[m.MessageBase] = []
+        sent, told.under_way = trio.current_time(), str(run_started)
+        self._send(run_started.sequence_number, run_started.body, answers.append, told.patience)
+        await self._all_answered()
+        if not answers:
+            return False  # no answer is judged that ends the link
+        verdict, why, now = classify(answers[0]), reason(answers[0]), trio.current_time()
+        if verdict is Verdict.DELIVERED:
+            told.taken(is_late=now - sent > self._again.call_s)
+            self._outbox.go_on(knows_run=True)
+            return False
+        told.failed()
+        told.due_at = now + pause_s(told.failures)
+        self._say(logging.ERROR, "The aggregator did not take %s: %s", run_started, why)
+        if verdict is Verdict.TRANSIENT and told.failures < FAILURES_MAX:
+            return True
+        self._outbox.go_on(knows_run=False)
+        return False
 
     async def drain(self) -> None:
         """Send what waits now; return when the aggregator has said that it has all of it.
@@ -217,10 +225,9 @@ class Sender:
         """Send what may go out, or wait for what lets it go or brings some."""
         self._look_again_at = math.inf
         # A state must not overtake the beginning or the end of the run that it tells of.
-        if with_states and not self._outbox.has_run_events:
-            for kind in tuple(self._states):
-                self._send_state(kind)
-        if self._send_aside() or self._send_head():
+        if not self._is_barred and self._send_what_may(
+            with_states=with_states and not self._outbox.has_run_events
+        ):
             return
         self._is_idle = with_states and self._has_nothing_to_wait_for()
         if self._look_again_at == math.inf:  # nearly always, and a scope costs as much as the wait
@@ -241,60 +248,56 @@ class Sender:
 
     # What goes out when
 
-    def _send_head(self) -> bool:
-        """Send the next message if it may go out; return whether to look again at once."""
-        head = self._outbox.head()
+    def _send_what_may(self, *, with_states: bool) -> bool:
+        """Send what may go out now; return whether to look again at once."""
+        head = self._due_head()
+        aside = self._due_aside()
+        alone = next((e for e in (aside, head) if e is not None and e.goes_alone), None)
+        if alone is not None:  # nothing goes out until all is answered, then it does
+            return not self._unanswered and self._send_entry(alone)
+        suspect = self._suspect_state() if with_states else None
+        if suspect is not None:
+            if not self._unanswered:
+                self._send_state(suspect, alone=True)
+            return False
+        if self._unanswered >= self._window.limit:
+            return False
+        if head is not None and self._in_a_row < SAMPLES_IN_A_ROW:
+            return self._send_entry(head)
+        for kind in tuple(self._states) if with_states else ():
+            self._send_state(kind)
+        if self._unanswered >= self._window.limit:
+            return False
+        if aside is not None and self._may_send_notice(aside):
+            return self._send_entry(aside)
+        return head is not None and self._send_entry(head)
+
+    def _may_send_notice(self, notice: Entry) -> bool:
+        if self._notices >= self._notices_max or (notice.failures and self._retried):
+            return False
+        return not self._has_to_wait(self._notices_rest_until)
+
+    def _due_head(self) -> Entry | None:
+        """Return the next message in line, None if it has to wait; notices step aside."""
+        while (head := self._outbox.head()) is not None and head.is_notice:
+            self._outbox.let_pass()
         if head is None and self._outbox.has_line:  # the disk comes first, and may hang
             self._look_again_at = min(self._look_again_at, trio.current_time() + WITHHELD_S)
-        if head is None or self._is_barred:
-            return False
-        if head.is_notice and (self._notices or self._outbox.has_aside):
-            self._outbox.let_pass()
-            return True
-        alone = _goes_alone(head)
-        if not self._may_send(head, alone=alone) or self._has_to_wait(self._due_at(head)):
-            return False
-        if not self._outbox.make_ready(head):
-            return True  # the disk comes first, and there may be another head
-        self._send_entry(self._outbox.take(), alone=alone)
-        return True
+        if head is None or (head.is_run_event and self._outbox.is_held_up):
+            return None
+        return None if self._has_to_wait(head.due_at) else head
 
-    def _may_send(self, head: Entry, *, alone: bool) -> bool:
-        """Tell whether the next message may go out beside those that are unanswered."""
-        if head.is_run_event:
-            return not self._unanswered and not self._outbox.is_held_up
-        if alone:
-            return not self._samples and not self._notices
-        return head.is_notice or self._samples < self._window.limit
-
-    def _send_aside(self) -> bool:
-        """Send a notice that has let others pass, if it may go out; return whether it did."""
-        if self._is_barred or self._notices or not self._outbox.has_aside:
-            return False
+    def _due_aside(self) -> Entry | None:
+        """Return the next notice that stands aside, None if it has to wait."""
+        if not self._outbox.has_aside:
+            return None
         entry = self._outbox.next_aside()
-        if (
-            not entry.is_queued
-            or self._has_to_wait(self._due_at(entry))
-            or self._is_the_heads_turn()
-            or not self._outbox.make_ready(entry)
-        ):
-            return False
-        self._send_entry(self._outbox.take_aside(entry), alone=False)
-        return True
+        return None if not entry.is_queued or self._has_to_wait(entry.due_at) else entry
 
-    def _is_the_heads_turn(self) -> bool:
-        """Tell whether the head waits for nothing but to be alone: notices must not prevent it."""
-        head = self._outbox.head()
-        if head is None or head.is_notice or not _goes_alone(head):
-            return False
-        is_held_up = head.is_run_event and self._outbox.is_held_up
-        return not is_held_up and not self._has_to_wait(self._due_at(head))
-
-    def _due_at(self, entry: Entry) -> float:
-        """Return when a message may go out; a link lives for a while before what may end it."""
-        if entry is not self._outbox.cut or entry.failures < 2:  # once is no sign
-            return entry.due_at
-        return max(entry.due_at, self._began + pause_s(entry.failures))
+    def _suspect_state(self) -> type[em.EngineMessage] | None:
+        """Return a kind of states by which links may end, if one has something to tell."""
+        suspects = (kind for kind in self._states if self._again.of(kind).is_suspect)
+        return next((kind for kind in suspects if self._news(kind) is not None), None)
 
     def _has_to_wait(self, due_at: float) -> bool:
         if not due_at or due_at <= trio.current_time():
@@ -304,27 +307,44 @@ class Sender:
 
     # Messages out, answers in
 
-    def _send_entry(self, entry: Entry, *, alone: bool) -> None:
+    def _send_entry(self, entry: Entry) -> bool:
+        """Take a message out of the line, or from aside, and send it; return True.
+
+        An error log that others have just become part of is sent when the disk has it so.
+        """
+        if not self._outbox.make_ready(entry):
+            return True  # there may be something else to send
+        if entry.is_notice:
+            self._outbox.take_aside(entry)
+        else:
+            self._outbox.take()
         if entry.is_too_big:
             self._outbox.set_aside(entry, "it is over the aggregator's limit of 16 MiB")
-            return
-        is_sample = not entry.is_event
-        self._samples += is_sample
+            return True
+        alone, is_sample = entry.goes_alone, not entry.is_event
+        self._in_a_row = 0 if entry.is_notice else self._in_a_row + 1
         self._notices += entry.is_notice
+        is_retried = entry.is_notice and entry.failures > 0
+        self._retried += is_retried
         self._is_barred = alone
-        sent, samples = trio.current_time(), self._samples
+        sent, unanswered = trio.current_time(), self._unanswered + 1
 
         def judge(answer: m.MessageBase) -> None:
-            self._samples -= is_sample
             self._notices -= entry.is_notice
+            self._retried -= is_retried
             self._is_barred = self._is_barred and not alone
+            now = trio.current_time()
             if is_sample:
-                now = trio.current_time()
-                self._window.answered(now, now - sent, samples)
+                self._window.answered(now, now - sent, unanswered)
                 self._answer_s.note(now - sent)
+            elif entry.is_notice:
+                occupied_s = self._occupied_s(now - sent)
+                self._notices_max = self._notices_max + 1 if occupied_s <= LINE_S else 1
+                self._notices_rest_until = now + occupied_s
             self._judge(entry, answer)
 
         self._send(entry.sequence_number, entry.body, judge, patience(entry.failures))
+        return True
 
     def _judge(self, entry: Entry, answer: m.MessageBase) -> None:
         verdict = classify(answer)
@@ -343,48 +363,63 @@ class Sender:
         else:
             self._outbox.refused(entry, reason(answer))
 
-    def _send_state(self, kind: type[em.EngineMessage]) -> None:
+    def _news(self, kind: type[em.EngineMessage]) -> str | None:
+        """Return the latest message of a type, None if this link has heard it or it has to wait."""
+        body, state, told = self._outbox.state(kind), self._states[kind], self._again.of(kind)
+        is_known = body == state.heard or body == told.left_out or state.is_unknown
+        if body is None or is_known or told.under_way is not None:
+            return None
+        return None if self._has_to_wait(max(state.rests_until, told.due_at)) else body
+
+    def _send_state(self, kind: type[em.EngineMessage], *, alone: bool = False) -> None:
         """Send the latest message of a type, if this link has not heard it already."""
-        body, state = self._outbox.state(kind), self._states[kind]
-        if body is None or body == state.heard or state.is_under_way or state.is_unknown:
-            return
-        if self._states_under_way >= self._window.limit or self._has_to_wait(state.due_at):
+        body, state, told = self._news(kind), self._states[kind], self._again.of(kind)
+        if body is None or self._unanswered >= self._window.limit:
             return
         if is_too_big(body):
             state.heard = body
-            state.failures += 1
+            told.failures += 1
             text = "%s is over the aggregator's limit of 16 MiB, it is left out"
             self._say(logging.ERROR, text, kind.__name__)
             return
         sent = trio.current_time()
 
         def note(answer: m.MessageBase) -> None:
-            verdict, now = classify(answer), trio.current_time()
-            state.is_under_way = False
             self._states_under_way -= 1
-            state.is_taken = verdict is Verdict.DELIVERED
-            if state.is_taken:
-                state.failures, state.is_known = 0, True
-            else:
-                state.failures += 1
-                text = "The aggregator did not take %s: %s"
-                self._say(logging.ERROR, text, kind.__name__, reason(answer))
-                if kind is not em.UodInfoMsg and not state.is_known:  # without it nothing is taken
-                    state.is_unknown = UNREADABLE in str(answer)
-            if verdict is Verdict.TRANSIENT:
-                state.due_at = now + pause_s(state.failures)
-            else:  # what was refused is sent again when it has changed
-                state.heard = body
-                state.due_at = now + self._rest_s(now - sent)
+            self._is_barred = self._is_barred and not alone
+            self._note_told(kind, body, answer, trio.current_time() - sent)
 
         self._states[kind] = self._states.pop(kind)  # the others come first next time
-        state.is_under_way = True
+        self._in_a_row = 0
+        told.under_way = body
         self._states_under_way += 1
-        self._send(self._outbox.next_number(), pack(body), note, patience(state.failures))
+        self._is_barred = alone
+        self._send(self._outbox.next_number(), pack(body), note, told.patience)
 
-    def _rest_s(self, took_s: float) -> float:
-        """Return how long to wait (s) with the next state of a kind, so that samples have room."""
-        return min(STATE_REST * max(took_s - self._window.distance_s, 0), PAUSE_MAX_S)
+    def _note_told(
+        self, kind: type[em.EngineMessage], body: str, answer: m.MessageBase, took_s: float
+    ) -> None:
+        verdict, now = classify(answer), trio.current_time()
+        state, told = self._states[kind], self._again.of(kind)
+        state.is_taken = verdict is Verdict.DELIVERED
+        if state.is_taken:
+            told.taken(is_late=took_s > self._again.call_s)
+            state.is_known = True
+        else:
+            told.failed()
+            text = "The aggregator did not take %s: %s"
+            self._say(logging.ERROR, text, kind.__name__, reason(answer))
+            if kind is not em.UodInfoMsg and not state.is_known:  # without it nothing is taken
+                state.is_unknown = UNREADABLE in str(answer)
+        if verdict is Verdict.TRANSIENT:
+            told.due_at = now + pause_s(told.failures)
+        else:  # what was refused is sent again when it has changed
+            state.heard = body
+            state.rests_until = now + min(STATE_REST * self._occupied_s(took_s), PAUSE_MAX_S)
+
+    def _occupied_s(self, took_s: float) -> float:
+        """Return how long (s) a message has kept the line from others, by what its answer took."""
+        return min(max(took_s - self._window.distance_s, 0.0), PAUSE_MAX_S)
 
     def _send(self, sequence_number: int, packed: bytes, judge: Answered, patience: int) -> None:
         self._unanswered += 1

@@ -40,6 +40,7 @@ from contextlib import contextmanager
 import trio
 from attrs import define, evolve, field, frozen
 
+from trio_runner._again import Again
 from trio_runner._away import Away
 from trio_runner._backoff import Backoff, Turns
 from trio_runner._engine import MessageBuilder
@@ -206,6 +207,8 @@ class Connector:
     away: Away = field(init=False)
     answer_s: Durations = field(factory=Durations, init=False)
     """From the sending of a sample to its answer (s)."""
+    _again: Again = field(init=False)
+    """What is known of telling each kind of state, and the run that is on, over all links."""
     _serves_since: float = field(default=math.inf, init=False)
     _delivered_before: int = field(default=0, init=False)
     """How many messages had been delivered by then."""
@@ -218,6 +221,7 @@ class Connector:
 
     def __attrs_post_init__(self) -> None:
         self.away = Away(self._outbox)
+        self._again = Again(self._outbox.warnings, self._timing.call_s)
 
     @property
     def bytes_sent(self) -> int:
@@ -267,8 +271,10 @@ class Connector:
 
     async def _hold(self, link: trio.Nursery, session: Session, names: _Names) -> None:
         """Deliver until the link or the root is cancelled; see the rules above."""
-        self._outbox.rewind()
-        self.sender = sender = Sender(session, self._outbox, self._bell, self.answer_s)
+        in_flight = self._outbox.in_flight
+        self._outbox.rewind(beside=self._again.under_way > 0)
+        self._again.rewind(alone=not in_flight)
+        self.sender = sender = Sender(session, self._outbox, self._bell, self.answer_s, self._again)
         try:
             with self._ticker.linked():
                 async with trio.open_nursery() as senders:

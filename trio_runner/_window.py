@@ -1,4 +1,4 @@
-"""How many samples may be unanswered at once.
+"""How many messages may be unanswered at once.
 
 The aggregator handles our messages one after the other, and the answers to its own calls to us,
 which have 2 s, stand in the same line. So the line is kept short: what is ours in it shall be done
@@ -54,7 +54,7 @@ class Window:
 
     @property
     def limit(self) -> int:
-        """How many samples may be unanswered now."""
+        """How many messages may be unanswered now."""
         return 1 if self._is_measuring else int(self._size)
 
     @property
@@ -65,7 +65,8 @@ class Window:
     def answered(self, now: float, took_s: float, unanswered: int) -> None:
         """Note that a sample was answered now (s on Trio's clock), after took_s (s).
 
-        `unanswered` is how many samples were unanswered when it was sent, itself included.
+        `unanswered` is how many messages, of whatever kind, were unanswered when it was sent, it
+        included.
         """
         if unanswered == 1:
             self._note_alone(now, took_s)

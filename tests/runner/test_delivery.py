@@ -355,7 +355,8 @@ async def test_a_message_that_the_aggregator_fails_to_handle_is_tried_again(
             w.runner.on_start("run-1")
             await trio.sleep(1000)
             assert seen == pytest.approx(tries_s[: failures + 1])
-            assert w.runner.statistics().outbox.set_aside == (failures == 21)
+            # With it the samples of its run are given up, which the aggregator throws away.
+            assert (w.runner.statistics().outbox.set_aside > 0) == (failures == 21)
             assert (w.aggregator.engine().unit.run is not None) == (failures < 21)
 
 

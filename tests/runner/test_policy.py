@@ -67,9 +67,11 @@ class Handlers:
 
 
 def newest_age(w: World) -> float:
-    """Return how old the newest value is that the aggregator shows (s)."""
-    tag = w.aggregator.engine().unit.tags["Count"]
-    return EPOCH + trio.current_time() - tag.tick_time
+    """Return how old the newest value is that the aggregator has shown (s)."""
+    for received in reversed(w.aggregator.engine().received):
+        if isinstance(received.message, em.TagsUpdatedMsg) and received.refused is None:
+            return EPOCH + trio.current_time() - received.message.tags[0].tick_time
+    return math.inf
 
 
 # Distance
@@ -107,6 +109,38 @@ async def test_calls_are_answered_though_the_path_has_slowed(autojump_clock: Clo
             asked = trio.current_time()
             await w.aggregator.call("host_Unit", am.InjectCodeMsg(pcode="Mark: A"))
             assert trio.current_time() - asked < 2
+
+
+async def test_calls_are_answered_though_states_change_at_a_slow_aggregator(
+    autojump_clock: Clock,
+) -> None:
+    """It needs 0.9 s for each message, and three states change all the time: 60 calls in 5 min.
+
+    One message of ours is under way then, or two while the window looks whether there is room: the
+    call's answer has 2 * 0.9 = 1.8 s, and the way, before it.
+    """
+    async with world() as w:
+        await w.settled()
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(10)
+        w.aggregator.handling_time_s = 0.9
+
+        async def change() -> None:
+            for number in range(1, 1_000_000):
+                await trio.sleep(0.3)
+                w.unit.control = evolve(w.unit.control, is_running=number % 2 == 0)
+                w.unit.run_log[:] = [evolve(stopped("", lines=1).runlog.lines[0], id=str(number))]
+                line = mdl.MethodLine(id="0", content=str(number))
+                w.unit.method = mdl.Method(version=number, lines=[line])
+
+        w.nursery.start_soon(change)
+        for number in range(60):
+            await trio.sleep(5 + 0.13 * (number % 7))
+            asked = trio.current_time()
+            await w.aggregator.call("host_Unit", am.InjectCodeMsg(pcode="Mark: A"))
+            assert trio.current_time() - asked < 1.9
+        assert w.runner.statistics().links == 1
+        assert newest_age(w) < 10  # samples come each second, and 4 of 5 messages are samples
 
 
 async def test_a_thin_line_gets_fewer_samples_and_never_old_ones(autojump_clock: Clock) -> None:
@@ -223,6 +257,188 @@ async def test_what_is_logged_in_an_outage_is_one_message_and_bounded(
         assert texts[:500] == [str(n) for n in range(500)]
         assert texts[500] == "2000 entries of the error log are left out here"
         assert texts[501:] == [str(n) for n in range(2500, 3000)]
+
+
+@pytest.mark.parametrize("kind", [em.WebPushNotificationMsg, em.ErrorLogMsg])
+async def test_a_notice_that_ends_every_link_holds_up_no_sample(
+    kind: type[em.EngineMessage], autojump_clock: Clock
+) -> None:
+    """It has 21 tries, between them pauses of 0 to 60 s, in which samples flow; 25 min in all."""
+    async with world() as w:
+        await w.settled()
+        await trio.sleep(1)
+        w.aggregator.on_message = Handlers(kind, lambda _: w.aggregator.drop())
+        if kind is em.ErrorLogMsg:
+            w.unit.errors.append(error("boom"))
+        else:
+            w.runner.on_notify_command("hello")
+        oldest_s = 0.0
+        for _ in range(1500):
+            await trio.sleep(1)
+            oldest_s = max(oldest_s, newest_age(w))
+        # Two links that live for 0 and 2 s, so that the wait before the third is the longest of
+        # the backoff, 5.5 to 6.875 s.
+        assert oldest_s < 7
+        statistics = w.runner.statistics()
+        assert (statistics.links, statistics.outbox.set_aside) == (22, 1)
+
+
+async def test_a_notice_that_has_a_pause_left_holds_up_no_new_link(autojump_clock: Clock) -> None:
+    """Its eighth try is due 123 s after the first; at 64 s the link is lost, and is back."""
+    async with world() as w:
+        await w.settled()
+        handlers = Handlers(em.WebPushNotificationMsg, lambda _: FAILED)
+        w.aggregator.on_message = handlers
+        w.runner.on_notify_command("hello")
+        await trio.sleep(64)
+        w.aggregator.drop()
+        await w.until("Reconnected")
+        for _ in range(50):
+            await trio.sleep(1)
+            assert newest_age(w) < 0.5
+        assert len(handlers.seen_s) == 7
+
+
+async def test_notices_go_out_one_after_the_other_without_waiting(autojump_clock: Clock) -> None:
+    """Over 1.5 s there and back, one notification a second and one entry: few of them wait."""
+    async with world() as w:
+        await w.until("Connected")
+        w.network.latency_s = 0.75
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(20)
+        for number in range(120):
+            w.runner.on_notify_command(str(number))
+            w.unit.errors.append(error(str(number)))
+            await trio.sleep(1)
+            # On the way are those of 1.5 s: 5 samples, 2 notifications and 2 logs.
+            assert w.runner.statistics().outbox.waiting <= 12
+        w.runner.post(stopped("run-1"))
+        # All that was before it is answered within 1.5 s, and it is there 0.75 s later. One sample
+        # may have waited for the window.
+        await trio.sleep(2 * 1.5 + 0.75)
+        assert len(w.aggregator.recent_runs) == 1
+        told = w.aggregator.engine().notifications
+        assert [n.notification.body for n in told] == [str(n) for n in range(120)]
+
+
+# States
+
+
+def changed(w: World, kind: type[em.EngineMessage]) -> None:
+    """Let the method or the run log have something to tell."""
+    if kind is em.MethodMsg:
+        lines = [mdl.MethodLine(id="0", content="Mark: A")]
+        w.unit.method = mdl.Method(version=1, lines=lines)
+    else:
+        w.unit.run_log.append(stopped("", lines=1).runlog.lines[0])
+
+
+@pytest.mark.parametrize("kind", [em.MethodMsg, em.RunLogMsg])
+async def test_a_state_that_ends_every_link_is_left_out_until_it_changes(
+    kind: type[em.EngineMessage], autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Eight links in a row end by it; then all else flows, and it has one try when it changes."""
+    async with world() as w:
+        await w.settled()
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(5)
+        handlers = Handlers(kind, lambda _: w.aggregator.drop())
+        w.aggregator.on_message = handlers
+        changed(w, kind)
+        oldest_s = 0.0
+        for _ in range(1200):
+            await trio.sleep(1)
+            oldest_s = max(oldest_s, newest_age(w))
+        # The pauses are 0, 2, 4, 8, 16, 32 and 60 s. Until the links live for 10 s the longest wait
+        # of the backoff is 6.875 s.
+        assert oldest_s < 7
+        assert len(handlers.seen_s) == 8
+        assert w.runner.statistics().links == 9
+        assert w.counts() == list(range(1, w.counts()[-1] + 1))
+        changed(w, kind)
+        w.unit.method = mdl.Method(version=2, lines=[mdl.MethodLine(id="0", content="Mark: B")])
+        w.aggregator.on_message = handlers = Handlers(kind)
+        await trio.sleep(1)
+        assert len(handlers.seen_s) == 1
+        assert w.runner.statistics().outbox.set_aside == 0
+    assert f"while {kind.__name__} was sent; it is left out until it changes" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg, em.RunLogMsg])
+async def test_a_state_that_takes_12_s_is_waited_for_also_on_the_next_link(
+    kind: type[em.EngineMessage], autojump_clock: Clock
+) -> None:
+    """The second try has 20 s, or the third if the first was not alone; so it is from then on."""
+    async with world() as w:
+        await w.settled()
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(5)
+        w.aggregator.on_message = Handlers(kind, takes_s=12)
+        w.aggregator.drop()
+        changed(w, kind)
+        await trio.sleep(180)
+        links = w.runner.statistics().links
+        assert links <= 5
+        assert newest_age(w) < 13
+        w.aggregator.drop()
+        await trio.sleep(60)
+        assert w.runner.statistics().links == links + 1
+        assert newest_age(w) < 13
+
+
+@pytest.mark.parametrize(
+    ("answer", "given_up_s"),
+    # 21 failures: 1 + 2 + 4 + 8 + 16 + 32 + 14 * 60 = 903 s of pauses between them.
+    [(FAILED, 903.0), (m.ProtocolErrorMessage(protocol_msg="Message deserialization failed"), 0.0)],
+)
+async def test_a_run_that_cannot_be_told_again_ends_all_the_same(
+    answer: m.MessageBase,
+    given_up_s: float,
+    autojump_clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What follows waits for it as for any event, 15 min; an aggregator that has it lists it."""
+    async with world() as w:
+        await w.settled()
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(5)
+        w.aggregator.on_message = handlers = Handlers(em.RunStartedMsg, lambda _: answer)
+        w.aggregator.drop()
+        w.runner.on_notify_command("hello")
+        await trio.sleep(10)
+        w.runner.post(stopped("run-1"))
+        await trio.sleep(given_up_s + 0.1)
+        assert handlers.seen_s[-1] - handlers.seen_s[0] == pytest.approx(given_up_s)
+        assert [run.run_id for run in w.aggregator.recent_runs] == ["run-1"]
+        told = w.aggregator.engine().notifications
+        assert [n.notification.body for n in told] == ["hello"]
+        await trio.sleep(60)
+        assert w.runner.statistics().outbox.waiting < 20
+    assert caplog.text.count("its samples count as given up") == 1
+
+
+async def test_samples_of_a_run_that_was_not_taken_do_not_count_as_delivered(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are answered with Success and thrown away: 100 in 30 s; those of the next run count."""
+    async with world() as w:
+        await w.settled()
+        refused = m.ProtocolErrorMessage(protocol_msg="Message deserialization failed")
+        w.aggregator.on_message = Handlers(em.RunStartedMsg, lambda _: refused)
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(0.05)
+        before = w.runner.statistics().outbox
+        assert before.set_aside == 1
+        await trio.sleep(30)
+        after = w.runner.statistics().outbox
+        # What is delivered is the warning that tells of it.
+        assert (after.delivered - before.delivered, after.set_aside) == (1, 101)
+        assert caplog.text.count("its samples count as given up") == 1
+        w.runner.post(stopped("run-1"))
+        await trio.sleep(30)
+        after = w.runner.statistics().outbox
+        # The warning, the end of the run, 100 samples.
+        assert (after.delivered - before.delivered, after.set_aside) == (1 + 1 + 100, 101)
 
 
 # What cannot get through

@@ -23,6 +23,7 @@ from attrs import evolve, frozen
 
 from trio_runner import (
     LinkLost,
+    _again,
     _backoff,
     _intake,
     _outbox,
@@ -98,11 +99,15 @@ def mutant(rule: str, *kinds: str, seed: int = 1) -> Callable[[Patch], Patch]:
 @mutant("overtook|not delivered")
 def send_events_beside_samples(to: pytest.MonkeyPatch) -> None:
     """Send an event of a run before all that is in front of it is answered."""
+    send = _sender.Sender._send_what_may
 
-    def may_send(self: _sender.Sender, head: _outbox.Entry, *, alone: bool) -> bool:
-        return self._samples < self._window.limit
+    def send_what_may(self: _sender.Sender, *, with_states: bool) -> bool:
+        head = self._due_head()
+        if head is not None and head.is_run_event:
+            return self._send_entry(head)
+        return send(self, with_states=with_states)
 
-    to.setattr(_sender.Sender, "_may_send", may_send)
+    to.setattr(_sender.Sender, "_send_what_may", send_what_may)
 
 
 @mutant("was unanswered|not delivered")
@@ -110,20 +115,23 @@ def send_samples_beside_events(to: pytest.MonkeyPatch) -> None:
     """Send what follows an event of a run before that is answered."""
     send = _sender.Sender._send_entry
 
-    def send_entry(self: _sender.Sender, entry: _outbox.Entry, *, alone: bool) -> None:
-        send(self, entry, alone=False)
+    def send_entry(self: _sender.Sender, entry: _outbox.Entry) -> bool:
+        send(self, entry)
+        self._is_barred = False
+        return True
 
     to.setattr(_sender.Sender, "_send_entry", send_entry)
 
 
-@mutant("was unanswered")
-def send_notices_beside_each_other(to: pytest.MonkeyPatch) -> None:
-    """Do not wait with a notice for the answer to the one before."""
+@mutant("both have failed", "one_handler_fails", "burst", "far_away")
+def send_notices_that_failed_beside_each_other(to: pytest.MonkeyPatch) -> None:
+    """Try all that have failed at once."""
     send = _sender.Sender._send_entry
 
-    def send_entry(self: _sender.Sender, entry: _outbox.Entry, *, alone: bool) -> None:
-        send(self, entry, alone=alone)
-        self._notices = 0
+    def send_entry(self: _sender.Sender, entry: _outbox.Entry) -> bool:
+        send(self, entry)
+        self._retried = 0
+        return True
 
     to.setattr(_sender.Sender, "_send_entry", send_entry)
 
@@ -133,9 +141,10 @@ def acknowledge_before_the_answer(to: pytest.MonkeyPatch) -> None:
     """Let a message leave the outbox when it is sent."""
     send = _sender.Sender._send_entry
 
-    def send_entry(self: _sender.Sender, entry: _outbox.Entry, *, alone: bool) -> None:
-        send(self, entry, alone=alone)
+    def send_entry(self: _sender.Sender, entry: _outbox.Entry) -> bool:
+        send(self, entry)
         self._outbox.delivered(entry)
+        return True
 
     to.setattr(_sender.Sender, "_send_entry", send_entry)
     to.setattr(_sender.Sender, "_judge", lambda *_: None)
@@ -201,6 +210,7 @@ def try_poison_again(to: pytest.MonkeyPatch) -> None:
 def try_again_at_once(to: pytest.MonkeyPatch) -> None:
     """Send a message whose handling failed again with no delay."""
     to.setattr(_sender, "pause_s", lambda _: 0)
+    to.setattr(_again, "pause_s", lambda _: 0)
 
 
 @mutant("early", "handler_fails", "one_handler_fails", "cut_at_size")
@@ -213,12 +223,13 @@ def never_pause_for_more_than_a_second(to: pytest.MonkeyPatch) -> None:
 def have_no_patience(to: pytest.MonkeyPatch) -> None:
     """Wait for every answer as long as for the first."""
     to.setattr(_sender, "patience", lambda _: 1)
+    to.setattr(_again, "patience", lambda _: 1)
 
 
 @mutant("a suspect", "mumble", "mute", "handler_fails", "one_handler_fails")
 def send_suspects_beside_others(to: pytest.MonkeyPatch) -> None:
     """Let what was sent in vain go out in company."""
-    to.setattr(_sender, "_goes_alone", lambda entry: entry.is_run_event)
+    to.setattr(_outbox.Entry, "goes_alone", property(lambda entry: entry.is_run_event))
 
 
 @mutant("set aside", "handler_fails", "one_handler_fails", "burst", seed=2)
@@ -264,6 +275,18 @@ def take_an_unreadable_answer_for_a_refusal(to: pytest.MonkeyPatch) -> None:
 
     said = _said.decode_answer
     to.setattr(_session, "decode_answer", decode_answer)
+
+
+@mutant("sent early|links that did not live", "cut_at_size")
+def forget_with_each_link_what_ended_it(to: pytest.MonkeyPatch) -> None:
+    """Tell each new link the states as if none had ever ended one."""
+    to.setattr(_again.Again, "rewind", lambda self, alone: self.__attrs_post_init__())
+
+
+@mutant("are said to be set aside", "poison", "toggle_runs")
+def count_samples_of_a_run_that_was_not_taken(to: pytest.MonkeyPatch) -> None:
+    """Count what is thrown away as delivered."""
+    to.setattr(_outbox.Outbox, "go_on", lambda self, knows_run: None)
 
 
 @mutant("whose run was not taken", "one_handler_fails", "toggle_runs", seed=7)
@@ -363,9 +386,11 @@ def send_states_again_and_again(to: pytest.MonkeyPatch) -> None:
     """Send a state though it has not changed."""
     send = _sender.Sender._send_state
 
-    def send_state(self: _sender.Sender, kind: type[em.EngineMessage]) -> None:
+    def send_state(
+        self: _sender.Sender, kind: type[em.EngineMessage], *, alone: bool = False
+    ) -> None:
         self._states[kind].heard = None
-        send(self, kind)
+        send(self, kind, alone=alone)
 
     to.setattr(_sender.Sender, "_send_state", send_state)
 
@@ -380,7 +405,7 @@ def keep_states_to_ourselves(to: pytest.MonkeyPatch) -> None:
         init(self, session, outbox, *rest)
         self._states = known.setdefault(id(outbox), self._states)
         for state in self._states.values():
-            state.is_under_way = False
+            state.is_taken = False
         for kind in (em.UodInfoMsg, em.MethodMsg):
             self._states[kind] = _sender._State()
 
@@ -392,9 +417,11 @@ def never_show_a_change(to: pytest.MonkeyPatch) -> None:
     """Send each state once a link."""
     send = _sender.Sender._send_state
 
-    def send_state(self: _sender.Sender, kind: type[em.EngineMessage]) -> None:
+    def send_state(
+        self: _sender.Sender, kind: type[em.EngineMessage], *, alone: bool = False
+    ) -> None:
         if self._states[kind].heard is None:
-            send(self, kind)
+            send(self, kind, alone=alone)
 
     to.setattr(_sender.Sender, "_send_state", send_state)
 
@@ -456,7 +483,7 @@ def let_states_take_the_line(to: pytest.MonkeyPatch) -> None:
 @mutant("behind the last fault|refused|are lost|not delivered")
 def forget_what_was_in_flight(to: pytest.MonkeyPatch) -> None:
     """Do not put back what was in flight when a link broke."""
-    to.setattr(_outbox.Outbox, "rewind", lambda _: None)
+    to.setattr(_outbox.Outbox, "rewind", lambda _, beside: None)
 
 
 @mutant("never arrived|are lost|not delivered", seed=3)

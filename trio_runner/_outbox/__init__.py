@@ -9,11 +9,13 @@ from trio_runner._outbox._entry import (
     OUTBOX_BYTES_MAX,
     RUN_EVENTS,
     STATE_TYPES,
+    SUSPECT_LINKS,
     Delivery,
     Entry,
     is_too_big,
 )
 from trio_runner._outbox._journal import Journal
+from trio_runner._outbox._line import FAILURES_MAX
 from trio_runner._outbox._memory import MemoryOutbox
 from trio_runner._outbox._statistics import OutboxStatistics
 from trio_runner._outbox._threads import Condition, Lock, Threads
@@ -22,10 +24,12 @@ __all__ = [
     "COMMIT_S",
     "DELIVERY",
     "ENTRY_BYTES",
+    "FAILURES_MAX",
     "MESSAGE_BYTES_MAX",
     "OUTBOX_BYTES_MAX",
     "RUN_EVENTS",
     "STATE_TYPES",
+    "SUSPECT_LINKS",
     "Condition",
     "Delivery",
     "Entry",

@@ -20,6 +20,10 @@ MESSAGE_BYTES_MAX = 16 * 1024 * 1024 - 1024
 """The aggregator's server takes frames of 16 MiB; what is around a message in one is under 1 kB."""
 
 
+SUSPECT_LINKS = 2
+"""From so many links on that ended while a message was under way it goes alone, which shows whether
+it is to blame."""
+
 SHRINKS_MAX = 1032
 """To how small a part zlib can pack a text at best (zlib's technical details)."""
 
@@ -60,8 +64,8 @@ class Entry:
 
     `taken_at` is when it was put in (seconds since the epoch), `tries` how often it was sent,
     `is_queued` false for as long as the `put` of an event has not returned. `failures` is how often
-    it was the reason why it did not get through, `due_at` when it may be tried again (s on the
-    sender's clock).
+    it was the reason why it did not get through, `links` how many links in a row ended while it was
+    under way, `due_at` when it may be tried again (s on the sender's clock).
     """
 
     sequence_number: int
@@ -71,6 +75,7 @@ class Entry:
     tries: int = 0
     is_queued: bool = True
     failures: int = 0
+    links: int = 0
     due_at: float = 0.0
     _is_too_big: bool | None = field(default=None, init=False)
     """None before anybody has asked: of a large body it takes unpacking it."""
@@ -106,6 +111,20 @@ class Entry:
     def is_notice(self) -> bool:
         """Whether samples may pass this."""
         return DELIVERY[self.kind] is Delivery.NOTICE
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether links may end by it."""
+        return self.links >= SUSPECT_LINKS or (self.links > 0 and self.failures > 0)
+
+    @property
+    def goes_alone(self) -> bool:
+        """Whether nothing else may be unanswered beside it.
+
+        A sample that has failed does too: behind newer ones it would not be stored.
+        """
+        has_failed = self.failures > 0 and not self.is_event
+        return self.is_run_event or self.is_suspect or has_failed
 
     @property
     def size(self) -> int:

@@ -46,6 +46,10 @@ def _number(entry: Entry) -> int:
     return entry.sequence_number
 
 
+def _due_at(entry: Entry) -> float:
+    return entry.due_at
+
+
 def _no_counts() -> dict[str, int]:
     return dict.fromkeys(
         ("event", "sample", "delivered", "thinned", "set_aside", "merged", "archives_left_out"), 0
@@ -68,6 +72,8 @@ class Line:
     cut: Entry | None = field(default=None, init=False)
     """What was in flight alone when the link before this one ended."""
 
+    _knows_run: bool = field(default=True, init=False)
+    """Whether the aggregator has taken the beginning of the run that what goes out belongs to."""
     warnings: Warnings = field(factory=Warnings, init=False)
     """What the unit's people are to see of its messages and their disk."""
 
@@ -75,7 +81,7 @@ class Line:
     _line: deque[Entry] = field(factory=deque, init=False)
     _in_flight: dict[int, Entry] = field(factory=dict, init=False)
     _aside: list[Entry] = field(factory=list, init=False)
-    """Notices that let others pass, in order."""
+    """Notices, so that samples can pass them, in order."""
     _lock: Lock = field(init=False)
     _numbers: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
@@ -113,18 +119,10 @@ class Line:
         return bool(self._aside)
 
     def next_aside(self) -> Entry:
-        """Return the notice that stands aside, of which there must be one, and is to be sent next.
-
-        One that has to wait holds up those behind it until it has failed `PASSED_AFTER` times.
-        """
+        """Return the notice aside, of which there must be one, that is due first."""
         with self._lock:
-            best = self._aside[0]
-            for entry in self._aside:
-                if entry.due_at < best.due_at:
-                    best = entry
-                if entry.failures < PASSED_AFTER:
-                    break
-            return best
+            never_failed = (entry for entry in self._aside if not entry.due_at)
+            return next(never_failed, None) or min(self._aside, key=_due_at)
 
     @property
     def is_held_up(self) -> bool:
@@ -165,7 +163,7 @@ class Line:
     def let_pass(self) -> None:
         """Let the head, a notice, stand aside for what is behind it."""
         with self._lock:
-            self._aside.append(self._line.popleft())
+            insort(self._aside, self._line.popleft(), key=_number)
 
     def take_aside(self, entry: Entry) -> Entry:
         """Take a notice that stands aside; it is in flight as what `take` takes is."""
@@ -185,8 +183,12 @@ class Line:
     def delivered(self, entry: Entry) -> None:
         """Let a message go: the aggregator has it."""
         with self._lock:
-            self._drop([self._in_flight.pop(entry.sequence_number)], "delivered")
+            is_stored = self._knows_run or entry.is_event
+            counted_as = "delivered" if is_stored else "set_aside"
+            self._drop([self._in_flight.pop(entry.sequence_number)], counted_as)
             self._journal.gone(entry)
+            if entry.is_run_event:
+                self._knows_run = True
             if entry.kind is em.RunStartedMsg:
                 self.open_run = entry
             elif entry.kind is em.RunStoppedMsg:
@@ -199,6 +201,7 @@ class Line:
         """
         with self._lock:
             entry.due_at = due_at
+            entry.links = 0  # what is answered ends no link
             del self._in_flight[entry.sequence_number]
             self._retries += 1
             if entry.is_notice:
@@ -254,15 +257,37 @@ class Line:
             self._journal.set_aside(entry, why)
             if entry.kind is em.RunStoppedMsg:
                 self.open_run = None  # or every new link would begin it once more
+        if entry.is_run_event:
+            self.go_on(knows_run=entry.kind is em.RunStoppedMsg)
 
-    def rewind(self) -> None:
+    def go_on(self, *, knows_run: bool) -> None:
+        """Note whether the aggregator knows the run that what goes out next belongs to.
+
+        It answers samples of one that it does not know with Success and throws them away, so they
+        do not count as delivered.
+        """
+        with self._lock:
+            if self._knows_run and not knows_run:
+                text = "The aggregator has not taken the beginning of a run and may store nothing"
+                self._warn(logging.ERROR, "%s of it: its samples count as given up", text)
+            self._knows_run = knows_run
+
+    @property
+    def in_flight(self) -> int:
+        """How many are unanswered."""
+        return len(self._in_flight)
+
+    def rewind(self, *, beside: bool = False) -> None:
         """Put all that is in flight back to the head: the link is new, its outcome unknown.
 
-        A message that was in flight alone when the link ended may be why it did.
+        A message that was in flight alone when the link ended may be why it did; `beside` tells
+        whether anything was unanswered that is not in the outbox.
         """
         with self._lock:
             self.cut = None
-            if len(self._in_flight) == 1:
+            for entry in self._in_flight.values():
+                entry.links += 1
+            if len(self._in_flight) == 1 and not beside:
                 self._note_cut(*self._in_flight.values())
             self._put_back([*self._in_flight.values(), *self._aside])
             self._in_flight.clear()

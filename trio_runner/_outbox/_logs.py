@@ -14,7 +14,7 @@ SLACK = 1.5
 
 @define(eq=False)
 class WaitingLogs:
-    """What was logged since the last event of another kind, and has never been sent, in order.
+    """What was logged since the last run event, and has never been sent, in order.
 
     None of them grows: that would cost the whole of it each time, of the thread that logs and of
     the disk, and what grows while it is written is never done. Those that a process finds are not

@@ -20,7 +20,7 @@ from trio_runner.simulation.stand_ins._websocket import MESSAGE_BYTES_MAX
 from trio_runner.simulation.trials._ledger import COMMIT_S, Death, Ledger
 from trio_runner.simulation.trials._share import StatesShare
 from trio_runner.simulation.trials._told import Told
-from trio_runner.simulation.trials._tries import PASSED_AFTER, Tries
+from trio_runner.simulation.trials._tries import PASSED_AFTER, TOLD, Tries, keys_or_kind
 from trio_runner.simulation.trials._watched_link import (
     ROUNDING_S,
     RUN_EVENTS,
@@ -28,6 +28,7 @@ from trio_runner.simulation.trials._watched_link import (
     Key,
     Sent,
     WatchedLink,
+    is_notice,
     keys_of,
     keys_of_body,
 )
@@ -86,7 +87,10 @@ class Oracle(Ledger):
     """How often a message arrived again."""
     _newest_on: dict[int, int] = field(factory=dict, init=False)
     """The same for each of the aggregator's connections."""
-    _newest_notice: int = field(default=-1, init=False)
+    _newest_notice: dict[str, int] = field(factory=dict, init=False)
+    """The same of each kind of notices."""
+    _knows_run: bool = field(default=True, init=False)
+    """Whether the beginning of the run that is being sent was taken, or there is none."""
     _newest_run_event: int = field(default=-1, init=False)
     _latest: tuple[Key | None, Key | None] = field(default=(None, None), init=False)
     """The last two samples that were made."""
@@ -144,6 +148,7 @@ class Oracle(Ledger):
         self._last_sample = self._state_since = trio.current_time()
         self.tries.begin_life()
         self.told = Told(self.expect)
+        self._knows_run = True
 
     def end_life(self, how: Death, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process and its link have ended, and what may be lost with the process."""
@@ -158,7 +163,9 @@ class Oracle(Ledger):
         self.expect(self._link is None or not self._link.is_open, "two links at once")
         self.tries.open_link()
         self._links += 1
-        self._link = WatchedLink(self._links, self.expect)
+        self._link = WatchedLink(self._links, self.expect, self.tries.is_in_trouble("MethodMsg"))
+        if self.tries.is_run_given_up():
+            self._knows_run, self.taint = False, True
         self.trace.note("link", self._links)
         return self._link
 
@@ -166,6 +173,8 @@ class Oracle(Ledger):
         """Note that a link has ended; `why` is the text of the error that ended it, if any."""
         self.tries.close_link(link, why)
         link.mark_end(why)
+        if link.has_state_unanswered:
+            self._state_failed_at = trio.current_time()
         link.is_open = False
         if self._last_sample is not None:  # from here on at the offline rate
             self._last_sample = max(self._last_sample, trio.current_time() - self._offline_s)
@@ -178,6 +187,8 @@ class Oracle(Ledger):
             self.told.give_up("set aside")
         sometimes("set aside")
         self.taint = self.taint or sent.is_run_event
+        if sent.is_run_event:
+            self._knows_run = sent.kind == "RunStoppedMsg"
 
     @property
     def changed_at(self) -> float:
@@ -213,7 +224,8 @@ class Oracle(Ledger):
             link.is_open and link is self._link, f"{kind} {number} sent on a link that ended"
         )
         self._check_number(number, keys[0] if keys else None)
-        introduces = kind == "RunStartedMsg" and link.messages >= 2 and not link.last_number
+        introduced = link.messages >= 2 - link.may_lack_method
+        introduces = kind == "RunStartedMsg" and introduced and not link.last_number
         self.expect(len(body) <= MESSAGE_BYTES_MAX, f"{kind} {number} was sent with over 16 MiB")
         if kind == "ErrorLogMsg" and keys[-1] not in self._numbers:
             self._check_merged(keys[-1])
@@ -229,8 +241,13 @@ class Oracle(Ledger):
             self._note_state(kind, body)
         self._mark(link, kind, keys, introduces=introduces)
         repeats = introduces and keys[0] in self._answered
-        suspect = kind == "TagsUpdatedMsg" and self.tries.is_suspect(keys[0])
-        link.send(number, Sent(keys, kind, body, repeats, suspect, was_sent=was_sent))
+        sent = Sent(keys, kind, body, repeats, was_sent=was_sent)
+        name = keys_or_kind(sent)[0]
+        sent.is_suspect = self.tries.is_suspect(name)
+        sent.is_retried = is_notice(name) and self.tries.has_failed(name)
+        if name[0] == TOLD:
+            self.tries.tell(kind, link)
+        link.send(number, sent)
 
     def _mark(
         self, link: WatchedLink, kind: str, keys: tuple[Key, ...], *, introduces: bool
@@ -268,6 +285,10 @@ class Oracle(Ledger):
             if later[0] != SAMPLE:
                 return
 
+    def note_spoilt_log(self) -> None:
+        """Note that the disk may bring back error logs as they were before more was logged."""
+        self._bodies = {key: body for key, body in self._bodies.items() if key[0] != "errors"}
+
     def _note_state(self, kind: str, body: str) -> None:
         if kind == "ControlStateMsg":
             self._shown = bool(json.loads(body)["control_state"]["is_running"])
@@ -277,11 +298,11 @@ class Oracle(Ledger):
     def _check_order(self, link: WatchedLink, number: int, key: Key, *, introduces: bool) -> None:
         known = self._numbers.setdefault(key, number)
         self.expect(known == number, f"{key} has the number {known} and was sent with {number}")
-        is_notice = key[0] in ("notification", "errors")
+        notice = is_notice(key)
         if key in self._place:
             # What another process made, and the end of its run, are in the outbox's order.
-            again = self.tries.has_failed(key)
-            last = link.last_notice if is_notice else link.last_number
+            again = self.tries.has_failed(key) or (notice and self.tries.in_vain(key) > 0)
+            last = link.last_notice if notice else link.last_number
             self.expect(
                 introduces or again or number >= last, f"{key} {number} was sent behind {last}"
             )
@@ -293,14 +314,14 @@ class Oracle(Ledger):
                 f"{key} had waited, and was sent when all that had waited was said to be",
             )
             if not introduces:
-                self._check_sides(key, is_notice=is_notice)
+                self._check_sides(key, is_notice=notice)
         if not introduces:
             self.tries.send(key, link)
             self.expect(key not in self._answered, f"{key} was sent again, and it was answered")
             self.expect(key not in self._set_aside, f"{key} was sent again, and was set aside")
-            if not self.tries.has_failed(key) and is_notice:
+            if notice and not self.tries.in_vain(key):
                 link.last_notice = number
-            elif not self.tries.has_failed(key):
+            elif not notice and not self.tries.has_failed(key):
                 link.last_number = number
 
     def _check_sides(self, key: Key, *, is_notice: bool) -> None:
@@ -324,6 +345,8 @@ class Oracle(Ledger):
             return  # this ends the link, as if the message had no answer
         is_taken = isinstance(answer, SuccessMessage)
         sent = link.answer(number, is_taken=is_taken)
+        if sent is not None and keys_or_kind(sent)[0][0] == TOLD:
+            self.tries.told(sent.kind, is_taken=is_taken)
         if sent is not None and not sent.keys:
             self._note_state_answered(sent, str(answer), is_taken=is_taken)
         if sent is None or not sent.keys:
@@ -335,8 +358,21 @@ class Oracle(Ledger):
         sometimes("repeated run not taken", sent.repeats and not is_taken)
         if sent.repeats:
             self.taint = self.taint or not is_taken
+            refused = not is_taken and "Handler raised exception" not in str(answer)
+            if refused or self.tries.is_run_given_up():
+                link.go_on()
+                self._knows_run = False
+            elif is_taken:
+                self._knows_run = True
+        elif is_taken and sent.kind == "TagsUpdatedMsg" and not self._knows_run:
+            self._set_aside.update(dict.fromkeys(sent.keys, now))  # it may be thrown away
+            self._set_aside_now += 1
         elif is_taken:
             self._answered.update(dict.fromkeys(sent.keys, now))
+            if sent.is_run_event:
+                self._knows_run = True
+            if sent.kind == "RunStartedMsg":
+                self.tries.told(sent.kind, is_taken=True)  # another run begins anew
         else:
             self._note_failure(sent, str(answer))
 
@@ -404,15 +440,15 @@ class Oracle(Ledger):
         if not again and place is not None:
             # Behind a kill samples may come back that were just given up, but no event. Between two
             # links, it is the order of sending that tells.
-            newest = self._newest_notice
-            if key[0] not in ("notification", "errors"):
+            newest = self._newest_notice.get(key[0], -1)
+            if not is_notice(key):
                 newest = self._newest_on.get(connection, -1)
                 if key[0] in RUN_EVENTS:
                     newest = max(newest, self._newest_run_event)
             self.expect(place > newest, f"{key} arrived behind {self.made[newest]}")
             self._newest = max(self._newest, place)
-            if key[0] in ("notification", "errors"):
-                self._newest_notice = place
+            if is_notice(key):
+                self._newest_notice[key[0]] = place
             else:
                 self._newest_on[connection] = place
                 if key[0] in RUN_EVENTS:
@@ -500,10 +536,11 @@ class Oracle(Ledger):
         states = {"UodInfoMsg", "MethodMsg", "ControlStateMsg", "MethodStateMsg"}
         if run is not None:
             states.add("RunLogMsg")
-        untold = sorted(states - link.told)
+        untold = sorted(s for s in states - link.told if not self.tries.is_in_trouble(s))
         self.expect(not untold, f"{', '.join(untold)} was not sent on this link")
         # A state message that was not taken is tried again after growing pauses.
         has_failed = now - self._state_failed_at < STATE_PAUSE_S
+        has_failed = has_failed or self.tries.is_in_trouble("ControlStateMsg")
         shows = self._shown == (run is not None) or has_failed
         self.expect(shows, f"the run is {run}, and shown was {self._shown}")
 

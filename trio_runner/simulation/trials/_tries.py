@@ -20,6 +20,9 @@ EVENT_TRIES_MAX, SAMPLE_TRIES_MAX = 21, 8
 TOGETHER_MAX = 2
 """How many links may end with a message beside others; after that it goes alone."""
 
+TOLD = "told"
+"""What is told from outside the line is counted by kind."""
+
 FORMS = 4
 """In how many forms the end of a run is sent: whole, then with less and less in it."""
 
@@ -73,6 +76,8 @@ class Tries:
     _failures: dict[Key, int] = field(factory=dict, init=False)
     _cuts: dict[Key, int] = field(factory=dict, init=False)
     """How many links ended while nothing else was unanswered."""
+    _links: dict[Key, int] = field(factory=dict, init=False)
+    """How many links in a row ended while it was unanswered, alone or not."""
     _sendings: dict[Key, int] = field(factory=dict, init=False)
     _due_at: dict[Key, float] = field(factory=dict, init=False)
     """When the pause after the last failure is over (s)."""
@@ -87,6 +92,7 @@ class Tries:
         """Forget what the previous process knew."""
         self._failures.clear()
         self._cuts.clear()
+        self._links.clear()
         self._sendings.clear()
         self._due_at.clear()
         self._suspects.clear()
@@ -100,7 +106,13 @@ class Tries:
 
     def is_suspect(self, key: Key) -> bool:
         """Tell whether a message that is being sent has to go alone."""
-        return bool(self.in_vain(key)) or self._sendings.get(key, 0) > TOGETHER_MAX
+        links, in_vain = self._links.get(key, 0), self.in_vain(key)
+        return links >= TOGETHER_MAX or (in_vain > 0 and (links > 0 or key[0] == SAMPLE))
+
+    def is_in_trouble(self, kind: str) -> bool:
+        """Tell whether a state may have to wait, since it was tried in vain."""
+        key = (TOLD, kind)
+        return key in self._links or self.in_vain(key) > 0
 
     def has_failed(self, key: Key) -> bool:
         """Tell whether the aggregator has failed to handle a message, or refused it."""
@@ -131,12 +143,20 @@ class Tries:
             self._check_life(link)
         if "did not answer a message" in why:
             link.check_patience(self.in_vain, why)
-        sent = link.alone
-        self._cut = sent.keys[0] if sent is not None else None
-        if sent is None:
+        for sent in link.unanswered:
+            for key in keys_or_kind(sent):
+                self._links[key] = self._links.get(key, 0) + 1
+        only = link.only
+        self._cut = keys_or_kind(only)[0] if only is not None else None
+        if only is None:
             return
-        for key in sent.keys:
+        for key in keys_or_kind(only):
             self._cuts[key] = self._cuts.get(key, 0) + 1
+        if only.keys and not only.repeats:
+            self._give_way(only)
+
+    def _give_way(self, sent: Sent) -> None:
+        """Note that a link has ended at an event or a sample."""
         in_vain = self.in_vain(sent.keys[0])
         if has_more_than_the_end(sent):
             if in_vain >= SMALLER_AFTER:
@@ -153,6 +173,29 @@ class Tries:
             self.expect(alive, f"a link was given up {since:.1f} s after bytes had left")
 
     # Messages
+
+    def tell(self, kind: str, link: WatchedLink) -> None:
+        """Check that a state that has ended links is not sent again too soon."""
+        key = (TOLD, kind)
+        if key == self._cut and self.in_vain(key) >= 2 and kind != "UodInfoMsg":
+            early_s = link.opened_at + pause_s(self.in_vain(key)) - trio.current_time()
+            self.expect(
+                early_s <= MS, f"{kind} had ended a link, and was sent {early_s:.2f} s early"
+            )
+
+    def told(self, kind: str, *, is_taken: bool) -> None:
+        """Note the answer to a state, or to the repeated beginning of the open run."""
+        key = (TOLD, kind)
+        self._links.pop(key, None)
+        if is_taken:
+            self._cuts.pop(key, None)
+            self._failures.pop(key, None)
+        else:
+            self._failures[key] = self._failures.get(key, 0) + 1
+
+    def is_run_given_up(self) -> bool:
+        """Tell whether the open run has been told in vain so often that what follows goes out."""
+        return self.in_vain((TOLD, "RunStartedMsg")) >= EVENT_TRIES_MAX
 
     def send(self, key: Key, link: WatchedLink) -> None:
         """Check that a message is sent neither too soon after a try in vain nor too often."""
@@ -175,6 +218,7 @@ class Tries:
     def fail(self, sent: Sent, *, is_refusal: bool) -> None:
         """Note that the aggregator failed to handle a message, or refused it for good."""
         for key in sent.keys:
+            self._links.pop(key, None)
             self._failures[key] = self._failures.get(key, 0) + (not is_refusal)
             if not is_refusal:
                 self._due_at[key] = due_at = trio.current_time() + pause_s(self.in_vain(key))
@@ -187,6 +231,11 @@ class Tries:
             self._due_at.pop(sent.keys[0], None)
         else:
             self.set_aside(sent)
+
+
+def keys_or_kind(sent: Sent) -> tuple[Key, ...]:
+    """Return by what the tries of a message are counted."""
+    return sent.keys if sent.keys and not sent.repeats else ((TOLD, sent.kind),)
 
 
 def _tries_max(key: Key) -> int:

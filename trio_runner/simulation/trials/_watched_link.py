@@ -77,6 +77,11 @@ def keys_of_body(kind: str, body: str) -> tuple[Key, ...]:
     return ()
 
 
+def is_notice(key: Key) -> bool:
+    """Tell whether this is a notification or an entry of the error log."""
+    return key[0] in ("notification", "errors")
+
+
 @define(eq=False)
 class Sent:
     """A message on a link, until it is answered."""
@@ -86,11 +91,18 @@ class Sent:
     body: str
     repeats: bool
     """Whether it repeats the beginning of the open run on a new link."""
-    is_suspect: bool
-    """Whether it may be to blame for what happened when it was sent before, and so goes alone."""
     was_sent: bool
     """Whether it, or a state of its kind, was sent before."""
+    is_suspect: bool = field(default=False, init=False)
+    """Whether it may be to blame for what happened when it was sent before, and so goes alone."""
+    is_retried: bool = field(default=False, init=False)
+    """Whether it is a notice that has failed."""
     at: float = field(factory=trio.current_time, init=False)
+
+    @property
+    def is_notice(self) -> bool:
+        """Whether samples may pass it."""
+        return bool(self.keys) and is_notice(self.keys[0])
 
     @property
     def is_run_event(self) -> bool:
@@ -104,6 +116,8 @@ class WatchedLink:
 
     number: int
     expect: Callable[[object, str], None]
+    may_lack_method: bool = False
+    """Whether Method may come later, since it was tried in vain before."""
     is_open: bool = field(default=True, init=False)
     messages: int = field(default=0, init=False)
     """How many messages were sent on the link."""
@@ -127,10 +141,9 @@ class WatchedLink:
     _unanswered: dict[int, Sent] = field(factory=dict, init=False)
 
     @property
-    def alone(self) -> Sent | None:
-        """What is unanswered, if it is one event or sample alone, states aside."""
-        sent = [s for s in self._unanswered.values() if s.keys and not s.repeats]
-        return sent[0] if len(sent) == 1 else None
+    def unanswered(self) -> list[Sent]:
+        """What is unanswered."""
+        return list(self._unanswered.values())
 
     @property
     def only(self) -> Sent | None:
@@ -182,13 +195,13 @@ class WatchedLink:
         sometimes("one at a time", not samples and others_wait)
         sometimes("several at once", 0 < samples <= MANY)
         sometimes("many at once", samples > MANY)
-        sometimes("passes a notice", any(map(_is_notice, self._unanswered.values())))
+        sometimes("passes a notice", any(s.is_notice for s in self._unanswered.values()))
 
     def mark_end(self, why: str) -> None:
         """Mark what is unanswered when the link ends, and why it ends."""
         sent = list(self._unanswered.values())
         sometimes("run event cut", any(s.is_run_event and not s.repeats for s in sent))
-        sometimes("notice cut", len(sent) == 1 and _is_notice(sent[0]))
+        sometimes("notice cut", len(sent) == 1 and sent[0].is_notice)
         sometimes("samples cut", sum(s.kind == "TagsUpdatedMsg" for s in sent) > 1)
         sometimes("state cut", self.has_state_unanswered)
         for mark, words in ENDS.items():
@@ -199,6 +212,8 @@ class WatchedLink:
             return  # the first was not taken and is sent again
         self.messages += 1
         expected = {1: "UodInfoMsg", 2: "MethodMsg"}.get(self.messages, kind)
+        if self.messages == 2 and self.may_lack_method:
+            expected = kind
         self.expect(kind == expected, f"{kind} was sent as the {self.messages}. message of a link")
         self.expect(
             self.messages == 1 or "UodInfoMsg" in self.taken,
@@ -217,14 +232,18 @@ class WatchedLink:
                 f"{sent.kind} {number} was sent while {other.keys} was unanswered",
             )
             self.expect(
-                not (_is_notice(sent) and _is_notice(other)),
-                f"{sent.kind} {number} was sent while {other.keys} was unanswered",
+                not (sent.is_retried and other.is_retried),
+                f"{sent.kind} {number} was sent beside {other.keys}, and both have failed",
             )
-            is_alone = not (sent.keys and other.keys and (sent.is_suspect or other.is_suspect))
             self.expect(
-                is_alone,
-                f"{sent.kind} {number} was sent beside {other.keys}, and one of them is a suspect",
+                not (sent.is_suspect or other.is_suspect),
+                f"{sent.kind} {number} was sent beside {other.keys or other.kind}, and one of them"
+                " is a suspect",
             )
+
+    def go_on(self) -> None:
+        """Note that the beginning of the open run is given up."""
+        self._untaken_run = None
 
     def answer(self, number: int, *, is_taken: bool) -> Sent | None:
         """Note the answer to a message; return the message, or None if it was not unanswered."""
@@ -273,7 +292,3 @@ class WatchedLink:
             leaving_s += len(sent.body) / THINNEST_BYTES_S
             due_at = max(due_at, sent.at + leaving_s + patience_s + ROUNDING_S)
             self.expect(now <= due_at, f"a link lived {now - sent.at:.1f} s unanswered")
-
-
-def _is_notice(sent: Sent) -> bool:
-    return bool(sent.keys) and sent.keys[0][0] in ("notification", "errors")

@@ -120,7 +120,10 @@ async def slow_archive(world: World, rng: Random) -> None:
 
 @fault
 async def cut_at_size(world: World, rng: Random) -> None:
-    """Let each message over a size end its link, as at a proxy; the end of a run is one."""
+    """Let each message over a size end its link, as at a proxy; the end of a run is one.
+
+    Or those of one kind of states, whatever their size.
+    """
     aggregator = world.aggregator
     size = int(draw(rng, 2e3, 1e6))
     with world.trouble():
@@ -129,7 +132,12 @@ async def cut_at_size(world: World, rng: Random) -> None:
             if rng.random() < 0.7:
                 world.processes.with_engine(lambda engine, runner: engine.end_run(runner, 4 * size))
                 world.processes.note_size(4 * size)
-            await trio.sleep(draw(rng, 5, 180))
+            for_s = draw(rng, 5, 180)
+            kind: type[em.EngineMessage] = rng.choice(STATE_TYPES)
+            # Without UodInfo nothing goes out, so none is cut then.
+            cut = handle_it if kind is em.UodInfoMsg else lambda: aggregator.close(1009)
+            with world.failing(kind, cut):
+                await trio.sleep(for_s)
         finally:
             aggregator.message_bytes_max = MESSAGE_BYTES_MAX
 

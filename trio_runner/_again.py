@@ -1,0 +1,141 @@
+"""How what did not get through is tried again: pauses, patience, going alone, giving way.
+
+An event or a sample carries its tries with it, in the outbox. What is told from outside the line,
+the states and the beginning of the run that is on, has no such place: what is known of each kind is
+kept here, and outlives the links.
+"""
+
+import logging
+
+import trio
+from attrs import define, field
+
+from trio_runner._outbox import STATE_TYPES, SUSPECT_LINKS, Entry
+from trio_runner._warnings import Warnings
+from trio_runner.protocol import engine_messages as em
+
+logger = logging.getLogger(__name__)
+
+PAUSE_MAX_S = 60
+"""The longest pause (s) before a message that did not get through is tried again."""
+
+PATIENCE_MAX = 12
+"""How many times longer than usual the answer to such a message may take, at the most."""
+
+LEFT_OUT_AFTER = 8
+"""How many links in a row end at a state before it is left out until it changes."""
+
+LEFT_OUT_S = 600
+"""How long a state is left out then (s), however often it changes."""
+
+
+def pause_s(failures: int) -> float:
+    """Return how long to wait (s) before a message that failed so often is tried again."""
+    return min(2.0 ** min(failures - 1, 6), PAUSE_MAX_S) if failures else 0.0
+
+
+def patience(failures: int) -> int:
+    """Return how many times longer than usual to wait for the answer to such a message."""
+    return min(1 << min(failures, 4), PATIENCE_MAX)
+
+
+@define(eq=False)
+class Told:
+    """How telling one kind went so far, over all links."""
+
+    failures: int = 0
+    """How often in a row it was the reason why it did not get through."""
+    links: int = 0
+    """How many links in a row ended while it was unanswered."""
+    due_at: float = 0.0
+    """When it may be tried again (s on Trio's clock)."""
+    left_out: str | None = None
+    """What is not sent before it has changed."""
+    under_way: str | None = None
+    """What is unanswered."""
+    _slow: int = 0
+    """After how many failures it got through, if it would not have with the usual patience."""
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it goes alone, so that it shows whether links end by it."""
+        return self.links >= SUSPECT_LINKS or (self.links > 0 and self.failures > 0)
+
+    @property
+    def patience(self) -> int:
+        """How many times longer than usual to wait for its answer."""
+        return patience(max(self.failures, self._slow))
+
+    def taken(self, *, is_late: bool) -> None:
+        """Note that the aggregator has it; late is what the usual patience would not have seen."""
+        self._slow = max(self.failures, self._slow) if is_late else 0
+        self.failures = self.links = 0
+        self.under_way = self.left_out = None
+
+    def failed(self) -> None:
+        """Note an answer that was no success: so it is not by this that links end."""
+        self.failures += 1
+        self.links = 0
+        self.under_way = None
+
+    def cut(self, *, alone: bool) -> None:
+        """Note that the link ended; what was alone unanswered may be why it did."""
+        self.links += 1
+        self.failures += alone
+        if alone and self.failures > 1:  # once is no sign
+            self.due_at = max(self.due_at, trio.current_time() + pause_s(self.failures))
+
+    def leave_out(self) -> None:
+        """Send no more of what is under way before it has changed."""
+        self.left_out = self.under_way
+        self.due_at = trio.current_time() + LEFT_OUT_S
+
+
+@define(eq=False)
+class Again:
+    """What a runner knows of telling each kind; `call_s` is the usual patience (s)."""
+
+    _warnings: Warnings
+    call_s: float = 10.0
+    _told: dict[type[em.EngineMessage], Told] = field(init=False)
+    _run_number: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._told = {kind: Told() for kind in (*STATE_TYPES, em.RunStartedMsg)}
+
+    def of(self, kind: type[em.EngineMessage]) -> Told:
+        """Return what is known of a kind."""
+        return self._told[kind]
+
+    def of_run(self, run_started: Entry) -> Told:
+        """Return what is known of the beginning of a run; another run begins anew."""
+        if run_started.sequence_number != self._run_number:
+            self._run_number = run_started.sequence_number
+            self._told[em.RunStartedMsg] = Told()
+        return self._told[em.RunStartedMsg]
+
+    @property
+    def under_way(self) -> int:
+        """How many are unanswered."""
+        return sum(told.under_way is not None for told in self._told.values())
+
+    def rewind(self, *, alone: bool) -> None:
+        """Note that the link has ended; `alone` if no event or sample was unanswered."""
+        alone = alone and self.under_way == 1
+        for kind, told in self._told.items():
+            if told.under_way is not None:
+                told.cut(alone=alone)
+                if kind is em.UodInfoMsg:
+                    told.due_at = 0.0  # without it nothing goes out
+                elif told.links >= LEFT_OUT_AFTER and alone and kind is not em.RunStartedMsg:
+                    self._leave_out(kind, told)
+                told.under_way = None
+
+    def _leave_out(self, kind: type[em.EngineMessage], told: Told) -> None:
+        told.leave_out()
+        text = (
+            f"{told.links} links in a row ended while {kind.__name__} was sent;"
+            " it is left out until it changes"
+        )
+        logger.error("%s", text)
+        self._warnings.tell(logging.ERROR, text, about=f"{kind.__name__} is left out")
