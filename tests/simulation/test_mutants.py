@@ -123,7 +123,7 @@ def send_samples_beside_events(to: pytest.MonkeyPatch) -> None:
     to.setattr(_sender.Sender, "_send_entry", send_entry)
 
 
-@mutant("both have failed", "one_handler_fails", "burst", "far_away")
+@mutant("both have failed", "one_handler_fails", "burst", "far_away", seed=74)
 def send_notices_that_failed_beside_each_other(to: pytest.MonkeyPatch) -> None:
     """Try all that have failed at once."""
     send = _sender.Sender._send_entry
@@ -277,7 +277,7 @@ def take_an_unreadable_answer_for_a_refusal(to: pytest.MonkeyPatch) -> None:
     to.setattr(_session, "decode_answer", decode_answer)
 
 
-@mutant("sent early|links that did not live", "cut_at_size")
+@mutant("sent early|links that did not live|a suspect", "cut_at_size")
 def forget_with_each_link_what_ended_it(to: pytest.MonkeyPatch) -> None:
     """Tell each new link the states as if none had ever ended one."""
     to.setattr(_again.Again, "rewind", lambda self, alone: self.__attrs_post_init__())
