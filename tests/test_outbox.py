@@ -368,17 +368,19 @@ def texts_of(entry: Entry) -> list[str]:
     return [told["message"] for told in loads(entry.text)["log"]["entries"]]
 
 
-def test_what_is_logged_while_a_log_waits_goes_out_with_it_up_to_the_next_event(
+def test_what_is_logged_while_a_log_waits_goes_out_with_it_up_to_the_next_run_event(
     make: Make,
 ) -> None:
-    """Across samples; notices keep their order."""
+    """Across samples and notifications, which it passes; what is logged after a run stays there."""
     outbox = make()
-    for message in (error_log("a"), sample(1), error_log("b"), event("look"), error_log("c")):
+    begin = em.RunStartedMsg(run_id="a", started_tick=1.0)
+    logs = [error_log(text) for text in "abcd"]
+    for message in (logs[0], sample(1), logs[1], event("look"), logs[2], begin, logs[3]):
         outbox.put(message)
     first, *others = taken(outbox)
-    assert texts_of(first) == ["a", "b"]
-    assert [entry.sequence_number for entry in others] == [2, 4, 5]  # the third went with the first
-    assert outbox.statistics().merged == 1
+    assert texts_of(first) == ["a", "b", "c"]
+    assert [entry.sequence_number for entry in others] == [2, 4, 6, 7]  # 3 and 5 went with 1
+    assert outbox.statistics().merged == 2
 
 
 def test_an_error_log_of_another_shape_goes_out_as_it_is(make: Make) -> None:

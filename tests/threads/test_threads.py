@@ -79,7 +79,7 @@ def line_held_over_a_write() -> Generator[None, None, None]:
 
 def found(spoil: Callable[[Play], None] = lambda _: None) -> int | None:
     """Return the first seed that finds a race."""
-    for seed in range(SEEDS):
+    for seed in range(3 * SEEDS):
         try:
             Play(seed, spoil).run()
         except Exception:

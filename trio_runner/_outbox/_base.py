@@ -156,12 +156,12 @@ class Outbox(Line, ABC):
             return entry.is_queued
 
     def _note_log(self, entry: Entry, text: str) -> None:
-        """Note an error log that was put in, or a run event, which ends those before it."""
+        """Note an error log that was put in; a run event, or one that cannot grow, ends the others."""
         if entry.kind is em.ErrorLogMsg and is_log(text):
             self._logs.add(entry, len(text))
             if self._logs.are_many:
                 self._leave_out_of_logs()
-        elif entry.is_run_event:
+        elif entry.is_run_event or entry.kind is em.ErrorLogMsg:
             self._merge(self._logs.take())
             self._logs.clear()
 
