@@ -96,5 +96,7 @@ async def test_a_healthy_link_costs_less_than_a_gigabyte_a_day(
             await trio.sleep(during_s)
             a_day = (written() - before) * DAY_S / during_s
             nursery.cancel_scope.cancel()
-    assert unit.asked > during_s * 3
+    # At 300 lines and fewer with each sample, 3.3 times a second. One of 1,000 lines has 250,000
+    # characters, of which half a million a second are told.
+    assert unit.asked > during_s * (3 if lines <= 300 else 1.9)
     assert 0 < a_day < 1e9

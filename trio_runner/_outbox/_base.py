@@ -156,7 +156,7 @@ class Outbox(Line, ABC):
             return entry.is_queued
 
     def _note_log(self, entry: Entry, text: str) -> None:
-        """Note an error log that was put in; a run event, or one that cannot grow, ends the others."""
+        """Note an error log that was put in; a run event, or a log of another shape, ends them."""
         if entry.kind is em.ErrorLogMsg and is_log(text):
             self._logs.add(entry, len(text))
             if self._logs.are_many:
