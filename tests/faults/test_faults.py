@@ -125,7 +125,7 @@ async def play(s: Scene, case: Case) -> None:
 
 def check_delivered(s: Scene, case: Case) -> None:
     """Check what arrived."""
-    s.check_delivery()
+    s.check_delivery(case.passed)
     s.check_repeats()
     s.check_one_link()
     s.check_end()

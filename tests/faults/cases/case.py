@@ -30,6 +30,8 @@ class Case:
     """How soon after the fault is undone everything must have been delivered (s)."""
     links: int = 2
     """How many links there are in all; with 1 the link outlives the fault."""
+    passed: tuple[str, ...] = field(default=(), kw_only=True)
+    """The notices that failed: those under way with them arrive first."""
     rate: float = field(default=6.0, kw_only=True)
     """How much faster the runner's clock is than the world's.
 

@@ -99,9 +99,13 @@ CASES = [
         answered_once(em.WebPushNotificationMsg, RAISED),
         ("it is tried again",),
         links=1,
+        passed=("just before",),
     ),
     Case(
-        "engine unknown", answered_once(em.WebPushNotificationMsg, UNKNOWN), ("does not know this",)
+        "engine unknown",
+        answered_once(em.WebPushNotificationMsg, UNKNOWN),
+        ("does not know this",),
+        passed=("just before",),
     ),
     Case("poison", poison, ("is set aside",), links=1),
     # registration refused (secret, version): the wait is then always 10 s
