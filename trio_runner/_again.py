@@ -1,8 +1,8 @@
-"""How what did not get through is tried again: pauses, patience, going alone, giving way.
+"""Decide how a message that did not get through is tried again.
 
-An event or a sample carries its tries with it, in the outbox. What is told from outside the line,
-the states and the beginning of the run that is on, has no such place: what is known of each kind is
-kept here, and outlives the links.
+There are pauses before it, more patience with its answer, going alone, and giving way. Events and
+samples carry their tries with them, in the outbox. States and the repeated beginning of a run have
+no place in the line, so what is known about each kind is kept here. It outlives the links.
 """
 
 import logging
@@ -23,10 +23,10 @@ PATIENCE_MAX = 12
 """How many times longer than usual the answer to such a message may take, at the most."""
 
 LEFT_OUT_AFTER = 8
-"""How many links in a row end at a state before it is left out until it changes."""
+"""After so many links in a row that ended at a state, it is left out until it changes."""
 
 LEFT_OUT_S = 600
-"""How long a state is left out then (s), however often it changes."""
+"""For how long a state is then left out at the least (s), however often it changes."""
 
 
 def pause_s(failures: int) -> float:
@@ -41,20 +41,20 @@ def patience(failures: int) -> int:
 
 @define(eq=False)
 class Told:
-    """How telling one kind went so far, over all links."""
+    """How telling one kind has gone so far, over all links."""
 
     failures: int = 0
-    """How often in a row it was the reason why it did not get through."""
+    """How many times in a row it failed through itself, not through the link."""
     links: int = 0
     """How many links in a row ended while it was unanswered."""
     due_at: float = 0.0
     """When it may be tried again (s on Trio's clock)."""
     left_out: str | None = None
-    """What is not sent before it has changed."""
+    """The message that is not sent again until it changes."""
     under_way: str | None = None
-    """What is unanswered."""
+    """The message that is unanswered."""
     _slow: int = 0
-    """After how many failures it got through, if it would not have with the usual patience."""
+    """After how many failures it got through, if the usual patience would not have sufficed."""
 
     @property
     def is_suspect(self) -> bool:
@@ -67,33 +67,33 @@ class Told:
         return patience(max(self.failures, self._slow))
 
     def taken(self, *, is_late: bool) -> None:
-        """Note that the aggregator has it; late is what the usual patience would not have seen."""
+        """Note that the aggregator has it; `is_late` if the usual patience would have given up."""
         self._slow = max(self.failures, self._slow) if is_late else 0
         self.failures = self.links = 0
         self.under_way = self.left_out = None
 
     def failed(self) -> None:
-        """Note an answer that was no success: so it is not by this that links end."""
+        """Note an answer that was no success. It is an answer, so this does not end links."""
         self.failures += 1
         self.links = 0
         self.under_way = None
 
     def cut(self, *, alone: bool) -> None:
-        """Note that the link ended; what was alone unanswered may be why it did."""
+        """Note that the link ended; if this was the only unanswered message, it may be why."""
         self.links += 1
         self.failures += alone
         if alone and self.failures > 1:  # once is no sign
             self.due_at = max(self.due_at, trio.current_time() + pause_s(self.failures))
 
     def leave_out(self) -> None:
-        """Send no more of what is under way before it has changed."""
+        """Do not send what is under way again until it changes."""
         self.left_out = self.under_way
         self.due_at = trio.current_time() + LEFT_OUT_S
 
 
 @define(eq=False)
 class Again:
-    """What a runner knows of telling each kind; `call_s` is the usual patience (s)."""
+    """What a runner knows about telling each kind; `call_s` is the usual patience (s)."""
 
     _warnings: Warnings
     call_s: float = 10.0
@@ -104,11 +104,11 @@ class Again:
         self._told = {kind: Told() for kind in (*STATE_TYPES, em.RunStartedMsg)}
 
     def of(self, kind: type[em.EngineMessage]) -> Told:
-        """Return what is known of a kind."""
+        """Return what is known about a kind."""
         return self._told[kind]
 
     def of_run(self, run_started: Entry) -> Told:
-        """Return what is known of the beginning of a run; another run begins anew."""
+        """Return what is known about telling the beginning of a run; forget any other run's."""
         if run_started.sequence_number != self._run_number:
             self._run_number = run_started.sequence_number
             self._told[em.RunStartedMsg] = Told()

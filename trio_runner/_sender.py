@@ -1,11 +1,12 @@
-"""Moves messages from the outbox over one link, by the delivery rules (DELIVERY.md).
+"""Move messages from the outbox over one link, by the delivery rules (DELIVERY.md).
 
-What may go out now is decided at once and without I/O, then handed to the session. The sender waits
-in one place only, for the doorbell, which rings when something was put into the outbox and when an
-answer came, or until something that has to wait is due.
+The sender decides at once and without I/O what may go out, and hands it to the session. It waits
+in one place only: for the doorbell, or until something that has to wait is due. The doorbell rings
+when something was put into the outbox and when an answer has come.
 
-Every message passes here: no event or sample is encoded or given a task, and as many as may go out
-go in one step of this task. When they catch up, a sixth of the engine's time is spent here.
+Every message passes through here. No event or sample is encoded here or gets a task of its own, and
+one step of this task sends all that may go out. While an engine catches up, a sixth of its time is
+spent here.
 """
 
 import logging
@@ -30,15 +31,16 @@ from trio_runner.protocol import pack
 logger = logging.getLogger(__name__)
 
 UNREADABLE = "deserialization failed"
-"""What an aggregator says of a message of a kind, or with a field, that it does not know."""
+"""What an aggregator answers to a message whose type, or one of whose fields, it does not know."""
 
 STATE_REST = 4
-"""How many times longer than a state occupied the line the next one of its kind has to wait."""
+"""The next state of a kind waits this many times as long as the last one kept others waiting."""
+
 SAMPLES_IN_A_ROW = 4
-"""After so many a state or a notice has its turn, where there is not room for all."""
+"""Where there is not room for all, a state or a notice has its turn after so many samples."""
 
 WITHHELD_S = 0.5
-"""How soon to look again (s) when the outbox gives no message because of its disk."""
+"""How soon to look again (s) when the outbox holds a message back until its disk has it."""
 
 
 class Verdict(Enum):
@@ -70,17 +72,17 @@ def reason(answer: m.MessageBase) -> str:
 
 @define(eq=False)
 class _State:
-    """What this link knows of a kind of state message."""
+    """What this link knows about one kind of state message."""
 
     heard: str | None = None
-    """The last that was answered, taken or refused: it is not sent again."""
+    """The last one that was answered, whether taken or refused. It is not sent again."""
     is_taken: bool = False
     is_known: bool = False
     """Whether one was taken."""
     is_unknown: bool = False
-    """Whether none can be: the aggregator is of an older version."""
+    """Whether none can be taken: the aggregator is of an older version."""
     rests_until: float = 0.0
-    """When samples have had their room."""
+    """When samples have had as much time as they are due."""
 
 
 @define(eq=False)
@@ -93,37 +95,37 @@ class Sender:
     _answer_s: Durations = field(factory=Durations)
     """From the sending of a sample to its answer (s)."""
     _again: Again = field()
-    """What is known of telling each kind, over all links."""
+    """What is known about telling each kind, over all links."""
     _window: Window = field(factory=Window, init=False)
     _untold: list[type[em.EngineMessage]] = field(init=False)
-    """What this link is told before anything else, as far as it has not been told yet."""
+    """What is left to tell this link before anything else."""
     _states: dict[type[em.EngineMessage], _State] = field(init=False)
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
     _began: float = field(factory=trio.current_time, init=False)
     _look_again_at: float = field(default=math.inf, init=False)
-    """When the first of what has to wait is due."""
+    """When the first message that has to wait is due."""
     _unanswered: int = field(default=0, init=False)
     _notices: int = field(default=0, init=False)
     _retried: int = field(default=0, init=False)
-    """How many of these have failed before: one at the most, samples need room."""
+    """How many of these have failed before: at most one, since samples need room."""
     _notices_max: int = field(default=1, init=False)
-    """How many may be: few of them may be as much work as many samples."""
+    """How many notices may be unanswered: a few can be as much work as many samples."""
     _notices_rest_until: float = field(default=0.0, init=False)
-    """When samples have had as long as the last of these took."""
+    """When samples have had as much time as the last notice took."""
     _states_under_way: int = field(default=0, init=False)
     _in_a_row: int = field(default=0, init=False)
-    """How many of the line's messages went out since a state or a notice did."""
+    """How many messages of the line have gone out since a state or a notice did."""
     _is_barred: bool = field(default=False, init=False)
-    """Whether a message is unanswered that has to be so alone."""
+    """Whether an unanswered message must be the only one."""
     _is_idle: bool = field(default=False, init=False)
-    """Whether nothing waits that an answer could let go: it then need not wake the sender."""
+    """Whether no answer could let anything go out, so that it need not wake the sender."""
 
     def __attrs_post_init__(self) -> None:
         self._untold = [em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg]
         self._states = {kind: _State() for kind in STATE_TYPES}
         cut = self._outbox.cut
         if cut is not None and cut.failures > 1:  # once is no sign
-            # A link lives for a while before what may end it.
+            # Let the link live for a while before sending it what may end it.
             cut.due_at = max(cut.due_at, self._began + pause_s(cut.failures))
 
     @_again.default
@@ -143,10 +145,10 @@ class Sender:
     async def introduce(self) -> None:
         """Tell who we are: UodInfo, Method, and RunStarted of the run that is on.
 
-        Without UodInfo an aggregator answers samples with Success and throws them away. One that
-        was killed remembers no run and refuses what follows; to one that does remember, the
-        repetition changes nothing. So both are told until they are taken. A Method that has
-        to wait, since links end by it, is told later.
+        Without UodInfo an aggregator answers samples with Success and throws them away. An
+        aggregator that was killed remembers no run and refuses what belongs to it; one that
+        remembers ignores the repetition. So UodInfo and RunStarted are told until they are taken. A
+        Method that has to wait, because links end by it, is told later.
         """
         while self._untold:
             kind = self._untold[0]
@@ -184,7 +186,7 @@ class Sender:
         self._send(run_started.sequence_number, run_started.body, answers.append, told.patience)
         await self._all_answered()
         if not answers:
-            return False  # no answer is judged that ends the link
+            return False  # an answer that ends the link is not judged
         verdict, why, now = classify(answers[0]), reason(answers[0]), trio.current_time()
         if verdict is Verdict.DELIVERED:
             told.taken(is_late=now - sent > self._again.call_s)
@@ -199,13 +201,12 @@ class Sender:
         return False
 
     async def drain(self) -> None:
-        """Send what waits now; return when the aggregator has said that it has all of it.
+        """Send what waits now; return when the aggregator has answered that it has all of it.
 
-        What is put in meanwhile is sent too, and not waited for: over a distance of more than the
-        time between two samples something always is under way. If a stop has cut short the
-        introduction, the rest of it is made first; if it has cut short the wait for an event's
-        answer, that goes on. Where the unit could not be described, nothing is sent: it would be
-        thrown away.
+        Messages put in meanwhile are sent too, but not waited for: over a path longer than the time
+        between two samples, something is always under way. If a stop has cut the introduction
+        short, make the rest of it first. If it has cut short the wait for an event's answer, that
+        wait goes on. If the unit could not be described, send nothing: it would be thrown away.
         """
         if self._untold:
             if self._outbox.state(em.UodInfoMsg) is None:
@@ -230,7 +231,7 @@ class Sender:
         ):
             return
         self._is_idle = with_states and self._has_nothing_to_wait_for()
-        if self._look_again_at == math.inf:  # nearly always, and a scope costs as much as the wait
+        if self._look_again_at == math.inf:  # nearly always; a scope costs as much as the wait
             await self._bell.wait()
         else:
             with trio.move_on_at(self._look_again_at):
@@ -253,7 +254,7 @@ class Sender:
         head = self._due_head()
         aside = self._due_aside()
         alone = next((e for e in (aside, head) if e is not None and e.goes_alone), None)
-        if alone is not None:  # nothing goes out until all is answered, then it does
+        if alone is not None:  # it goes out when all is answered; until then nothing does
             return not self._unanswered and self._send_entry(alone)
         suspect = self._suspect_state() if with_states else None
         if suspect is not None:
@@ -278,7 +279,7 @@ class Sender:
         return not self._has_to_wait(self._notices_rest_until)
 
     def _due_head(self) -> Entry | None:
-        """Return the next message in line, None if it has to wait; notices step aside."""
+        """Let notices step aside; return the next message in line, None if it has to wait."""
         while (head := self._outbox.head()) is not None and head.is_notice:
             self._outbox.let_pass()
         if head is None and self._outbox.has_line:  # the disk comes first, and may hang
@@ -295,7 +296,7 @@ class Sender:
         return None if not entry.is_queued or self._has_to_wait(entry.due_at) else entry
 
     def _suspect_state(self) -> type[em.EngineMessage] | None:
-        """Return a kind of states by which links may end, if one has something to tell."""
+        """Return a kind of state that may be ending links and has something to tell, or None."""
         suspects = (kind for kind in self._states if self._again.of(kind).is_suspect)
         return next((kind for kind in suspects if self._news(kind) is not None), None)
 
@@ -310,7 +311,8 @@ class Sender:
     def _send_entry(self, entry: Entry) -> bool:
         """Take a message out of the line, or from aside, and send it; return True.
 
-        An error log that others have just become part of is sent when the disk has it so.
+        If other error logs have just been merged into this one, send it once the disk has it in
+        that form.
         """
         if not self._outbox.make_ready(entry):
             return True  # there may be something else to send
@@ -364,7 +366,7 @@ class Sender:
             self._outbox.refused(entry, reason(answer))
 
     def _news(self, kind: type[em.EngineMessage]) -> str | None:
-        """Return the latest message of a type, None if this link has heard it or it has to wait."""
+        """Return the latest message of a type, or None if it was heard here or has to wait."""
         body, state, told = self._outbox.state(kind), self._states[kind], self._again.of(kind)
         is_known = body == state.heard or body == told.left_out or state.is_unknown
         if body is None or is_known or told.under_way is not None:
@@ -418,7 +420,7 @@ class Sender:
             state.rests_until = now + min(STATE_REST * self._occupied_s(took_s), PAUSE_MAX_S)
 
     def _occupied_s(self, took_s: float) -> float:
-        """Return how long (s) a message has kept the line from others, by what its answer took."""
+        """Return how long (s) a message kept others waiting, judged by its answer time."""
         return min(max(took_s - self._window.distance_s, 0.0), PAUSE_MAX_S)
 
     def _send(self, sequence_number: int, packed: bytes, judge: Answered, patience: int) -> None:
@@ -426,7 +428,7 @@ class Sender:
 
         def answered(answer: m.MessageBase) -> None:
             if classify(answer) is Verdict.NOT_REGISTERED:
-                # It stays unanswered, and the bell still: nothing shall follow on this link.
+                # Leave it unanswered and the bell silent: nothing may follow on this link.
                 raise LinkLost("The aggregator does not know this engine: registering anew.")
             self._unanswered -= 1
             judge(answer)

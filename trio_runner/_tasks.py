@@ -10,26 +10,26 @@
                 ├ buffer sender         introduces the engine, drains the outbox; ends by starting
                 └ steady-state sender   the next one
 
-Taking samples and sending them never wait for each other: the ticker puts into the outbox, a sender
-takes out of it, and all that they say to each other is a ring of the doorbell, a memory channel.
+Taking samples and sending them never wait for each other. The ticker puts into the outbox, a sender
+takes out of it, and all that they tell each other is a ring of the doorbell, a memory channel.
 
-Who may cancel whom, in this order, and what a cancellation leaves behind:
+What may cancel what, in this order, and what each cancellation leaves behind:
 
-1. A NetworkError of the session cancels the link nursery, and nothing else: its senders, or the
-   last flush, end where they wait. What they sent and was not answered is in flight in the outbox,
-   which the next link puts back. The connector reports the error and goes on.
-2. `shutdown()`, the caller, or a bug in any task cancels the root. That reaches the ticker, which
-   leaves a sample taken whole or not at all; the connector where it waits or dials, which leaves no
-   stream open; and the senders, as above. It does not reach a session that is ready, which shields
-   itself: one would otherwise have no link to flush over.
-3. When the senders have ended by that, the connector flushes over their link. The flush is shielded
-   from the root, not from its link, and has `flush_s`. Then it cuts the session, and the
-   cancellation goes on to the root.
-4. The connector's end cancels the committer, which is shielded until then: the power may fail in
-   the last flush. A commit that has begun is not waited for: it goes on in its thread, which is
-   left behind if the disk hangs. One more is tried at the end.
-5. The aggregator's commands are carried out outside of this tree, since nobody can promise that an
-   engine's handler ends. When the root has ended they are cancelled and waited for, 1 s at most.
+1. A NetworkError of the session cancels the link nursery and nothing else. Its senders, or the last
+   flush, end where they wait. What they sent without an answer is in flight in the outbox, and the
+   next link puts it back. The connector reports the error and goes on.
+2. `shutdown()`, the caller, or a bug in any task cancels the root. The cancellation reaches the
+   ticker, which takes a sample whole or not at all; the connector where it waits or dials, which
+   leaves no stream open; and the senders, as above. It does not reach a session that is ready:
+   that shields itself, or there would be no link to flush over.
+3. When that has ended the senders, the connector flushes over their link. The flush is shielded
+   from the root but not from its link, and has `flush_s`. Then the connector cuts the session, and
+   the cancellation goes on to the root.
+4. The end of the connector cancels the committer, which is shielded until then because the power
+   may fail during the last flush. A commit that has begun is not waited for. It goes on in its
+   thread, which is left behind if the disk hangs. One more commit is tried at the end.
+5. The aggregator's commands are carried out outside this tree, since nobody can promise that an
+   engine's handler ends. After the end of the root they are cancelled and waited for, 1 s at most.
 """
 
 import logging
@@ -59,12 +59,12 @@ from trio_runner.net import Dialer, Session
 logger = logging.getLogger(__name__)
 
 LIVED_S = 10
-"""A link that served so long (s) after its introduction, and delivered something if anything was to
-be delivered, came about for good: the next wait is short again. Links that break at once, or that
-deliver nothing, are dialled ever more seldom."""
+"""A link is healthy if it served for so long (s) after its introduction, and delivered something if
+anything waited. The next wait is then short again. Links that break at once, or deliver nothing,
+are dialled ever more seldom."""
 
 END_S = 1
-"""What each of the last steps may take (s), besides the flush: two changes of state, a commit."""
+"""How long each of the last steps may take (s): two changes of state and a commit."""
 
 _turns: trio.lowlevel.RunVar[Turns] = trio.lowlevel.RunVar("turns")
 """Whose turn it is to dial, among all runners of a Trio run."""
@@ -73,18 +73,18 @@ Offload = Callable[[Callable[[], None]], Awaitable[None]]
 
 
 async def offload_to_thread(work: Callable[[], None]) -> None:
-    """Do what may wait for a disk in a thread; if cancelled, the thread goes on, unheard."""
+    """Run work that may wait for a disk in a thread. If cancelled, abandon the thread."""
     await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 @frozen
 class _Names:
-    """The states whose lifetimes are the steps of one attempt to have a link."""
+    """The states that the steps of one attempt to have a link go through."""
 
     dial: RecoverState
     introduction: RecoverState
     backlog: RecoverState | None
-    """None where what waits goes out in steady state."""
+    """None for the first link, where what waits goes out in steady state."""
     steady: RecoverState
 
 
@@ -131,7 +131,7 @@ class Tree:
     async def run(self, started: Callable[[], None]) -> None:
         """Run until cancelled, flush, and go to ShutdownComplete.
 
-        `started` is called when the tasks have been started. Raises what ended a task, in a group.
+        Call `started` when the tasks have been started. Raises what ended a task, in a group.
         """
         try:
             async with trio.open_nursery() as root:
@@ -151,7 +151,7 @@ class Tree:
             self._committing.cancel()
 
     async def _keep_committing(self) -> None:
-        """Commit every `COMMIT_S`, and when something waits for it; then let the sender look."""
+        """Commit every `COMMIT_S` and whenever something waits for it; then wake the sender."""
         due_at = trio.current_time() + COMMIT_S
         with self._committing:
             while True:
@@ -163,7 +163,7 @@ class Tree:
                 self.bell.ring()
 
     async def _end(self) -> None:
-        """Go to ShutdownComplete, whatever callbacks and handlers do."""
+        """Go to ShutdownComplete whatever callbacks and handlers do."""
         try:
             self.connector.away.without_link()
             with trio.CancelScope(shield=True):
@@ -190,7 +190,7 @@ class Tree:
 
 @define(eq=False, kw_only=True)
 class Connector:
-    """Keeps a link, and delivers over it."""
+    """Keeps a link and delivers over it."""
 
     _dialer: Dialer
     _builder: MessageBuilder
@@ -211,13 +211,13 @@ class Connector:
     """What is known of telling each kind of state, and the run that is on, over all links."""
     _serves_since: float = field(default=math.inf, init=False)
     _delivered_before: int = field(default=0, init=False)
-    """How many messages had been delivered by then."""
+    """How many messages had been delivered at that moment."""
     turns: Turns | None = field(default=None, init=False)
-    """None for those of the process; a simulation of many processes gives each its own."""
+    """None for the turns of this process. A simulation of many processes gives each its own."""
     dials: int = field(default=0, init=False)
     links: int = field(default=0, init=False)
     _bytes_sent: int = field(default=0, init=False)
-    """Over the links that have ended."""
+    """By all links that have ended."""
 
     def __attrs_post_init__(self) -> None:
         self.away = Away(self._outbox)
@@ -246,7 +246,7 @@ class Connector:
         await trio.sleep_until(turns.take(trio.current_time()))
 
     async def _until_lost(self, names: _Names) -> NetworkError:
-        """Dial and deliver over the link; return why it was lost or did not come about."""
+        """Dial, deliver over the link, and return why it was lost or did not come about."""
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as link:
@@ -289,7 +289,7 @@ class Connector:
             session.abort()
 
     async def _catch_up(self, sender: Sender, senders: trio.Nursery, names: _Names) -> None:
-        """Be the buffer sender: introduce the engine, send what has waited, hand over."""
+        """Be the buffer sender: introduce the engine, send what has waited, then hand over."""
         async with self._states.alive(names.introduction):
             self._ticker.set_data_log_interval(self._intake.introduce().data_log_interval_seconds)
             await sender.introduce()
@@ -302,14 +302,14 @@ class Connector:
         senders.start_soon(self._stay, sender, names.steady, name="steady-state sender")
 
     async def _stay(self, sender: Sender, state: RecoverState) -> None:
-        """Be the steady-state sender: send what comes, as it comes."""
+        """Be the steady-state sender: send messages as they come."""
         async with self._states.alive(state):
             self.away.over()
             await self._on_steady()
             await sender.steady()
 
     async def _flush(self, sender: Sender, session: Session) -> None:
-        """Send what waits, for `flush_s` at most, or until the link is lost.
+        """Send what waits, for `flush_s` at most or until the link is lost.
 
         Always return, so that the exception which started the flush is the one that propagates.
         """
@@ -341,10 +341,10 @@ def _turns_of_this_process() -> Turns:
 
 @contextmanager
 def _shielded_from_the_root(link: trio.Nursery) -> Generator[None, None, None]:
-    """Let nothing cancel the block but the link's own end.
+    """Let only the link's own end cancel the block.
 
-    The shield goes down again with the block: a shielded scope keeps a cancellation from outside
-    that passes through it for its own, and the root would go on.
+    The shield goes down again at the end of the block. A scope that is still shielded would take a
+    cancellation from outside for its own, and the root would go on.
     """
     link.cancel_scope.shield = True
     try:
