@@ -1,25 +1,25 @@
-"""The only place where messages wait, and the three rules by which they do.
+"""The only place where messages wait, and the rules by which they do.
 
-A message is encoded and packed when it is put in and from then on is bytes, which go out as they
+A message is encoded and packed when it is put in. From then on it is bytes, which go out as they
 are. Events and samples stand in one line, in the order in which they were taken. The sender takes
-from its head; what it has taken stays here, as in flight, until the aggregator's answer says that
-it has it. When a link is lost, what was in flight goes back to the head: its outcome is unknown, so
-it is sent again, with its old sequence number, before anything newer. Of a state message only the
-latest is kept, outside the line.
+from its head. What it has taken stays here, in flight, until the aggregator answers that it has it.
+When a link is lost, what was in flight goes back to the head. Its outcome is unknown, so it is sent
+again, with its old sequence number, before anything newer. Of a state message only the latest is
+kept, outside the line.
 
-Of events, those of a run are a barrier: all before it is answered when one goes out, and nothing
-follows until it is taken. A notice, that is a notification or what was logged, holds up no sample:
-if it has to wait it stands aside. What is logged meanwhile waits by itself, and goes out as a part
-of the first of it.
+A run event is a barrier: it goes out when everything before it is answered, and nothing follows
+until it is taken. A notice (a notification or an error log) holds up no sample: if it has to wait,
+it stands aside. Whatever is logged meanwhile waits by itself, and goes out as a part of the first
+error log that waits.
 
-Until an event counts as queued the sender does not see it, nor what stands behind it. In memory it
-does at once. An outbox with a journal on disk (`DurableOutbox`) is told of every change of the
-line, and has written the event by then.
+The sender does not see an event, nor what stands after it, until the event counts as queued. In an
+outbox in memory it does so at once. One with a journal on disk (`DurableOutbox`) is told of every
+change of the line, and has written the event by then.
 
-What a sample costs here is its encoding and packing, once: it is sent, and sent again, as it lies
-here. Only thinning looks at the whole line.
+A sample costs its encoding and packing here, once: it is sent, and sent again, as it lies here.
+Only thinning looks at the whole line.
 
-The outbox may be filled from any thread.
+Any thread may fill the outbox.
 """
 
 import logging
@@ -44,17 +44,17 @@ logger = logging.getLogger(__name__)
 
 @frozen
 class Prepared:
-    """A message as an outbox takes it in: all that takes long has been done."""
+    """A message as an outbox takes it in: everything that takes long has been done."""
 
     message: em.EngineMessage
     text: str
     packed: bytes | None
-    """None of a state, of which only the last one before it goes out is packed."""
+    """None for a state message: only the last one before it goes out is packed."""
 
 
 @define(eq=False)
 class Outbox(Line, ABC):
-    """What a runner needs of an outbox, whatever keeps the messages.
+    """What a runner needs from an outbox, whatever keeps the messages.
 
     `put` raises TypeError on a message type that a runner does not send.
     """
@@ -65,37 +65,40 @@ class Outbox(Line, ABC):
     commit_wanted: Callable[[], None] | None = field(default=None, init=False)
     """Called in any thread when a commit is wanted before `COMMIT_S` is over; it does not wait.
 
-    Who sets it calls `commit` then, in a thread that may wait for a disk, and looks at `head`
-    behind that. While it is None, the thread that needs a commit writes it itself.
+    Whoever sets it must then call `commit`, in a thread that may wait for a disk, and look at
+    `head` afterwards. While it is None, the outbox commits by itself when it needs to.
     """
 
     run_id: str | None = field(default=None, init=False)
-    """The run that is on behind all that waits."""
+    """The run that is on after everything that waits."""
 
     _states: dict[type[em.EngineMessage], str] = field(factory=dict, init=False)
     _logs: WaitingLogs = field(factory=WaitingLogs, init=False)
 
     @abstractmethod
     def claim(self, unit: str, registration: em.RegisterEngineMsg | None = None) -> None:
-        """Note whose messages these are, and how it registers, where that outlives the process."""
+        """Note the unit and how it registers, if this outbox outlives the process."""
 
     @abstractmethod
     def commit(self) -> None:
-        """Write what has changed, where there is a disk to write to; any thread may call it."""
+        """Write what has changed, if there is a disk to write to. Any thread may call it."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what the outbox holds besides memory."""
+        """Release what the outbox holds besides memory."""
 
     @abstractmethod
     def fate(self) -> str:
-        """Tell what becomes of what waits when the process ends; it begins "kept" or "lost"."""
+        """Return what becomes of what waits when the process ends.
+
+        The text begins with "kept" or "lost".
+        """
 
     def _why_degraded(self) -> str | None:
         return None
 
     def put(self, message: em.EngineMessage) -> None:
-        """Take a message in. Any thread may call it; it returns when the message is queued."""
+        """Take a message in and return when it is queued. Any thread may call it."""
         self.secure(self.enter(message))
 
     def secure(self, event: Entry | None) -> None:
@@ -106,7 +109,8 @@ class Outbox(Line, ABC):
     def prepare(self, message: em.EngineMessage) -> Prepared:
         """Return a message for `enter`: encoded, small enough, and packed.
 
-        The end of a run may take seconds, so no lock may be held, by the caller either.
+        This may take seconds for the end of a run, so nobody may hold a lock meanwhile, not even
+        the caller. Raises TypeError on a message type that a runner does not send.
         """
         delivery = DELIVERY.get(kind_of(message))
         if delivery is None:
@@ -117,10 +121,10 @@ class Outbox(Line, ABC):
         return Prepared(message, text, None if delivery is Delivery.STATE else pack(text))
 
     def enter(self, message: em.EngineMessage | Prepared) -> Entry | None:
-        """Give a message its place; wait for no disk. Return an event, which is to be secured.
+        """Give a message its place without waiting for a disk; return it if it is an event.
 
-        The sender sees neither it nor what stands behind it until then. Who holds a lock when he
-        enters a message lets go of it before `secure`, which may wait.
+        The caller must then `secure` the event. The sender sees neither it nor what stands after it
+        until then. A caller that holds a lock here must release it before `secure`, which may wait.
         """
         ready = message if isinstance(message, Prepared) else self.prepare(message)
         with self._lock:
@@ -132,7 +136,7 @@ class Outbox(Line, ABC):
         return entry if entry.is_event else None
 
     def _within_the_limit(self, body: str, message: em.RunStoppedMsg) -> str:
-        """Return the end of a run with as much as the aggregator takes."""
+        """Return the end of a run with as much in it as the aggregator takes."""
         while is_too_big(body) and (smaller := smaller_end(body)):
             body, left_out = smaller
             self._warn(
@@ -146,9 +150,10 @@ class Outbox(Line, ABC):
         return body
 
     def make_ready(self, entry: Entry) -> bool:
-        """Make what was logged since a part of an error log that is about to go out first.
+        """Merge what was logged since into an error log that is about to go out for the first time.
 
-        Return whether a message may go out: as it is sent it is as safe as this outbox makes it.
+        Return whether the message may go out: whether, in the form in which it is sent, it is as
+        safe as this outbox makes it.
         """
         with self._lock:
             if entry.kind is em.ErrorLogMsg and not entry.tries:
@@ -156,7 +161,10 @@ class Outbox(Line, ABC):
             return entry.is_queued
 
     def _note_log(self, entry: Entry, text: str) -> None:
-        """Note an error log that was put in; a run event, or a log of another shape, ends them."""
+        """Note an error log that was put in.
+
+        A run event, or a log of another shape, ends the group that becomes one message.
+        """
         if entry.kind is em.ErrorLogMsg and is_log(text):
             self._logs.add(entry, len(text))
             if self._logs.are_many:
@@ -166,14 +174,14 @@ class Outbox(Line, ABC):
             self._logs.clear()
 
     def _leave_out_of_logs(self) -> None:
-        """Make what waits of the error log one message, which is bounded."""
+        """Merge the error logs that wait into one message, which is bounded."""
         logs = self._logs.take()
         self._merge(logs)
         if logs:
             self._logs.put_back(logs[0], len(logs[0].text))
 
     def _merge(self, logs: list[Entry]) -> None:
-        """Make error logs a part of the first of them."""
+        """Merge error logs into the first of them."""
         texts = [log.text for log in logs]
         if len(logs) < 2 and sum(map(len, texts)) <= LOG_CHARACTERS_MAX:
             return
@@ -185,10 +193,10 @@ class Outbox(Line, ABC):
         self._withhold(logs[0])
 
     def _withhold(self, log: Entry) -> None:
-        """Let a log that is another one now count as queued when it is as safe again."""
+        """Let a log with a new body count as queued only once it is as safe as before."""
 
     def _leave_line(self, logs: list[Entry]) -> None:
-        """Take logs out of the line, which is looked at no further than they stand in it."""
+        """Take logs out of the line, looking no further back than the first of them."""
         gone, kept = set(map(id, logs)), list[Entry]()
         while self._line and logs and self._line[-1].sequence_number >= logs[0].sequence_number:
             kept.append(self._line.pop())
@@ -198,7 +206,7 @@ class Outbox(Line, ABC):
     def _put_in_line(self, message: em.EngineMessage, body: bytes) -> Entry:
         with self._lock:
             if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
-                # What waits of them tells of the time before; behind this it would be refused.
+                # Those that wait tell of the time before. After this event they would be refused.
                 self._states.pop(em.RunLogMsg, None)
                 self._states.pop(em.QueuedRunLogMsg, None)
                 self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
@@ -209,9 +217,10 @@ class Outbox(Line, ABC):
             return entry
 
     def close_run(self) -> None:
-        """Put in the end of the run that is on, if one is, for an engine that does not go on.
+        """Put in the end of the run that is on, if there is one.
 
-        It holds the run log and the method state that were put in last, and no archive.
+        This is for an engine that does not go on with the run. The end holds the run log and the
+        method state that were put in last, and no archive.
         """
         with self._lock:
             run_id = self.run_id
@@ -227,16 +236,16 @@ class Outbox(Line, ABC):
                     archive_filename=None,
                 )
             )
-            # As they waited, whatever version of the engine made them.
+            # Take them as they waited, whatever version of the engine made them.
             self.put(foreign({**obj, **last}, em.RunStoppedMsg))
 
     def state(self, kind: type[em.EngineMessage]) -> str | None:
-        """Return the latest state message of a type, encoded, None if there is none."""
+        """Return the latest state message of a type, encoded, or None if there is none."""
         with self._lock:
             return self._states.get(kind)
 
     def _last_states(self) -> dict[str, Any]:
-        """Return run log and method state of the run that is on, by the names RunStopped has."""
+        """Return the last run log and method state of the run that is on, by RunStopped's names."""
         run_log, state = (
             loads(self._states.get(kind, "{}")) for kind in (em.RunLogMsg, em.MethodStateMsg)
         )

@@ -8,24 +8,24 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import unpack
 
 OUTBOX_BYTES_MAX = 64 * 1024 * 1024
-"""The bound of an outbox in bytes unless another is given: days of a usual unit."""
+"""The bound of an outbox in bytes if no other is given: days of a usual unit."""
 
 COMMIT_S = 0.5
 """How often an outbox that has a disk is to be committed (s)."""
 
 ENTRY_BYTES = 400
-"""What a waiting message costs in memory besides its body, rounded up from what was measured."""
+"""What a waiting message costs in memory besides its body, rounded up from a measurement."""
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024 - 1024
-"""The aggregator's server takes frames of 16 MiB; what is around a message in one is under 1 kB."""
+"""The aggregator's server takes frames of 16 MiB. What a frame adds to a message is under 1 kB."""
 
 
 SUSPECT_LINKS = 2
-"""From so many links on that ended while a message was under way it goes alone, which shows whether
-it is to blame."""
+"""After this many links in a row that ended while a message was under way, it goes alone, which
+shows whether it is to blame."""
 
 SHRINKS_MAX = 1032
-"""To how small a part zlib can pack a text at best (zlib's technical details)."""
+"""By what factor zlib can shrink a text at best (zlib's technical details)."""
 
 
 class Delivery(Enum):
@@ -50,7 +50,7 @@ DELIVERY: dict[type[em.EngineMessage], Delivery] = {
     em.QueuedRunLogMsg: Delivery.STATE,
     em.RunLogMsg: Delivery.STATE,
 }
-"""The delivery class of every message that a runner sends; the states in the order of sending."""
+"""The delivery class of every message that a runner sends, with the states in sending order."""
 
 RUN_EVENTS = em.RunStartedMsg, em.RunStoppedMsg
 """The events that change which tags the aggregator takes."""
@@ -60,12 +60,12 @@ STATE_TYPES = tuple(kind for kind, delivery in DELIVERY.items() if delivery is D
 
 @define(eq=False)
 class Entry:
-    """A message in the line: its number, its type, its body as `protocol.pack` gave it.
+    """A message in the line: its number, its type, and its body as `protocol.pack` gave it.
 
-    `taken_at` is when it was put in (seconds since the epoch), `tries` how often it was sent,
-    `is_queued` false for as long as the `put` of an event has not returned. `failures` is how often
-    it was the reason why it did not get through, `links` how many links in a row ended while it was
-    under way, `due_at` when it may be tried again (s on the sender's clock).
+    `taken_at` is when it was put in (seconds since the epoch). `tries` is how often it was sent.
+    `is_queued` is false until the event is as safe as the outbox makes it. `failures` is how often
+    it was itself the reason that it did not get through. `links` is how many links in a row ended
+    while it was under way. `due_at` is when it may be tried again (s on the sender's clock).
     """
 
     sequence_number: int
@@ -78,7 +78,7 @@ class Entry:
     links: int = 0
     due_at: float = 0.0
     _is_too_big: bool | None = field(default=None, init=False)
-    """None before anybody has asked: of a large body it takes unpacking it."""
+    """None until somebody asks: finding out about a large body takes unpacking it."""
 
     def replace(self, body: bytes) -> None:
         """Hold another body from now on."""
@@ -114,21 +114,21 @@ class Entry:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether links may end by it."""
+        """Whether this may be why links end."""
         return self.links >= SUSPECT_LINKS or (self.links > 0 and self.failures > 0)
 
     @property
     def goes_alone(self) -> bool:
-        """Whether nothing else may be unanswered beside it.
+        """Whether nothing else may be unanswered beside this.
 
-        A sample that has failed does too: behind newer ones it would not be stored.
+        That holds for a sample that has failed, too: after newer ones it would not be stored.
         """
         has_failed = self.failures > 0 and not self.is_event
         return self.is_run_event or self.is_suspect or has_failed
 
     @property
     def size(self) -> int:
-        """What it costs against the bound, in bytes."""
+        """What this counts against the bound, in bytes."""
         return len(self.body) + ENTRY_BYTES
 
     def __str__(self) -> str:
@@ -136,5 +136,5 @@ class Entry:
 
 
 def is_too_big(body: str) -> bool:
-    """Tell whether the aggregator would refuse an encoded message for its size."""
+    """Return whether the aggregator would refuse an encoded message for its size."""
     return len(body) * 4 > MESSAGE_BYTES_MAX and len(body.encode()) > MESSAGE_BYTES_MAX

@@ -1,12 +1,12 @@
-"""How an outbox is told of every change of its line."""
+"""The interface through which an outbox is told of every change of its line."""
 
 from trio_runner._outbox._entry import Entry
 
 
 class Journal:
-    """Is told of every change of the line; this one keeps none of it.
+    """A listener for every change of the line; this one keeps nothing.
 
-    It is called with the outbox's lock held, so it notes the change and does no I/O.
+    It is called with the outbox's lock held, so it only notes the change and does no I/O.
     """
 
     def added(self, entry: Entry) -> None:
@@ -19,7 +19,7 @@ class Journal:
         """Note a message that may have arrived from now on."""
 
     def gone(self, entry: Entry) -> None:
-        """Note a message that was delivered or thinned."""
+        """Note a message that was delivered, thinned, merged or moved to another file."""
 
     def set_aside(self, entry: Entry, why: str) -> None:
-        """Note a message that the aggregator will never take."""
+        """Note a message that is given up for good, and why."""

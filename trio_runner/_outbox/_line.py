@@ -24,22 +24,24 @@ from trio_runner.protocol import pack
 logger = logging.getLogger(__name__)
 
 PASSED_AFTER = 3
-"""After so many failures of a notice the end of a run passes it too."""
+"""After this many failures of a notice, the end of a run passes it too."""
 
 FAILURES_MAX = 21
-"""How often an event fails before it is set aside: by the pauses between, 15 min at least.
+"""How often an event fails before it is set aside, which takes at least 15 min of pauses.
 
 The pauses are 1, 2, 4, 8, 16, 32 s and then 60 s each: 63 s + 14 * 60 s = 903 s.
 """
 
 SAMPLE_FAILURES_MAX = 8
-"""How often a sample does: 63 s + 60 s = 123 s."""
+"""How often a sample fails before it is set aside: 63 s + 60 s = 123 s of pauses."""
 
 SMALLER_AFTER_CUTS = 3
-"""From so many links on that ended at the end of a run it goes out with less in it."""
+"""If a link ends while the end of a run is alone in flight, and the message has failed this often,
+it goes out with less in it."""
 
 THINNED_FROM, THINNED_TO = 8, 16
-"""The line is thinned if one of 8 in it is a sample that was never sent, until one of 16 is."""
+"""Thinning begins if at least one message of 8 in the line is a sample that was never sent, and
+stops when fewer than one of 16 is."""
 
 
 def _number(entry: Entry) -> int:
@@ -60,20 +62,22 @@ def _no_counts() -> dict[str, int]:
 class Line:
     """Events and samples in the order in which they were taken.
 
-    Apart from them are those in flight, and the notices that stand aside so that samples can pass.
+    Messages in flight are kept apart from them. So are notices that stand aside so that samples can
+    pass.
     """
 
     bytes_max: int = OUTBOX_BYTES_MAX
     threads: Threads = field(default=threading, kw_only=True)
-    """Makes the locks; tests that explore how threads meet give a scheduler of their own."""
+    """Makes the locks. Tests that explore how threads meet give a scheduler of their own."""
     open_run: Entry | None = field(default=None, init=False)
-    """RunStarted of the run that is on as the aggregator knows it, to be repeated on a new link."""
+    """RunStarted of the run that the aggregator knows to be on, to be repeated on a new link."""
 
     cut: Entry | None = field(default=None, init=False)
-    """What was in flight alone when the link before this one ended."""
+    """What was alone in flight when the link before this one ended."""
 
     _knows_run: bool = field(default=True, init=False)
-    """Whether the aggregator has taken the beginning of the run that what goes out belongs to."""
+    """Whether the aggregator has taken the beginning of the run to which outgoing messages
+    belong."""
     warnings: Warnings = field(factory=Warnings, init=False)
     """What the unit's people are to see of its messages and their disk."""
 
@@ -81,13 +85,13 @@ class Line:
     _line: deque[Entry] = field(factory=deque, init=False)
     _in_flight: dict[int, Entry] = field(factory=dict, init=False)
     _aside: list[Entry] = field(factory=list, init=False)
-    """Notices, so that samples can pass them, in order."""
+    """Notices that stand aside so that samples can pass, in order."""
     _lock: Lock = field(init=False)
     _numbers: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
     _retries: int = field(default=0, init=False)
     _run_events: int = field(default=0, init=False)
-    """How many of them are not delivered."""
+    """How many run events are not delivered yet."""
     _thinnable: int = field(default=0, init=False)
     """How many samples in the line were never sent."""
     _counts: dict[str, int] = field(factory=_no_counts, init=False)
@@ -104,13 +108,13 @@ class Line:
             return self._numbers
 
     def head(self) -> Entry | None:
-        """Return what is to be sent next, None if there is nothing yet."""
+        """Return what is to be sent next, or None if there is nothing yet."""
         with self._lock:
             return self._line[0] if self._line and self._line[0].is_queued else None
 
     @property
     def has_line(self) -> bool:
-        """Whether messages stand in line, though `head` may give none of them yet."""
+        """Whether messages stand in line, although `head` may give none of them yet."""
         return bool(self._line)
 
     @property
@@ -119,26 +123,29 @@ class Line:
         return bool(self._aside)
 
     def next_aside(self) -> Entry:
-        """Return the notice aside, of which there must be one, that is due first."""
+        """Return the notice that is to be sent next of those aside; there must be one.
+
+        That is the first without a pause, or else the one that is due first.
+        """
         with self._lock:
             never_failed = (entry for entry in self._aside if not entry.due_at)
             return next(never_failed, None) or min(self._aside, key=_due_at)
 
     @property
     def is_held_up(self) -> bool:
-        """Whether a notice that stands aside has to go before the end of a run does."""
+        """Whether a notice that stands aside has to go before the end of a run."""
         with self._lock:
             return any(entry.failures < PASSED_AFTER for entry in self._aside)
 
     def oldest_number(self) -> int | None:
-        """Return the least sequence number of what is not delivered, None if there is nothing.
+        """Return the lowest sequence number of what is not delivered, or None if there is nothing.
 
-        Notices are left out that have failed so often that nothing waits for them.
+        A notice that has failed so often that nothing waits for it does not count.
         """
         with self._lock:
             oldest = [self._line[0].sequence_number] if self._line else []
             if self._in_flight:
-                # What is tried again is in flight behind what is newer, and rare.
+                # A message that is tried again stands in flight after newer ones. That is rare.
                 numbers = self._in_flight
                 oldest.append(min(numbers) if self._retries else next(iter(numbers)))
             awaited = (e.sequence_number for e in self._aside if e.failures < PASSED_AFTER)
@@ -147,7 +154,7 @@ class Line:
 
     @property
     def has_run_events(self) -> bool:
-        """Whether the beginning or the end of a run is not delivered yet."""
+        """Whether a run event is not delivered yet."""
         return self._run_events > 0
 
     @property
@@ -156,20 +163,20 @@ class Line:
         return self._thinnable
 
     def take(self) -> Entry:
-        """Take the head; it is in flight until `delivered`, `retry`, `set_aside` or `rewind`."""
+        """Take the head. It is in flight until `delivered`, `retry`, `set_aside` or `rewind`."""
         with self._lock:
             return self._take(self._line.popleft())
 
     def let_pass(self) -> None:
-        """Let the head, a notice, stand aside for what is behind it."""
+        """Let the head, which is a notice, stand aside for what comes after it."""
         with self._lock:
             insort(self._aside, self._line.popleft(), key=_number)
 
     def take_aside(self, entry: Entry) -> Entry:
-        """Take a notice that stands aside; it is in flight as what `take` takes is."""
+        """Take a notice that stands aside. It is in flight like what `take` takes."""
         with self._lock:
             self._aside.remove(entry)
-            self._retries += 1  # it may be in flight behind what is newer
+            self._retries += 1  # it may be in flight after newer ones
             return self._take(entry)
 
     def _take(self, entry: Entry) -> Entry:
@@ -181,7 +188,7 @@ class Line:
         return entry
 
     def delivered(self, entry: Entry) -> None:
-        """Let a message go: the aggregator has it."""
+        """Remove a message that the aggregator has."""
         with self._lock:
             is_stored = self._knows_run or entry.is_event
             counted_as = "delivered" if is_stored else "set_aside"
@@ -195,13 +202,13 @@ class Line:
                 self.open_run = None
 
     def retry(self, entry: Entry, due_at: float) -> None:
-        """Put a message that is in flight back, in front of all that is newer; a notice aside.
+        """Put a message that is in flight back, before everything newer; a notice stands aside.
 
         It is tried again from `due_at` on (s on the sender's clock).
         """
         with self._lock:
             entry.due_at = due_at
-            entry.links = 0  # what is answered ends no link
+            entry.links = 0  # a message that is answered ends no link
             del self._in_flight[entry.sequence_number]
             self._retries += 1
             if entry.is_notice:
@@ -210,7 +217,7 @@ class Line:
                 self._put_back([entry])
 
     def failed(self, entry: Entry, why: str, due_at: float) -> None:
-        """Note that the aggregator failed to handle a message; try it again, or set it aside."""
+        """Note that the aggregator failed to handle a message; try it again or set it aside."""
         entry.failures += 1
         if not self._is_given_up(entry) or self._shrink(entry):
             self.retry(entry, due_at)
@@ -218,7 +225,7 @@ class Line:
             self.set_aside(entry, why)
 
     def refused(self, entry: Entry, why: str) -> None:
-        """Note that the aggregator will never take a message as it is."""
+        """Note that the aggregator refuses a message for good; make it smaller or set it aside."""
         if self._shrink(entry):
             self.retry(entry, 0)
         else:
@@ -228,7 +235,7 @@ class Line:
         return entry.failures >= (FAILURES_MAX if entry.is_event else SAMPLE_FAILURES_MAX)
 
     def _shrink(self, entry: Entry) -> bool:
-        """Make a message smaller if that is possible; return whether it was."""
+        """Make a message smaller if possible; return whether it was."""
         smaller = smaller_end(entry.text) if entry.kind is em.RunStoppedMsg else None
         if smaller is None:
             return False
@@ -246,9 +253,10 @@ class Line:
         self._journal.changed(entry)
 
     def set_aside(self, entry: Entry, why: str) -> None:
-        """Give up a message that the aggregator will never take, so that the line goes on."""
+        """Give up a message for good, so that the line goes on."""
         text = "The aggregator does not take %s, it is set aside: %s"
-        if entry.kind is em.ErrorLogMsg:  # to tell of it in another would have no end
+        # another error log about it would fail in turn, without end
+        if entry.kind is em.ErrorLogMsg:
             logger.error(text, entry, why)
         else:
             self._warn(logging.ERROR, text, entry, why)
@@ -256,15 +264,15 @@ class Line:
             self._drop([self._in_flight.pop(entry.sequence_number)], "set_aside")
             self._journal.set_aside(entry, why)
             if entry.kind is em.RunStoppedMsg:
-                self.open_run = None  # or every new link would begin it once more
+                self.open_run = None  # otherwise every new link would begin it once more
         if entry.is_run_event:
             self.go_on(knows_run=entry.kind is em.RunStoppedMsg)
 
     def go_on(self, *, knows_run: bool) -> None:
-        """Note whether the aggregator knows the run that what goes out next belongs to.
+        """Note whether the aggregator knows the run to which the next message belongs.
 
-        It answers samples of one that it does not know with Success and throws them away, so they
-        do not count as delivered.
+        If it does not, it answers samples of that run with Success and throws them away. So they do
+        not count as delivered.
         """
         with self._lock:
             if self._knows_run and not knows_run:
@@ -274,13 +282,13 @@ class Line:
 
     @property
     def in_flight(self) -> int:
-        """How many are unanswered."""
+        """How many messages are unanswered."""
         return len(self._in_flight)
 
     def rewind(self, *, beside: bool = False) -> None:
-        """Put all that is in flight back to the head: the link is new, its outcome unknown.
+        """Put everything in flight back to the head for a new link, since its outcome is unknown.
 
-        A message that was in flight alone when the link ended may be why it did; `beside` tells
+        A message that was alone in flight when the link ended may be why it did. `beside` tells
         whether anything was unanswered that is not in the outbox.
         """
         with self._lock:
@@ -314,13 +322,13 @@ class Line:
         return len(self._line) + len(self._in_flight) + len(self._aside)
 
     def _waiting(self) -> list[Entry]:
-        """Return all that is not delivered, in no order."""
+        """Return everything that is not delivered, in no particular order."""
         return [*self._in_flight.values(), *self._aside, *self._line]
 
     def _oldest_s(self) -> float | None:
-        """Return how long ago the oldest that is not delivered was taken (s)."""
+        """Return how long ago the oldest undelivered message was taken (s), or None."""
         in_flight = list(self._in_flight.values())
-        if not self._retries:  # else what is tried again is in flight behind what is newer
+        if not self._retries:  # otherwise a retried one may stand after newer ones
             del in_flight[1:]
         oldest = [*in_flight, *self._aside[:1], *itertools.islice(self._line, 1)]
         taken_at = min((entry.taken_at for entry in oldest), default=None)
@@ -337,8 +345,9 @@ class Line:
     def _keep_bound(self) -> None:
         """Thin the line while it is over its bound.
 
-        Thinning looks at the whole line, so it waits for samples that are worth it: where events
-        alone are over the bound, a put would else cost as much as the line is long.
+        Thinning looks at the whole line, so it waits until there are enough samples to be worth it.
+        If events alone are over the bound, each `put` would otherwise cost as much as the line is
+        long.
         """
         if self._thinnable * THINNED_FROM < len(self._line):
             return
@@ -347,9 +356,10 @@ class Line:
                 break
 
     def _thin(self) -> bool:
-        """Give up every second of the densest in the oldest half; return whether there was one.
+        """Give up samples of the oldest half, where they are densest; return whether any were.
 
-        A sample that was sent once may have arrived: giving it up would make the count a guess.
+        A sample that was sent once may have arrived, so it stays: giving it up would make the count
+        a guess.
         """
         samples = [entry for entry in self._line if not entry.is_event and not entry.tries]
         given_up = every_second_of_the_densest(samples)
@@ -367,11 +377,11 @@ class Line:
         )
         thinned = self._counts["thinned"]
         self._say(logging.WARNING, "%s; %d in all", text, thinned, about="the bound")
-        self.warnings.tell(logging.WARNING, text)  # the statistics count on
+        self.warnings.tell(logging.WARNING, text)  # the running count is in the statistics
         return True
 
     def _warn(self, level: int, text: str, *values: object) -> None:
-        """Log it, and let the unit's people see it, who need not know the computer's folders."""
+        """Log a text and show it to the unit's people, without the computer's folders."""
         logger.log(level, text, *values)
         told = text % values
         for path in values:

@@ -1,4 +1,4 @@
-"""Error logs that wait: each by itself until the first of them goes out, then one, bounded."""
+"""Error logs that wait: each by itself until the first goes out, then as one bounded message."""
 
 from itertools import takewhile
 
@@ -9,16 +9,17 @@ from trio_runner._outbox._shrinking import LOG_CHARACTERS_MAX, LOG_ENTRIES_MAX
 from trio_runner.protocol import DecodeError, loads
 
 SLACK = 1.5
-"""How many times more may wait than one message holds, so that cutting them is seldom."""
+"""How many times as much may wait as one message holds, so that cutting is seldom needed."""
 
 
 @define(eq=False)
 class WaitingLogs:
-    """What was logged since the last run event, and has never been sent, in order.
+    """Error logs put in since the last run event and never sent, in order.
 
-    None of them grows: that would cost the whole of it each time, of the thread that logs and of
-    the disk, and what grows while it is written is never done. Those that a process finds are not
-    among them: the one that died may have sent them as they lie there.
+    None of them grows while it waits. That would cost the logging thread and the disk the whole
+    message each time, and one that grows while it is written would never be finished. Logs that a
+    new process finds in the file are not among them: the process that died may have sent them in
+    that form.
     """
 
     _logs: list[tuple[Entry, int]] = field(factory=list, init=False)
@@ -26,12 +27,12 @@ class WaitingLogs:
     _characters: int = field(default=0, init=False)
 
     def add(self, log: Entry, characters: int) -> None:
-        """Note one that waits."""
+        """Note an error log that waits."""
         self._logs.append((log, characters))
         self._characters += characters
 
     def clear(self) -> None:
-        """Forget them all: they wait no longer, or become part of no other."""
+        """Forget all logs: they no longer wait, or are not to be merged with others."""
         self._logs.clear()
         self._characters = 0
 
@@ -44,9 +45,9 @@ class WaitingLogs:
         )
 
     def take(self, first: Entry | None = None) -> list[Entry]:
-        """Forget those from one on, or all, that can be one message, and return them.
+        """Forget and return the logs that can be merged into one message, from `first` on or all.
 
-        One that does not count as queued is not on disk yet; it stays, with those behind it.
+        A log that does not count as queued is not on disk yet. It stays, with those after it.
         """
         at = 0
         if first is not None:
@@ -58,13 +59,13 @@ class WaitingLogs:
         return [log for log, _ in taken]
 
     def put_back(self, log: Entry, characters: int) -> None:
-        """Note one that others have become part of: it is the oldest."""
+        """Note a log into which others have been merged: it is the oldest."""
         self._logs.insert(0, (log, characters))
         self._characters += characters
 
 
 def is_log(text: str) -> bool:
-    """Tell whether a text is an error log as the engines of this version make them."""
+    """Return whether a text is an error log as engines of this version make it."""
     try:
         return all(isinstance(entry["message"], str) for entry in loads(text)["log"]["entries"])
     except (DecodeError, LookupError, TypeError):

@@ -10,19 +10,19 @@ from trio_runner.protocol import engine_messages as em
 
 @define(eq=False)
 class MemoryOutbox(Outbox):
-    """An outbox in memory only: nothing is to be committed, nothing outlives the process."""
+    """An outbox in memory only: nothing needs committing, and nothing outlives the process."""
 
     is_durable: ClassVar[bool] = False
 
     def claim(self, unit: str, registration: em.RegisterEngineMsg | None = None) -> None:
-        """Do nothing: the messages end with the process whose they are."""
+        """Do nothing: the messages end with the process that made them."""
 
     def commit(self) -> None:
         """Do nothing: there is no disk."""
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing: there is nothing to release."""
 
     def fate(self) -> str:
-        """Tell that all is lost."""
+        """Return that everything is lost."""
         return "lost: the outbox is in memory"

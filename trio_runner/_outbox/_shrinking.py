@@ -1,4 +1,4 @@
-"""How a message that waits becomes smaller without losing what matters most."""
+"""Making a waiting message smaller without losing what matters most."""
 
 import re
 from collections.abc import Iterable
@@ -9,24 +9,25 @@ from trio_runner.protocol import dumps, encode_body, foreign, loads
 from trio_runner.protocol import engine_messages as em
 
 LOG_ENTRIES_MAX = 1000
-"""How many entries of the error log one message holds; more are left out of its middle."""
+"""How many entries of the error log one message holds; further ones are left out of its middle."""
 
 LOG_CHARACTERS_MAX = 1024 * 1024
-"""How long such a message is at most (characters); an entry has a quarter of that at most."""
+"""How long such a message is at most (characters). One entry's text has at most a quarter of
+that."""
 
 LEFT_OUT = "{} entries of the error log are left out here"
-"""What stands in the middle then."""
+"""The text in the middle of an error log from which entries were left out."""
 
 WARNING = 30
-"""The severity of the line that says so; a level of Python's logging."""
+"""The severity of the entry with that text; a level of Python's logging."""
 
 
 def smaller_end(text: str) -> tuple[str, str] | None:
     """Return the end of a run with less in it, and what was left out; None if nothing can be.
 
-    First its archive goes, then the values in its run log, then the run log's lines: that the run
-    has ended is what the aggregator must hear. One that was sent is made smaller in Trio's thread:
-    0.1 s for an archive of 12 MB, a second for a run log of 16 MiB, each once.
+    First its archive goes, then the values in its run log, then the run log's lines: what the
+    aggregator must hear is that the run has ended. A message that was already sent is made smaller
+    in Trio's thread: 0.1 s for an archive of 12 MB, a second for a run log of 16 MiB, each once.
     """
     obj: dict[str, Any] = loads(text)
     lines = (obj.get("runlog") or {}).get("lines")
@@ -45,10 +46,10 @@ def smaller_end(text: str) -> tuple[str, str] | None:
 
 
 def merged_logs(texts: Iterable[str]) -> str:
-    """Return messages of the error log as one, which holds no more than it may.
+    """Return several error logs as one, which holds no more than it may.
 
-    The oldest entries are kept, since what comes later is often a consequence, and the latest. A
-    line in the middle says how many are left out.
+    The oldest entries are kept, since later ones are often a consequence, and so are the latest. An
+    entry in the middle says how many are left out.
     """
     objects: list[dict[str, Any]] = [loads(text) for text in texts]
     entries = [_cut(entry) for obj in objects for entry in obj["log"]["entries"]]
@@ -78,12 +79,12 @@ def _within_bounds(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _fitting(sizes: Iterable[int]) -> int:
-    """Return how many of the first fit into half a message."""
+    """Return how many entries, from the first on, fit into half a message."""
     totals = islice(accumulate(sizes), LOG_ENTRIES_MAX // 2)
     return sum(1 for _ in takewhile(lambda total: total <= LOG_CHARACTERS_MAX // 2, totals))
 
 
 def _left_out_by(entry: dict[str, Any]) -> int:
-    """Return how many a line stands for that says so, 0 if it is another one."""
+    """Return how many left-out entries an entry stands for, 0 if it is an ordinary one."""
     match = re.fullmatch(LEFT_OUT.format(r"(\d+)"), entry["message"])
     return int(match[1]) if match else 0

@@ -1,4 +1,4 @@
-"""What can be seen of an outbox."""
+"""The figures that an outbox shows."""
 
 from attrs import frozen
 
@@ -10,21 +10,23 @@ class OutboxStatistics:
     events_taken: int
     samples_taken: int
     delivered: int
-    """Events and samples that the aggregator has said it has."""
+    """Events and samples that the aggregator has taken."""
     thinned: int
-    """Samples given up because the bound was reached."""
+    """Samples dropped because the bound was reached."""
     set_aside: int
-    """Messages that the aggregator will never take, given up."""
+    """Messages given up for good: set aside, or samples of a run that the aggregator does not
+    know."""
     merged: int
     """Error logs that went out, or wait, as a part of an earlier one."""
     archives_left_out: int
-    """Runs whose end went without its archive, since the aggregator takes no message so big."""
+    """Runs whose end goes out without its archive: it was too big, or did not get through with
+    it."""
     waiting: int
-    """Events and samples not yet delivered, those in flight included."""
+    """Events and samples not yet delivered, including those in flight."""
     bytes_waiting: int
     bytes_max: int
-    """The bound: with more, samples are thinned."""
+    """The bound: above it, samples are thinned."""
     oldest_s: float | None
-    """How long ago the oldest of them was taken (s), None if none waits."""
+    """How long ago the oldest waiting message was taken (s), or None if none waits."""
     degraded: str | None = None
-    """Why what waits is in memory only although it should be on disk, None if all is well."""
+    """Why what waits is only in memory although it should be on disk, or None if all is well."""

@@ -4,17 +4,17 @@ from trio_runner._outbox._entry import Entry
 
 
 def every_second_of_the_densest(samples: list[Entry]) -> list[Entry]:
-    """Return what to give up: of the oldest half every second sample, where they are densest.
+    """Return every second sample in the oldest half, where they are densest, to be given up.
 
-    How dense they are shows in how far the neighbours of each are apart, by their numbers: so wide
-    a hole it would leave. A quarter of them, or more that leave no wider one, may go, two
-    neighbours never at once. So what is old becomes evenly thin, however few have room, and stays
-    so behind a restart: no hole is made that is wider than 8 thirds of the mean distance. Halving
-    all of it each time would leave of a long outage its end and next to nothing of its beginning.
+    Dropping a sample leaves a gap between its neighbours, measured in sequence numbers. The quarter
+    with the smallest gaps may go, and any others whose gaps are no wider, but never two neighbours
+    at once. So old samples become evenly thin, however few have room, and stay so after a restart:
+    no gap becomes wider than 8/3 of the mean distance. Halving the whole line each time would keep
+    the end of a long outage and next to nothing of its beginning.
     """
     old = samples[: max(2, len(samples) // 2)]
     numbers = [entry.sequence_number for entry in samples[: len(old) + 1]]
-    numbers.append(numbers[-1] if numbers else 0)  # where there is none behind the last
+    numbers.append(numbers[-1] if numbers else 0)  # if no sample follows the last one
     widths = [numbers[place + 1] - numbers[place - 1] for place in range(1, len(old))]
     if not widths:
         return []

@@ -1,4 +1,4 @@
-"""What keeps threads apart, so that tests can put a scheduler of their own in its place."""
+"""Locks and conditions as interfaces, so that tests can put in a scheduler of their own."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -6,13 +6,13 @@ from typing import Protocol
 
 
 class Lock(Protocol):
-    """A lock, as `threading`'s are."""
+    """A lock like those of `threading`."""
 
     def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:
-        """Take it; return whether that was possible within `timeout` (s)."""
+        """Acquire the lock; return whether that was possible within `timeout` (s)."""
 
     def release(self) -> None:
-        """Let it go."""
+        """Release the lock."""
 
     def __enter__(self) -> bool: ...
 
@@ -25,7 +25,7 @@ class Lock(Protocol):
 
 
 class Condition(Protocol):
-    """A condition with a lock of its own, as `threading.Condition` is."""
+    """A condition with a lock of its own, like `threading.Condition`."""
 
     def __enter__(self) -> bool: ...
 
@@ -37,14 +37,14 @@ class Condition(Protocol):
     ) -> None: ...
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float | None = ...) -> bool:
-        """Wait until something is true, for `timeout` (s) at most; return whether it is."""
+        """Wait until the predicate is true, for `timeout` (s) at most; return whether it is."""
 
     def notify_all(self) -> None:
-        """Wake all who wait, so that they look again."""
+        """Wake all threads that wait, so that they look again."""
 
 
 class Threads(Protocol):
-    """Makes locks and conditions; the module `threading` does."""
+    """A maker of locks and conditions, such as the module `threading`."""
 
     @property
     def Condition(self) -> Callable[[], Condition]: ...  # noqa: N802
