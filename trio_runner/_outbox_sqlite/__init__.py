@@ -1,9 +1,10 @@
 """The outbox on disk: SQLite, one file for one engine, owned by one process at a time.
 
-DurableOutbox   the line in memory, told to a file: events before they count as queued, the
-rest in a batch every `COMMIT_S`
-offline         `summarize`, `export` and `examine` look at a file, an engine's that runs as well;
-`requeue` and `discard` change that of an engine that has ended
+`DurableOutbox` keeps the line in memory and writes it to a file: events before they count as
+queued, everything else in a batch every `COMMIT_S`.
+
+`summarize`, `export`, `examine` and `origin_of` look at a file, also while an engine runs with it.
+`requeue` and `discard` change the file of an engine that has ended.
 """
 
 from trio_runner._outbox_sqlite._checking import Checked, examine

@@ -1,4 +1,4 @@
-"""Messages of a unit that is called something else now, kept in a file of their own."""
+"""Messages of a unit that has another name now, kept in a file of their own."""
 
 import re
 import sqlite3
@@ -13,12 +13,12 @@ from trio_runner._outbox_sqlite._errors import explained
 from trio_runner._outbox_sqlite._file import Changes, Fact, OutboxFile
 
 NAME_MAX = 80
-"""How much of a unit's name stands in a file's name (characters)."""
+"""How much of a unit's name goes into a file's name (characters)."""
 
 
 @frozen
 class Kept:
-    """All that an outbox holds of a unit."""
+    """Everything that an outbox holds of a unit."""
 
     waiting: list[Entry]
     put_aside: list[tuple[Entry, str]]
@@ -28,9 +28,9 @@ class Kept:
 def keep_apart(
     path: Path, unit: str, kept: Kept, connect: Callable[..., sqlite3.Connection]
 ) -> Path:
-    """Write what is kept of a unit into a new outbox beside `path`; return where it is.
+    """Write what is kept of a unit into a new outbox beside `path`; return its path.
 
-    It is on disk by then. Raises an `OutboxError`.
+    It is on disk when this returns. Raises an `OutboxError`.
     """
     aside = _free(path, unit)
     file = OutboxFile.open(aside, create=True, connect=connect)
@@ -43,7 +43,7 @@ def keep_apart(
 
 
 def _free(path: Path, unit: str) -> Path:
-    """Return a path that is not taken, named by the unit."""
+    """Return a free path whose name contains the unit's."""
     name = re.sub(r"[^\w.-]", "-", unit)[:NAME_MAX]
     paths = (path.with_name(f"{path.name}.{name}{f'-{n}' if n else ''}") for n in count())
     return next(path for path in paths if not path.exists())

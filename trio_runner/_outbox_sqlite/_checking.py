@@ -1,4 +1,4 @@
-"""Is an outbox's file whole? All that is in it is read, as an engine that starts would."""
+"""The check whether an outbox's file is whole, which reads everything in it."""
 
 import sqlite3
 import zlib
@@ -13,10 +13,10 @@ from trio_runner._outbox_sqlite._snapshot import snapshot_of
 from trio_runner.protocol import DecodeError, loads, unpack
 
 SPOILT = "spoilt on the disk"
-"""Why a message was set aside of which that is known."""
+"""The reason that is noted for a message that was set aside because the disk has spoilt it."""
 
 FAULTS_MAX = 20
-"""How many faults are told one by one."""
+"""How many faults are listed one by one."""
 
 
 @frozen
@@ -24,20 +24,20 @@ class Checked:
     """What an examination has found."""
 
     messages: int
-    """How many messages were read, those set aside included."""
+    """How many sound messages were read, including those set aside."""
     is_in_use: bool
     taken_at: float
-    """When the file was as it was read (seconds since the epoch)."""
+    """When the file was in the state that was read (seconds since the epoch)."""
     log_fault: str | None
-    """What is wrong with the write-ahead log: what follows is lost."""
+    """What is wrong with the write-ahead log, or None. Everything after that place is lost."""
     faults: list[str]
-    """What else is wrong, the first of it."""
+    """What else is wrong: the first `FAULTS_MAX` faults."""
 
 
 def examine(path: Path | str) -> Checked:
-    """Read all of an outbox's file and say what is wrong with it; nothing is changed.
+    """Read all of an outbox's file and return what is wrong with it; change nothing.
 
-    Raises an `OutboxError` for what is no outbox, or cannot be read at all.
+    Raises an `OutboxError` for a file that is no outbox or cannot be read at all.
     """
     with snapshot_of(Path(path)) as snapshot:
         messages, faults = 0, list[str]()
@@ -49,7 +49,7 @@ def examine(path: Path | str) -> Checked:
 
 
 def _all_faults(db: sqlite3.Connection) -> Iterator[str | None]:
-    """Yield what is wrong, and None for each message that is whole."""
+    """Yield each fault, and None for each message that is sound."""
     try:
         for (line,) in db.execute(f"PRAGMA integrity_check({FAULTS_MAX})"):
             if line != "ok":
@@ -90,7 +90,7 @@ def _fault_of(number: object, kind: object, body: object) -> str | None:
 
 
 def _type_of(body: object) -> str | None:
-    """Return the type that a packed message names, None if it cannot be read."""
+    """Return the type that a packed message names, or None if it cannot be read."""
     if not isinstance(body, bytes):
         return None
     try:

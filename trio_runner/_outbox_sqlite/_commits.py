@@ -1,4 +1,4 @@
-"""Which commits have begun and ended, and how long what is not on disk has waited for one."""
+"""Which commits have begun and ended, and how long unwritten changes have waited for one."""
 
 from collections.abc import Callable
 
@@ -7,21 +7,21 @@ from attrs import define, field
 from trio_runner._outbox import Condition
 
 DISK_WAIT_S = 1.0
-"""How long an engine's thread waits for the disk, and from when on a disk is slow (s)."""
+"""How long an engine's thread waits for the disk, and from when on a disk counts as slow (s)."""
 
 WAIT_SHARE = 0.1
-"""For how much of the time an engine's thread waits on the average, whatever it tells."""
+"""The share of the time that engines' threads wait on average, however much they tell."""
 
 QUICK_S = 60
-"""A disk was slow until it has been quick for so long (s)."""
+"""How long a slow disk must have been quick before it counts as quick again (s)."""
 
 
 @define(eq=False)
 class Commits:
-    """Counts commits; what was noted before one began is on disk when it has ended well.
+    """A count of commits. What was noted before one began is on disk when it has ended well.
 
-    `want` and `begin` are called with the outbox's lock held, in which what the commit writes is
-    taken; `end` by who has begun.
+    `want` and `begin` are called with the outbox's lock held. Under the same lock the commit takes
+    what it writes. `end` is called by the thread that writes.
     """
 
     clock: Callable[[], float]
@@ -29,15 +29,15 @@ class Commits:
     begun: int = field(default=0, init=False)
     ended: int = field(default=0, init=False)
     _wanted_at: float | None = field(default=None, init=False)
-    """Since when something waits that no commit has taken."""
+    """Since when something has waited that no commit has taken."""
     _taken_at: float | None = field(default=None, init=False)
     """Since when what is being written has waited."""
     _waited_s: float = field(default=0.0, init=False)
-    """For how long engines' threads have waited, as far as it is not made up for."""
+    """How long engines' threads have waited, less what the time since has made up for (s)."""
     _waited_at: float = field(default=0.0, init=False)
-    """When that was reckoned (s, by the clock)."""
+    """When `_waited_s` was last updated (s, by the clock)."""
     _slow_at: float | None = field(default=None, init=False)
-    """When the disk was slow last, None once it has been quick again for `QUICK_S`."""
+    """When the disk was last slow, or None if it has been quick for `QUICK_S` since."""
 
     def want(self) -> None:
         """Note that something waits to be written."""
@@ -51,15 +51,15 @@ class Commits:
         self._taken_at, self._wanted_at = self._wanted_at, None
 
     def end(self) -> None:
-        """Note that no commit is being written, and wake who waits for that."""
+        """Note that no commit is being written any more, and wake the threads that wait."""
         with self._changed:
             self.ended, self._taken_at = self.begun, None
             self._changed.notify_all()
 
     def wait_until(self, is_done: Callable[[], bool]) -> None:
-        """Wait until what a commit does is done, for as long as an engine's thread still may.
+        """Wait until a commit has done its work, for as long as an engine's thread still may.
 
-        A control loop tells of several things in a tick, and in the next one too: it waits for
+        A control loop tells of several things in a tick, and again in the next one. So it waits for
         `DISK_WAIT_S` once, and then for `WAIT_SHARE` of the time.
         """
         with self._changed:
@@ -72,7 +72,7 @@ class Commits:
 
     @property
     def is_slow(self) -> bool:
-        """Whether something has waited for longer than anybody waits for it."""
+        """Whether something has waited for longer than any thread waits for it."""
         now = self.clock()
         return any(
             since is not None and now - since >= DISK_WAIT_S
@@ -85,7 +85,7 @@ class Commits:
         return was_quick
 
     def became_quick(self) -> bool:
-        """Return, once, whether a disk that was slow has been quick for `QUICK_S`."""
+        """Return, once, whether a slow disk has been quick for `QUICK_S`."""
         if self._slow_at is None or self.clock() - self._slow_at < QUICK_S:
             return False
         self._slow_at = None

@@ -1,4 +1,4 @@
-"""What is done with the files of an outbox that the disk has spoilt: a copy is kept, and told."""
+"""What to do with an outbox's files that the disk has spoilt: keep a copy, and say so."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from attrs import frozen
 logger = logging.getLogger(__name__)
 
 COPIES_MAX = 3
-"""How many copies of damaged files are kept of one outbox, the newest."""
+"""How many copies of damaged files are kept of one outbox: the newest."""
 
 
 @frozen
@@ -19,19 +19,19 @@ class Damage:
 
     what: str
     held: list[int]
-    """Files that were copied, open: to close one would give up the lock that SQLite has on it, by
-    the rules of POSIX."""
+    """Descriptors of the files that were copied. They stay open, since by the rules of POSIX
+    closing one would give up SQLite's lock on the file."""
 
     def close(self) -> None:
-        """Close what was copied, once the lock is given up."""
+        """Close the files that were copied, once the lock is given up."""
         while self.held:
             os.close(self.held.pop())
 
 
 def keep_copy(path: Path, what: str) -> Damage:
-    """Copy the files of an outbox that is locked, and log what is wrong and where the copy is.
+    """Copy the files of an outbox that is locked; log what is wrong and where the copy is.
 
-    Raises nothing: a copy that cannot be had, on a disk that is full, say, is told of as well.
+    Raises nothing: if no copy can be made, for example because the disk is full, the log says so.
     """
     copy, held = _place(path), list[int]()
     try:
@@ -51,7 +51,7 @@ def keep_copy(path: Path, what: str) -> Damage:
 
 
 def _place(path: Path) -> Path:
-    """Return a path that is free, or that of the oldest copy."""
+    """Return a free path, or that of the oldest copy."""
     places = [path.with_name(f"{path.name}.damaged-{n + 1}") for n in range(COPIES_MAX)]
     free = (place for place in places if not place.exists())
     return next(free, None) or min(places, key=lambda place: place.stat().st_mtime)

@@ -1,4 +1,4 @@
-"""The durable outbox: the line in memory is the truth, the file tells it after a crash."""
+"""The durable outbox: the line in memory is the truth, and the file keeps it for after a crash."""
 
 import logging
 import math
@@ -48,36 +48,38 @@ DISK_RETRY_S = 30
 """How long to wait before a disk that could not be written is tried again (s)."""
 
 UNDER_WAY_S = 2
-"""For how long a sample that is under way is not written (s): over a long distance each commit
+"""For how long a sample that is under way is not written (s). Over a long distance every commit
 finds some, which are answered before the next."""
 
 ANSWERS_S = 1
-"""As long as the last answer is younger (s): the link lives, what is under way arrives."""
+"""Up to what age of the last answer (s) the link counts as alive, so that what is under way will
+arrive."""
 
 CLOSE_S = 3
-"""How long a disk that hangs is waited for when the outbox is closed (s)."""
+"""How long to wait for a disk that hangs when the outbox is closed (s)."""
 
 
 @define(eq=False)
 class DurableOutbox(Outbox):
     """An outbox that outlives the process, in the file `path`; close it, or use it with `with`.
 
-    An event is on disk when `put` returns, which waits for the disk, for `DISK_WAIT_S` at most, and
-    while a runner runs for a tenth of the time on the average; Trio's thread does not wait then: in
-    any case it is on disk before it goes out. Samples and deliveries are on disk after the next
-    `commit`, which the runner calls every `COMMIT_S`; samples that are under way over a link that
-    answers have `UNDER_WAY_S` before they are written. The run log and method state
-    of the run that is on the less often the bigger they are (`STATES_BYTES_S`). What was delivered
-    before that never touches the disk. After a crash, messages delivered since the last commit are
-    sent once more.
+    An event is on disk when `put` returns. `put` waits for the disk for `DISK_WAIT_S` at most.
+    While a runner runs, it waits for a tenth of the time on average, and in Trio's thread not at
+    all. In any case an event is on disk before it goes out, unless the disk fails or is slow.
 
-    When the disk fails the outbox goes on in memory: it logs that once, `statistics().degraded`
-    says why, and the disk is tried again every `DISK_RETRY_S`, by `clock`, until all that waits is
-    on it. Until then an event is in memory only when `put` returns, and of a crash what was
-    delivered meanwhile is sent again. A disk that has not written for `DISK_WAIT_S` counts as one
-    that fails until it has; what its `put` did not wait for is said there too.
+    Samples and deliveries are on disk after the next `commit`, which the runner calls every
+    `COMMIT_S`. Samples that are under way over a link that answers have `UNDER_WAY_S` before they
+    are written. The run log and method state of the run that is on are written less often the
+    bigger they are (`STATES_BYTES_S`). Whatever is delivered before its commit never touches the
+    disk. After a crash, messages that were delivered since the last commit are sent once more.
 
-    Raises, when it is made, one of the classes of `OutboxError`; `put` raises OutboxClosed behind
+    When the disk fails, the outbox goes on in memory. It logs that once, `statistics().degraded`
+    says why, and the disk is tried again every `DISK_RETRY_S` (by `clock`) until everything that
+    waits is on it. Until then an event is only in memory when `put` returns, and after a crash what
+    was delivered meanwhile is sent again. A disk that has not written for `DISK_WAIT_S` counts as
+    failing until it has. An event for which `put` stopped waiting is told there, too.
+
+    Raises one of the classes of `OutboxError` when it is made. `put` raises OutboxClosed after
     `close`.
     """
 
@@ -90,25 +92,25 @@ class DurableOutbox(Outbox):
     """Opens the database, as `sqlite3.connect` does; a simulated disk gives its own."""
 
     unit: str | None = field(default=None, init=False)
-    """Whose messages these are, None while nobody has claimed them."""
+    """Whose messages these are, or None while nobody has claimed them."""
     registration: str | None = field(default=None, init=False)
     """How that unit registers, encoded, without the secret; None if nobody has said it."""
 
     _last_run_event: int = field(default=0, init=False)
-    """The number of the last beginning or end of a run that was delivered."""
+    """The number of the last run event that was delivered."""
     _journal: Changes = field(factory=Changes, init=False)
     _commits: Commits = field(init=False)
     _barrier: int = field(default=0, init=False)
-    """The commit that must have ended before anything goes out."""
+    """The number of the commit that must have ended before anything goes out."""
     _unsafe: list[Entry] = field(factory=list, init=False)
     """The events in the line that do not count as queued yet."""
     _left_behind: Entry | None = field(default=None, init=False)
-    """The last event that was not on disk when its `put` returned."""
+    """The last event for which `put` stopped waiting before it was on disk."""
     _writing: Lock = field(init=False)
-    """Held while the file is written: Trio's thread never waits for it, nor for what holds it."""
+    """Held while the file is written. Trio's thread waits neither for it nor for its holder."""
     _file: OutboxFile = field(init=False)
     _under_way: dict[int, float] = field(factory=dict, init=False)
-    """Since when samples have been found under way, by their numbers."""
+    """Since when each sample has been found under way, by its number."""
     _answered_at: float = field(default=-math.inf, init=False)
     _is_open: bool = field(default=False, init=False)
     _known: KnownFacts = field(factory=KnownFacts, init=False)
@@ -128,7 +130,7 @@ class DurableOutbox(Outbox):
             self._file.close()
             raise
         self._is_open = True
-        self.commit()  # reserves numbers; a disk that is full already is found now
+        self.commit()  # reserves numbers, and finds a disk that is already full
 
     def __enter__(self) -> "DurableOutbox":
         return self
@@ -147,12 +149,14 @@ class DurableOutbox(Outbox):
             self._file.close()
 
     def claim(self, unit: str, registration: em.RegisterEngineMsg | None = None) -> None:
-        """Note whose messages these are, and how that unit registers, but for the secret.
+        """Note whose messages these are, and how that unit registers, without the secret.
 
-        If the computer's name has changed, what waits under the old one, or was set aside, is moved
-        into a file of its own beside this one: sent from here it would be taken for the new one's.
-        Raises OutboxOfAnotherUnit while messages of quite another unit wait. Of another unit that
-        has none, what is known is forgotten.
+        If the computer's name has changed, the messages under the old name are moved into a file of
+        their own beside this one: those that wait and those that were set aside. What is known of a
+        run that is on goes with them. Sent from here, they would be taken for the new unit's.
+
+        Raises OutboxOfAnotherUnit while messages of quite another unit wait. If none wait, only
+        what was set aside is moved, and what is known of the other unit is forgotten.
         """
         with self._lock:
             if self.unit not in (None, unit):
@@ -167,7 +171,7 @@ class DurableOutbox(Outbox):
     def _part_from(self, old: str, new: str, registration: em.RegisterEngineMsg | None) -> None:
         entries = self._waiting()
         names = uod_name(self.registration), registration.uod_name if registration else None
-        # Without their registrations the names of computer and UOD cannot be told apart for sure.
+        # Without both registrations, where a computer's name ends and the UOD's begins is a guess.
         is_renaming = is_renamed(old, new) if None in names else names[0] == names[1]
         if entries and not is_renaming:
             raise OutboxOfAnotherUnit(
@@ -180,7 +184,7 @@ class DurableOutbox(Outbox):
             return
         kept = Kept(entries, put_aside, stored(self._facts()))
         aside = keep_apart(self.path, old, kept, self.connect)
-        # A crash before the next commit moves them once more, into one more file.
+        # After a crash before the next commit they are moved once more, into one more file.
         with explained(self.path):
             self._file.forget_put_aside()
         self._empty_line()
@@ -206,11 +210,11 @@ class DurableOutbox(Outbox):
     # What may go out when
 
     def head(self) -> Entry | None:
-        """Return what is to be sent next, None if there is nothing or the disk has to come first.
+        """Return what is to be sent next, or None if there is nothing or the disk comes first.
 
-        A run event goes out when nothing that has gone before it would come back after a crash, and
-        nothing goes out behind one that was delivered before that is on disk: tags without a run
-        are refused once one is on, and those of a run once it has ended.
+        A run event goes out only when nothing that went before it would come back after a crash.
+        After a run event was delivered, nothing goes out until that is on disk. The reason: tags
+        without a run are refused once one is on, and those of a run are refused once it has ended.
         """
         if self.commit_wanted is None:
             return super().head()
@@ -257,7 +261,7 @@ class DurableOutbox(Outbox):
         self._want_commit()
 
     def _want_commit(self) -> None:
-        wanted = self.commit_wanted  # once: a runner that ends takes it away
+        wanted = self.commit_wanted  # read once: a runner that ends takes it away
         if wanted is None:
             self.commit()
             return
@@ -282,8 +286,9 @@ class DurableOutbox(Outbox):
     def secure(self, event: Entry | None) -> None:
         """Let an event count as queued when it is on disk.
 
-        An engine's thread waits for that, `DISK_WAIT_S` at most, and Trio's does not, if somebody
-        else commits. If nobody does, any thread waits so long for one that is begun for it.
+        If a runner commits, an engine's thread waits for that, `DISK_WAIT_S` at most, and Trio's
+        thread does not wait. If nobody does, this begins a commit, for which any thread waits
+        equally long.
         """
         if event is None or event.is_queued:
             return
@@ -299,7 +304,7 @@ class DurableOutbox(Outbox):
                 self._leave_behind(event)
 
     def _commit_in_a_thread(self) -> None:
-        """Commit in a thread of its own, which is waited for `DISK_WAIT_S` at most."""
+        """Commit in a thread of its own, and wait for it `DISK_WAIT_S` at most."""
         if self._commits.is_slow:
             return
         if in_trio_run() and self.clock is not time.monotonic:
@@ -310,7 +315,7 @@ class DurableOutbox(Outbox):
         thread.join(DISK_WAIT_S)
 
     def _leave_behind(self, event: Entry) -> None:
-        """Wait no longer for an event; it goes out once it is on disk, or the disk is slow."""
+        """Stop waiting for an event; it goes out once it is on disk, or if the disk is slow."""
         self._left_behind = event
         self._note_slowness()
         if self._commits.is_slow:
@@ -335,7 +340,7 @@ class DurableOutbox(Outbox):
         return True
 
     def _release(self) -> None:
-        """Let the events count as queued of which no commit will make sure soon."""
+        """Let the events that are not on disk count as queued: no commit will secure them soon."""
         self._note_slowness()
         for event in self._unsafe:
             event.is_queued = True
@@ -346,8 +351,8 @@ class DurableOutbox(Outbox):
     def commit(self) -> None:
         """Write what has changed; return when it is on disk, or when the disk has failed.
 
-        Any thread may call it; it waits for the disk, but not for a commit that hangs in another
-        thread. Raises nothing for a disk that fails.
+        Any thread may call it. It waits for the disk, but for a commit that hangs in another thread
+        only `DISK_WAIT_S`. Raises nothing for a disk that fails.
         """
         if not self._writing.acquire(timeout=DISK_WAIT_S):
             with self._lock:
@@ -370,22 +375,22 @@ class DurableOutbox(Outbox):
             self._write()
         except (sqlite3.Error, OSError, OutboxError) as error:
             self._note_fault(error)
-        except BaseException as error:  # a KeyboardInterrupt, say: what was written is unknown
+        except BaseException as error:  # such as KeyboardInterrupt: what was written is unknown
             self._degraded, self._retry_at = f"interrupted by {error!r}", self.clock()
             raise
         else:
             self._note_recovery()
 
     def close(self) -> None:
-        """Write what waits and let go of the file; may be called again.
+        """Write what waits and release the file; may be called again.
 
-        A disk that hangs is waited for `CLOSE_S` at most; then the file is left to the thread that
-        hangs. So does the thread that calls it: Trio's should leave it to another.
+        The calling thread waits for the disk, so Trio's thread should leave this to another. A disk
+        that hangs is waited for `CLOSE_S` at most. Then the file is left to the thread that hangs.
         """
         if not self._is_open:
             return
         now = self.clock()
-        self.clock = self._commits.clock = lambda: now  # Trio's has no time for other threads
+        self.clock = self._commits.clock = lambda: now  # other threads cannot read Trio's clock
         if in_trio_run() and self.connect is not sqlite3.connect:
             self._close()  # a simulated disk, which hangs in virtual time only
         else:
@@ -435,7 +440,7 @@ class DurableOutbox(Outbox):
             elif changes or changed:
                 self._file.write(changes, changed)
         except BaseException:
-            # The line itself is in memory; this is all that is nowhere else.
+            # What was set aside is nowhere else; the line itself is in memory.
             with self._lock:
                 put_aside = changes.put_aside + self._journal.put_aside
                 self._journal.put_aside = put_aside[-SET_ASIDE_MAX:]
@@ -444,14 +449,14 @@ class DurableOutbox(Outbox):
             for number, entry in changes.new.items():
                 entry.is_queued = (
                     entry.is_queued or number not in self._journal.new
-                )  # or others have become part of it meanwhile
+                )  # not on disk if others were merged into it meanwhile
             self._unsafe = [event for event in self._unsafe if not event.is_queued]
         self._known.written(facts, changed, self.clock())
         if recovers or changes.removed:
             self._file.shrink()
 
     def _put_off_what_is_under_way(self, changes: Changes) -> None:
-        """Leave to a later commit what most likely need not be written: it has left already."""
+        """Leave samples under way to a later commit: most likely they are answered by then."""
         now = self.clock()
         since = {number: self._under_way.get(number, now) for number in changes.new}
         self._under_way = {
@@ -467,10 +472,10 @@ class DurableOutbox(Outbox):
             self._journal.added(changes.new.pop(number))
 
     def _reopen(self) -> None:
-        """Open the file anew, whatever was wrong with it; a stranger's file is not touched."""
+        """Open the file anew, whatever was wrong with it; leave a stranger's file alone."""
         known = self._file.identity
         self._file.close()
-        if not self.path.exists():  # its log may have stayed, of which all is in memory
+        if not self.path.exists():  # its log may still be there; all of it is in memory
             Path(f"{os.path.realpath(self.path)}-wal").unlink(missing_ok=True)
         file = OutboxFile.open(self.path, create=True, connect=self.connect)
         if file.identity != known and not file.is_new and file.load().entries:
@@ -500,7 +505,7 @@ class DurableOutbox(Outbox):
             self._warn(logging.WARNING, "The disk of the outbox %s is quick again", self.path)
 
     def fate(self) -> str:
-        """Tell where what waits is kept, and whether the disk has all of it."""
+        """Return where what waits is kept, and whether the disk has all of it."""
         why = self._why_degraded()
         if why is None:
             return f"kept in {self.path} and go out at the next start"
@@ -541,7 +546,7 @@ class DurableOutbox(Outbox):
         except (zlib.error, DecodeError, TypeError, ValueError) as error:
             raise damaged(self.path, str(error)) from error
         self._known.reserved = self._numbers = max(self._numbers, last)
-        if self._file.damage is not None:  # what was reserved last may be lost
+        if self._file.damage is not None:  # the last reservation may be lost
             self._known.reserved = self._numbers = self._numbers + NUMBERS_LOST
         self._line.extend(contents.entries)
         self._bytes = sum(entry.size for entry in contents.entries)
@@ -559,7 +564,7 @@ class DurableOutbox(Outbox):
         self._last_run_event = last if isinstance(last, int) else 0
         if isinstance(number, int) and isinstance(body, bytes) and isinstance(taken_at, float):
             self.open_run = Entry(number, em.RunStartedMsg, body, taken_at, tries=1)
-            run_of(self.open_run)  # it is sent as it lies here: is it whole?
+            run_of(self.open_run)  # raises if it is not whole: it is sent as it lies here
         for name, kind in KEPT_STATES.items():
             state = facts.get(name)
             if isinstance(state, bytes):
@@ -571,7 +576,10 @@ class DurableOutbox(Outbox):
         self.registration = self._description(facts, "registration")
 
     def _description(self, facts: dict[str, Fact], name: str) -> str | None:
-        """Return what an engine says of itself again; what the disk has spoilt of it is no loss."""
+        """Return a packed description, or None if there is none or the disk has spoilt it.
+
+        The engine describes itself again, so a spoilt one is no loss.
+        """
         text = facts.get(name)
         try:
             return unpack(text) if isinstance(text, bytes) else None

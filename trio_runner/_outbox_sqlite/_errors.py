@@ -1,4 +1,4 @@
-"""What can be wrong with an outbox's file, each with a message that says what to do."""
+"""What can be wrong with an outbox's file; each error's message says what to do."""
 
 import sqlite3
 from collections.abc import Generator
@@ -9,11 +9,11 @@ from trio_runner._errors import TrioRunnerError
 
 
 class OutboxError(TrioRunnerError):
-    """The base of what can be wrong with an outbox on disk."""
+    """The base of everything that can be wrong with an outbox on disk."""
 
 
 class OutboxInUse(OutboxError):
-    """Another process, or another outbox in this one, has the file."""
+    """Another process, or another outbox in this process, has the file."""
 
 
 class OutboxNotFound(OutboxError):
@@ -21,15 +21,15 @@ class OutboxNotFound(OutboxError):
 
 
 class OutboxNotWritable(OutboxError):
-    """The file or its folder cannot be written: rights, a read-only or a full disk, no folder."""
+    """The file or its folder cannot be written: no rights, no folder, a read-only or full disk."""
 
 
 class NotAnOutbox(OutboxError):
-    """The file is something else."""
+    """The file is not an outbox."""
 
 
 class OutboxDamaged(OutboxError):
-    """The file is an outbox and not whole."""
+    """The file is an outbox, but is not whole."""
 
 
 class OutboxTooNew(OutboxError):
@@ -46,7 +46,7 @@ class OutboxClosed(OutboxError):
 
 @contextmanager
 def explained(path: Path) -> Generator[None, None, None]:
-    """Turn what SQLite and the system say of a file into an `OutboxError`."""
+    """Turn errors of SQLite and the system about a file into an `OutboxError`."""
     try:
         yield
     except sqlite3.Error as error:
@@ -82,12 +82,12 @@ def _explain(path: Path, error: sqlite3.Error) -> OutboxError:
 
 
 def damaged(path: Path, why: str) -> OutboxDamaged:
-    """Return the error for a file that cannot be read, and what a person can do."""
+    """Return the error for a file that cannot be read; it says what a person can do."""
     return OutboxDamaged(
         f"The outbox {path} cannot be read: {why}. Move the file away, or take another path."
     )
 
 
 def no_outbox(path: Path, why: str) -> NotAnOutbox:
-    """Return the error for a file that is something else."""
+    """Return the error for a file that is no outbox."""
     return NotAnOutbox(f"{path} is not an outbox: {why}. Take another path.")

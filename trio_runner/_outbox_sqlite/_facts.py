@@ -1,4 +1,4 @@
-"""What an outbox's file knows besides the line: whose it is, its numbers, the run that is on."""
+"""What an outbox's file knows besides the line: its unit, its numbers, the run that is on."""
 
 from collections.abc import Mapping
 
@@ -10,34 +10,36 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import loads, pack
 
 NUMBERS_AHEAD = 1000
-"""How many sequence numbers are reserved on disk: none is used twice after a crash."""
+"""How many sequence numbers are reserved on disk, so that none is used twice after a crash."""
 
 NUMBERS_LOST = 1000 * NUMBERS_AHEAD
-"""How many are left out when the file was damaged, more than its log can have reserved."""
+"""How many numbers are skipped after damage: more than the file's log can have reserved."""
 
 STATES_BYTES_S = 4000
-"""How fast run log and method state may be written, on the average (B/s): 0.35 GB a day.
+"""How fast the run log and method state may be written, on average (B/s): 0.35 GB a day.
 
 They change several times a second, and a run log of 1,000 lines has 100 kB and more. A crash costs
-what has changed since they were written last: the aggregator then knows a newer run log than the
-one that its end has. Telling the aggregator only what is on the disk would show an old one always,
-so that a crash, which is rare, costs nothing.
+what has changed since they were last written: the run's end then has an older run log than the
+aggregator has seen. That could be avoided by telling the aggregator only what is on disk. But it
+would then always show an old run log, only so that a crash, which is rare, costs nothing.
 """
 
 STATES_WRITE_BYTES = 16 * 1024
-"""What writing them costs besides their bytes: pages that are rewritten with them."""
+"""What writing the states costs besides their bytes: pages that are rewritten with them (bytes)."""
 
 STATES_AHEAD_S = 120
-"""How much of that may be used ahead (s): the first steps of a run are written as they happen."""
+"""How much of that rate may be used in advance (s), so that the first steps of a run are written as
+they happen."""
 
 KEPT_STATES = {"run_log": em.RunLogMsg, "method_state": em.MethodStateMsg}
 """The states that the end of a run needs, by their names in the file."""
 
 UNIT_STATES = {"uod_info": em.UodInfoMsg, "method": em.MethodMsg}
-"""Those without which the messages are of no use where the unit is not known: what it is."""
+"""The states that say what the unit is, by their names in the file. Where the unit is not known,
+the messages are of no use without them."""
 
 PACKED = {*KEPT_STATES, *UNIT_STATES, "registration"}
-"""The facts that are long texts."""
+"""The facts that are long texts, which the file has packed."""
 
 
 @define(eq=False)
@@ -45,7 +47,7 @@ class KnownFacts:
     """The facts as the file has them, and what it is to have next."""
 
     is_last: bool = field(default=False, init=False)
-    """Whether nothing is put off and no number reserved any more: the outbox is being closed."""
+    """Whether the outbox is being closed: nothing is put off, and no further number is reserved."""
     reserved: int = field(default=0, init=False)
     """The last sequence number that may be used before more are reserved."""
     _on_disk: Mapping[str, Fact] = field(factory=dict, init=False)
@@ -59,7 +61,11 @@ class KnownFacts:
         states: Mapping[str, Fact],
         now: float,
     ) -> dict[str, Fact]:
-        """Return what the file is to have; of `states`, those of `KEPT_STATES`, what is due."""
+        """Return the facts that the file is to have next.
+
+        `states` are those of `KEPT_STATES`; they are included as the file has them until they are
+        due.
+        """
         if self.is_last:
             self.reserved = number
         elif number + NUMBERS_AHEAD // 2 > self.reserved:
@@ -74,9 +80,10 @@ class KnownFacts:
         }
 
     def _due(self, states: Mapping[str, Fact], now: float) -> Mapping[str, Fact]:
-        """Return the states as they are if they are due, else as the disk has them.
+        """Return the states as they are if they are due, otherwise as the disk has them.
 
-        What the disk has nothing of is due, and all is when a run ends or the outbox is closed.
+        All are due if the disk lacks one or has one too many, as when a run begins or ends, and
+        when the outbox is closed.
         """
         on_disk = {name: self._on_disk.get(name) for name in states}
         is_news = any((states[name] is None) != (on_disk[name] is None) for name in states)
@@ -84,12 +91,12 @@ class KnownFacts:
         return states if is_due else on_disk
 
     def changed(self, facts: Mapping[str, Fact]) -> dict[str, Fact]:
-        """Return those that the file does not have yet, as it is to have them."""
+        """Return the facts that the file does not have yet, as it is to have them."""
         known = self._on_disk
         return stored({n: f for n, f in facts.items() if n not in known or known[n] != f})
 
     def written(self, facts: Mapping[str, Fact], changed: Mapping[str, Fact], now: float) -> None:
-        """Note what the file has now, and when it is the turn of the states again."""
+        """Note what the file has now, and when the states are due again."""
         self._on_disk = facts
         states = [f for name, f in changed.items() if name in KEPT_STATES and isinstance(f, bytes)]
         if states:
@@ -99,7 +106,7 @@ class KnownFacts:
 
 
 def check(facts: Mapping[str, Fact]) -> None:
-    """Raise ValueError if facts of a file are not of their types, or lack the numbers."""
+    """Raise ValueError if a file's facts have wrong types, or lack the numbers."""
     run = [facts.get(f"open_run_{what}") for what in ("number", "body", "taken_at")]
     types = tuple(map(type, run))
     is_whole = (
@@ -114,7 +121,7 @@ def check(facts: Mapping[str, Fact]) -> None:
 
 
 def stored(facts: Mapping[str, Fact]) -> dict[str, Fact]:
-    """Return facts as the file has them, the long ones packed."""
+    """Return facts as the file has them, with the long ones packed."""
     return {
         name: pack(fact) if name in PACKED and isinstance(fact, str) else fact
         for name, fact in facts.items()
@@ -122,20 +129,23 @@ def stored(facts: Mapping[str, Fact]) -> dict[str, Fact]:
 
 
 def uod_name(registration: str | None) -> str | None:
-    """Return the name of the UOD in an encoded registration."""
+    """Return the name of the UOD in an encoded registration, or None if there is none."""
     name = loads(registration).get("uod_name") if registration else None
     return name if isinstance(name, str) else None
 
 
 def is_renamed(old: str, new: str) -> bool:
-    """Tell whether two units, each a computer's name and a UOD's, may differ in the first only."""
+    """Return whether two units may differ only in their computers' names.
+
+    A unit's name consists of its computer's name and its UOD's.
+    """
     return "_" in old and old.rpartition("_")[2] == new.rpartition("_")[2]
 
 
 def run_of(entry: Entry) -> str | None:
     """Return the run that a message names, whatever version of the engine made it.
 
-    Raises zlib.error or ValueError if it is not whole.
+    Raises zlib.error or ValueError if the message is not whole.
     """
     message = loads(entry.text)
     if not isinstance(message, dict):
@@ -145,7 +155,7 @@ def run_of(entry: Entry) -> str | None:
 
 
 def run_behind(entries: list[Entry], open_run: Entry | None) -> str | None:
-    """Return the run that is on behind all that waits."""
+    """Return the run that is on after everything that waits, or None."""
     runs = (e for e in reversed(entries) if e.kind in RUN_EVENTS)
     last = next(runs, open_run)
     return run_of(last) if last is not None and last.kind is em.RunStartedMsg else None

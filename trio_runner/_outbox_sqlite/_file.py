@@ -1,8 +1,8 @@
-"""The file beneath a durable outbox: its tables, its lock, and the errors it may have.
+"""The file of a durable outbox: its tables, its lock, and the errors it may have.
 
-Written with a write-ahead log and `synchronous=FULL`: a transaction that has returned outlives a
-loss of power. The lock is SQLite's own, exclusive and held for as long as the file is open; it goes
-with the process that holds it. `write` may be called from any thread, by one at a time.
+It is written with a write-ahead log and `synchronous=FULL`, so a transaction that has returned
+outlives a loss of power. The lock is SQLite's own, exclusive and held for as long as the file is
+open. It goes with the process that holds it. Any thread may call `write`, one at a time.
 """
 
 import os
@@ -22,16 +22,16 @@ from trio_runner._outbox_sqlite._opening import identity, open_database, refuse_
 from trio_runner.protocol import engine_messages as em
 
 SET_ASIDE_MAX = 1000
-"""How many messages that were set aside are kept, the newest."""
+"""How many messages that were set aside are kept: the newest."""
 
 SET_ASIDE_BYTES_MAX = 16 * 1024 * 1024
-"""How many bytes of them are kept; the newest is, whatever its size."""
+"""How many bytes of them are kept; the newest is kept whatever its size."""
 
 SHRINK_PAGES = 256
-"""How many pages (of 4 kB) must be free before it is worth a look how many are not."""
+"""How many pages (of 4 kB) must be free before the share of free pages matters."""
 
 SHRINK_FREE = 3 / 4
-"""The part of the file that must be free."""
+"""The share of the file that must be free before it is made smaller."""
 
 KINDS: dict[str, type[em.EngineMessage]] = {kind.__name__: kind for kind in DELIVERY}
 
@@ -40,15 +40,15 @@ Fact = str | int | float | bytes | None
 
 @define(eq=False)
 class Changes(Journal):
-    """What has changed in the line since it was written last.
+    """What has changed in the line since it was last written.
 
     A message that comes and goes between two writes leaves nothing.
     """
 
     new: dict[int, Entry] = field(factory=dict)
-    """What is to be written, whether the file has had it in another form or not at all."""
+    """Messages to be written, whether the file has them in another form or not at all."""
     rewritten: set[int] = field(factory=set)
-    """Which of them the file has had."""
+    """The numbers of those that the file has in another form."""
     tried: set[int] = field(factory=set)
     removed: set[int] = field(factory=set)
     put_aside: list[tuple[Entry, str]] = field(factory=list)
@@ -62,7 +62,7 @@ class Changes(Journal):
             self.rewritten.add(entry.sequence_number)
 
     def sent(self, entry: Entry) -> None:
-        if entry.sequence_number not in self.new:  # those are written as they are by then
+        if entry.sequence_number not in self.new:  # new ones are written as they are by then
             self.tried.add(entry.sequence_number)
 
     def gone(self, entry: Entry) -> None:
@@ -97,7 +97,7 @@ class OutboxFile:
     db: sqlite3.Connection
     identity: tuple[int, int]
     damage: Damage | None
-    """What the disk has spoilt of it; a copy is kept."""
+    """What the disk has spoilt of the file, of which a copy is kept; None if it is sound."""
 
     @classmethod
     def open(
@@ -108,11 +108,11 @@ class OutboxFile:
         check: bool = True,
         connect: Callable[..., sqlite3.Connection] = sqlite3.connect,
     ) -> "OutboxFile":
-        """Open and lock a file, and look whether it is whole if `check` is true.
+        """Open and lock a file, and check whether it is whole if `check` is true.
 
         Raises an `OutboxError`. A file that is not an outbox is left as it is.
         """
-        path = Path(os.path.realpath(path))  # of a link too, the log is beside the file itself
+        path = Path(os.path.realpath(path))  # resolve links: the log is beside the file itself
         if path.exists() and not is_open_here(path):
             with explained(path):
                 refuse_a_stranger(path)
@@ -122,8 +122,8 @@ class OutboxFile:
         return file
 
     def close(self) -> None:
-        """Close the file and let go of its lock; may be called again."""
-        with suppress(sqlite3.Error):  # all that was committed is in the log
+        """Close the file and release its lock; may be called again."""
+        with suppress(sqlite3.Error):  # everything that was committed is in the log
             self.db.close()
         _OPEN.discard(self)
         if self.damage is not None:
@@ -153,7 +153,7 @@ class OutboxFile:
     def write(self, changes: Changes, facts: Mapping[str, Fact]) -> None:
         """Bring the file up to date, wholly or not at all.
 
-        Raises sqlite3.Error, OSError, or OutboxError if it is no longer where it was.
+        Raises sqlite3.Error, OSError, or OutboxError if another file is at its path.
         """
         if identity(self.path) != self.identity:
             raise OutboxError(f"The outbox {self.path} was replaced by another file.")
@@ -170,7 +170,10 @@ class OutboxFile:
     def write_all(
         self, entries: Iterable[Entry], changes: Changes, facts: Mapping[str, Fact]
     ) -> None:
-        """Bring a file up to date of which nothing is known, given all that waits."""
+        """Bring a file up to date whose contents are unknown, given everything that waits.
+
+        Raises what `write` raises.
+        """
         wanted = {entry.sequence_number: entry for entry in entries}
         stored = dict(self.db.execute("SELECT sequence_number, crc FROM messages"))
         same = {n for n in wanted.keys() & stored if zlib.crc32(wanted[n].body) == stored[n]}
@@ -203,10 +206,10 @@ class OutboxFile:
         self.db.execute("DELETE FROM set_aside")
 
     def shrink(self) -> None:
-        """Give room back to the disk if most of the file is free; it takes as long as it holds.
+        """Give room back to the disk if most of the file is free.
 
-        What it copies is less than what was deleted since it did so last. It is no matter if it
-        fails.
+        This copies what the file still holds, which is less than what was deleted since the last
+        time. It does not matter if it fails.
         """
         with suppress(sqlite3.Error):
             (free,) = self.db.execute("PRAGMA freelist_count").fetchone()
@@ -217,25 +220,25 @@ class OutboxFile:
 
     @contextmanager
     def transaction(self) -> Generator[None, None, None]:
-        """Commit what the block does, or nothing of it."""
+        """Commit everything that the block does, or nothing."""
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield
             self.db.execute("COMMIT")
         except BaseException:
-            with suppress(sqlite3.Error):  # SQLite may have done it itself
+            with suppress(sqlite3.Error):  # SQLite may have rolled back itself
                 self.db.execute("ROLLBACK")
             raise
 
     def insert(self, entries: Iterable[Entry]) -> None:
-        """Let messages wait, within a transaction. Raises sqlite3.Error."""
+        """Insert messages that wait, within a transaction. Raises sqlite3.Error."""
         self.db.executemany(
             "INSERT OR REPLACE INTO messages VALUES (?, ?, ?, ?, ?, ?)",
             (
                 (
                     entry.sequence_number,
                     entry.kind.__name__,
-                    body := entry.body,  # another thread may put in another one meanwhile
+                    body := entry.body,  # once: another thread may replace it meanwhile
                     zlib.crc32(body),
                     min(entry.tries, 1),
                     entry.taken_at,
@@ -281,6 +284,6 @@ _OPEN: WeakSet[OutboxFile] = WeakSet()
 
 
 def is_open_here(path: Path) -> bool:
-    """Tell whether this process has the outbox at a path open."""
+    """Return whether this process has the outbox at a path open."""
     known = identity(path)
     return any(file.identity == known for file in list(_OPEN))

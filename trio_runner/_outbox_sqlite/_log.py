@@ -1,9 +1,9 @@
-"""Is a write-ahead log whole? SQLite itself stops at the first frame that is not, without a word.
+"""The check of a write-ahead log: SQLite stops silently at the first frame that is not whole.
 
-The format is that of https://www.sqlite.org/fileformat2.html#walformat: a header, then frames, each
-a page with a checksum over itself and all before it. Every time the log begins anew its two salts
-change, the first by one; frames of the time before stay behind the new ones until they are
-overwritten. The header counts how often it began anew.
+The format is that of https://www.sqlite.org/fileformat2.html#walformat: a header, then frames. Each
+frame is a page with a checksum over itself and everything before it. Every time the log begins
+anew, its two salts change, the first by one. Frames of the time before stay after the new ones
+until they are overwritten. The header counts how often the log began anew.
 """
 
 import struct
@@ -16,12 +16,12 @@ from typing import BinaryIO
 from attrs import define, field
 
 MAGIC = 0x377F0682
-"""Of a log whose checksums are of little-endian words; one more for big-endian ones."""
+"""The magic number if checksums are over little-endian words; one more for big-endian words."""
 
 HEADER = struct.Struct(">8L")
 FRAME_HEADER = struct.Struct(">6L")
 CHECKED = 24, 8
-"""How much of the header and of a frame's header the checksum is over (bytes)."""
+"""How much of the header, and of a frame's header, the checksum covers (bytes)."""
 
 MASK = 0xFFFFFFFF
 
@@ -29,10 +29,10 @@ Sums = tuple[int, int]
 
 
 class Checksum:
-    """The checksum over a fixed number of words, as two sums of products.
+    """The checksum over a fixed number of words, computed as two sums of products.
 
-    Word by word it is `s0 += word + s1` and `s1 += word + s0` in turn: each word counts as often as
-    the Fibonacci number says of how many stand behind it.
+    Word by word it is `s0 += word + s1` and `s1 += word + s0` in turn. So the weight of each word
+    is a Fibonacci number, given by how many words follow it.
     """
 
     def __init__(self, words: int, *, is_big_endian: bool) -> None:
@@ -44,7 +44,7 @@ class Checksum:
         self._is_swapped = is_big_endian != (sys.byteorder == "big")
 
     def of(self, data: bytes, before: Sums) -> Sums:
-        """Return the checksum of data behind other data that had the checksum `before`."""
+        """Return the checksum of `data` that follows other data with the checksum `before`."""
         words = array("I", data)
         if self._is_swapped:
             words.byteswap()
@@ -56,18 +56,18 @@ class Checksum:
 
 @define
 class Log:
-    """What counts of a write-ahead log: the newest content of each page, up to the last commit."""
+    """The valid part of a write-ahead log: each page's newest content, up to the last commit."""
 
     fault: str | None = None
     page_bytes: int = 0
     pages: dict[int, int] = field(factory=dict)
-    """Where in the log the content of a page of the database stands, by its number from 1 on."""
+    """Where in the log the content of a database page stands, by the page's number from 1 on."""
     file_pages: int | None = None
-    """How many pages the database has after the last commit, None if there is none."""
+    """How many pages the database has after the last commit, or None if there is no commit."""
     _open: dict[int, int] = field(factory=dict, init=False)
 
     def note(self, number: int, at: int, file_pages: int) -> None:
-        """Note a frame that is whole; those up to one with a size are a transaction."""
+        """Note a frame that is whole. The frames up to one with a size are a transaction."""
         self._open[number] = at
         if file_pages:
             self.pages.update(self._open)
@@ -76,10 +76,10 @@ class Log:
 
 
 def fault_of(log: Path) -> str | None:
-    """Return what is wrong with a log, None if it is whole or not there.
+    """Return what is wrong with a log, or None if it is whole or does not exist.
 
-    The end of a log may be of a transaction that was under way when the process or the power ended;
-    if the power ended, it may not be whole, which cannot be told from one that the disk has spoilt.
+    A log may end with a transaction that was under way when the process or the power ended. If the
+    power ended, that transaction may not be whole, which looks the same as damage by the disk.
     """
     try:
         with log.open("rb") as file:
@@ -89,7 +89,7 @@ def fault_of(log: Path) -> str | None:
 
 
 def read_log(file: BinaryIO) -> Log:
-    """Return what of a log counts, and what is wrong with it."""
+    """Return the valid part of a log, and what is wrong with the rest."""
     log = Log()
     header = file.read(HEADER.size)
     if not header:

@@ -1,7 +1,7 @@
 """What a person can do with an outbox's file: look at it, and empty it when its engine has ended.
 
-While an engine runs it holds its file: what is shown then is what was on the disk at one moment,
-and what changes the file raises OutboxInUse.
+A running engine holds its file. A look at it then shows what was on disk at one moment, and
+whatever would change the file raises OutboxInUse.
 """
 
 import logging
@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 @frozen
 class SetAside:
-    """A message that the aggregator would never take; `taken_at` in seconds since the epoch."""
+    """A message that was set aside; `taken_at` is in seconds since the epoch."""
 
     sequence_number: int
     kind: str
     taken_at: float
     reason: str
     bytes: int
-    """Of the body, compressed."""
+    """The size of the compressed body."""
 
 
 @frozen
@@ -40,30 +40,31 @@ class OutboxSummary:
     path: Path
     schema: int
     unit: str | None
-    """Whose messages these are, None if no engine has claimed the outbox."""
+    """Whose messages these are, or None if no engine has claimed the outbox."""
     counts: dict[str, int]
     """How many messages of each type wait, the most frequent first."""
     oldest: float | None
-    """When the first of those that wait was put in."""
+    """When the oldest waiting message was put in."""
     newest: float | None
     bytes: int
-    """Of the bodies of those that wait, compressed."""
+    """The size of the waiting messages' compressed bodies."""
     file_bytes: int
-    """Of the file and its write-ahead log."""
+    """The size of the file and its write-ahead log."""
     maybe_arrived: int
-    """How many of those that wait were sent once, with an unknown outcome."""
+    """How many waiting messages were sent before, with an unknown outcome."""
     open_run: str | None
-    """The run that the aggregator was told of and that had not ended for it."""
+    """The run whose beginning the aggregator has taken, and whose end is neither taken nor set
+    aside."""
     set_aside: list[SetAside]
-    """The oldest first."""
+    """The messages that were set aside, the oldest first."""
     set_aside_dropped: int
-    """How many more were set aside, and are not kept any more."""
+    """How many more were set aside and are not kept any more."""
     taken_at: float
-    """When it held that."""
+    """When the outbox held this."""
     is_in_use: bool
-    """Whether a running engine had it."""
+    """Whether a running engine had the file."""
     fault: str | None
-    """What is wrong with its write-ahead log, of which the part before counts."""
+    """What is wrong with its write-ahead log, or None. Only the part before that counts."""
 
     @property
     def waiting(self) -> int:
@@ -72,7 +73,7 @@ class OutboxSummary:
 
 
 def summarize(path: Path | str) -> OutboxSummary:
-    """Return what an outbox holds; nothing is changed. Raises an `OutboxError`."""
+    """Return what an outbox holds; change nothing. Raises an `OutboxError`."""
     with snapshot_of(Path(path)) as snapshot:
         check_pages(snapshot.db, snapshot.path)
         return _summary(snapshot)
@@ -111,7 +112,7 @@ def _summary(snapshot: Snapshot) -> OutboxSummary:
 
 
 def _run_of(run_started: Fact) -> str | None:
-    """Return the run that a beginning names, whatever version of the engine made it."""
+    """Return the run that a RunStarted names, whatever version of the engine made it."""
     try:
         message = loads(_text(run_started) or "null")
     except DecodeError:
@@ -121,13 +122,13 @@ def _run_of(run_started: Fact) -> str | None:
 
 
 def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
-    """Write the messages that wait to `file`, a line of JSON each, in order; return how many.
+    """Write the messages that wait to `file` in order, one line of JSON each; return how many.
 
     A line is the message as it would be sent, but for `engine_id`, which the aggregator gives at
-    the registration. With `set_aside`, write those that were set aside instead. What the disk has
-    spoilt is left out; a damaged file is read as far as it can be.
+    the registration. With `set_aside`, the messages that were set aside are written instead.
+    Messages that the disk has spoilt are left out. A damaged file is read as far as possible.
 
-    Raises an `OutboxError`; what could be read is written by then.
+    Raises an `OutboxError`; everything that could be read is written by then.
     """
     table = "set_aside" if set_aside else "messages"
     count = spoilt = 0
@@ -155,7 +156,7 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
 
 
 def _text(body: Fact) -> str | None:
-    if not isinstance(body, bytes):  # NULL, say
+    if not isinstance(body, bytes):  # NULL, for example
         return None
     try:
         return unpack(body)
@@ -164,11 +165,12 @@ def _text(body: Fact) -> str | None:
 
 
 def discard(path: Path | str) -> int:
-    """Delete all messages, those set aside as well, for good; return how many waited.
+    """Delete all messages for good, also those set aside; return how many waited.
 
-    The sequence numbers go on, and what the aggregator knows of a run that is on is kept, so that
-    the next start ends it there. Of a damaged file nothing is kept: it is deleted, and -1 is
-    returned. Raises another `OutboxError`; a file that is something else is left as it is.
+    The sequence numbers go on. The file still knows which run is on at the aggregator, so that the
+    next start ends it there. A damaged outbox is deleted as a whole, and -1 is returned.
+
+    Raises any other `OutboxError`; a file that is something else is left as it is.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""How an outbox's file is opened: nothing is touched before it is known to be one."""
+"""The opening of an outbox's file: nothing is touched before it is known to be an outbox."""
 
 import os
 import sqlite3
@@ -20,27 +20,27 @@ from trio_runner._outbox_sqlite._log import fault_of, read_log
 from trio_runner._outbox_sqlite._schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 
 LOCK_WAIT_S = 0.5
-"""How long to wait for a process that is just ending, or for a person who is looking (s)."""
+"""How long to wait for a process that is just ending, or a person who is looking (s)."""
 
 MAGIC = b"SQLite format 3\0"
 
 PAGE_START = 105
-"""As much of the first page has the header of the file, and how many cells there are in it."""
+"""How much of the first page contains the file's header and the page's number of cells (bytes)."""
 
 EMPTY = b"\x0d\0\0\0\0"
-"""Of a page that is a leaf: no free block, no cell."""
+"""The beginning of a leaf page without free blocks and cells."""
 
 LOG_BYTES_MAX = 8 * 1024 * 1024
-"""To what size the write-ahead log is cut when it has grown beyond (bytes)."""
+"""The size to which SQLite cuts the write-ahead log when it has grown larger (bytes)."""
 
 
 def open_database(
     path: Path, *, create: bool, check: bool, connect: Callable[..., sqlite3.Connection]
 ) -> tuple[sqlite3.Connection, bool, Damage | None]:
-    """Open and lock a file; return it, whether there was nothing in it, and what of it is damaged.
+    """Open and lock a file; return it, whether it was empty, and what is damaged.
 
-    Of a log that is not whole the part that is counts, and a copy of all is kept. Raises an
-    `OutboxError`. A file that is not an outbox is left as it is.
+    If the log is damaged, the part before the damage counts, and a copy of all files is kept.
+    Raises an `OutboxError`. A file that is not an outbox is left as it is.
     """
     if not create and not path.exists():
         raise OutboxNotFound(f"There is no outbox {path}.")
@@ -78,7 +78,7 @@ def open_database(
 def refuse_what_is_no_file(path: Path) -> None:
     """Refuse a device, a folder, a pipe, or an empty file that another user has made.
 
-    As root one could open them all, and would change their rights.
+    Root could open them all, and would then change their rights.
     """
     for file in (path, Path(f"{path}-wal")):
         try:
@@ -101,10 +101,10 @@ def refuse_a_log_alone(path: Path) -> None:
 
 
 def refuse_a_stranger(path: Path) -> None:
-    """Refuse another program's database, from which SQLite would take a log or a journal.
+    """Refuse another program's database, from which SQLite would take its log or journal.
 
-    A file is opened here and closed, which by the rules of POSIX gives up the locks that this
-    process has on it.
+    This opens and closes the file. By the rules of POSIX that gives up the locks that this process
+    has on it.
     """
     refuse_what_is_no_file(path)
     with path.open("rb") as file:
@@ -113,7 +113,7 @@ def refuse_a_stranger(path: Path) -> None:
         return
     if not _application(page):
         page = _first_page_in_log(path) or page
-    # One that is just being made has nothing in its first page yet.
+    # An outbox that is just being made has nothing in its first page yet.
     if _application(page) != APPLICATION_ID and (_application(page) or page[100:105] != EMPTY):
         raise no_outbox(path, "it is the database of another program")
 
@@ -123,7 +123,7 @@ def _application(page: bytes) -> int:
 
 
 def _first_page_in_log(path: Path) -> bytes:
-    """Return the beginning of the first page as the log has it, nothing if it has none."""
+    """Return the beginning of the first page as the log has it, or nothing if it has none."""
     try:
         with Path(f"{path}-wal").open("rb") as file:
             at = read_log(file).pages.get(1)
@@ -141,17 +141,17 @@ def identity(path: Path) -> tuple[int, int]:
 
 
 def _create(path: Path) -> None:
-    """Make a file that only its owner can read; SQLite makes those beside it the same.
+    """Make a file that only its owner can read; SQLite makes the files beside it the same way.
 
-    One that is there is not opened here: closing it would give up the lock of an outbox of this
-    process that has it, by the rules of POSIX.
+    A file that exists is not opened here. By the rules of POSIX, closing it would give up the lock
+    of another outbox in this process that has it.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _protect(path: Path) -> None:
-    """Close an outbox that is there to all but its owner; never called on a stranger's file."""
+    """Make an existing outbox its owner's alone; never called for a stranger's file."""
     for file in (path, Path(f"{path}-wal")):
         if file.exists() and file.stat().st_mode & 0o077:
             file.chmod(0o600)
@@ -160,8 +160,8 @@ def _protect(path: Path) -> None:
 def _lock(db: sqlite3.Connection, path: Path) -> None:
     """Lock the file for as long as it is open.
 
-    An exclusive lock that is asked for before the first look also does without the shared memory
-    file that a write-ahead log otherwise has.
+    The exclusive lock is asked for before the first look. So SQLite also does without the shared
+    memory file that a write-ahead log otherwise has.
     """
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     (application,) = db.execute("PRAGMA application_id").fetchone()
@@ -200,12 +200,12 @@ def _prepare(db: sqlite3.Connection, *, is_new: bool) -> None:
     db.execute("PRAGMA fullfsync = ON")  # macOS has two kinds of fsync
     db.execute("PRAGMA temp_store = MEMORY")
     db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}")
-    # Reading took a shared lock only, on a file that had no log yet.
+    # On a file that had no log yet, reading took only a shared lock.
     db.execute("BEGIN EXCLUSIVE")
     db.execute("ROLLBACK")
-    # What a transaction that was not finished has left in the log would be taken for damage once
-    # others stand before it.
-    with suppress(sqlite3.Error):  # the disk is full, say
+    # An unfinished transaction may have left frames in the log. They would be taken for damage once
+    # others stand before them.
+    with suppress(sqlite3.Error):  # the disk is full, for example
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     if is_new:
         db.executescript(f"BEGIN EXCLUSIVE; {SCHEMA} COMMIT;")
@@ -213,7 +213,7 @@ def _prepare(db: sqlite3.Connection, *, is_new: bool) -> None:
 
 def check_pages(db: sqlite3.Connection, path: Path) -> None:
     """Raise OutboxDamaged if the file is not whole."""
-    # Bounded by the outbox's own bound: 60 MB take a tenth of a second.
+    # The outbox's own bound limits how long this takes: 0.1 s for 60 MB.
     (result,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if result != "ok":
         raise damaged(path, " ".join(result.split()))

@@ -1,4 +1,4 @@
-"""What an outbox's file says of the engine that has filled it."""
+"""What an outbox's file says about the engine that filled it."""
 
 import sqlite3
 import zlib
@@ -17,26 +17,26 @@ Json = dict[str, Any]
 
 @frozen
 class Origin:
-    """An engine as its outbox knows it, each message as the JSON object that it encodes to."""
+    """An engine as its outbox knows it, with each message as the JSON object that it encodes to."""
 
     computer_name: str
     uod_name: str
     registration: Json
     """How it registered, without the secret; empty in a file of an older version."""
     uod_info: Json | None
-    """The description of the unit; None in a file of an older version, or if none was told yet."""
+    """The unit's description, or None in a file of an older version or if none was told yet."""
     method: Json | None
     tags: dict[str, str | None]
-    """Names and units of the tags in the samples that wait, if the unit is not described."""
+    """Names and units of measure of the tags in the waiting samples, if there is no description."""
 
 
 def origin_of(path: Path | str) -> Origin:
-    """Return what a file says of its engine.
+    """Return what a file says about its engine.
 
-    An older version has written one name, `computer_uod`. It is taken apart at the first `_`, which
-    names of hosts do not have; for the aggregator it is one name in any case.
+    Older versions wrote one name, `computer_uod`. It is split at the first `_`, which names of
+    hosts do not contain. For the aggregator it is one name in any case.
 
-    Raises an `OutboxError`, too if nobody has claimed the outbox.
+    Raises an `OutboxError`, also if nobody has claimed the outbox.
     """
     with snapshot_of(Path(path)) as snapshot:
         facts: dict[str, Fact] = dict(snapshot.db.execute("SELECT name, value FROM facts"))
@@ -60,7 +60,7 @@ def origin_of(path: Path | str) -> Origin:
 
 
 def _loads(packed: Fact) -> Json | None:
-    """Return the object that was packed, None if there is none or the disk has spoilt it."""
+    """Return the object that was packed, or None if there is none or the disk has spoilt it."""
     try:
         message = loads(unpack(packed)) if isinstance(packed, bytes) else None
     except (zlib.error, DecodeError, ValueError):

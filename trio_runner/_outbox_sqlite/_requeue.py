@@ -1,8 +1,8 @@
-"""Puts what was set aside back into its place in the line, to be sent once more.
+"""The way back into the line for messages that were set aside, to be sent once more.
 
-What would do harm there stays aside. An aggregator takes the end of any run for that of the run
-that is on, the beginning of another run for its end, and throws away, with Success, samples of a
-run that is not on.
+A message that would do harm there stays aside. An aggregator takes the end of any run for the end
+of the run that is on, and takes the beginning of another run for that end, too. It answers samples
+of a run that is not on with Success, and throws them away.
 """
 
 import zlib
@@ -21,17 +21,20 @@ from trio_runner.protocol import engine_messages as em
 
 @frozen
 class Requeued:
-    """How many messages wait again, and how many stay aside and why."""
+    """How many messages wait again, and how many stay aside for which reason."""
 
     waiting: int
     spoilt: int
-    """The disk has spoilt them."""
+    """How many the disk has spoilt."""
     too_late: int
-    """Their run has ended for the aggregator, or it has another one by then."""
+    """How many stay since their run has ended for the aggregator, or another run is on by then."""
 
 
 def requeue(path: Path | str) -> Requeued:
-    """Let what was set aside wait again. Raises an `OutboxError`, for a running engine's too."""
+    """Let messages that were set aside wait again.
+
+    Raises an `OutboxError`, also if an engine is running with the file.
+    """
     file = OutboxFile.open(Path(path), create=False)
     try:
         with explained(file.path):
@@ -58,7 +61,7 @@ def _requeue(file: OutboxFile) -> Requeued:
 
 
 def message_of(entry: Entry) -> dict[str, Any] | None:
-    """Return the JSON object that a message is, None if it is not whole."""
+    """Return a message as a JSON object, or None if it is not whole."""
     try:
         message = loads(entry.text)
     except (zlib.error, DecodeError, TypeError, ValueError):
@@ -95,7 +98,7 @@ class _Order:
     _aside: list[_Place]
     _open_run: str | None
     _last_delivered: int
-    """The number of the last beginning or end of a run that the aggregator has taken."""
+    """The number of the last run event that the aggregator has taken."""
     _places: list[_Place] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -103,7 +106,7 @@ class _Order:
         self._places = sorted(places, key=lambda place: place.entry.sequence_number)
 
     def back(self) -> Iterator[Entry]:
-        """Yield what may come back, in order."""
+        """Yield the messages that may come back, in order."""
         run_id = self._first_run()
         for at, place in enumerate(self._places):
             if place.is_back and not self._fits(at, run_id):
@@ -116,9 +119,10 @@ class _Order:
                 yield place.entry
 
     def _first_run(self) -> str | None:
-        """Return the run that the aggregator has.
+        """Return the run that is on at the aggregator before the line.
 
-        It is the one whose end was set aside, unless it has heard of another run since.
+        A run whose end was set aside is still on, unless the aggregator has taken a run event
+        since.
         """
         first = next((place for place in self._places if place.entry.is_run_event), None)
         if self._open_run is not None or first is None or first.kind is not em.RunStoppedMsg:
@@ -134,7 +138,7 @@ class _Order:
         return True
 
     def _is_followed(self, at: int) -> bool:
-        """Tell whether what waits after the beginning of a run is of that run, up to its end."""
+        """Return whether what follows the beginning of a run belongs to it, up to its end."""
         run_id = self._places[at].run_id
         for place in self._places[at + 1 :]:
             if place.kind is em.RunStoppedMsg:

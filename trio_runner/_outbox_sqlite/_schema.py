@@ -1,10 +1,10 @@
-"""The tables of an outbox's file, and how such a file is known."""
+"""The tables of an outbox's file, and the marks by which it is known as one."""
 
 APPLICATION_ID = 0x74724F42
-"""`PRAGMA application_id` of an outbox."""
+"""The `PRAGMA application_id` of an outbox."""
 
 SCHEMA_VERSION = 1
-"""`PRAGMA user_version`; raised when an older version of this package could not read the file."""
+"""The `PRAGMA user_version`, raised when older versions of this package could not read the file."""
 
 SCHEMA = f"""
 CREATE TABLE messages (

@@ -1,16 +1,21 @@
-"""A look at an outbox's file that takes no lock, changes nothing, and holds up nobody.
+"""A look at an outbox's file that changes nothing and holds up nobody.
 
-An engine that runs has its file locked, and one that starts must not find it locked by a person who
-looks. So the file and its write-ahead log are read as they are, and put together in memory:
+A running engine has its file locked, and an engine that starts must not find it locked by a person
+who looks. So the file and its write-ahead log are read as they are, without a lock, and put
+together in memory:
 
-1. While the log has the same header nothing in it is overwritten, only added.
-2. What changes in the file meanwhile stands in the log too: SQLite copies pages from the log into
-   the file, and begins the log anew only when all are copied.
-3. So the file, read first, with the pages over it that the log has, read next, up to its last
-   commit, is the database at that commit, if the log's header is the same after as before.
+1. While the log has the same header, nothing in it is overwritten, only added.
+2. What changes in the file meanwhile is in the log, too. SQLite copies pages from the log into the
+   file, and begins the log anew only when all of them are copied.
+3. So read the file first, then the log, and put the log's pages over the file's, up to the log's
+   last commit. The result is the database at that commit, if the log's header is the same
+   afterwards as before.
 
-By the rules of POSIX a process that closes a file gives up its locks on it, so a process does not
-look so at an outbox that it has open itself.
+Whether an engine has the file shows in whether its lock can be taken. If so, the lock is given up
+at once; an engine that starts just then waits for it (`LOCK_WAIT_S`).
+
+By the rules of POSIX, a process that closes a file gives up its locks on it. So a process does not
+look in this way at an outbox that it has open itself.
 """
 
 import io
@@ -44,7 +49,8 @@ from trio_runner._outbox_sqlite._opening import (
 from trio_runner._outbox_sqlite._schema import APPLICATION_ID
 
 TRIES = 20
-"""How often to read: the log begins anew once in minutes, and reading takes a part of a second."""
+"""How often to read: the log begins anew once in minutes, and a read takes a fraction of a
+second."""
 
 TRY_AGAIN_S = 0.05
 
@@ -52,7 +58,7 @@ LOCK_AT, LOCK_BYTES = 0x40000002, 510
 """Where SQLite locks a file against all others (its `src/os.h`)."""
 
 NEW_BYTES_MAX = 64 * 1024
-"""How big a file can be that does not say yet that it is an outbox, since all is in the log."""
+"""How large a file can be before it says that it is an outbox, while everything is in the log."""
 
 _Stamp = tuple[bytes, tuple[int, int], int]
 
@@ -67,9 +73,9 @@ class Snapshot:
     is_in_use: bool
     """Whether an engine had it open."""
     fault: str | None
-    """What is wrong with the write-ahead log, of which the part before counts."""
+    """What is wrong with the write-ahead log, or None. Only the part before that counts."""
     file_bytes: int
-    """Of the file and its log."""
+    """The size of the file and its log."""
     taken_at: float = field(factory=time.time)
 
 
@@ -77,9 +83,9 @@ class Snapshot:
 def snapshot_of(path: Path) -> Generator[Snapshot, None, None]:
     """Give an outbox's file as it is now, whether or not an engine has it.
 
-    Raises an `OutboxError`, also for what SQLite finds wrong with it within the block.
+    Raises an `OutboxError`, also for what SQLite finds wrong with the file within the block.
     """
-    path = type(path)(os.path.realpath(path))  # of a link too, the log is beside the file itself
+    path = type(path)(os.path.realpath(path))  # resolve links: the log is beside the file itself
     with _readable(path):
         _refuse(path)
         data, log = _read(path)
@@ -116,7 +122,7 @@ def _readable(path: Path) -> Generator[None, None, None]:
 
 
 def _refuse(path: Path) -> None:
-    """Refuse what is no outbox before all of it is read."""
+    """Refuse a file that is no outbox before all of it is read."""
     refuse_what_is_no_file(path)
     refuse_a_log_alone(path)
     if is_open_here(path):
@@ -134,7 +140,7 @@ def _refuse(path: Path) -> None:
 
 
 def _read(path: Path) -> tuple[bytes, bytes]:
-    """Return file and log of one moment."""
+    """Return the file and its log as they were at one moment."""
     for _ in range(TRIES):
         before = _stamp(path)
         data, log = path.read_bytes(), _log_bytes(path)
@@ -142,15 +148,15 @@ def _read(path: Path) -> tuple[bytes, bytes]:
             return data, log
         time.sleep(TRY_AGAIN_S)
     if _stamp(path) == before:
-        return data, log  # it is not being written: that is how it is
+        return data, log  # nobody is writing it: the log is damaged
     raise OutboxInUse(f"The outbox {path} changes faster than it can be read. Try again.")
 
 
 def _stamp(path: Path) -> _Stamp:
-    """Return what is another when the log has begun anew.
+    """Return a value that changes when the log begins anew.
 
-    An empty one has no header to tell by; but then the file itself is written to only if the log
-    was not empty in between.
+    An empty log has no header to compare. Then the time of the last change to the file counts: the
+    file is written only if the log had something in it meanwhile.
     """
     header, status = _log_bytes(path, HEADER.size), path.stat()
     return header, identity(path), 0 if header else status.st_mtime_ns
@@ -165,12 +171,12 @@ def _log_bytes(path: Path, size: int = -1) -> bytes:
 
 
 def _is_being_written(path: Path, log: bytes) -> bool:
-    """Tell whether what is wrong with a log may come from looking while it is written."""
+    """Return whether a log's fault may come from reading while an engine writes."""
     return read_log(io.BytesIO(log)).fault is not None and is_locked(path)
 
 
 def _merged(path: Path, data: bytes, log: bytes, contents: Log) -> bytearray:
-    """Return the database as the pages in the log make it, to be used without a log."""
+    """Return the database with the log's pages in it, to be used without a log."""
     database, size = bytearray(data), contents.page_bytes
     if contents.file_pages is not None:
         if (
@@ -183,7 +189,7 @@ def _merged(path: Path, data: bytes, log: bytes, contents: Log) -> bytearray:
         for number, at in contents.pages.items():
             if number * size <= end:
                 database[(number - 1) * size : number * size] = log[at : at + size]
-    database[18:20] = b"\1\1"  # with a log it could not be in memory
+    database[18:20] = b"\1\1"  # a database with a log could not be in memory
     return database
 
 
@@ -191,7 +197,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def is_locked(path: Path) -> bool:
-        """Tell whether an engine has an outbox open; not of this process's own."""
+        """Return whether an engine has an outbox open; never ask for one of this process."""
         with path.open("rb", buffering=0) as file:
             os.lseek(file.fileno(), LOCK_AT, os.SEEK_SET)
             try:
@@ -206,7 +212,7 @@ else:
     import fcntl
 
     def is_locked(path: Path) -> bool:
-        """Tell whether an engine has an outbox open; not of this process's own."""
+        """Return whether an engine has an outbox open; never ask for one of this process."""
         with path.open("rb") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, LOCK_BYTES, LOCK_AT)
