@@ -19,18 +19,19 @@ from trio_runner.protocol import models as mdl
 T = TypeVar("T")
 
 RUN_LOG_SHARE = 0.1
-"""Of Trio's time, what making run logs may take: one of 4,000 lines can take a second."""
+"""The share of Trio's time that making run logs may take: one of 4,000 lines can take a second."""
 
 RUN_LOG_CHARACTERS_S = 500_000
-"""How much of run logs a link is told at most (characters/s): an aggregator, which has other
+"""How much of run logs a link is told at most (characters/s). An aggregator, which has other
 engines, works for a second on some 10 million."""
 
 RUN_LOG_S_MAX = 50
-"""Between two run logs (s), whatever they cost; with the wait for a sample, less than a minute."""
+"""The longest pause between two run logs (s), whatever they cost. With the wait for a sample it
+stays below a minute."""
 
 
 def log_of(warnings: list[UnitWarning], now: float) -> em.ErrorLogMsg:
-    """Return what tells the unit's people of warnings; `now` is in seconds since the epoch."""
+    """Return the error log with these warnings; `now` is in seconds since the epoch."""
     entries = [
         mdl.ErrorLogEntry(message=told.text, created_time=now, severity=told.level)
         for told in warnings
@@ -40,19 +41,19 @@ def log_of(warnings: list[UnitWarning], now: float) -> em.ErrorLogMsg:
 
 @define(eq=False)
 class Intake:
-    """Asks the engine for messages and queues them, stamped with the run that they belong to.
+    """The part that asks the engine for messages and queues them, each stamped with its run.
 
-    The run begins and ends in the engine's thread, samples are taken in Trio's. "Is it still the
-    same run? Queue it" is one step under a lock, so that a sample stands on the right side of
-    RunStarted and RunStopped. The engine is never asked under the lock: it may hold one of its own
-    when it tells of a run. Nor is anything encoded under it but a sample, which is small and has to
-    know its run: the end of a run may take seconds.
+    A run begins and ends in the engine's thread; samples are taken in Trio's. "Is it still the same
+    run? Queue it" is one step under a lock, so that a sample stands on the right side of RunStarted
+    and RunStopped. The engine is never asked under the lock, since it may hold a lock of its own
+    when it tells of a run. Nothing is encoded under the lock except a sample, which is small and
+    has to know its run: the end of a run may take seconds.
     """
 
     _builder: MessageBuilder
     _outbox: Outbox
     _clock: Callable[[], float] = time.time
-    """Gives the seconds since the epoch."""
+    """Returns the seconds since the epoch."""
     run_id: str | None = field(default=None, init=False)
     _runs: int = field(default=0, init=False)
     """How often a run began or ended."""
@@ -68,10 +69,10 @@ class Intake:
         self._complaints = Complaints(lambda: self._outbox.warnings)
 
     def post(self, message: em.EngineMessage) -> None:
-        """Queue a message; the beginning and the end of a run move the samples to their side of it.
+        """Queue a message; a run event also changes the run to which later samples belong.
 
-        Tags without a run belong to the one that is on. Raises ValueError on a run whose start is
-        not in seconds.
+        Tags without a run belong to the one that is on. Raises ValueError if the start of a run is
+        not in seconds, and what `Outbox.put` raises.
         """
         if isinstance(message, em.RunStartedMsg):
             seconds("started_tick of RunStartedMsg", message.started_tick)
@@ -87,7 +88,7 @@ class Intake:
                 self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
                 self._runs += 1
                 self._run_log_due = -math.inf
-        self._outbox.secure(event)  # which may wait for a disk: the ticker must not wait for us
+        self._outbox.secure(event)  # may wait for a disk: the ticker must not wait for us
 
     @property
     def samples_waiting(self) -> int:
@@ -97,10 +98,10 @@ class Intake:
     def take_tags(self, *, whole: bool) -> None:
         """Queue the tags that changed, or all of them if `whole`."""
         while not self._take_tags(whole=whole):
-            whole = True  # the engine was asked in the run before: the changes it told are spent
+            whole = True  # the run changed, and the engine does not tell those changes twice
 
     def take_errors(self) -> None:
-        """Queue the errors that were logged, and the warnings of the runner."""
+        """Queue the errors that the engine logged, and the warnings of the runner."""
         errors = self._ask(self._builder.create_error_log_msg)
         if errors is not None:
             self._outbox.put(errors)
@@ -110,7 +111,7 @@ class Intake:
             self._outbox.put(log_of(warnings, now))
 
     def _take_tags(self, *, whole: bool) -> bool:
-        """Queue the tags; return false if a run began or ended while the engine was asked."""
+        """Queue the tags; return False if a run began or ended while the engine was asked."""
         run_id, runs = self.run_id, self._runs
         if whole:
             tags: em.TagsUpdatedMsg | None = self._ask(
@@ -136,9 +137,10 @@ class Intake:
             self._take_run_log()
 
     def _take_run_log(self) -> None:
-        """Queue the run log; say when the next is due, by what it costs here and there.
+        """Queue the run log, and set when the next is due.
 
-        The last one of a run is a part of its end.
+        That depends on what this one costs here and at the aggregator. The last run log of a run is
+        a part of its end.
         """
         run_id, runs, began = self.run_id, self._runs, trio.current_time()
         log: em.EngineMessage | None
@@ -147,8 +149,8 @@ class Intake:
         else:
             log = self._builder.create_queued_runlog_msg()
             if log is None and self._outbox.state(em.QueuedRunLogMsg) is not None:
-                # The page must not show commands that have gone. Where none waited there is nothing
-                # to tell: an aggregator begins with none, and older ones know no queue.
+                # The page must not go on showing commands that have gone. If none waited, there is
+                # nothing to tell: an aggregator begins with none, and older ones know no queue.
                 log = em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
         ready = self._outbox.prepare(log) if log is not None else None
         with self._lock:
@@ -159,9 +161,9 @@ class Intake:
                 self._run_log_due = began + min(rest_s, RUN_LOG_S_MAX)
 
     def _queue_state(self, ready: Prepared) -> int:
-        """Queue a state; return how many characters are to be told, 0 if it is as it was."""
+        """Queue a state; return how many characters are to be told, 0 if it has not changed."""
         before = self._outbox.state(kind_of(ready.message))
-        self._outbox.enter(ready)  # there is nothing to secure
+        self._outbox.enter(ready)  # a state needs no `secure`
         return 0 if ready.text == before else len(ready.text)
 
     def introduce(self) -> em.UodInfoMsg:
@@ -171,15 +173,19 @@ class Intake:
         return uod_info
 
     def describe(self) -> em.UodInfoMsg:
-        """Queue the description of the unit and return it; whoever finds its messages needs it."""
+        """Queue the description of the unit and return it.
+
+        The outbox keeps it, for whoever finds the unit's messages and needs to know what it is.
+        """
         uod_info = self._ask(self._builder.create_uod_info)
         self._outbox.put(uod_info)
         return uod_info
 
     def _ask(self, create: Callable[..., T], *arguments: str | None) -> T:
-        """Return what the engine makes; tell if it holds up Trio's thread.
+        """Return what the engine makes; tell if that holds up Trio's thread.
 
-        Run logs are asked for without: long ones take their time, and are made the more seldom.
+        Run logs are not made through this: long ones take their time, and are made less often
+        instead.
         """
         began = trio.current_time()
         made = create(*arguments)
@@ -187,7 +193,7 @@ class Intake:
         return made
 
     def _sound(self, message: em.TagsUpdatedMsg) -> em.TagsUpdatedMsg:
-        """Return the message without the tags that would cost all of it."""
+        """Return the message without the tags that would cost the whole message."""
         if kind_of(message) is not type(message):  # foreign: its maker has checked it
             return message
         sound = self._complaints.sound(message.tags)

@@ -1,4 +1,4 @@
-"""Name the mistakes that are easily made where a program meets the runner, in the user's words."""
+"""The mistakes that are easily made where a program meets the runner, named in the user's words."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -13,13 +13,14 @@ from trio_runner.protocol import models as mdl
 logger = logging.getLogger(__name__)
 
 BLOCKED_S = 0.5
-"""From when on a call of the engine's in Trio's thread is told of (s): nothing else ran in it."""
+"""For how long a call to the engine may hold up Trio's thread (s) before it is told: nothing else
+ran in that thread meanwhile."""
 
 EPOCH_S_MAX = 1e11
-"""Year 5138 in seconds since the epoch; in milliseconds all instants since 1973 are later."""
+"""The year 5138 in seconds since the epoch; in milliseconds all instants since 1973 are greater."""
 
 NAMES_MAX = 3
-"""So many missing methods are named, the rest is counted."""
+"""How many missing methods are named; the rest are counted."""
 
 
 def require(whose: str, argument: str, given: object, protocol: type) -> None:
@@ -41,7 +42,7 @@ def require(whose: str, argument: str, given: object, protocol: type) -> None:
 
 
 def require_kind(whose: str, argument: str, given: object, kind: type) -> None:
-    """Check that an argument is of a class. Raises TypeError."""
+    """Check that an argument is an instance of a class. Raises TypeError."""
     if not isinstance(given, kind):
         raise TypeError(f"{whose}: {argument} has to be {_a(kind.__name__)}, not {_kind(given)}")
 
@@ -58,7 +59,7 @@ def seconds(what: str, instant: float) -> float:
 
 
 def fault_of(tag: mdl.TagValue) -> str | None:
-    """Return why an aggregator would not take a tag, or take it wrongly; None if it is sound."""
+    """Return why an aggregator would refuse a tag or take it wrongly, or None if it is sound."""
     value, instant = tag.value, tag.tick_time
     if not isinstance(tag.name, str):
         return f"its name has to be a str, not {_kind(tag.name)}"
@@ -76,7 +77,7 @@ def fault_of(tag: mdl.TagValue) -> str | None:
 
 @define(eq=False)
 class Complaints:
-    """Tells of the engine's mistakes: in the log, and in the unit's error log, once each."""
+    """The teller of the engine's mistakes: once in the log, once a day in the unit's error log."""
 
     _warnings: Callable[[], Warnings]
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
@@ -94,7 +95,7 @@ class Complaints:
         return kept
 
     def note_call(self, create: Callable[..., Any], took_s: float) -> None:
-        """Tell of a call of the engine's that has held up Trio's thread for too long."""
+        """Tell of a call to the engine that has held up Trio's thread for too long."""
         if took_s < BLOCKED_S:
             return
         owner, method = getattr(create, "__self__", None), getattr(create, "__name__", "a call")
@@ -119,6 +120,6 @@ def _kind(given: object) -> str:
 
 
 def _name(kind: type) -> str:
-    """Return the name of a class, with the package that it is of."""
+    """Return the name of a class, with its package unless that is built in or `__main__`."""
     package = kind.__module__.partition(".")[0]
     return kind.__name__ if package in ("builtins", "__main__") else f"{package}.{kind.__name__}"
