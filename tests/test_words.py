@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_pages import PAGES, ROOT, each_page, text_of, without_code
 
-PACKAGES: list[str] = []
+PACKAGES: list[str] = ["trio_runner"]
 """Packages and modules whose docstrings are looked at, as "trio_runner/net" or with ".py"."""
 
 PLACES = (

@@ -175,7 +175,7 @@ class Intake:
     def describe(self) -> em.UodInfoMsg:
         """Queue the description of the unit and return it.
 
-        The outbox keeps it, for whoever finds the unit's messages and needs to know what it is.
+        The outbox keeps it, for people who find the unit's messages and need to know what it is.
         """
         uod_info = self._ask(self._builder.create_uod_info)
         self._outbox.put(uod_info)

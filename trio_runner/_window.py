@@ -1,8 +1,8 @@
 """How many messages may be unanswered at once.
 
-The aggregator handles our messages one after the other, and our answers to its calls, which have
-2 s, wait behind them. So we keep the work that waits there under `LINE_S`. The fastest answer is
-the round trip plus one handling time. Anything slower was queueing.
+The aggregator handles our messages one after the other. Our answers to its calls, which have 2 s,
+come after them in the same queue. So we keep the work that waits there under `LINE_S`. The fastest
+answer is the round trip plus one handling time. Anything slower was queueing.
 
 The distance changes, and jitters. A message that was the only one unanswered did not queue, so the
 fastest of the last few of these gives the distance, as does any faster answer since. The queue

@@ -65,7 +65,7 @@ class Outbox(Line, ABC):
     commit_wanted: Callable[[], None] | None = field(default=None, init=False)
     """Called in any thread when a commit is wanted before `COMMIT_S` is over; it does not wait.
 
-    Whoever sets it must then call `commit`, in a thread that may wait for a disk, and look at
+    The setter must then call `commit`, in a thread that may wait for a disk, and look at
     `head` afterwards. While it is None, the outbox commits by itself when it needs to.
     """
 
