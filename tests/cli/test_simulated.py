@@ -111,8 +111,10 @@ async def test_second_signal_ends_at_once(second: signal.Signals) -> None:
         running("simulated", "-ap", str(port)) as command,
     ):
         await command.until("Changing state: Started -> Connected")
+        # When three samples have come, all states are told: what goes out next is a sample.
+        await aggregator.wait_until(lambda: len(aggregator.messages(em.TagsUpdatedMsg)) >= 3)
         aggregator.muted = True
-        taken = len(aggregator.messages(em.TagsUpdatedMsg))  # a state is not waited for
+        taken = len(aggregator.messages(em.TagsUpdatedMsg))
         await aggregator.wait_until(lambda: len(aggregator.messages(em.TagsUpdatedMsg)) > taken)
         command.send(signal.SIGINT)
         await command.until("Changing state: Connected -> Stopped")

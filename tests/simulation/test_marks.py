@@ -37,7 +37,7 @@ def test_the_marks_of_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
         "fault reset": 1,
         "flushed": 1,
         "one at a time": 3,
-        "several at once": 2,
+        "several at once": 1,
         "taken": 26,
     }
 

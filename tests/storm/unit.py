@@ -16,42 +16,29 @@ from random import Random
 import trio
 from attrs import define, field
 
-from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner, PlainEngine
+from tests.interop._counting import TAG, CountingUnit
+from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
-NAME, TAG = "Storm", "Count"
+__all__ = ["LOG_INTERVAL_S", "NAME", "TAG", "StormUnit"]
+
+NAME = "Storm"
 
 LOG_INTERVAL_S = 1.0
 """The data-log interval (s)."""
 
 
 @define(eq=False, kw_only=True)
-class StormUnit(PlainEngine):
-    """A unit whose tag is one higher in every sample."""
+class StormUnit(CountingUnit):
+    """A unit that counts its samples, and also begins and ends runs, notifies and logs."""
 
     name: str = NAME
     data_log_interval_s: float = LOG_INTERVAL_S
-    note: Callable[[str, object], None]
-    count: int = field(default=0, init=False)
-    _now: float = field(factory=time.time, init=False)
+    tell: Callable[[str, str], None]
+    """Write down what is done with which run."""
     _errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
-
-    def read_tags(self) -> list[mdl.TagValue]:
-        """Return the tag as it was last sampled."""
-        return [mdl.TagValue(name=TAG, tick_time=self._now, value=self.count, value_unit="")]
-
-    def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
-        """Take a sample."""
-        return self.create_tag_updates_snapshot_msg()
-
-    def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
-        """Take a sample."""
-        self.count += 1
-        self._now = self.clock()
-        self.note("sample", self.count)
-        return super().create_tag_updates_snapshot_msg()
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
         """Return the errors since the last call."""
@@ -74,12 +61,12 @@ class StormUnit(PlainEngine):
             elif what < 0.8:
                 self.fail()
             elif runs:
-                self.note("end", runs[0])
+                self.tell("end", runs[0])
                 runner.on_stop()
                 runs.clear()
             else:
                 runs.append(str(uuid.uuid4()))
-                self.note("begin", runs[0])
+                self.tell("begin", runs[0])
                 runner.on_start(runs[0])
 
 
@@ -87,12 +74,15 @@ async def run(port: int, outbox_path: Path, notes: Path, seed: str) -> None:
     """Run until signalled."""
     with notes.open("a") as file, DurableOutbox(outbox_path) as outbox:
 
-        def note(what: str, value: object) -> None:
+        def write(what: str, at: float, value: object) -> None:
             run_id = runner.statistics().run_id
-            file.write(json.dumps([what, unit.clock(), value, run_id]) + "\n")
+            file.write(json.dumps([what, at, value, run_id]) + "\n")
             file.flush()
 
-        unit = StormUnit(note=note)
+        unit = StormUnit(
+            note=lambda sample: write("sample", *sample),
+            tell=lambda what, run_id: write(what, time.time(), run_id),
+        )
         # No other process of the storm must count the same values: none goes on with another's run.
         unit.count = int(time.time() * 1000) % 10**9 * 1000
         dispatcher = EngineDispatcher("127.0.0.1", port, handlers=unit)

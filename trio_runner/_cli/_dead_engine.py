@@ -2,8 +2,8 @@
 
 from attrs import define, evolve, field
 
-from trio_runner import PlainEngine
 from trio_runner._outbox_sqlite import Origin
+from trio_runner._plain_messages import PlainMessages
 from trio_runner.protocol import OPENPECTUS_VERSION, foreign
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
@@ -14,7 +14,7 @@ are closer together, so this is short to be safe."""
 
 
 @define(eq=False, slots=False)
-class DeadEngine(PlainEngine):
+class DeadEngine(PlainMessages):
     """Registers and describes itself like the engine that filled an outbox."""
 
     origin: Origin = field(kw_only=True)

@@ -12,7 +12,7 @@ from openpectus.engine.engine_message_builder import EngineMessageBuilder
 from openpectus.protocol import engine_messages as package
 from openpectus.protocol import models as package_models
 
-from trio_runner import PlainEngine
+from trio_runner._plain_messages import PlainMessages
 from trio_runner._say_once import SayOnce
 from trio_runner.bridge._logging import with_own_error_log
 from trio_runner.bridge._package import OPENPECTUS_VERSION
@@ -86,7 +86,7 @@ class _Builder(EngineMessageBuilder):  # type: ignore[misc]
         return made
 
 
-class _Unable(PlainEngine):
+class _Unable(PlainMessages):
     """Makes the messages that the engine cannot make and has never made before."""
 
     def __init__(self, engine: Any, secret: str, ignore_version_error: bool) -> None:

@@ -159,6 +159,7 @@ class _Timer(OneThreadTimer):  # type: ignore[misc]
         self._is_over = False
         self._failure: BaseException | None = None
         self._watchers: list[Callable[[], None]] = []
+        self._starting = threading.Lock()
 
     def set_tick_fn(self, tick_fn: Callable[[float, float], None]) -> None:
         def tick(time_s: float, increment_s: float) -> None:
@@ -168,12 +169,14 @@ class _Timer(OneThreadTimer):  # type: ignore[misc]
         super().set_tick_fn(tick)
 
     def start(self) -> None:
-        if not self._is_over:  # the engine may be stopped while it is being started
-            super().start()
+        with self._starting:  # the engine may be stopped while it is being started
+            if not self._is_over:
+                super().start()
 
     def end(self) -> None:
-        self._is_over = True
-        self.stop()
+        with self._starting:
+            self._is_over = True
+            self.stop()
 
     def ticker(self) -> None:
         current_unit.set(self.unit)
