@@ -44,6 +44,7 @@ from trio_runner._outbox_sqlite import discard, export, origin_of, summarize
 from trio_runner.protocol import decode, decode_json, foreign
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
+from trio_runner.simulation import SimulatedDisk
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -1203,3 +1204,29 @@ def test_a_unit_whose_name_ends_alike_is_another_one(path: Path) -> None:
         assert len(outbox) == 1
         outbox.claim("other_Column_1", column.create_register_engine_msg())
         assert len(outbox) == 0  # they are in a file of their own
+
+
+def test_what_a_recovered_disk_was_given_is_taken_from_it_again(tmp_path: Path) -> None:
+    """When a disk recovers all that waits is written, a sample under way too; then it arrives."""
+    now, disk = 0.0, SimulatedDisk(tmp_path, Random(1))
+    with (
+        disk.elsewhere(),
+        DurableOutbox(disk.path, connect=disk.connect, clock=lambda: now) as outbox,
+    ):
+        outbox.commit_wanted = lambda: None
+        outbox.put(sample(1))
+        outbox.delivered(outbox.take())
+        disk.is_full = True
+        outbox.put(event("look"))
+        outbox.commit()
+        assert outbox.statistics().degraded is not None
+        disk.is_full, now = False, 31.0
+        outbox.put(sample(2))
+        outbox.delivered(outbox.take())
+        under_way = outbox.take()
+        outbox.commit()
+        assert outbox.statistics().degraded is None
+        outbox.delivered(under_way)
+        outbox.commit()
+        outbox.commit_wanted = None
+        assert rows(disk.path) == []

@@ -19,7 +19,7 @@ from attrs import define, evolve, field
 
 from tests.helpers.command import COMMAND, ENVIRONMENT
 from trio_runner._cli import main
-from trio_runner._sender import Sender
+from trio_runner._outbox import Entry
 from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.trials._faults import FAULTS
 from trio_runner.simulation.trials._schedule import plan
@@ -40,7 +40,7 @@ def same_signals() -> Iterator[None]:
 @pytest.fixture
 def mutant(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put a bug into the runner: it sends without waiting for the answer to an event."""
-    monkeypatch.setattr(Sender, "_may_send", lambda self, head, **options: True)
+    monkeypatch.setattr(Entry, "goes_alone", property(lambda _: False))
 
 
 def repeated(out: str) -> list[str]:
@@ -152,7 +152,7 @@ def drawn(page: Path) -> dict[str, Any]:
 @pytest.mark.usefixtures("mutant")
 def test_a_broken_promise_is_told_with_what_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
     """Seed, moment, promise, last lines, the others in a line each; its command does it again."""
-    assert main(["simulate", "--seeds", "1-9", "--hours", "1/60", "--faults", "reset,burst"]) == 1
+    assert main(["simulate", "--seeds", "1-19", "--hours", "1/60", "--faults", "reset,burst"]) == 1
     out = capsys.readouterr().out
     report = simulate(1, 60, kinds=("reset", "burst"))
     assert report.violation is not None
@@ -160,7 +160,7 @@ def test_a_broken_promise_is_told_with_what_repeats_it(capsys: pytest.CaptureFix
     told = f"SEED 1 BROKE A PROMISE at {moment} s: {report.violation}"
     assert told in out
     assert "".join(f"  {line}\n" for line in report.last_lines) in out
-    assert re.search(r"^Seed [2-9] too, at \d+\.\d+ s: \w", out, re.MULTILINE)
+    assert re.search(r"^Seed \d+ too, at \d+\.\d+ s: \w", out, re.MULTILINE)
     arguments = repeated(out)
     assert arguments == shlex.split("simulate --seed 1 --hours 1/60 --faults reset,burst")
     assert main(arguments) == 1

@@ -15,7 +15,7 @@ import trio
 from attrs import define, evolve, field
 
 from trio_runner import CommandError, PlainEngine
-from trio_runner._sender import Sender
+from trio_runner._outbox import Entry
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.simulation import Report, survive
@@ -268,7 +268,7 @@ def test_the_assertion_says_when_it_was_and_how_to_repeat_it(tmp_path: Path) -> 
 
 def test_a_bug_of_the_runner_is_found_with_any_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runner is judged too: here its sender does not wait for the answer to an event."""
-    monkeypatch.setattr(Sender, "_may_send", lambda self, head, **options: True)
+    monkeypatch.setattr(Entry, "goes_alone", property(lambda _: False))
     with pytest.raises(AssertionError, match=r"was unanswered|overtook|is not delivered"):
         lives(Tank)
 

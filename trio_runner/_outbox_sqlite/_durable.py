@@ -430,7 +430,8 @@ class DurableOutbox(Outbox):
         with self._lock:
             self._commits.begin()
             changes, self._journal = self._journal, Changes()
-            self._put_off_what_is_under_way(changes)
+            if not recovers:  # then all that waits is written
+                self._put_off_what_is_under_way(changes)
             facts = self._facts()
             entries = self._waiting() if recovers else []
         changed = self._known.changed(facts)
