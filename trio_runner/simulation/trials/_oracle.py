@@ -286,8 +286,9 @@ class Oracle(Ledger):
                 return
 
     def note_spoilt_log(self) -> None:
-        """Note that the disk may bring back error logs as they were before more was logged."""
-        self._bodies = {key: body for key, body in self._bodies.items() if key[0] != "errors"}
+        """Note that the disk may bring back what has changed since: logs, and ends of runs."""
+        changing = "errors", "RunStoppedMsg"
+        self._bodies = {key: body for key, body in self._bodies.items() if key[0] not in changing}
 
     def _note_state(self, kind: str, body: str) -> None:
         if kind == "ControlStateMsg":
@@ -531,7 +532,7 @@ class Oracle(Ledger):
         known_s += STATES * link.longest_s if link is not None else 0
         if link is None or not steady or self.may_a_run_event_wait() or now - since < known_s:
             return
-        if link.has_state_unanswered:
+        if link.has_state_unanswered or link.is_silent:
             return  # over a slow link, state messages go out one after the other
         states = {"UodInfoMsg", "MethodMsg", "ControlStateMsg", "MethodStateMsg"}
         if run is not None:

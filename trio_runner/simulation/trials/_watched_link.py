@@ -1,6 +1,7 @@
 """A link as the oracle sees it: what was sent on it, what was answered, and what it may carry."""
 
 import json
+import math
 from collections.abc import Callable
 
 import trio
@@ -27,6 +28,9 @@ def patience(tries: int) -> int:
 
 
 RUN_EVENTS = "RunStartedMsg", "RunStoppedMsg"
+
+SILENT_S = 1.0
+"""How much longer than any answer before one takes that is late (s)."""
 
 THINNEST_BYTES_S = 1000
 """The rate by which messages get time to leave (bytes a second, not compressed)."""
@@ -173,6 +177,12 @@ class WatchedLink:
     def has_state_unanswered(self) -> bool:
         """Whether a state message is unanswered."""
         return any(not sent.keys for sent in self._unanswered.values())
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether an answer is late: a window that is full of unanswered messages lets none go."""
+        oldest_at = min((sent.at for sent in self._unanswered.values()), default=math.inf)
+        return trio.current_time() - oldest_at > self.longest_s + SILENT_S
 
     def send(self, number: int, sent: Sent) -> None:
         """Check that a message may go out now, beside those that are unanswered, and note it."""
