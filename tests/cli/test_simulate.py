@@ -19,7 +19,7 @@ from attrs import define, evolve, field
 
 from tests.helpers.command import COMMAND, ENVIRONMENT
 from trio_runner._cli import main
-from trio_runner._outbox import Entry
+from trio_runner._sender import Sender
 from trio_runner.simulation.stand_ins._change import Change
 from trio_runner.simulation.trials._faults import FAULTS
 from trio_runner.simulation.trials._schedule import plan
@@ -39,8 +39,8 @@ def same_signals() -> Iterator[None]:
 
 @pytest.fixture
 def mutant(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a bug into the runner: it sends without waiting for the answer to an event."""
-    monkeypatch.setattr(Entry, "goes_alone", property(lambda _: False))
+    """Put a bug into the runner: it sends nothing that stands in line."""
+    monkeypatch.setattr(Sender, "_due_head", lambda _: None)
 
 
 def repeated(out: str) -> list[str]:
