@@ -89,7 +89,8 @@ class Line:
     _lock: Lock = field(init=False)
     _numbers: int = field(default=0, init=False)
     _bytes: int = field(default=0, init=False)
-    _retries: int = field(default=0, init=False)
+    _is_in_order: bool = field(default=True, init=False)
+    """Whether what is in flight was sent in the order of its numbers."""
     _run_events: int = field(default=0, init=False)
     """How many run events are not delivered yet."""
     _thinnable: int = field(default=0, init=False)
@@ -145,9 +146,8 @@ class Line:
         with self._lock:
             oldest = [self._line[0].sequence_number] if self._line else []
             if self._in_flight:
-                # A message that is tried again stands in flight after newer ones. That is rare.
                 numbers = self._in_flight
-                oldest.append(min(numbers) if self._retries else next(iter(numbers)))
+                oldest.append(next(iter(numbers)) if self._is_in_order else min(numbers))
             awaited = (e.sequence_number for e in self._aside if e.failures < PASSED_AFTER)
             oldest += itertools.islice(awaited, 1)
             return min(oldest, default=None)
@@ -176,11 +176,12 @@ class Line:
         """Take a notice that stands aside. It is in flight like what `take` takes."""
         with self._lock:
             self._aside.remove(entry)
-            self._retries += 1  # it may be in flight after newer ones
             return self._take(entry)
 
     def _take(self, entry: Entry) -> Entry:
         entry.tries += 1
+        last = next(reversed(self._in_flight), 0)
+        self._is_in_order = last < entry.sequence_number and (self._is_in_order or not last)
         self._in_flight[entry.sequence_number] = entry
         if entry.tries == 1:
             self._thinnable -= not entry.is_event
@@ -210,7 +211,6 @@ class Line:
             entry.due_at = due_at
             entry.links = 0  # a message that is answered ends no link
             del self._in_flight[entry.sequence_number]
-            self._retries += 1
             if entry.is_notice:
                 insort(self._aside, entry, key=_number)
             else:
@@ -300,7 +300,6 @@ class Line:
             self._put_back([*self._in_flight.values(), *self._aside])
             self._in_flight.clear()
             self._aside.clear()
-            self._retries = 0
 
     def _note_cut(self, entry: Entry) -> None:
         self.cut = entry
@@ -328,7 +327,7 @@ class Line:
     def _oldest_s(self) -> float | None:
         """Return how long ago the oldest undelivered message was taken (s), or None."""
         in_flight = list(self._in_flight.values())
-        if not self._retries:  # otherwise a retried one may stand after newer ones
+        if self._is_in_order:
             del in_flight[1:]
         oldest = [*in_flight, *self._aside[:1], *itertools.islice(self._line, 1)]
         taken_at = min((entry.taken_at for entry in oldest), default=None)

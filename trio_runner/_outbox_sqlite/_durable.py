@@ -205,7 +205,7 @@ class DurableOutbox(Outbox):
         self._aside.clear()
         self._line.clear()
         self._logs.clear()
-        self._run_events = self._thinnable = self._retries = 0
+        self._run_events = self._thinnable = 0
 
     # What may go out when
 
