@@ -17,6 +17,7 @@ LAYERS = {
     "_groups": 0,
     "_histogram": 0,
     "_printable": 0,
+    "_run_var": 0,
     "_say_once": 0,
     "_states": 0,
     "_timing": 0,

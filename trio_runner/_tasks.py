@@ -50,6 +50,7 @@ from trio_runner._histogram import Durations
 from trio_runner._intake import Intake
 from trio_runner._outbox import COMMIT_S, Outbox
 from trio_runner._publish import Doorbell
+from trio_runner._run_var import of_this_run
 from trio_runner._sender import Sender
 from trio_runner._states import RecoverState, StateMachine
 from trio_runner._ticker import Ticker
@@ -242,7 +243,7 @@ class Connector:
             failure = await self._until_lost(LATER)
 
     async def _take_turn(self) -> None:
-        turns = self.turns or _turns_of_this_process()
+        turns = self.turns or of_this_run(_turns, Turns)
         await trio.sleep_until(turns.take(trio.current_time()))
 
     async def _until_lost(self, names: _Names) -> NetworkError:
@@ -328,15 +329,6 @@ class Connector:
             self._backoff.reset()
         self._serves_since = math.inf
         self.away.failed(failure)
-
-
-def _turns_of_this_process() -> Turns:
-    try:
-        return _turns.get()
-    except LookupError:
-        turns = Turns()
-        _turns.set(turns)
-        return turns
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from attrs import define, field
 from trio_runner._grid import Grid
 from trio_runner._histogram import Durations
 from trio_runner._intake import Intake
+from trio_runner._run_var import of_this_run
 from trio_runner._timing import Timing
 
 WAITING_MAX = 2
@@ -18,15 +19,6 @@ WAITING_MAX = 2
 
 _grid: trio.lowlevel.RunVar[Grid] = trio.lowlevel.RunVar("grid")
 """The grid that all runners of a Trio run share."""
-
-
-def _grid_of_this_process() -> Grid:
-    try:
-        return _grid.get()
-    except LookupError:
-        grid = Grid()
-        _grid.set(grid)
-        return grid
 
 
 @define(eq=False)
@@ -121,7 +113,7 @@ class Ticker:
         self.set_data_log_interval(self._intake.describe().data_log_interval_seconds)
         if not self._is_linked:
             self._interval_ticks = self._in_ticks(self._offline_s)
-        grid = _grid_of_this_process()
+        grid = of_this_run(_grid, Grid)
         with grid.place(trio.current_time(), self._timing.tick_s) as self._start:
             while True:
                 with trio.CancelScope(deadline=self._next_deadline()) as self._wait:
