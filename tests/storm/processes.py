@@ -20,6 +20,10 @@ START_S = 60.0
 """How long a start may take (s): the imports alone take seconds on a busy machine."""
 
 
+ABORT_S = 5.0
+"""How long a process that hangs has for writing where (s)."""
+
+
 class Broken(AssertionError):
     """Raised when a promise was not kept."""
 
@@ -84,6 +88,9 @@ class Engine:
                 await trio.sleep(0.05)
         if process.poll() is None:
             process.send_signal(signal.SIGABRT)  # faulthandler writes where it hangs
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(ABORT_S)
+            process.kill()
             process.wait()
         if process.returncode != 0:
             raise Broken(f"{self.name} ended with {process.returncode}\n{self._last_words()}")
