@@ -101,7 +101,6 @@ class Sender:
     """What is left to tell this link before anything else."""
     _states: dict[type[em.EngineMessage], _State] = field(init=False)
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
-    _began: float = field(factory=trio.current_time, init=False)
     _look_again_at: float = field(default=math.inf, init=False)
     """When the first message that has to wait is due."""
     _unanswered: int = field(default=0, init=False)
@@ -126,7 +125,7 @@ class Sender:
         cut = self._outbox.cut
         if cut is not None and cut.failures > 1:  # once is no sign
             # Let the link live for a while before sending it what may end it.
-            cut.due_at = max(cut.due_at, self._began + pause_s(cut.failures))
+            cut.due_at = max(cut.due_at, trio.current_time() + pause_s(cut.failures))
 
     @_again.default
     def _nothing_known(self) -> Again:

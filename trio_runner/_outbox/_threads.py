@@ -1,11 +1,11 @@
 """Locks and conditions as interfaces, so that tests can put in a scheduler of their own."""
 
 from collections.abc import Callable
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 
-class Lock(Protocol):
+class Lock(AbstractContextManager[bool], Protocol):
     """A lock like those of `threading`."""
 
     def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:
@@ -14,27 +14,9 @@ class Lock(Protocol):
     def release(self) -> None:
         """Release the lock."""
 
-    def __enter__(self) -> bool: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
-
-
-class Condition(Protocol):
+class Condition(AbstractContextManager[bool], Protocol):
     """A condition with a lock of its own, like `threading.Condition`."""
-
-    def __enter__(self) -> bool: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float | None = ...) -> bool:
         """Wait until the predicate is true, for `timeout` (s) at most; return whether it is."""

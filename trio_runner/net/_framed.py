@@ -21,9 +21,7 @@ BATCH_BYTES = 16 * 1024
 """How much is put in at once (bytes). A larger batch would not take fewer calls to write."""
 
 PIECE = 4 * 1024
-"""How much of a large message goes out between two control frames (bytes): 2.7 s at 1.5 kB/s.
-
-It is a multiple of 4, the length of a mask."""
+"""How much of a large message goes out between two control frames (bytes): 2.7 s at 1.5 kB/s."""
 
 WRITTEN = 1024
 """How much of a piece is handed down at once (bytes), so that we see bytes leave.
