@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -49,7 +50,10 @@ class PlainEngine(PlainMessages):
     _plain_run: PlainRun | None = field(default=None, init=False)
     _plain_last_run: PlainRun | None = field(default=None, init=False)
     """The present or else the last run."""
-    _plain_errors: list[mdl.ErrorLogEntry] = field(factory=list, init=False)
+    _plain_errors: deque[mdl.ErrorLogEntry] = field(
+        factory=lambda: deque(maxlen=ERRORS_MAX), init=False
+    )
+    """Any thread may append; only Trio's takes from it."""
 
     def __attrs_post_init__(self) -> None:
         """Begin with an empty method."""
@@ -159,7 +163,7 @@ class PlainEngine(PlainMessages):
     def report_error(self, message: str, level: int = logging.ERROR) -> None:
         """Add a text to the unit's error log, from any thread; `level` is one of `logging`'s."""
         entry = mdl.ErrorLogEntry(message=message, created_time=self.clock(), severity=level)
-        self._plain_errors = [*self._plain_errors, entry][-ERRORS_MAX:]
+        self._plain_errors.append(entry)
 
     def _tell(self, of: Callable[[EventListener], None]) -> None:
         for listener in self.listeners:
@@ -265,7 +269,7 @@ class PlainEngine(PlainMessages):
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
         """Return the errors since the last call, or None if there are none."""
-        errors, self._plain_errors = self._plain_errors, []
+        errors = [self._plain_errors.popleft() for _ in range(len(self._plain_errors))]
         return em.ErrorLogMsg(log=mdl.ErrorLog(entries=errors)) if errors else None
 
     def create_wpn_method_error_msg(self) -> em.WebPushNotificationMsg:
