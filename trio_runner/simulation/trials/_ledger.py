@@ -330,18 +330,18 @@ class Ledger:
 
     def may_a_run_event_wait(self) -> bool:
         """Tell whether a run event may wait or be unanswered; state messages wait for it then."""
-        done = self._answered.keys() | self._set_aside.keys()
         young = self.made[self._settled :]
-        return any(key[0] in RUN_EVENTS and key not in done for key in young)
+        return any(key[0] in RUN_EVENTS and not self._is_done(key) for key in young)
 
     def _not_to_be_thinned(self) -> int:
-        done = self._answered.keys() | self._set_aside.keys()
-        return self._events_waiting() + sum(1 for key in self._numbers if key not in done)
+        return self._events_waiting() + sum(1 for key in self._numbers if not self._is_done(key))
 
     def _events_waiting(self) -> int:
-        done = self._answered.keys() | self._set_aside.keys()
         young = self.made[self._settled :]
-        return sum(1 for key in young if key[0] != SAMPLE and key not in done)
+        return sum(1 for key in young if key[0] != SAMPLE and not self._is_done(key))
+
+    def _is_done(self, key: Key) -> bool:
+        return key in self._answered or key in self._set_aside
 
     # At the end
 

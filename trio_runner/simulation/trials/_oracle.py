@@ -330,9 +330,10 @@ class Oracle(Ledger):
         if not is_notice and key[0] == SAMPLE:
             return
         place = self._place[key]
-        done = self._answered.keys() | self._set_aside.keys() | self.excused | self.handled
         for before in self.made[self._settled : place]:
-            if before in done or before[0] == SAMPLE or self._place.get(before, place) >= place:
+            if before[0] == SAMPLE or self._place.get(before, place) >= place:
+                continue
+            if self._is_done(before) or before in self.excused or before in self.handled:
                 continue
             is_run_event = before[0] in RUN_EVENTS
             if is_run_event == is_notice and self.tries.in_vain(before) < PASSED_AFTER:

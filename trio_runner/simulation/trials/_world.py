@@ -227,15 +227,16 @@ class World:
             way_s += max(under_way) / self.network.bytes_per_s
             if self.trace.record is not None:
                 self.trace.record.seconds.append(self._as_it_stands())
-            self.aggregator.stored.check_second(is_quiet=self._is_quiet, way_s=way_s)
+            is_quiet = self._is_quiet
+            self.aggregator.stored.check_second(is_quiet=is_quiet, way_s=way_s)
             latency_s, jitter_s = self.network.latency_s, self.network.jitter_s
             self.aggregator.rate.check_second(
                 is_wide=self._is_wide, latency_s=latency_s, jitter_s=jitter_s
             )
             thin = self.network.bytes_per_s < 1500
-            sometimes("settled on a thin line", thin and self._is_quiet)
+            sometimes("settled on a thin line", thin and is_quiet)
             exchange_s = 2 * (latency_s + jitter_s) + self.aggregator.handling_time_s
-            self.oracle.states_share.check_second(is_quiet=self._is_quiet, way_s=exchange_s)
+            self.oracle.states_share.check_second(is_quiet=is_quiet, way_s=exchange_s)
 
     def _as_it_stands(self) -> Second:
         process, disk = self.processes.now, self.disk
