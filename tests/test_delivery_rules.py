@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from trio_runner import _again, _away, _backoff, _sender, _tasks, _ticker, _warnings, _window
+from trio_runner import _again, _away, _backoff, _news, _sender, _tasks, _ticker, _warnings, _window
 from trio_runner._mistakes import BLOCKED_S
 from trio_runner._outbox import _entry, _line, _shrinking
 from trio_runner._outbox_sqlite import _commits
@@ -43,7 +43,7 @@ def test_the_figures_are_those_of_the_code() -> None:
     assert f"answers in a row are {_window.LATE_S} s late" in RULES
     assert (_window.LAST, _window.FRESH_S) == (4, 5)
     assert _ticker.WAITING_MAX == 2
-    assert _sender.STATE_REST == _sender.SAMPLES_IN_A_ROW == 4
+    assert _news.STATE_REST == _sender.SAMPLES_IN_A_ROW == 4
     assert f"A state at which {_again.LEFT_OUT_AFTER} links in a row have ended" in RULES
     assert (_again.LEFT_OUT_S, _entry.SUSPECT_LINKS) == (600, 2)
     assert f"lived for {_tasks.LIVED_S} s" in RULES

@@ -11,30 +11,27 @@ spent here.
 
 import logging
 import math
-from enum import Enum
+from collections.abc import Callable
 
 import trio
 from attrs import define, field
 
 from trio_runner._again import PAUSE_MAX_S, Again, Told, patience, pause_s
+from trio_runner._answers import Verdict, classify, reason
 from trio_runner._errors import LinkLost
 from trio_runner._histogram import Durations
-from trio_runner._outbox import FAILURES_MAX, STATE_TYPES, Entry, Outbox, is_too_big
+from trio_runner._news import News
+from trio_runner._notices import Notices
+from trio_runner._outbox import FAILURES_MAX, Entry, Outbox, is_too_big
 from trio_runner._publish import Doorbell
 from trio_runner._say_once import SayOnce
-from trio_runner._window import LINE_S, Window
-from trio_runner.net import Answered, Session
+from trio_runner._window import Window
+from trio_runner.net import Session
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
 from trio_runner.protocol import pack
 
 logger = logging.getLogger(__name__)
-
-UNREADABLE = "deserialization failed"
-"""What an aggregator answers to a message whose type, or one of whose fields, it does not know."""
-
-STATE_REST = 4
-"""The next state of a kind waits this many times as long as the last one kept others waiting."""
 
 SAMPLES_IN_A_ROW = 4
 """Where there is not room for all, a state or a notice has its turn after so many samples."""
@@ -42,47 +39,8 @@ SAMPLES_IN_A_ROW = 4
 WITHHELD_S = 0.5
 """How soon to look again (s) when the outbox holds a message back until its disk has it."""
 
-
-class Verdict(Enum):
-    """What an answer says of the message that it answers."""
-
-    DELIVERED = "the aggregator has it"
-    NOT_REGISTERED = "the aggregator does not know this engine: register anew"
-    TRANSIENT = "the aggregator failed, another try may succeed"
-    POISON = "the aggregator will never take it"
-
-
-def classify(answer: m.MessageBase) -> Verdict:
-    """Return what an answer of the aggregator's says."""
-    if isinstance(answer, m.SuccessMessage):
-        return Verdict.DELIVERED
-    said = reason(answer)
-    if "No engine registered" in said:
-        return Verdict.NOT_REGISTERED
-    if "Handler raised exception" in said:
-        return Verdict.TRANSIENT
-    return Verdict.POISON
-
-
-def reason(answer: m.MessageBase) -> str:
-    """Return what an answer says in words."""
-    texts = (getattr(answer, name, None) for name in ("protocol_msg", "message"))
-    return " ".join(text for text in texts if text) or type(answer).__name__
-
-
-@define(eq=False)
-class _State:
-    """What this link knows about one kind of state message."""
-
-    heard: str | None = None
-    """The last one that was answered, whether taken or refused. It is not sent again."""
-    is_taken: bool = False
-    is_known: bool = False
-    """Whether one was taken."""
-    is_unknown: bool = False
-    """Whether none can be taken: the aggregator is of an older version."""
-    rests_until: float = 0.0
-    """When samples have had as much time as they are due."""
+_Judge = Callable[[Verdict, m.MessageBase], None]
+"""What is to become of a message, given what its answer says and the answer itself."""
 
 
 @define(eq=False)
@@ -99,19 +57,12 @@ class Sender:
     _window: Window = field(factory=Window, init=False)
     _untold: list[type[em.EngineMessage]] = field(init=False)
     """What is left to tell this link before anything else."""
-    _states: dict[type[em.EngineMessage], _State] = field(init=False)
     _say: SayOnce = field(factory=lambda: SayOnce(logger), init=False)
+    _news: News = field(init=False)
+    _notices: Notices = field(factory=Notices, init=False)
     _look_again_at: float = field(default=math.inf, init=False)
     """When the first message that has to wait is due."""
     _unanswered: int = field(default=0, init=False)
-    _notices: int = field(default=0, init=False)
-    _retried: int = field(default=0, init=False)
-    """How many of these have failed before: at most one, since samples need room."""
-    _notices_max: int = field(default=1, init=False)
-    """How many notices may be unanswered: a few can be as much work as many samples."""
-    _notices_rest_until: float = field(default=0.0, init=False)
-    """When samples have had as much time as the last notice took."""
-    _states_under_way: int = field(default=0, init=False)
     _in_a_row: int = field(default=0, init=False)
     """How many messages of the line have gone out since a state or a notice did."""
     _is_barred: bool = field(default=False, init=False)
@@ -121,7 +72,7 @@ class Sender:
 
     def __attrs_post_init__(self) -> None:
         self._untold = [em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg]
-        self._states = {kind: _State() for kind in STATE_TYPES}
+        self._news = News(self._outbox, self._again, self._say)
         cut = self._outbox.cut
         if cut is not None and cut.failures > 1:  # once is no sign
             # Let the link live for a while before sending it what may end it.
@@ -158,15 +109,13 @@ class Sender:
             del self._untold[0]
 
     async def _tell(self, kind: type[em.EngineMessage]) -> None:
-        state, told = self._states[kind], self._again.of(kind)
         while True:
             self._send_state(kind)
             await self._all_answered()
-            if state.is_taken or kind is not em.UodInfoMsg or self._outbox.state(kind) is None:
+            is_needed = kind is em.UodInfoMsg and self._outbox.state(kind) is not None
+            if self._news.is_taken(kind) or not is_needed:
                 return
-            state.heard = None
-            told.due_at = max(told.due_at, trio.current_time() + pause_s(told.failures))
-            await trio.sleep_until(told.due_at)
+            await trio.sleep_until(self._news.tell_again(kind))
 
     async def _repeat_run_started(self) -> None:
         while (run_started := self._outbox.open_run) is not None:
@@ -180,13 +129,17 @@ class Sender:
                 return
 
     async def _is_run_to_be_told_again(self, run_started: Entry, told: Told) -> bool:
-        answers: list[m.MessageBase] = []
+        answers: list[tuple[Verdict, str]] = []
+
+        def note(verdict: Verdict, answer: m.MessageBase) -> None:
+            answers.append((verdict, reason(answer)))
+
         sent, told.under_way = trio.current_time(), str(run_started)
-        self._send(run_started.sequence_number, run_started.body, answers.append, told.patience)
+        self._send(run_started.sequence_number, run_started.body, note, told.patience)
         await self._all_answered()
         if not answers:
             return False  # an answer that ends the link is not judged
-        verdict, why, now = classify(answers[0]), reason(answers[0]), trio.current_time()
+        (verdict, why), now = answers[0], trio.current_time()
         if verdict is Verdict.DELIVERED:
             told.taken(is_late=now - sent > self._again.call_s)
             self._outbox.go_on(knows_run=True)
@@ -239,7 +192,7 @@ class Sender:
     def _has_nothing_to_wait_for(self) -> bool:
         outbox = self._outbox
         waits = outbox.has_line or outbox.has_aside or outbox.has_run_events
-        return not waits and not self._states_under_way
+        return not waits and not self._news.under_way
 
     async def _all_answered(self) -> None:
         self._is_idle = False
@@ -264,7 +217,7 @@ class Sender:
             return False
         if head is not None and self._in_a_row < SAMPLES_IN_A_ROW:
             return self._send_entry(head)
-        for kind in tuple(self._states) if with_states else ():
+        for kind in self._news.kinds if with_states else ():
             self._send_state(kind)
         if self._unanswered >= self._window.limit:
             return False
@@ -273,9 +226,8 @@ class Sender:
         return head is not None and self._send_entry(head)
 
     def _may_send_notice(self, notice: Entry) -> bool:
-        if self._notices >= self._notices_max or (notice.failures and self._retried):
-            return False
-        return not self._has_to_wait(self._notices_rest_until)
+        has_room = self._notices.have_room_for(notice)
+        return has_room and not self._has_to_wait(self._notices.rest_until)
 
     def _due_head(self) -> Entry | None:
         """Let notices step aside; return the next message in line, None if it has to wait."""
@@ -296,8 +248,13 @@ class Sender:
 
     def _suspect_state(self) -> type[em.EngineMessage] | None:
         """Return a kind of state that may be ending links and has something to tell, or None."""
-        suspects = (kind for kind in self._states if self._again.of(kind).is_suspect)
-        return next((kind for kind in suspects if self._news(kind) is not None), None)
+        suspects = (kind for kind in self._news.kinds if self._again.of(kind).is_suspect)
+        return next((kind for kind in suspects if self._due_state(kind) is not None), None)
+
+    def _due_state(self, kind: type[em.EngineMessage]) -> str | None:
+        """Return what there is to tell of a kind, or None if there is nothing or it has to wait."""
+        body = self._news.of(kind)
+        return None if body is None or self._has_to_wait(self._news.due_at(kind)) else body
 
     def _has_to_wait(self, due_at: float) -> bool:
         if not due_at or due_at <= trio.current_time():
@@ -322,33 +279,34 @@ class Sender:
         if entry.is_too_big:
             self._outbox.set_aside(entry, "it is over the aggregator's limit of 16 MiB")
             return True
-        alone, is_sample = entry.goes_alone, not entry.is_event
         self._in_a_row = 0 if entry.is_notice else self._in_a_row + 1
-        self._notices += entry.is_notice
+        self._is_barred = entry.goes_alone
+        self._send(
+            entry.sequence_number, entry.body, self._judge_of(entry), patience(entry.failures)
+        )
+        return True
+
+    def _judge_of(self, entry: Entry) -> _Judge:
+        """Note that a message is sent now; return what its answer will do."""
+        alone, is_sample = entry.goes_alone, not entry.is_event
         is_retried = entry.is_notice and entry.failures > 0
-        self._retried += is_retried
-        self._is_barred = alone
+        if entry.is_notice:
+            self._notices.sent(is_retried=is_retried)
         sent, unanswered = trio.current_time(), self._unanswered + 1
 
-        def judge(answer: m.MessageBase) -> None:
-            self._notices -= entry.is_notice
-            self._retried -= is_retried
+        def judge(verdict: Verdict, answer: m.MessageBase) -> None:
             self._is_barred = self._is_barred and not alone
             now = trio.current_time()
             if is_sample:
                 self._window.answered(now, now - sent, unanswered)
                 self._answer_s.note(now - sent)
             elif entry.is_notice:
-                occupied_s = self._occupied_s(now - sent)
-                self._notices_max = self._notices_max + 1 if occupied_s <= LINE_S else 1
-                self._notices_rest_until = now + occupied_s
-            self._judge(entry, answer)
+                self._notices.answered(now, self._occupied_s(now - sent), is_retried=is_retried)
+            self._judge(entry, verdict, answer)
 
-        self._send(entry.sequence_number, entry.body, judge, patience(entry.failures))
-        return True
+        return judge
 
-    def _judge(self, entry: Entry, answer: m.MessageBase) -> None:
-        verdict = classify(answer)
+    def _judge(self, entry: Entry, verdict: Verdict, answer: m.MessageBase) -> None:
         if verdict is Verdict.DELIVERED:
             self._outbox.delivered(entry)
         elif verdict is Verdict.TRANSIENT:
@@ -364,73 +322,41 @@ class Sender:
         else:
             self._outbox.refused(entry, reason(answer))
 
-    def _news(self, kind: type[em.EngineMessage]) -> str | None:
-        """Return the latest message of a type, or None if it was heard here or has to wait."""
-        body, state, told = self._outbox.state(kind), self._states[kind], self._again.of(kind)
-        is_known = body == state.heard or body == told.left_out or state.is_unknown
-        if body is None or is_known or told.under_way is not None:
-            return None
-        return None if self._has_to_wait(max(state.rests_until, told.due_at)) else body
-
     def _send_state(self, kind: type[em.EngineMessage], *, alone: bool = False) -> None:
         """Send the latest message of a type, if this link has not heard it already."""
-        body, state, told = self._news(kind), self._states[kind], self._again.of(kind)
+        body = self._due_state(kind)
         if body is None or self._unanswered >= self._window.limit:
             return
         if is_too_big(body):
-            state.heard = body
-            told.failures += 1
-            text = "%s is over the aggregator's limit of 16 MiB, it is left out"
-            self._say(logging.ERROR, text, kind.__name__)
+            self._news.leave_out(kind, body)
             return
         sent = trio.current_time()
 
-        def note(answer: m.MessageBase) -> None:
-            self._states_under_way -= 1
+        def note(verdict: Verdict, answer: m.MessageBase) -> None:
             self._is_barred = self._is_barred and not alone
-            self._note_told(kind, body, answer, trio.current_time() - sent)
+            took_s = trio.current_time() - sent
+            occupied_s = self._occupied_s(took_s)
+            self._news.answered(kind, body, verdict, answer, took_s, occupied_s)
 
-        self._states[kind] = self._states.pop(kind)  # the others come first next time
         self._in_a_row = 0
-        told.under_way = body
-        self._states_under_way += 1
         self._is_barred = alone
-        self._send(self._outbox.next_number(), pack(body), note, told.patience)
-
-    def _note_told(
-        self, kind: type[em.EngineMessage], body: str, answer: m.MessageBase, took_s: float
-    ) -> None:
-        verdict, now = classify(answer), trio.current_time()
-        state, told = self._states[kind], self._again.of(kind)
-        state.is_taken = verdict is Verdict.DELIVERED
-        if state.is_taken:
-            told.taken(is_late=took_s > self._again.call_s)
-            state.is_known = True
-        else:
-            told.failed()
-            text = "The aggregator did not take %s: %s"
-            self._say(logging.ERROR, text, kind.__name__, reason(answer))
-            if kind is not em.UodInfoMsg and not state.is_known:  # without it nothing is taken
-                state.is_unknown = UNREADABLE in str(answer)
-        if verdict is Verdict.TRANSIENT:
-            told.due_at = now + pause_s(told.failures)
-        else:  # what was refused is sent again when it has changed
-            state.heard = body
-            state.rests_until = now + min(STATE_REST * self._occupied_s(took_s), PAUSE_MAX_S)
+        number, packed = self._outbox.next_number(), pack(body)
+        self._send(number, packed, note, self._news.sent(kind, body))
 
     def _occupied_s(self, took_s: float) -> float:
         """Return how long (s) a message kept others waiting, judged by its answer time."""
         return min(max(took_s - self._window.distance_s, 0.0), PAUSE_MAX_S)
 
-    def _send(self, sequence_number: int, packed: bytes, judge: Answered, patience: int) -> None:
+    def _send(self, sequence_number: int, packed: bytes, judge: _Judge, patience: int) -> None:
         self._unanswered += 1
 
         def answered(answer: m.MessageBase) -> None:
-            if classify(answer) is Verdict.NOT_REGISTERED:
+            verdict = classify(answer)
+            if verdict is Verdict.NOT_REGISTERED:
                 # Leave it unanswered and the bell silent: nothing may follow on this link.
                 raise LinkLost("The aggregator does not know this engine: registering anew.")
             self._unanswered -= 1
-            judge(answer)
+            judge(verdict, answer)
             if not self._is_idle or self._outbox.has_line or self._outbox.has_aside:
                 self._bell.ring()
 

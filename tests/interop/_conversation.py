@@ -12,7 +12,7 @@ import trio
 import trio_websocket
 from attrs import define, field
 
-from trio_runner._sender import classify
+from trio_runner._answers import classify
 from trio_runner.protocol import (
     DISPATCH,
     GET_ENGINE_ID,

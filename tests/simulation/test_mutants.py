@@ -25,8 +25,10 @@ from attrs import evolve, frozen
 from trio_runner import (
     LinkLost,
     _again,
+    _answers,
     _backoff,
     _intake,
+    _news,
     _outbox,
     _sender,
     _states,
@@ -37,7 +39,7 @@ from trio_runner import (
 )
 from trio_runner._outbox import _base, _line
 from trio_runner._outbox_sqlite import DurableOutbox, _apart, _durable, _facts, _file, _opening
-from trio_runner.net import Answered, Session, _commands, _said, _session
+from trio_runner.net import Session, _commands, _said, _session
 from trio_runner.protocol import ErrorMessage, MessageBase, pack, unpack
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.trials import _simulate
@@ -131,7 +133,7 @@ def send_notices_that_failed_beside_each_other(to: pytest.MonkeyPatch) -> None:
 
     def send_entry(self: _sender.Sender, entry: _outbox.Entry) -> bool:
         send(self, entry)
-        self._retried = 0
+        self._notices._retried = 0
         return True
 
     to.setattr(_sender.Sender, "_send_entry", send_entry)
@@ -170,13 +172,13 @@ def give_a_new_number_when_sent_again(to: pytest.MonkeyPatch) -> None:
 @mutant("set aside|never arrived|not stored", seed=2)
 def take_every_answer_for_success(to: pytest.MonkeyPatch) -> None:
     """Take any answer for a delivery."""
-    to.setattr(_sender, "classify", lambda _: _sender.Verdict.DELIVERED)
+    to.setattr(_sender, "classify", lambda _: _answers.Verdict.DELIVERED)
 
 
-def _classify_as(to: pytest.MonkeyPatch, verdict: _sender.Verdict, as_: _sender.Verdict) -> None:
-    classify = _sender.classify
+def _classify_as(to: pytest.MonkeyPatch, verdict: _answers.Verdict, as_: _answers.Verdict) -> None:
+    classify = _answers.classify
 
-    def mixed_up(answer: MessageBase) -> _sender.Verdict:
+    def mixed_up(answer: MessageBase) -> _answers.Verdict:
         right = classify(answer)
         return as_ if right is verdict else right
 
@@ -186,38 +188,39 @@ def _classify_as(to: pytest.MonkeyPatch, verdict: _sender.Verdict, as_: _sender.
 @mutant("set aside", "forgotten")
 def stay_where_nobody_knows_us(to: pytest.MonkeyPatch) -> None:
     """Take "not registered" for a refusal of the message."""
-    _classify_as(to, _sender.Verdict.NOT_REGISTERED, _sender.Verdict.POISON)
+    _classify_as(to, _answers.Verdict.NOT_REGISTERED, _answers.Verdict.POISON)
 
 
 @mutant("never arrived|are lost", seed=16)
 def take_a_failure_for_success(to: pytest.MonkeyPatch) -> None:
     """Count a message whose handling failed as delivered."""
-    _classify_as(to, _sender.Verdict.TRANSIENT, _sender.Verdict.DELIVERED)
+    _classify_as(to, _answers.Verdict.TRANSIENT, _answers.Verdict.DELIVERED)
 
 
 @mutant("set aside", seed=16)
 def give_up_at_the_first_failure(to: pytest.MonkeyPatch) -> None:
     """Take a failure of the aggregator's for a refusal for good."""
-    _classify_as(to, _sender.Verdict.TRANSIENT, _sender.Verdict.POISON)
+    _classify_as(to, _answers.Verdict.TRANSIENT, _answers.Verdict.POISON)
 
 
 @mutant("set aside", seed=6)
 def try_poison_again(to: pytest.MonkeyPatch) -> None:
     """Take a refusal for good for a failure."""
-    _classify_as(to, _sender.Verdict.POISON, _sender.Verdict.TRANSIENT)
+    _classify_as(to, _answers.Verdict.POISON, _answers.Verdict.TRANSIENT)
 
 
 @mutant("had failed|had ended", seed=3)
 def try_again_at_once(to: pytest.MonkeyPatch) -> None:
     """Send a message whose handling failed again with no delay."""
-    to.setattr(_sender, "pause_s", lambda _: 0)
-    to.setattr(_again, "pause_s", lambda _: 0)
+    for module in (_sender, _news, _again):
+        to.setattr(module, "pause_s", lambda _: 0)
 
 
 @mutant("early", "handler_fails", "one_handler_fails", "cut_at_size")
 def never_pause_for_more_than_a_second(to: pytest.MonkeyPatch) -> None:
     """Try what fails again and again with the same short pause."""
-    to.setattr(_sender, "pause_s", lambda failures: float(failures > 0))
+    for module in (_sender, _news):
+        to.setattr(module, "pause_s", lambda failures: float(failures > 0))
 
 
 @mutant("too little patience", "slow_archive", "toggle_runs", seed=12)
@@ -295,7 +298,7 @@ def tell_of_the_open_run_once(to: pytest.MonkeyPatch) -> None:
 
     async def repeat(self: _sender.Sender) -> None:
         if (run := self._outbox.open_run) is not None:
-            self._send(run.sequence_number, run.body, lambda _: None, 1)
+            self._send(run.sequence_number, run.body, lambda *_: None, 1)
             await self._all_answered()
 
     to.setattr(_sender.Sender, "_repeat_run_started", repeat)
@@ -365,7 +368,7 @@ def repeat_run_started_with_the_time_of_the_link(to: pytest.MonkeyPatch) -> None
     send = _sender.Sender._send
 
     def send_new(
-        self: _sender.Sender, number: int, packed: bytes, judge: Answered, patience: int
+        self: _sender.Sender, number: int, packed: bytes, judge: Any, patience: int
     ) -> None:
         body = unpack(packed)
         if self._untold and "started_tick" in body:
@@ -389,7 +392,7 @@ def send_states_again_and_again(to: pytest.MonkeyPatch) -> None:
     def send_state(
         self: _sender.Sender, kind: type[em.EngineMessage], *, alone: bool = False
     ) -> None:
-        self._states[kind].heard = None
+        self._news._states[kind].heard = None
         send(self, kind, alone=alone)
 
     to.setattr(_sender.Sender, "_send_state", send_state)
@@ -398,16 +401,16 @@ def send_states_again_and_again(to: pytest.MonkeyPatch) -> None:
 @mutant("was not sent", seed=2)
 def keep_states_to_ourselves(to: pytest.MonkeyPatch) -> None:
     """Tell a new link only the states that changed since the last."""
-    known: dict[int, dict[type[em.EngineMessage], _sender._State]] = {}
+    known: dict[int, dict[type[em.EngineMessage], _news._State]] = {}
     init = _sender.Sender.__init__
 
     def init_with(self: _sender.Sender, session: Session, outbox: Any, *rest: Any) -> None:
         init(self, session, outbox, *rest)
-        self._states = known.setdefault(id(outbox), self._states)
-        for state in self._states.values():
+        states = self._news._states = known.setdefault(id(outbox), self._news._states)
+        for state in states.values():
             state.is_taken = False
         for kind in (em.UodInfoMsg, em.MethodMsg):
-            self._states[kind] = _sender._State()
+            states[kind] = _news._State()
 
     to.setattr(_sender.Sender, "__init__", init_with)
 
@@ -420,7 +423,7 @@ def never_show_a_change(to: pytest.MonkeyPatch) -> None:
     def send_state(
         self: _sender.Sender, kind: type[em.EngineMessage], *, alone: bool = False
     ) -> None:
-        if self._states[kind].heard is None:
+        if self._news._states[kind].heard is None:
             send(self, kind, alone=alone)
 
     to.setattr(_sender.Sender, "_send_state", send_state)
@@ -474,7 +477,7 @@ def never_measure_the_distance_again(to: pytest.MonkeyPatch) -> None:
 @mutant("took the line", "thin_line", "restless_run_log")
 def let_states_take_the_line(to: pytest.MonkeyPatch) -> None:
     """Send states as they change, whatever they leave of the line."""
-    to.setattr(_sender, "STATE_REST", 0)
+    to.setattr(_news, "STATE_REST", 0)
 
 
 # Where messages wait
