@@ -31,7 +31,7 @@ def _work(path: Path, told: Connection) -> None:
     """Put events in and deliver old ones, a commit each, and shrink the file now and then."""
     with DurableOutbox(path) as outbox:
         outbox.claim("host_Unit")
-        outbox._file.db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        outbox._disk.file.db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         number = 0
         while True:
             number += 1
@@ -41,8 +41,8 @@ def _work(path: Path, told: Connection) -> None:
             if number == KEPT:
                 told.send("full")
             if number % 100 == 0:
-                outbox._file.db.execute("VACUUM")
-                outbox._file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                outbox._disk.file.db.execute("VACUUM")
+                outbox._disk.file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _turn_over(path: Path, told: Connection) -> None:
             while len(outbox) > KEPT:
                 outbox.delivered(outbox.take())
             outbox.commit()
-            outbox._file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            outbox._disk.file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             outbox.put(event("one more"))
             told.send("turned over")
             told.recv()
@@ -157,7 +157,7 @@ def test_an_engine_starts_and_writes_while_somebody_looks(path: Path) -> None:
         outbox.put(sample(1))
     with snapshot_of(path) as snapshot, DurableOutbox(path) as outbox:
         outbox.put(event("two"))
-        outbox._file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        outbox._disk.file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         assert waiting(outbox) == [1, 2]
         assert snapshot.db.execute("SELECT sequence_number FROM messages").fetchall() == [(1,)]
 
@@ -175,7 +175,7 @@ def test_all_that_a_dead_process_has_left_is_seen(path: Path, tmp_path: Path) ->
         for number in range(300):
             outbox.put(event("x" * 300))
             if number == 150:
-                outbox._file.db.execute("PRAGMA wal_checkpoint").fetchall()
+                outbox._disk.file.db.execute("PRAGMA wal_checkpoint").fetchall()
         image = crash(path, tmp_path / "image")
     assert summarize(image).waiting == 300
     assert image.with_name("image-wal").stat().st_size > 0

@@ -156,7 +156,7 @@ def test_a_sample_that_is_under_way_is_written_when_its_link_breaks_or_the_outbo
 def test_an_event_that_is_not_on_disk_yet_is_not_sent(path: Path) -> None:
     """Between its place in the line and its place on the disk the sender does not see it."""
     with DurableOutbox(path) as outbox:
-        with outbox._writing:  # the disk is busy with something else
+        with outbox._disk.writing:  # the disk is busy with something else
             thread = threading.Thread(target=outbox.put, args=(event("one"),))
             thread.start()
             while not len(outbox):
@@ -1184,7 +1184,7 @@ def test_a_run_log_that_changes_all_the_time_writes_less_than_a_gigabyte_a_day(
 def empty_log(outbox: DurableOutbox) -> int:
     """Empty the write-ahead log into the file; return how much both were written."""
     size = Path(f"{outbox.path}-wal").stat().st_size
-    outbox._file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    outbox._disk.file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return 2 * size
 
 

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from trio_runner import DurableOutbox
-from trio_runner._outbox_sqlite._durable import DISK_RETRY_S
+from trio_runner._outbox_sqlite._disk import DISK_RETRY_S
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.stand_ins._disk import SimulatedDisk
 
@@ -73,7 +73,7 @@ def test_what_was_not_synced_is_lost_with_the_power(
     """Everything since the first commit without a sync is lost; a kill alone loses nothing."""
     with opened(disk) as outbox:
         outbox.put(event(1))
-        outbox._file.db.execute("PRAGMA synchronous = NORMAL")
+        outbox._disk.file.db.execute("PRAGMA synchronous = NORMAL")
         outbox.put(event(2))
         outbox.put(event(3))
         disk.die(power=power)

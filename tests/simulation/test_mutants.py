@@ -646,12 +646,8 @@ def forget_what_was_delivered(to: pytest.MonkeyPatch) -> None:
 @mutant("with the number", seed=5)
 def use_numbers_twice(to: pytest.MonkeyPatch) -> None:
     """Begin the sequence numbers anew after a crash."""
-    restore = DurableOutbox._restore_facts
-
-    def restore_facts(self: DurableOutbox, facts: Any) -> None:
-        restore(self, {**facts, "numbers": 0})
-
-    to.setattr(DurableOutbox, "_restore_facts", restore_facts)
+    found = _facts.found
+    to.setattr(_durable, "found", lambda facts, path: found({**facts, "numbers": 0}, path))
 
 
 @mutant("Trio's thread waits", "slow_disk", "hanging_disk", "burst")

@@ -67,13 +67,13 @@ def grown_while_it_is_written() -> Generator[None, None, None]:
 @contextmanager
 def line_held_over_a_write() -> Generator[None, None, None]:
     """Let Trio's thread wait for the disk."""
-    write = DurableOutbox._write
+    commit = DurableOutbox.commit
 
     def locked(self: DurableOutbox) -> None:
         with self._lock:
-            write(self)
+            commit(self)
 
-    with patch.object(DurableOutbox, "_write", locked):
+    with patch.object(DurableOutbox, "commit", locked):
         yield
 
 

@@ -1,10 +1,7 @@
 """The durable outbox: the line in memory is the truth, and the file keeps it for after a crash."""
 
 import logging
-import math
-import os
 import sqlite3
-import threading
 import time
 import warnings
 import zlib
@@ -16,12 +13,12 @@ from typing import ClassVar
 from attrs import define, evolve, field
 from trio.lowlevel import in_trio_run
 
-from trio_runner._outbox import OUTBOX_BYTES_MAX, RUN_EVENTS, Entry, Lock, Outbox, Prepared
+from trio_runner._outbox import OUTBOX_BYTES_MAX, RUN_EVENTS, Entry, Outbox, Prepared
 from trio_runner._outbox_sqlite._apart import Kept, keep_apart
-from trio_runner._outbox_sqlite._commits import DISK_WAIT_S, Commits
+from trio_runner._outbox_sqlite._commits import DISK_WAIT_S
+from trio_runner._outbox_sqlite._disk import Batch, Disk, Source
 from trio_runner._outbox_sqlite._errors import (
     OutboxClosed,
-    OutboxError,
     OutboxOfAnotherUnit,
     damaged,
     explained,
@@ -30,33 +27,18 @@ from trio_runner._outbox_sqlite._facts import (
     KEPT_STATES,
     NUMBERS_LOST,
     UNIT_STATES,
-    KnownFacts,
-    check,
+    found,
     is_renamed,
     run_behind,
-    run_of,
     stored,
     uod_name,
 )
-from trio_runner._outbox_sqlite._file import SET_ASIDE_MAX, Changes, Contents, Fact, OutboxFile
-from trio_runner.protocol import DecodeError, encode_json, unpack
+from trio_runner._outbox_sqlite._file import SET_ASIDE_MAX, Changes, Contents, Fact
+from trio_runner._outbox_sqlite._under_way import UnderWay
+from trio_runner.protocol import DecodeError, encode_json
 from trio_runner.protocol import engine_messages as em
 
 logger = logging.getLogger(__name__)
-
-DISK_RETRY_S = 30
-"""How long to wait before a disk that could not be written is tried again (s)."""
-
-UNDER_WAY_S = 2
-"""For how long a sample that is under way is not written (s). Over a long distance every commit
-finds some, which are answered before the next."""
-
-ANSWERS_S = 1
-"""Up to what age of the last answer (s) the link counts as alive, so that what is under way will
-arrive."""
-
-CLOSE_S = 3
-"""How long to wait for a disk that hangs when the outbox is closed (s)."""
 
 
 @define(eq=False)
@@ -99,37 +81,27 @@ class DurableOutbox(Outbox):
     _last_run_event: int = field(default=0, init=False)
     """The number of the last run event that was delivered."""
     _journal: Changes = field(factory=Changes, init=False)
-    _commits: Commits = field(init=False)
+    _disk: Disk = field(init=False)
     _barrier: int = field(default=0, init=False)
     """The number of the commit that must have ended before anything goes out."""
     _unsafe: list[Entry] = field(factory=list, init=False)
     """The events in the line that do not count as queued yet."""
     _left_behind: Entry | None = field(default=None, init=False)
     """The last event for which `put` stopped waiting before it was on disk."""
-    _writing: Lock = field(init=False)
-    """Held while the file is written. Trio's thread waits neither for it nor for its holder."""
-    _file: OutboxFile = field(init=False)
-    _under_way: dict[int, float] = field(factory=dict, init=False)
-    """Since when each sample has been found under way, by its number."""
-    _answered_at: float = field(default=-math.inf, init=False)
-    _is_open: bool = field(default=False, init=False)
-    _known: KnownFacts = field(factory=KnownFacts, init=False)
-    _degraded: str | None = field(default=None, init=False)
-    _retry_at: float = field(default=0.0, init=False)
-
-    @_writing.default
-    def _new_writing(self) -> Lock:
-        return self.threads.RLock()
+    _under_way: UnderWay = field(factory=UnderWay, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._commits = Commits(self.clock, self.threads.Condition())
-        self._file = OutboxFile.open(self.path, create=True, connect=self.connect)
+        self._disk = Disk(
+            path=self.path,
+            clock=self.clock,
+            connect=self.connect,
+            threads=self.threads,
+        )
         try:
-            self._restore(self._file.load())
+            self._restore(self._disk.file.load())
         except BaseException:
-            self._file.close()
+            self._disk.abandon()
             raise
-        self._is_open = True
         self.commit()  # reserves numbers, and finds a disk that is already full
 
     def __enter__(self) -> "DurableOutbox":
@@ -144,9 +116,10 @@ class DurableOutbox(Outbox):
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_is_open", False):
+        disk: Disk | None = getattr(self, "_disk", None)  # None if the file could not be opened
+        if disk is not None and disk.is_open:
             warnings.warn(f"unclosed outbox {self.path}", ResourceWarning, 2, source=self)
-            self._file.close()
+            disk.abandon()
 
     def claim(self, unit: str, registration: em.RegisterEngineMsg | None = None) -> None:
         """Note whose messages these are, and how that unit registers, without the secret.
@@ -179,14 +152,14 @@ class DurableOutbox(Outbox):
                 f" this is {new}. Take another path, or discard them."
             )
         with explained(self.path):
-            put_aside = self._file.put_aside()
+            put_aside = self._disk.file.put_aside()
         if not (entries or put_aside or (self.run_id and is_renaming)):
             return
         kept = Kept(entries, put_aside, stored(self._facts()))
         aside = keep_apart(self.path, old, kept, self.connect)
         # After a crash before the next commit they are moved once more, into one more file.
         with explained(self.path):
-            self._file.forget_put_aside()
+            self._disk.file.forget_put_aside()
         self._empty_line()
         logger.warning(
             "This unit is called %s now, was %s: the %d messages that wait of it are kept in %s;"
@@ -227,9 +200,10 @@ class DurableOutbox(Outbox):
         return None
 
     def _may_go(self, head: Entry) -> bool:
+        commits = self._disk.commits
         if head.kind not in RUN_EVENTS:
-            return self._commits.ended >= self._barrier
-        return self._commits.ended == self._commits.begun >= self._barrier and not (
+            return commits.ended >= self._barrier
+        return commits.ended == commits.begun >= self._barrier and not (
             self._journal.removed or self._journal.put_aside
         )
 
@@ -253,11 +227,11 @@ class DurableOutbox(Outbox):
     def delivered(self, entry: Entry) -> None:
         with self._lock:
             super().delivered(entry)
-            self._answered_at = self.clock()
+            self._under_way.answered(self._disk.clock())
             if entry.kind not in RUN_EVENTS:
                 return
             self._last_run_event = entry.sequence_number
-            self._barrier = self._commits.begun + 1
+            self._barrier = self._disk.commits.begun + 1
         self._want_commit()
 
     def _want_commit(self) -> None:
@@ -266,11 +240,11 @@ class DurableOutbox(Outbox):
             self.commit()
             return
         with self._lock:
-            self._commits.want()
+            self._disk.commits.want()
         wanted()
 
     def enter(self, message: em.EngineMessage | Prepared) -> Entry | None:
-        if not self._is_open:
+        if not self._disk.is_open:
             kind = type(message.message if isinstance(message, Prepared) else message)
             raise OutboxClosed(f"{kind.__name__}: the outbox {self.path} is closed")
         event = super().enter(message)
@@ -278,7 +252,7 @@ class DurableOutbox(Outbox):
             if event is not None:
                 self._unsafe.append(event)
             if event is not None or self.commit_wanted is not None:
-                self._commits.want()
+                self._disk.commits.want()
             if self.commit_wanted is not None:
                 self._release_if_degraded()
         return event
@@ -293,36 +267,25 @@ class DurableOutbox(Outbox):
         if event is None or event.is_queued:
             return
         if self.commit_wanted is None:
-            self._commit_in_a_thread()
+            self._disk.commit_in_a_thread(self._source)
         else:
             self._want_commit()
             if in_trio_run():
                 return
-            self._commits.wait_until(lambda: event.is_queued)
+            self._disk.commits.wait_until(lambda: event.is_queued)
         with self._lock:
             if not event.is_queued:
                 self._leave_behind(event)
-
-    def _commit_in_a_thread(self) -> None:
-        """Commit in a thread of its own, and wait for it `DISK_WAIT_S` at most."""
-        if self._commits.is_slow:
-            return
-        if in_trio_run() and self.clock is not time.monotonic:
-            self.commit()  # a disk in virtual time, which no other thread knows
-            return
-        thread = threading.Thread(target=self.commit, name="outbox", daemon=True)
-        thread.start()
-        thread.join(DISK_WAIT_S)
 
     def _leave_behind(self, event: Entry) -> None:
         """Stop waiting for an event; it goes out once it is on disk, or if the disk is slow."""
         self._left_behind = event
         self._note_slowness()
-        if self._commits.is_slow:
+        if self._disk.is_slow:
             self._release()
 
     def _note_slowness(self) -> None:
-        if self._degraded is None and self._is_open and self._commits.became_slow():
+        if self._disk.became_slow():
             self._warn(
                 logging.ERROR,
                 "The outbox %s has kept others waiting for %.0f s: a disk that is slow, or hangs."
@@ -334,7 +297,7 @@ class DurableOutbox(Outbox):
 
     def _release_if_degraded(self) -> bool:
         """Let nothing wait for a disk that fails or is slow; return whether it does or is."""
-        if self._degraded is None and not self._commits.is_slow:
+        if self._disk.trouble is None:
             return False
         self._release()
         return True
@@ -354,32 +317,7 @@ class DurableOutbox(Outbox):
         Any thread may call it. It waits for the disk, but for a commit that hangs in another thread
         only `DISK_WAIT_S`. Raises nothing for a disk that fails.
         """
-        if not self._writing.acquire(timeout=DISK_WAIT_S):
-            with self._lock:
-                self._release()
-            return
-        try:
-            if self._is_open and not (self._degraded and self.clock() < self._retry_at):
-                self._try_to_write()
-        finally:
-            with self._lock:
-                if self._degraded is not None or not self._is_open:
-                    self._release()
-            self._commits.end()
-            if not self._is_open:  # it was closed while the disk hung
-                self._file.close()
-            self._writing.release()
-
-    def _try_to_write(self) -> None:
-        try:
-            self._write()
-        except (sqlite3.Error, OSError, OutboxError) as error:
-            self._note_fault(error)
-        except BaseException as error:  # such as KeyboardInterrupt: what was written is unknown
-            self._degraded, self._retry_at = f"interrupted by {error!r}", self.clock()
-            raise
-        else:
-            self._note_recovery()
+        self._disk.commit(self._source)
 
     def close(self) -> None:
         """Write what waits and release the file; may be called again.
@@ -387,35 +325,15 @@ class DurableOutbox(Outbox):
         The calling thread waits for the disk, so Trio's thread should leave this to another. A disk
         that hangs is waited for `CLOSE_S` at most. Then the file is left to the thread that hangs.
         """
-        if not self._is_open:
+        if not self._disk.is_open:
             return
-        now = self.clock()
-        self.clock = self._commits.clock = lambda: now  # other threads cannot read Trio's clock
-        if in_trio_run() and self.connect is not sqlite3.connect:
-            self._close()  # a simulated disk, which hangs in virtual time only
-        else:
-            thread = threading.Thread(target=self._close, name="outbox", daemon=True)
-            thread.start()
-            thread.join(CLOSE_S)
-        if self._is_open:
-            self._is_open = False
+        if not self._disk.close(self._source):
             logger.error(
                 "The outbox %s is left behind: its disk hangs, and what was put in since is lost"
                 " if it does not come back before the process ends",
                 self.path,
             )
-
-    def _close(self) -> None:
-        if not self._writing.acquire(timeout=CLOSE_S):
-            return
-        try:
-            self._retry_at, self._known.is_last = self.clock(), True
-            self.commit()
-            self._file.close()
-            self._is_open = False
-        finally:
-            self._writing.release()
-        if self._degraded is not None:
+        elif self._disk.failure is not None:
             logger.error(
                 "The outbox %s is closed with a disk that fails: of %d messages that wait those"
                 " of the time since are lost",
@@ -423,87 +341,40 @@ class DurableOutbox(Outbox):
                 len(self),
             )
 
-    def _write(self) -> None:
-        recovers = self._degraded is not None
-        if recovers:
-            self._reopen()
+    @property
+    def _source(self) -> Source:
+        return Source(
+            self._take_batch, self._note_written, self._take_back, self._end_commit, self._warn
+        )
+
+    def _take_batch(self, is_all: bool) -> Batch:
         with self._lock:
-            self._commits.begin()
+            self._disk.commits.begin()
             changes, self._journal = self._journal, Changes()
-            if not recovers:  # then all that waits is written
-                self._put_off_what_is_under_way(changes)
-            facts = self._facts()
-            entries = self._waiting() if recovers else []
-        changed = self._known.changed(facts)
-        try:
-            if recovers:
-                self._file.write_all(entries, changes, stored(facts))
-            elif changes or changed:
-                self._file.write(changes, changed)
-        except BaseException:
-            # What was set aside is nowhere else; the line itself is in memory.
-            with self._lock:
-                put_aside = changes.put_aside + self._journal.put_aside
-                self._journal.put_aside = put_aside[-SET_ASIDE_MAX:]
-            raise
+            if not (is_all or self._disk.known.is_last):  # then all that waits is written
+                now = self._disk.clock()
+                for entry in self._under_way.leave_out(changes, self._in_flight, now):
+                    self._journal.added(entry)
+            return Batch(changes, self._facts(), self._waiting() if is_all else [])
+
+    def _note_written(self, changes: Changes) -> None:
         with self._lock:
             for number, entry in changes.new.items():
                 entry.is_queued = (
                     entry.is_queued or number not in self._journal.new
                 )  # not on disk if others were merged into it meanwhile
             self._unsafe = [event for event in self._unsafe if not event.is_queued]
-        self._known.written(facts, changed, self.clock())
-        if recovers or changes.removed:
-            self._file.shrink()
 
-    def _put_off_what_is_under_way(self, changes: Changes) -> None:
-        """Leave samples under way to a later commit: most likely they are answered by then."""
-        now = self.clock()
-        since = {number: self._under_way.get(number, now) for number in changes.new}
-        self._under_way = {
-            number: at
-            for number, at in since.items()
-            if number in self._in_flight
-            and not changes.new[number].is_event
-            and now - at < UNDER_WAY_S
-            and now - self._answered_at < ANSWERS_S
-            and not self._known.is_last
-        }
-        for number in self._under_way:
-            self._journal.added(changes.new.pop(number))
+    def _take_back(self, changes: Changes) -> None:
+        """Keep what was set aside, which is nowhere else; the line itself is in memory."""
+        with self._lock:
+            put_aside = changes.put_aside + self._journal.put_aside
+            self._journal.put_aside = put_aside[-SET_ASIDE_MAX:]
 
-    def _reopen(self) -> None:
-        """Open the file anew, whatever was wrong with it; leave a stranger's file alone."""
-        known = self._file.identity
-        self._file.close()
-        if not self.path.exists():  # its log may still be there; all of it is in memory
-            Path(f"{os.path.realpath(self.path)}-wal").unlink(missing_ok=True)
-        file = OutboxFile.open(self.path, create=True, connect=self.connect)
-        if file.identity != known and not file.is_new and file.load().entries:
-            file.close()
-            raise OutboxError(f"Another outbox is at {self.path} now, with messages in it.")
-        self._file = file
-
-    def _note_fault(self, error: Exception) -> None:
-        if self._degraded is None:
-            self._warn(
-                logging.ERROR,
-                "The outbox %s cannot be written (%s): what comes now waits in memory only and is"
-                " lost if the process ends; tried again every %d s",
-                self.path,
-                error,
-                DISK_RETRY_S,
-            )
-        self._degraded = str(error)
-        self._retry_at = self.clock() + DISK_RETRY_S
-
-    def _note_recovery(self) -> None:
-        if self._degraded is not None:
-            self._degraded = None
-            text = "The outbox %s is written again; all that waits is on disk"
-            self._warn(logging.WARNING, text, self.path)
-        if self._commits.became_quick():
-            self._warn(logging.WARNING, "The disk of the outbox %s is quick again", self.path)
+    def _end_commit(self, is_given_up: bool) -> None:
+        with self._lock:
+            if is_given_up:
+                self._release()
 
     def fate(self) -> str:
         """Return where what waits is kept, and whether the disk has all of it."""
@@ -513,21 +384,19 @@ class DurableOutbox(Outbox):
         return f"kept in {self.path} only as far as its disk has taken them ({why})"
 
     def _why_degraded(self) -> str | None:
-        if self._degraded is None and self._commits.is_slow:
-            return f"the disk has not written for {DISK_WAIT_S:.0f} s"
-        left = self._left_behind
-        if self._degraded is None and left is not None and not left.is_queued:
+        trouble, left = self._disk.trouble, self._left_behind
+        if trouble is None and left is not None and not left.is_queued:
             return f"the disk is slow: {left} is not on it yet"
-        return self._degraded
+        return trouble
 
     # What is known besides the line
 
     def _facts(self) -> dict[str, Fact]:
         is_on = self.run_id is not None
         states = {n: self._states.get(kind) if is_on else None for n, kind in KEPT_STATES.items()}
-        now = self.clock()
+        now = self._disk.clock()
         return {
-            **self._known.latest(self.unit, self._numbers, self.open_run, states, now),
+            **self._disk.known.latest(self.unit, self._numbers, self.open_run, states, now),
             **{name: self._states.get(kind) for name, kind in UNIT_STATES.items()},
             "registration": self.registration,
             "last_run_event": self._last_run_event,
@@ -539,51 +408,19 @@ class DurableOutbox(Outbox):
             self._journal.set_aside(entry, "spoilt on the disk")
             self._counts["set_aside"] += 1
         last = max((e.sequence_number for e in contents.entries + contents.spoilt), default=0)
-        facts = contents.facts
         try:
-            check(facts)
-            self._restore_facts(facts)
-            self.run_id = run_behind(contents.entries, self.open_run)
+            known = found(contents.facts, self.path)
+            self.run_id = run_behind(contents.entries, known.open_run)
         except (zlib.error, DecodeError, TypeError, ValueError) as error:
             raise damaged(self.path, str(error)) from error
-        self._known.reserved = self._numbers = max(self._numbers, last)
-        if self._file.damage is not None:  # the last reservation may be lost
-            self._known.reserved = self._numbers = self._numbers + NUMBERS_LOST
+        self.unit, self.registration, self.open_run = known.unit, known.registration, known.open_run
+        self._last_run_event = known.last_run_event
+        self._states.update(known.states)
+        self._disk.known.reserved = self._numbers = max(known.numbers, last)
+        if self._disk.file.damage is not None:  # the last reservation may be lost
+            self._disk.known.reserved = self._numbers = self._numbers + NUMBERS_LOST
         self._line.extend(contents.entries)
         self._bytes = sum(entry.size for entry in contents.entries)
         self._run_events = sum(entry.is_run_event for entry in contents.entries)
         self._thinnable = sum(not (e.is_event or e.tries) for e in contents.entries)
         self._keep_bound()
-
-    def _restore_facts(self, facts: dict[str, Fact]) -> None:
-        unit, numbers, last = (facts.get(name) for name in ("unit", "numbers", "last_run_event"))
-        number, body, taken_at = (
-            facts.get(f"open_run_{what}") for what in ("number", "body", "taken_at")
-        )
-        self.unit = unit if isinstance(unit, str) else None
-        self._numbers = numbers if isinstance(numbers, int) else 0
-        self._last_run_event = last if isinstance(last, int) else 0
-        if isinstance(number, int) and isinstance(body, bytes) and isinstance(taken_at, float):
-            self.open_run = Entry(number, em.RunStartedMsg, body, taken_at, tries=1)
-            run_of(self.open_run)  # raises if it is not whole: it is sent as it lies here
-        for name, kind in KEPT_STATES.items():
-            state = facts.get(name)
-            if isinstance(state, bytes):
-                self._states[kind] = unpack(state)
-        for name, kind in UNIT_STATES.items():
-            description = self._description(facts, name)
-            if description is not None:
-                self._states[kind] = description
-        self.registration = self._description(facts, "registration")
-
-    def _description(self, facts: dict[str, Fact], name: str) -> str | None:
-        """Return a packed description, or None if there is none or the disk has spoilt it.
-
-        The engine describes itself again, so a spoilt one is no loss.
-        """
-        text = facts.get(name)
-        try:
-            return unpack(text) if isinstance(text, bytes) else None
-        except (zlib.error, ValueError):
-            logger.error("The disk has spoilt the %s in the outbox %s", name, self.path)
-            return None

@@ -1,13 +1,18 @@
 """What an outbox's file knows besides the line: its unit, its numbers, the run that is on."""
 
+import logging
+import zlib
 from collections.abc import Mapping
+from pathlib import Path
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from trio_runner._outbox import RUN_EVENTS, Entry
 from trio_runner._outbox_sqlite._file import Fact
 from trio_runner.protocol import engine_messages as em
-from trio_runner.protocol import loads, pack
+from trio_runner.protocol import loads, pack, unpack
+
+logger = logging.getLogger(__name__)
 
 NUMBERS_AHEAD = 1000
 """How many sequence numbers are reserved on disk, so that none is used twice after a crash."""
@@ -118,6 +123,67 @@ def check(facts: Mapping[str, Fact]) -> None:
     )
     if not is_whole:
         raise ValueError("its facts are not whole")
+
+
+@frozen
+class Found:
+    """What a file's facts say, as an outbox needs it."""
+
+    unit: str | None
+    numbers: int
+    """The last sequence number that may have been used."""
+    last_run_event: int
+    open_run: Entry | None
+    states: dict[type[em.EngineMessage], str]
+    registration: str | None
+
+
+def found(facts: Mapping[str, Fact], path: Path) -> Found:
+    """Return what the facts of the file at `path` say.
+
+    Raises zlib.error, DecodeError, TypeError or ValueError if they are not whole.
+    """
+    check(facts)
+    unit, numbers, last = (facts.get(name) for name in ("unit", "numbers", "last_run_event"))
+    states = {
+        kind: unpack(f) for n, kind in KEPT_STATES.items() if isinstance(f := facts.get(n), bytes)
+    }
+    for name, kind in UNIT_STATES.items():
+        description = _description(facts, name, path)
+        if description is not None:
+            states[kind] = description
+    return Found(
+        unit=unit if isinstance(unit, str) else None,
+        numbers=numbers if isinstance(numbers, int) else 0,
+        last_run_event=last if isinstance(last, int) else 0,
+        open_run=_open_run(facts),
+        states=states,
+        registration=_description(facts, "registration", path),
+    )
+
+
+def _open_run(facts: Mapping[str, Fact]) -> Entry | None:
+    number, body, taken_at = (
+        facts.get(f"open_run_{what}") for what in ("number", "body", "taken_at")
+    )
+    if not (isinstance(number, int) and isinstance(body, bytes) and isinstance(taken_at, float)):
+        return None
+    open_run = Entry(number, em.RunStartedMsg, body, taken_at, tries=1)
+    run_of(open_run)  # raises if it is not whole: it is sent as it lies here
+    return open_run
+
+
+def _description(facts: Mapping[str, Fact], name: str, path: Path) -> str | None:
+    """Return a packed description, or None if there is none or the disk has spoilt it.
+
+    The engine describes itself again, so a spoilt one is no loss.
+    """
+    text = facts.get(name)
+    try:
+        return unpack(text) if isinstance(text, bytes) else None
+    except (zlib.error, ValueError):
+        logger.error("The disk has spoilt the %s in the outbox %s", name, path)
+        return None
 
 
 def stored(facts: Mapping[str, Fact]) -> dict[str, Fact]:
