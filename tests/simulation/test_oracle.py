@@ -283,7 +283,7 @@ async def test_steady_state_is_counted_from_its_beginning_on_this_link(
     oracle.change_state("Started", "Connected")
     link = oracle.open_link()
     link.told.update(ALL_STATES.split(", "))
-    oracle._shown = False
+    oracle.states_told.shown = False
     for second in range(8):
         oracle.make(sample(second))
         oracle.check_second(NOTHING, BOUND, 1000)

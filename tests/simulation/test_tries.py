@@ -214,7 +214,7 @@ async def test_what_is_not_known_any_more_ends_the_link_beside_what_else_is_unan
     oracle, link = with_a_link()
     for _ in range(2):
         for number in (1, 2):
-            if number not in oracle._numbered:
+            if not oracle.identities.is_used(number):
                 oracle.make(sample(number))
             oracle.send(link, number, encode_body(sample(number)))
         oracle.answer(link, 1, ErrorMessage(message="No engine registered under id host_Unit"))

@@ -16,6 +16,7 @@ from attrs import define, field
 
 from trio_runner._outbox import OutboxStatistics
 from trio_runner.simulation.stand_ins._sometimes import sometimes
+from trio_runner.simulation.trials._identities import Identities
 from trio_runner.simulation.trials._trace import Trace
 from trio_runner.simulation.trials._watched_link import ROUNDING_S, RUN_EVENTS, SAMPLE, Key
 
@@ -69,11 +70,8 @@ class Ledger:
     _set_aside_now: int = field(default=0, init=False)
     """How many messages the present process has set aside."""
     _inherited: int = field(default=0, init=False)
-    _numbers: dict[Key, int] = field(factory=dict, init=False)
-    _numbered: dict[int, Key | None] = field(factory=dict, init=False)
-    """The event or sample that was sent with each number, None for a state message."""
-    _bodies: dict[Key, int] = field(factory=dict, init=False)
-    """The hash of each body that was sent."""
+    identities: Identities = field(init=False)
+    """What was sent."""
     _durable: bool = field(default=True, init=False)
     """Whether the present process has its outbox on a disk."""
     _life_began: int = field(default=0, init=False)
@@ -95,6 +93,10 @@ class Ledger:
     """The place in `made` of the newest that was received by the last check."""
     _crowded: set[Key] = field(factory=set, init=False)
     """Messages that waited while the outbox had room for few samples: any may be thinned."""
+
+    @identities.default
+    def _nothing_sent(self) -> Identities:
+        return Identities(self.expect)
 
     def expect(self, holds: object, what: str) -> None:
         """Note a violation unless `holds` is true; only the first counts."""
@@ -133,7 +135,7 @@ class Ledger:
     def note_damage(self) -> None:
         """Note that a damage of the disk was told; it may have spoilt anything that waits."""
         sometimes("damage told")
-        self._numbered.clear()
+        self.identities.forget_owners()
         self._excuse(-1.0, events=True)
         self.taint = True
 
@@ -187,8 +189,7 @@ class Ledger:
         self._set_aside_now = self._thinned_before = 0
         self._settled = 0  # delivered messages may be back, if the disk did not note their answers
         if not durable:
-            self._numbers.clear()
-            self._numbered.clear()
+            self.identities.begin_anew()
 
     def find_open_run(self, run_id: str | None, expected: str | None, *, in_doubt: bool) -> None:
         """Check the open run that a new process finds in its outbox."""
@@ -198,7 +199,7 @@ class Ledger:
             expected = None  # a run is known by its beginning, and that was set aside
         may_differ = in_doubt or beginning in self.excused
         if in_doubt:
-            self._numbered.clear()  # the last numbers may not have been written
+            self.identities.forget_owners()  # the last numbers may not have been written
             # Nor may the end of a run, so this process or a later one ends the run again.
             self._forget(("RunStoppedMsg", str(run_id)))
         self.expect(
@@ -208,8 +209,7 @@ class Ledger:
     def _forget(self, key: Key) -> None:
         if self._place.pop(key, None) is not None:
             self.excused.add(key)  # until it is made again, which cannot be while the run goes on
-        self._numbers.pop(key, None)
-        self._bodies.pop(key, None)
+        self.identities.forget(key)
         self._answered.pop(key, None)
         self.received.pop(key, None)
 
@@ -243,7 +243,7 @@ class Ledger:
 
     def _excuse(self, since: float, *, events: bool) -> None:
         for key in self.made:
-            is_under_way = key[0] == SAMPLE and key in self._numbers
+            is_under_way = key[0] == SAMPLE and key in self.identities
             may_be_lost = self._made_at[key] >= since - UNDER_WAY_S * is_under_way and (
                 events or key[0] == SAMPLE
             )
@@ -334,7 +334,7 @@ class Ledger:
         return any(key[0] in RUN_EVENTS and not self._is_done(key) for key in young)
 
     def _not_to_be_thinned(self) -> int:
-        return self._events_waiting() + sum(1 for key in self._numbers if not self._is_done(key))
+        return self._events_waiting() + sum(1 for key in self.identities if not self._is_done(key))
 
     def _events_waiting(self) -> int:
         young = self.made[self._settled :]

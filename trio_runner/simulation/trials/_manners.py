@@ -57,7 +57,7 @@ class Manners:
         if is_running == (self.run_id is not None):
             self._agreed_at = now
         else:
-            self.oracle.disagreed_at = now
+            self.oracle.states_told.disagreed_at = now
         for_s = now - self._agreed_at
         what = (
             "that a run is on, and on_start() was not called"

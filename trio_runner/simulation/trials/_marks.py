@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from trio_runner.simulation.trials._faults import FAULTS
-from trio_runner.simulation.trials._oracle import EDGES
+from trio_runner.simulation.trials._state_changes import EDGES
 
 MANY_SEEDS = 1000
 """A run of more seeds than this must meet every mark."""

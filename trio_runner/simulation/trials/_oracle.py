@@ -17,8 +17,12 @@ from trio_runner.protocol import MessageBase, SuccessMessage
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.stand_ins._sometimes import sometimes
 from trio_runner.simulation.stand_ins._websocket import MESSAGE_BYTES_MAX
+from trio_runner.simulation.trials._arrivals import Arrivals
 from trio_runner.simulation.trials._ledger import COMMIT_S, Death, Ledger
+from trio_runner.simulation.trials._sampling import Sampling
 from trio_runner.simulation.trials._share import StatesShare
+from trio_runner.simulation.trials._state_changes import StateChanges
+from trio_runner.simulation.trials._states_told import StatesTold
 from trio_runner.simulation.trials._told import Told
 from trio_runner.simulation.trials._tries import PASSED_AFTER, TOLD, Tries, keys_or_kind
 from trio_runner.simulation.trials._watched_link import (
@@ -33,46 +37,6 @@ from trio_runner.simulation.trials._watched_link import (
     keys_of_body,
 )
 
-EDGES = {
-    "Started": "Connected Failed Stopped",
-    "Connected": "Failed Stopped",
-    "Failed": "Disconnected Stopped",
-    "Disconnected": "Reconnecting Failed Stopped",
-    "Reconnecting": "CatchingUp Failed Stopped",
-    "CatchingUp": "Reconnected Failed Stopped",
-    "Reconnected": "Failed Stopped",
-    "Stopped": "ShutdownComplete",
-    "ShutdownComplete": "",
-}
-"""The legal changes of state, by the design."""
-
-OFFLINE_S = 5.0
-"""The time between two samples without a link, unless the data-log interval is shorter (s)."""
-
-TICKS_S = 0.3
-"""How much later than that a sample may come, since the runner works in ticks (s)."""
-
-WAIT_S = 10.0
-"""The longest wait before a dial (s)."""
-
-DIAL_S, DIAL_IN_LINE_S = 10.0, 40.0
-"""The longest dial, and the longest after one that was accepted but not let in in time (s)."""
-
-RETRY_WAIT_S = 1.0
-"""How long nothing is sent after a failure, before the message is sent again (s)."""
-
-WORK_S = 0.25
-"""How much work from us may queue at the aggregator (s)."""
-
-STATES = 6
-"""How many kinds of state messages there are."""
-
-LATE_IN_A_ROW = 8
-"""So many messages in a row are too many to find more work queued: their answers show it sooner."""
-
-STATE_PAUSE_S = 60.0 + RETRY_WAIT_S
-"""The longest pause before a state message that was not taken is tried again (s)."""
-
 
 @define(eq=False)
 class Oracle(Ledger):
@@ -80,47 +44,31 @@ class Oracle(Ledger):
 
     steady_s: float
     """The time between two samples while there is a link (s)."""
+    state: StateChanges = field(init=False)
+    sampling: Sampling = field(init=False)
     tries: Tries = field(init=False)
+    arrivals: Arrivals = field(init=False)
+    states_told: StatesTold = field(init=False)
     states_share: StatesShare = field(init=False)
     told: Told = field(init=False)
     resent: int = field(default=0, init=False)
     """How often a message arrived again."""
-    _newest_on: dict[int, int] = field(factory=dict, init=False)
-    """The same for each of the aggregator's connections."""
-    _newest_notice: dict[str, int] = field(factory=dict, init=False)
-    """The same of each kind of notices."""
-    _knows_run: bool = field(default=True, init=False)
-    """Whether the beginning of the run that is being sent was taken, or there is none."""
-    _newest_run_event: int = field(default=-1, init=False)
-    _latest: tuple[Key | None, Key | None] = field(default=(None, None), init=False)
-    """The last two samples that were made."""
-    _kept_up_since: float = field(default=0.0, init=False)
-    """When a message was last sent while both of the last two samples waited (s)."""
-    _run_event_done_at: float = field(default=0.0, init=False)
     passed: set[Key] = field(factory=set, init=False)
     """Samples whose handling failed while newer ones, which are stored first, were unanswered."""
-    _late_in_a_row: int = field(default=0, init=False)
+    _knows_run: bool = field(default=True, init=False)
+    """Whether the beginning of the run that is being sent was taken, or there is none."""
+    _run_event_done_at: float = field(default=0.0, init=False)
     _failed_at: float = field(default=-math.inf, init=False)
     """When the aggregator last did not take an event or a sample (s)."""
-    _state_failed_at: float = field(default=-math.inf, init=False)
-    """When the aggregator last did not take a state message (s)."""
-    _sent_states: set[str] = field(factory=set, init=False)
-    """The kinds of state messages that were ever sent."""
-    _state_since: float = field(default=0.0, init=False)
-    disagreed_at: float = field(default=-math.inf, init=False)
-    """When the engine's control state last disagreed with what it had told of runs (s)."""
-    _shown: bool | None = field(default=None, init=False)
-    """Whether a run is on, by the last ControlState that was sent."""
-    dial_s: float = field(default=DIAL_S, init=False)
-    """How long the next dial may take (s)."""
-    _offline_s: float = field(default=OFFLINE_S, init=False)
     _link: WatchedLink | None = field(default=None, init=False)
     _links: int = field(default=0, init=False)
-    _state: str = field(default="Started", init=False)
-    _last_sample: float | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.state = StateChanges(self.expect)
+        self.sampling = Sampling(self.expect, self.steady_s, self.identities)
         self.tries = Tries(self.expect, self._note_set_aside)
+        self.arrivals = Arrivals(self.expect, self.made)
+        self.states_told = StatesTold(self.expect, self.tries.is_in_trouble, self.steady_s)
         self.states_share = StatesShare(self.expect)
         self.told = Told(self.expect)
 
@@ -134,18 +82,16 @@ class Oracle(Ledger):
                 self.told.log(key[1])
             if key[0] == SAMPLE:
                 self._check_gap()
-                self._last_sample = trio.current_time()
-                self._latest = (self._latest[-1], key)
+                self.sampling.make(key)
 
     # Processes
 
     def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has started, and what is in its outbox."""
         super().begin_life(durable=durable, outbox=outbox)
-        if outbox.waiting:
-            self._latest = (None, None)  # a sample may be among the messages that wait
-        self._state, self._link, self._offline_s = "Started", None, OFFLINE_S
-        self._last_sample = self._state_since = trio.current_time()
+        self._link = None
+        self.state.begin_life()
+        self.sampling.begin_life(does_any_wait=outbox.waiting > 0)
         self.tries.begin_life()
         self.told = Told(self.expect)
         self._knows_run = True
@@ -174,10 +120,9 @@ class Oracle(Ledger):
         self.tries.close_link(link, why)
         link.mark_end(why)
         if link.has_state_unanswered:
-            self._state_failed_at = trio.current_time()
+            self.states_told.fail()
         link.is_open = False
-        if self._last_sample is not None:  # from here on at the offline rate
-            self._last_sample = max(self._last_sample, trio.current_time() - self._offline_s)
+        self.sampling.close_link()
         self.trace.note("link", link.number, "ended")
 
     def _note_set_aside(self, sent: Sent) -> None:
@@ -193,8 +138,8 @@ class Oracle(Ledger):
     @property
     def changed_at(self) -> float:
         """When the state or the run last changed, or a message was last not taken (s)."""
-        told_at = max(self._run_event_done_at, self._failed_at, self._state_failed_at)
-        return max(self._state_since, self._engine_run_since, told_at)
+        told_at = max(self._run_event_done_at, self._failed_at, self.states_told.failed_at)
+        return max(self.state.since, self._engine_run_since, told_at)
 
     def _note_thinned(self) -> None:
         self.told.give_up("thinned")
@@ -207,7 +152,7 @@ class Oracle(Ledger):
     @property
     def catching_up_s(self) -> float:
         """The time from the link's opening to the last change of state (s), at least 0."""
-        return max(0.0, self._state_since - self._link.opened_at) if self._link else 0.0
+        return max(0.0, self.state.since - self._link.opened_at) if self._link else 0.0
 
     @property
     def bytes_under_way(self) -> int:
@@ -223,22 +168,20 @@ class Oracle(Ledger):
         self.expect(
             link.is_open and link is self._link, f"{kind} {number} sent on a link that ended"
         )
-        self._check_number(number, keys[0] if keys else None)
+        self.identities.check_number(number, keys[0] if keys else None)
         introduced = link.messages >= 2 - link.may_lack_method
         introduces = kind == "RunStartedMsg" and introduced and not link.last_number
         self.expect(len(body) <= MESSAGE_BYTES_MAX, f"{kind} {number} was sent with over 16 MiB")
-        if kind == "ErrorLogMsg" and keys[-1] not in self._numbers:
+        if kind == "ErrorLogMsg" and keys[-1] not in self.identities:
             self._check_merged(keys[-1])
-        was_sent = any(key in self._numbers for key in keys) or kind in self._sent_states
-        if self._is_behind():
-            self._kept_up_since = trio.current_time()
+        was_sent = any(key in self.identities for key in keys) or self.states_told.was_sent(kind)
+        self.sampling.send()
         for key in keys:
             self._check_order(link, number, key, introduces=introduces)
         if keys:
             self._check_same(keys[0], body)
         else:
-            self._sent_states.add(kind)
-            self._note_state(kind, body)
+            self._send_state(kind, body)
         self._mark(link, kind, keys, introduces=introduces)
         repeats = introduces and keys[0] in self._answered
         sent = Sent(keys, kind, body, repeats, was_sent=was_sent)
@@ -257,23 +200,14 @@ class Oracle(Ledger):
         sometimes("logs merged", len(keys) > 1)
         if kind == "TagsUpdatedMsg":
             sometimes("goes alone", self.tries.is_suspect(keys[0]))
-            link.mark_sample(others_wait=self._latest[-1] not in self._numbers)
-
-    def _check_number(self, number: int, key: Key | None) -> None:
-        is_new = number not in self._numbered
-        known = self._numbered.setdefault(number, key)
-        self.expect(
-            is_new or (known == key and key is not None),
-            f"{key or 'a state'} was sent with the number {number} of {known or 'a state'}",
-        )
+            link.mark_sample(others_wait=self.sampling.does_newest_wait)
 
     def _check_same(self, key: Key, body: str) -> None:
         if key in self.tries.smaller:
             sometimes("goes smaller")
             self.tries.smaller.discard(key)
-            self._bodies[key] = hash(body)
-        known = self._bodies.setdefault(key, hash(body))
-        self.expect(known == hash(body), f"{key} was sent again, and it is not the same")
+            self.identities.may_change(key)
+        self.identities.check_body(key, body)
 
     def _check_merged(self, key: Key) -> None:
         """Check that errors that were logged while an error log waited are part of it."""
@@ -285,20 +219,13 @@ class Oracle(Ledger):
             if later[0] != SAMPLE:
                 return
 
-    def note_spoilt_log(self) -> None:
-        """Note that the disk may bring back what has changed since: logs, and ends of runs."""
-        changing = "errors", "RunStoppedMsg"
-        self._bodies = {key: body for key, body in self._bodies.items() if key[0] not in changing}
-
-    def _note_state(self, kind: str, body: str) -> None:
-        if kind == "ControlStateMsg":
-            self._shown = bool(json.loads(body)["control_state"]["is_running"])
-        elif kind == "UodInfoMsg":
-            self._offline_s = min(OFFLINE_S, json.loads(body)["data_log_interval_seconds"])
+    def _send_state(self, kind: str, body: str) -> None:
+        self.states_told.send(kind, body)
+        if kind == "UodInfoMsg":
+            self.sampling.set_interval(json.loads(body)["data_log_interval_seconds"])
 
     def _check_order(self, link: WatchedLink, number: int, key: Key, *, introduces: bool) -> None:
-        known = self._numbers.setdefault(key, number)
-        self.expect(known == number, f"{key} has the number {known} and was sent with {number}")
+        self.identities.check_key(key, number)
         notice = is_notice(key)
         if key in self._place:
             # What another process made, and the end of its run, are in the outbox's order.
@@ -309,7 +236,7 @@ class Oracle(Ledger):
             )
             self.expect(
                 introduces
-                or self._state != "Reconnected"
+                or self.state.now != "Reconnected"
                 or self._made_at[key] > link.opened_at
                 or self.tries.in_vain(key) >= PASSED_AFTER,
                 f"{key} had waited, and was sent when all that had waited was said to be",
@@ -382,7 +309,7 @@ class Oracle(Ledger):
         now = trio.current_time()
         self.states_share.answer(sent.kind, now - sent.at)
         if not is_taken:
-            self._state_failed_at = now
+            self.states_told.fail()
             sometimes("unit not taken", sent.kind == "UodInfoMsg")
             sometimes(f"state {_answer_class(said)}")
 
@@ -426,11 +353,7 @@ class Oracle(Ledger):
         if sent_at is None:
             return
         in_line_s = trio.current_time() - sent_at - way_s - handling_s
-        self._late_in_a_row = self._late_in_a_row + 1 if in_line_s > WORK_S + handling_s else 0
-        self.expect(
-            self._late_in_a_row < LATE_IN_A_ROW,
-            f"{in_line_s:.2f} s of work stood at the aggregator",
-        )
+        self.arrivals.check_line(in_line_s, handling_s)
 
     def _check_arrival(self, key: Key, connection: int) -> None:
         again = self.received.get(key, 0)
@@ -440,37 +363,15 @@ class Oracle(Ledger):
         place = self._place.get(key)
         self.expect(place is not None, f"{key} was never made")
         if not again and place is not None:
-            # Behind a kill samples may come back that were just given up, but no event. Between two
-            # links, it is the order of sending that tells.
-            newest = self._newest_notice.get(key[0], -1)
-            if not is_notice(key):
-                newest = self._newest_on.get(connection, -1)
-                if key[0] in RUN_EVENTS:
-                    newest = max(newest, self._newest_run_event)
-            self.expect(place > newest, f"{key} arrived behind {self.made[newest]}")
+            self.arrivals.check_order(key, place, connection)
             self._newest = max(self._newest, place)
-            if is_notice(key):
-                self._newest_notice[key[0]] = place
-            else:
-                self._newest_on[connection] = place
-                if key[0] in RUN_EVENTS:
-                    self._newest_run_event = place
-
-    def end_dial(self, *, in_line: bool) -> None:
-        """Note that a dial has ended; `in_line` says whether it was accepted but never let in."""
-        sometimes("dial in line", in_line)
-        self.dial_s = DIAL_IN_LINE_S if in_line else DIAL_S
 
     # What is always true
 
     def change_state(self, before: str, after: str) -> None:
         """Check that a change of state is legal, and note it."""
         self.trace.note("state", before, "->", after)
-        self.expect(before == self._state, f"the state was {self._state}, and {before} is left")
-        sometimes(f"{before} -> {after}")
-        legal = EDGES[before].split()
-        self.expect(after in legal, f"the state went from {before} to {after}")
-        self._state, self._state_since = after, trio.current_time()
+        self.state.change(before, after)
 
     def check_second(self, outbox: OutboxStatistics, bytes_max: int, largest: int) -> None:
         """Check what must always hold; to be called once a second while a process lives.
@@ -491,60 +392,26 @@ class Oracle(Ledger):
             allowed = (self._not_to_be_thinned() + 2) * largest
             self.expect(over <= allowed, f"the outbox is {over} bytes over its bound")
         self._check_gap()
-        if self._state == "Disconnected":
-            waited = now - self._state_since
-            self.expect(
-                waited <= WAIT_S + self.dial_s + ROUNDING_S, f"no dial ended for {waited:.1f} s"
-            )
+        self.state.check_second()
         self._check_told(outbox)
-        if self._state not in ("Stopped", "ShutdownComplete"):
+        if not self.state.is_ending:
             self.told.check_second()
         if self._link is not None and self._link.is_open:
             self._link.check_waiting()
 
     def _check_gap(self) -> None:
-        """Check that samples are taken as often as they must be, with or without a link."""
-        if self._last_sample is None or self._state in ("Stopped", "ShutdownComplete"):
-            return
-        since, longest = self._last_sample, self._offline_s
-        if self._link is not None and self._link.is_open:
-            since = max(since, self._link.opened_at, self._kept_up_since)
-            longest = max(longest, self.steady_s) if self._is_behind() else self.steady_s
-            sometimes("taken seldom", trio.current_time() - since > 2 * self.steady_s)
-        gap = trio.current_time() - since
-        self.expect(gap <= longest + TICKS_S + ROUNDING_S, f"no sample was taken for {gap:.1f} s")
-
-    def _is_behind(self) -> bool:
-        """Tell whether the last two samples wait to be sent; samples are then taken less often."""
-        return all(key is None or key not in self._numbers for key in self._latest)
+        if not self.state.is_ending:
+            self.sampling.check(self._link)
 
     def _check_told(self, outbox: OutboxStatistics) -> None:
         """Check that a steady link has all state messages, and shows whether a run is on."""
         if outbox.waiting == 0:
             self._settled = len(self.made)
-        link, run, now = self._link, self._engine_run, trio.current_time()
-        steady = link is not None and link.is_open and self._state in ("Connected", "Reconnected")
-        since = max(self._state_since, self._engine_run_since, self._run_event_done_at)
-        since = max(since, self.disagreed_at)
-        # A state message must not overtake a run event. After that it goes out at the next tick or
-        # answer; over a slow link they go one after the other. The first sample shows what a run
-        # has changed, a durable outbox writes that before it is sent, and the next sample sends it.
-        known_s = 2 * (self.steady_s + TICKS_S) + COMMIT_S + RETRY_WAIT_S
-        known_s += STATES * link.longest_s if link is not None else 0
-        if link is None or not steady or self.may_a_run_event_wait() or now - since < known_s:
-            return
-        if link.has_state_unanswered or link.is_silent:
-            return  # over a slow link, state messages go out one after the other
-        states = {"UodInfoMsg", "MethodMsg", "ControlStateMsg", "MethodStateMsg"}
-        if run is not None:
-            states.add("RunLogMsg")
-        untold = sorted(s for s in states - link.told if not self.tries.is_in_trouble(s))
-        self.expect(not untold, f"{', '.join(untold)} was not sent on this link")
-        # A state message that was not taken is tried again after growing pauses.
-        has_failed = now - self._state_failed_at < STATE_PAUSE_S
-        has_failed = has_failed or self.tries.is_in_trouble("ControlStateMsg")
-        shows = self._shown == (run is not None) or has_failed
-        self.expect(shows, f"the run is {run}, and shown was {self._shown}")
+        link = self._link
+        is_steady = link is not None and link.is_open and self.state.is_steady
+        if link is not None and is_steady and not self.may_a_run_event_wait():
+            since = max(self.state.since, self._engine_run_since, self._run_event_done_at)
+            self.states_told.check(link, self._engine_run, since)
 
 
 def _answer_class(said: str) -> str:

@@ -5,8 +5,9 @@ from attrs import define
 
 from trio_runner.simulation.stand_ins._server import Aggregator
 from trio_runner.simulation.trials._conditions import Conditions
-from trio_runner.simulation.trials._oracle import WAIT_S, Oracle
+from trio_runner.simulation.trials._oracle import Oracle
 from trio_runner.simulation.trials._process import RESTART_S, Processes
+from trio_runner.simulation.trials._state_changes import WAIT_S
 
 
 @define(eq=False)
@@ -29,7 +30,9 @@ class RecoveryCheck:
         process.engine.notify(process.runner)
         fresh = self.oracle.made[-1]
         waiting = process.runner.statistics().outbox.waiting
-        patience_s = WAIT_S + self.oracle.dial_s + RESTART_S + 2 * waiting * self.usual.exchange_s
+        patience_s = (
+            WAIT_S + self.oracle.state.dial_s + RESTART_S + 2 * waiting * self.usual.exchange_s
+        )
         patience_s += 2 * self.processes.largest_bytes / self.usual.bytes_per_s
         with trio.move_on_after(patience_s) as patience:
             await self.aggregator.wait_until(

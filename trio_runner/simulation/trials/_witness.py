@@ -40,7 +40,9 @@ class Witness:
             self.note("dial", "ended:", type(error).__name__)
             sometimes(f"dial {type(error).__name__}", not started.links and self.is_on)
             if self.is_on:
-                self.oracle.end_dial(in_line=isinstance(error, NetworkError) and error.in_line)
+                self.oracle.state.end_dial(
+                    in_line=isinstance(error, NetworkError) and error.in_line
+                )
             why = str(first(error))
             raise
         finally:
