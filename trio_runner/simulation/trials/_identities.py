@@ -20,6 +20,8 @@ class Identities:
     """The event or sample that was sent with each number, None for a state message."""
     _bodies: dict[Key, int] = field(factory=dict, init=False)
     """The hash of each body that was sent."""
+    _parted: set[Key] = field(factory=set, init=False)
+    """Errors that may be back in the log in which they were before logs became one."""
 
     def __contains__(self, key: object) -> bool:
         return key in self._numbers
@@ -44,6 +46,9 @@ class Identities:
 
     def check_key(self, key: Key, number: int) -> None:
         """Check that an event or sample had no other number."""
+        if key in self._parted:
+            self._parted.discard(key)
+            self._numbers[key] = number
         known = self._numbers.setdefault(key, number)
         self.expect(known == number, f"{key} has the number {known} and was sent with {number}")
 
@@ -76,3 +81,4 @@ class Identities:
         """Note that the disk may bring back what has changed since: logs, and ends of runs."""
         changing = "errors", "RunStoppedMsg"
         self._bodies = {key: body for key, body in self._bodies.items() if key[0] not in changing}
+        self._parted.update(key for key in self._numbers if key[0] == "errors")
