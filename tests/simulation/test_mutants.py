@@ -1,12 +1,12 @@
-"""The oracle is tested: each of these bugs, put into the runner, is found by the simulation.
+"""Tests of the oracle: the simulation finds each of these bugs when it is put into the runner.
 
-A bug is a small patch of behaviour. It has to be found within 200 seeds, by the rule that it
-breaks. So that the tests are quick, each begins at the seed that found its bug first when this was
-written, and goes on from there, round to the seed before it. A bug that shows under rare faults
-only has those named, and meets no others.
+A bug is a small patch of behaviour. It must be found within 200 seeds, by the rule that it breaks.
+To be quick, each test begins at the seed that once found its bug first. If that seed misses, the
+test tries the later seeds and then the earlier ones. A bug that only rare faults bring to light
+names these faults, and its seeds have no others.
 
-A new kind of fault changes the schedules of the others, unless it is among `BY_NAME`: then `python
--m tests.simulation.test_mutants [NAME ...]` tells where each bug is found.
+A new kind of fault changes the schedules of all others, unless it is in `BY_NAME`. If it is not,
+`python -m tests.simulation.test_mutants [NAME ...]` tells where each bug is found now.
 """
 
 import logging
@@ -46,10 +46,10 @@ from trio_runner.simulation.trials import _simulate
 from trio_runner.simulation.trials._faults import FAULTS
 
 SEEDS = 200
-"""Within so many a bug must be found."""
+"""How many seeds may be tried until a bug is found."""
 
 DURATION_S = 120.0
-"""Of faults in each (s)."""
+"""How long faults happen in each simulation (s)."""
 
 BY_NAME = {
     "costly_run_log",
@@ -62,8 +62,8 @@ BY_NAME = {
     "stop_on_the_way",
     "toggle_in_reading",
 }
-"""Kinds of faults that happen where a bug names them only: another kind changes the schedules of
-all, and each bug would have to be found anew."""
+"""Kinds of faults that happen only where a bug names them. If one of them happened everywhere, it
+would change all schedules, and the seed of each bug would have to be found anew."""
 
 USUAL = [kind for kind in FAULTS if kind not in BY_NAME]
 
@@ -72,9 +72,10 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 @frozen
 class Mutant:
-    """A bug: the patch, the words of the rule that it breaks (a regular expression), and where.
+    """A bug: its patch, and how it is found.
 
-    `seed` found it first, with these kinds of faults only, or with all.
+    `rule` is a regular expression that matches the text of the rule that the bug breaks. `seed`
+    found it first, with only the faults of `kinds`, or with all usual ones if that is None.
     """
 
     patch: Patch
@@ -87,7 +88,7 @@ MUTANTS: dict[str, Mutant] = {}
 
 
 def mutant(rule: str, *kinds: str, seed: int = 1) -> Callable[[Patch], Patch]:
-    """Add a bug by the name of its patch."""
+    """Add a bug to `MUTANTS` under the name of its patch."""
 
     def add(patch: Patch) -> Patch:
         MUTANTS[getattr(patch, "__name__")] = Mutant(patch, rule, seed, kinds or None)  # noqa: B009
@@ -100,8 +101,8 @@ def mutant(rule: str, *kinds: str, seed: int = 1) -> Callable[[Patch], Patch]:
 
 
 @mutant("overtook|not delivered")
-def send_events_beside_samples(to: pytest.MonkeyPatch) -> None:
-    """Send an event of a run before all that is in front of it is answered."""
+def send_run_events_before_samples_are_answered(to: pytest.MonkeyPatch) -> None:
+    """Send a run event before everything ahead of it is answered."""
     send = _sender.Sender._send_what_may
 
     def send_what_may(self: _sender.Sender, *, with_states: bool) -> bool:
@@ -114,8 +115,8 @@ def send_events_beside_samples(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("was unanswered|not delivered")
-def send_samples_beside_events(to: pytest.MonkeyPatch) -> None:
-    """Send what follows an event of a run before that is answered."""
+def send_samples_before_a_run_event_is_answered(to: pytest.MonkeyPatch) -> None:
+    """Send what follows a run event before the event is answered."""
     send = _sender.Sender._send_entry
 
     def send_entry(self: _sender.Sender, entry: _outbox.Entry) -> bool:
@@ -127,8 +128,8 @@ def send_samples_beside_events(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("both have failed", "one_handler_fails", "burst", "far_away", seed=74)
-def send_notices_that_failed_beside_each_other(to: pytest.MonkeyPatch) -> None:
-    """Try all that have failed at once."""
+def retry_all_failed_notices_at_once(to: pytest.MonkeyPatch) -> None:
+    """Try all notices that have failed again at the same time."""
     send = _sender.Sender._send_entry
 
     def send_entry(self: _sender.Sender, entry: _outbox.Entry) -> bool:
@@ -155,7 +156,7 @@ def acknowledge_before_the_answer(to: pytest.MonkeyPatch) -> None:
 
 @mutant("has the number")
 def give_a_new_number_when_sent_again(to: pytest.MonkeyPatch) -> None:
-    """Give a message that is sent again another sequence number."""
+    """Change the sequence number of a message that is sent again."""
     take = _outbox.Outbox.take
 
     def renumbered(self: _outbox.Outbox) -> _outbox.Entry:
@@ -170,7 +171,7 @@ def give_a_new_number_when_sent_again(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("set aside|never arrived|not stored", seed=2)
-def take_every_answer_for_success(to: pytest.MonkeyPatch) -> None:
+def take_any_answer_for_success(to: pytest.MonkeyPatch) -> None:
     """Take any answer for a delivery."""
     to.setattr(_sender, "classify", lambda _: _answers.Verdict.DELIVERED)
 
@@ -186,8 +187,8 @@ def _classify_as(to: pytest.MonkeyPatch, verdict: _answers.Verdict, as_: _answer
 
 
 @mutant("set aside", "forgotten")
-def stay_where_nobody_knows_us(to: pytest.MonkeyPatch) -> None:
-    """Take "not registered" for a refusal of the message."""
+def keep_a_link_that_is_not_registered(to: pytest.MonkeyPatch) -> None:
+    """Take the answer "not registered" for a refusal of the message."""
     _classify_as(to, _answers.Verdict.NOT_REGISTERED, _answers.Verdict.POISON)
 
 
@@ -199,19 +200,19 @@ def take_a_failure_for_success(to: pytest.MonkeyPatch) -> None:
 
 @mutant("set aside", seed=16)
 def give_up_at_the_first_failure(to: pytest.MonkeyPatch) -> None:
-    """Take a failure of the aggregator's for a refusal for good."""
+    """Take a failure of the aggregator's handler for a refusal for good."""
     _classify_as(to, _answers.Verdict.TRANSIENT, _answers.Verdict.POISON)
 
 
 @mutant("set aside", seed=6)
-def try_poison_again(to: pytest.MonkeyPatch) -> None:
+def retry_what_was_refused_for_good(to: pytest.MonkeyPatch) -> None:
     """Take a refusal for good for a failure."""
     _classify_as(to, _answers.Verdict.POISON, _answers.Verdict.TRANSIENT)
 
 
 @mutant("had failed|had ended", seed=3)
 def try_again_at_once(to: pytest.MonkeyPatch) -> None:
-    """Send a message whose handling failed again with no delay."""
+    """Send a message again without a pause after its handling has failed."""
     for module in (_sender, _news, _again):
         to.setattr(module, "pause_s", lambda _: 0)
 
@@ -225,14 +226,14 @@ def never_pause_for_more_than_a_second(to: pytest.MonkeyPatch) -> None:
 
 @mutant("too little patience", "slow_archive", "toggle_runs", seed=12)
 def have_no_patience(to: pytest.MonkeyPatch) -> None:
-    """Wait for every answer as long as for the first."""
+    """Wait for the answer to every try only as long as for the first."""
     to.setattr(_sender, "patience", lambda _: 1)
     to.setattr(_again, "patience", lambda _: 1)
 
 
 @mutant("a suspect", "mumble", "mute", "handler_fails", "one_handler_fails")
-def send_suspects_beside_others(to: pytest.MonkeyPatch) -> None:
-    """Let what was sent in vain go out in company."""
+def send_suspects_together_with_others(to: pytest.MonkeyPatch) -> None:
+    """Let a message that was sent in vain go out together with others."""
     to.setattr(_outbox.Entry, "goes_alone", property(lambda entry: entry.is_run_event))
 
 
@@ -243,19 +244,19 @@ def give_up_an_event_soon(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("set aside|not delivered", "poison", "cut_at_size", "toggle_runs", seed=31)
-def leave_nothing_out(to: pytest.MonkeyPatch) -> None:
-    """Set an end of a run aside that is refused as it is."""
+def never_shrink_an_end_of_a_run(to: pytest.MonkeyPatch) -> None:
+    """Set an end of a run aside if it is refused in full."""
     to.setattr(_outbox.Outbox, "_shrink", lambda *_: False)
 
 
 @mutant("before it is not delivered", "one_handler_fails", "toggle_runs", "burst", seed=27)
 def let_the_end_of_a_run_pass_a_failing_notice(to: pytest.MonkeyPatch) -> None:
-    """End a run though what was told in it has failed a moment ago."""
+    """Send the end of a run although a notice of the run has just failed."""
     to.setattr(_outbox.Outbox, "is_held_up", property(lambda _: False))
 
 
 @mutant("s old", "one_handler_fails", "burst", seed=5)
-def hold_up_samples_by_a_notice_that_fails(to: pytest.MonkeyPatch) -> None:
+def hold_up_samples_for_a_failing_notice(to: pytest.MonkeyPatch) -> None:
     """Let samples wait while a notice stands aside."""
     due = _sender.Sender._due_head
 
@@ -268,7 +269,7 @@ def hold_up_samples_by_a_notice_that_fails(to: pytest.MonkeyPatch) -> None:
 
 @mutant("set aside|refused", "mumble")
 def take_an_unreadable_answer_for_a_refusal(to: pytest.MonkeyPatch) -> None:
-    """Set aside what was answered with nonsense."""
+    """Set a message aside if its answer cannot be read."""
 
     def decode_answer(result: str) -> MessageBase:
         try:
@@ -281,20 +282,20 @@ def take_an_unreadable_answer_for_a_refusal(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("sent early|links that did not live|a suspect", "cut_at_size")
-def forget_with_each_link_what_ended_it(to: pytest.MonkeyPatch) -> None:
-    """Tell each new link the states as if none had ever ended one."""
+def forget_what_ended_earlier_links(to: pytest.MonkeyPatch) -> None:
+    """Tell each new link the states as if no state had ever ended a link."""
     to.setattr(_again.Again, "rewind", lambda self, alone: self.__attrs_post_init__())
 
 
 @mutant("are said to be set aside", "poison", "toggle_runs")
 def count_samples_of_a_run_that_was_not_taken(to: pytest.MonkeyPatch) -> None:
-    """Count what is thrown away as delivered."""
+    """Count samples as delivered although the aggregator throws them away."""
     to.setattr(_outbox.Outbox, "go_on", lambda self, knows_run: None)
 
 
 @mutant("whose run was not taken", "one_handler_fails", "toggle_runs", seed=7)
 def tell_of_the_open_run_once(to: pytest.MonkeyPatch) -> None:
-    """Go on though the repeated beginning of the run was not taken."""
+    """Go on although the repeated beginning of the run was not taken."""
 
     async def repeat(self: _sender.Sender) -> None:
         if (run := self._outbox.open_run) is not None:
@@ -306,7 +307,7 @@ def tell_of_the_open_run_once(to: pytest.MonkeyPatch) -> None:
 
 @mutant("set aside", seed=6)
 def set_aside_without_counting(to: pytest.MonkeyPatch) -> None:
-    """Count what is set aside as delivered."""
+    """Count a message as delivered when it is set aside."""
     drop = _outbox.Outbox._drop
 
     def miscounted(self: _outbox.Outbox, entries: Any, counted_as: str) -> None:
@@ -316,8 +317,8 @@ def set_aside_without_counting(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("message of a link")
-def introduce_nobody(to: pytest.MonkeyPatch) -> None:
-    """Begin a new link with what waits."""
+def skip_the_introduction(to: pytest.MonkeyPatch) -> None:
+    """Begin a new link with the messages that wait."""
 
     async def introduce(self: _sender.Sender) -> None:
         self._untold.clear()
@@ -327,7 +328,7 @@ def introduce_nobody(to: pytest.MonkeyPatch) -> None:
 
 @mutant("refused", seed=5)
 def do_not_repeat_run_started(to: pytest.MonkeyPatch) -> None:
-    """Do not tell a new link of the run that is on."""
+    """Do not tell a new link which run is on."""
     introduced = _sender.Sender.introduce
 
     async def introduce(self: _sender.Sender) -> None:
@@ -339,8 +340,8 @@ def do_not_repeat_run_started(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("was not taken|not stored", "one_handler_fails", "reset", "restart_aggregator", seed=5)
-def take_a_refused_uod_info_for_told(to: pytest.MonkeyPatch) -> None:
-    """Go on whatever the answer to UodInfo is."""
+def go_on_without_the_units_description(to: pytest.MonkeyPatch) -> None:
+    """Go on whatever the aggregator answers to UodInfo."""
 
     async def tell(self: _sender.Sender, kind: type[em.EngineMessage]) -> None:
         self._send_state(kind)
@@ -351,7 +352,7 @@ def take_a_refused_uod_info_for_told(to: pytest.MonkeyPatch) -> None:
 
 @mutant("call was not answered", "bad_handlers", seed=2)
 def wait_for_a_slow_handler(to: pytest.MonkeyPatch) -> None:
-    """Answer a command when it is done, however long that takes."""
+    """Give a handler 20 times as long before its command is answered."""
     carry_out = _commands.Commands.carry_out
 
     async def carry_out_patiently(
@@ -363,8 +364,8 @@ def wait_for_a_slow_handler(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("not the same")
-def repeat_run_started_with_the_time_of_the_link(to: pytest.MonkeyPatch) -> None:
-    """Repeat RunStarted with another start."""
+def repeat_run_started_with_another_start(to: pytest.MonkeyPatch) -> None:
+    """Repeat RunStarted with the present time as the start of the run."""
     send = _sender.Sender._send
 
     def send_new(
@@ -386,7 +387,7 @@ def let_states_overtake_events(to: pytest.MonkeyPatch) -> None:
 
 @mutant("the same")
 def send_states_again_and_again(to: pytest.MonkeyPatch) -> None:
-    """Send a state though it has not changed."""
+    """Send a state although it has not changed."""
     send = _sender.Sender._send_state
 
     def send_state(
@@ -399,8 +400,8 @@ def send_states_again_and_again(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("was not sent", seed=2)
-def keep_states_to_ourselves(to: pytest.MonkeyPatch) -> None:
-    """Tell a new link only the states that changed since the last."""
+def tell_a_new_link_only_changed_states(to: pytest.MonkeyPatch) -> None:
+    """Tell a new link only the states that have changed since the last link."""
     known: dict[int, dict[type[em.EngineMessage], _news._State]] = {}
     init = _sender.Sender.__init__
 
@@ -417,7 +418,7 @@ def keep_states_to_ourselves(to: pytest.MonkeyPatch) -> None:
 
 @mutant("shown", seed=2)
 def never_show_a_change(to: pytest.MonkeyPatch) -> None:
-    """Send each state once a link."""
+    """Send each state only once over each link."""
     send = _sender.Sender._send_state
 
     def send_state(
@@ -430,8 +431,8 @@ def never_show_a_change(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("overtook|unanswered|the same")
-def have_two_senders(to: pytest.MonkeyPatch) -> None:
-    """Empty one outbox over one link by two senders."""
+def run_two_senders_on_one_link(to: pytest.MonkeyPatch) -> None:
+    """Let two senders empty one outbox over one link."""
     steady = _sender.Sender.steady
 
     async def twice(self: _sender.Sender) -> None:
@@ -443,21 +444,21 @@ def have_two_senders(to: pytest.MonkeyPatch) -> None:
     to.setattr(_sender.Sender, "steady", twice)
 
 
-@mutant("at the aggregator", "hang", "refused", "slow_handler", seed=32)
+@mutant("at the aggregator", "have_neither_deadlines_nor_pings", "refused", "slow_handler", seed=32)
 def have_no_window(to: pytest.MonkeyPatch) -> None:
-    """Let as many samples be unanswered as there are."""
+    """Let any number of samples be unanswered at once."""
     to.setattr(_window.Window, "limit", property(lambda _: 10_000))
 
 
 @mutant("apart on a wide line|shown was", "moved", seed=3)
 def have_a_window_of_one(to: pytest.MonkeyPatch) -> None:
-    """Let one sample be unanswered at a time, however far the aggregator is."""
+    """Let only one sample be unanswered at once, however distant the aggregator is."""
     to.setattr(_window.Window, "limit", property(lambda _: 1))
 
 
 @mutant("apart on a wide line", "moved", seed=3)
-def measure_the_least_distance_of_all_times(to: pytest.MonkeyPatch) -> None:
-    """Take what a longer way takes for a line at the aggregator."""
+def keep_the_shortest_distance_ever_measured(to: pytest.MonkeyPatch) -> None:
+    """Mistake the time that a longer path takes for a queue at the aggregator."""
     note = _window.Window._note_alone
 
     def note_alone(self: _window.Window, now: float, took_s: float) -> None:
@@ -470,13 +471,13 @@ def measure_the_least_distance_of_all_times(to: pytest.MonkeyPatch) -> None:
 
 @mutant("apart on a wide line", "moved", seed=40)
 def never_measure_the_distance_again(to: pytest.MonkeyPatch) -> None:
-    """Let the window fall, however long ago it was that a message was alone."""
+    """Let the window shrink, however old the last measurement of the distance is."""
     to.setattr(_window, "FRESH_S", math.inf)
 
 
 @mutant("took the line", "thin_line", "restless_run_log")
-def let_states_take_the_line(to: pytest.MonkeyPatch) -> None:
-    """Send states as they change, whatever they leave of the line."""
+def let_states_take_the_whole_path(to: pytest.MonkeyPatch) -> None:
+    """Send states as they change, however little of the path they leave to samples."""
     to.setattr(_news, "STATE_REST", 0)
 
 
@@ -485,13 +486,13 @@ def let_states_take_the_line(to: pytest.MonkeyPatch) -> None:
 
 @mutant("behind the last fault|refused|are lost|not delivered")
 def forget_what_was_in_flight(to: pytest.MonkeyPatch) -> None:
-    """Do not put back what was in flight when a link broke."""
+    """Do not put back the messages that were in flight when a link broke."""
     to.setattr(_outbox.Outbox, "rewind", lambda _, beside: None)
 
 
 @mutant("never arrived|are lost|not delivered|refused", seed=3)
 def take_a_clean_close_for_delivery(to: pytest.MonkeyPatch) -> None:
-    """Drop what was in flight when the aggregator closed in order."""
+    """Drop what was in flight when the aggregator closed the connection in order."""
     note = _tasks.Connector._note_failure
 
     def note_failure(self: _tasks.Connector, failure: Any) -> None:
@@ -505,7 +506,7 @@ def take_a_clean_close_for_delivery(to: pytest.MonkeyPatch) -> None:
 
 @mutant("behind")
 def put_back_at_the_tail(to: pytest.MonkeyPatch) -> None:
-    """Send what was in flight behind what is newer."""
+    """Send what was in flight after newer messages."""
     to.setattr(_outbox.Outbox, "_put_back", lambda self, entries: self._line.extend(entries))
 
 
@@ -527,13 +528,13 @@ def _at_the_bound(
 
 @mutant("events never arrived|events are lost|refused|not delivered")
 def drop_events_at_the_bound(to: pytest.MonkeyPatch) -> None:
-    """Thin events too at the bound."""
+    """Thin events as well as samples at the bound."""
     _at_the_bound(to, lambda line: line[: len(line) // 2 : 2])
 
 
 @mutant("in a row", seed=124)
-def cut_off_the_oldest(to: pytest.MonkeyPatch) -> None:
-    """Give up the oldest half at the bound."""
+def drop_the_oldest_half_at_the_bound(to: pytest.MonkeyPatch) -> None:
+    """Give up the oldest half of the samples at the bound."""
 
     def oldest_half(line: list[_outbox.Entry]) -> list[_outbox.Entry]:
         samples = [entry for entry in line if not entry.is_event]
@@ -561,7 +562,7 @@ def lose_an_event_now_and_then(to: pytest.MonkeyPatch) -> None:
 
 @mutant("over its bound", "refused", "black_hole", "tag_storm", seed=23)
 def have_no_bound(to: pytest.MonkeyPatch) -> None:
-    """Let the outbox grow and grow."""
+    """Let the outbox grow without end."""
     to.setattr(_outbox.Outbox, "_keep_bound", lambda _: None)
 
 
@@ -588,7 +589,7 @@ def count_one_too_many(to: pytest.MonkeyPatch) -> None:
 
 @mutant("given up|are lost")
 def thin_without_counting(to: pytest.MonkeyPatch) -> None:
-    """Count what is thinned as delivered."""
+    """Count thinned samples as delivered."""
 
     def count(counts: dict[str, int]) -> None:
         counts["delivered"] += counts["thinned"]
@@ -608,7 +609,7 @@ def leave_the_run_open_after_a_crash(to: pytest.MonkeyPatch) -> None:
 
 @mutant("outbox knows|was answered|never arrived|with the number", seed=29)
 def do_not_sync(to: pytest.MonkeyPatch) -> None:
-    """Let a commit be in the computer's memory only when it returns."""
+    """Let a commit return when the data is only in the operating system's memory."""
     prepare = _opening._prepare
 
     def prepare_unsafely(db: Any, *, is_new: bool) -> None:
@@ -626,8 +627,8 @@ def do_not_sync(to: pytest.MonkeyPatch) -> None:
     "toggle_runs",
     seed=37,
 )
-def say_queued_before_it_is_on_disk(to: pytest.MonkeyPatch) -> None:
-    """Write an event with the samples, half a second later."""
+def call_an_event_kept_before_it_is_on_disk(to: pytest.MonkeyPatch) -> None:
+    """Write an event half a second later, together with the samples."""
     to.setattr(DurableOutbox, "secure", _outbox.Outbox.secure)
 
 
@@ -639,44 +640,44 @@ def commit_seldom(to: pytest.MonkeyPatch) -> None:
 
 @mutant("was answered", seed=12)
 def forget_what_was_delivered(to: pytest.MonkeyPatch) -> None:
-    """Leave on disk what is delivered."""
+    """Leave delivered messages on the disk."""
     to.setattr(_file.OutboxFile, "_delete", lambda *_: None)
 
 
 @mutant("with the number", seed=5)
 def use_numbers_twice(to: pytest.MonkeyPatch) -> None:
-    """Begin the sequence numbers anew after a crash."""
+    """Start the sequence numbers again from the beginning after a crash."""
     found = _facts.found
     to.setattr(_durable, "found", lambda facts, path: found({**facts, "numbers": 0}, path))
 
 
 @mutant("Trio's thread waits", "slow_disk", "hanging_disk", "burst")
 def write_in_trios_thread(to: pytest.MonkeyPatch) -> None:
-    """Wait for the disk with every event."""
+    """Let Trio's thread wait for the disk with every event."""
     to.setattr(DurableOutbox, "_want_commit", DurableOutbox.commit)
 
 
 @mutant("s old|no sample|not stored", "hanging_disk", "slow_disk", "burst")
 def wait_for_a_disk_that_hangs(to: pytest.MonkeyPatch) -> None:
-    """Let nothing go out before it is on the disk, whatever that takes."""
+    """Let nothing go out before it is on the disk, however long that takes."""
     to.setattr(DurableOutbox, "_release_if_degraded", lambda _: False)
 
 
 @mutant("a gigabyte", "long_run_log", seed=2)
-def write_each_run_log(to: pytest.MonkeyPatch) -> None:
-    """Write the run log with every commit."""
+def write_the_run_log_with_every_commit(to: pytest.MonkeyPatch) -> None:
+    """Write the run log to the disk with every commit."""
     to.setattr(_facts.KnownFacts, "_due", lambda _, states, now: states)
 
 
 @mutant("outbox knows|was answered|never arrived|with the number", "spoilt_log", "burst")
-def keep_a_damage_quiet(to: pytest.MonkeyPatch) -> None:
-    """Read a spoilt log as far as it can be read, and say nothing of it."""
+def hide_damage_to_the_log(to: pytest.MonkeyPatch) -> None:
+    """Read a spoilt log as far as it can be read, and do not report the damage."""
     to.setattr(_opening, "_damage_of_log", lambda _: None)
 
 
 @mutant("kept is", "rename_host", "refused", "kill_aggregator")
-def keep_nothing_of_the_old_name(to: pytest.MonkeyPatch) -> None:
-    """Throw away what waits when the computer has another name."""
+def drop_what_waits_under_the_old_name(to: pytest.MonkeyPatch) -> None:
+    """Throw away what waits when the computer has been renamed."""
     keep = _apart.keep_apart
 
     def keep_none(path: Any, old: str, kept: Any, connect: Any) -> Any:
@@ -687,26 +688,26 @@ def keep_nothing_of_the_old_name(to: pytest.MonkeyPatch) -> None:
 
 @mutant("had been logged behind it", "noisy_log", "reset", "refused")
 def send_each_error_by_itself(to: pytest.MonkeyPatch) -> None:
-    """Add nothing to an error log that waits."""
+    """Never add an entry to an error log that already waits."""
     to.setattr(_outbox.Outbox, "_merge", lambda *_: None)
 
 
 @mutant("nobody was told", "poison", "refused", "black_hole", seed=2)
 def warn_nobody(to: pytest.MonkeyPatch) -> None:
-    """Keep to the computer's log what is given up."""
+    """Tell what is given up only in the computer's own log."""
     to.setattr(_warnings.Warnings, "tell", lambda *_, **__: None)
 
 
 @mutant("over 16 MiB", "huge_archive")
 def send_what_is_too_big(to: pytest.MonkeyPatch) -> None:
-    """Send an end of a run whatever its size."""
+    """Send an end of a run however big it is."""
     to.setattr(_base, "is_too_big", lambda _: False)
     to.setattr(_outbox.Entry, "is_too_big", property(lambda _: False))
 
 
 @mutant("never made|refused", "toggle_in_reading")
-def keep_tags_of_the_run_before(to: pytest.MonkeyPatch) -> None:
-    """Queue what was read when a run began or ended meanwhile."""
+def queue_tags_of_the_previous_run(to: pytest.MonkeyPatch) -> None:
+    """Queue tags although a run began or ended while they were read."""
 
     def take(self: _intake.Intake, *, whole: bool) -> bool:
         run_id, builder = self.run_id, self._builder
@@ -724,13 +725,13 @@ def keep_tags_of_the_run_before(to: pytest.MonkeyPatch) -> None:
 
 @mutant("of Trio's time", "costly_run_log")
 def make_run_logs_whatever_they_cost(to: pytest.MonkeyPatch) -> None:
-    """Make a run log with each sample."""
+    """Make a run log with each sample, however expensive it is."""
     to.setattr(_intake, "RUN_LOG_SHARE", math.inf)
 
 
 @mutant("no run log was made", "costly_run_log", "toggle_runs", seed=10)
-def save_too_much_on_run_logs(to: pytest.MonkeyPatch) -> None:
-    """Let minutes pass before what was dear is made again."""
+def make_run_logs_too_seldom(to: pytest.MonkeyPatch) -> None:
+    """Let minutes pass before an expensive run log is made again."""
     to.setattr(_intake, "RUN_LOG_SHARE", 0.001)
     to.setattr(_intake, "RUN_LOG_S_MAX", math.inf)
 
@@ -739,14 +740,14 @@ def save_too_much_on_run_logs(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("s old", "thin_line", seed=2)
-def sample_as_often_on_a_thin_line(to: pytest.MonkeyPatch) -> None:
-    """Take samples at the steady rate though others wait."""
+def sample_as_often_on_a_thin_path(to: pytest.MonkeyPatch) -> None:
+    """Take samples at the steady rate although others wait."""
     to.setattr(_ticker.Ticker, "_keeps_up", lambda _: True)
 
 
 @mutant("refused")
 def forget_the_run(to: pytest.MonkeyPatch) -> None:
-    """Stamp no sample with its run."""
+    """Leave the id of the run out of every sample."""
     enter = _outbox.Outbox.enter
 
     def without_run(self: _outbox.Outbox, message: em.EngineMessage) -> _outbox.Entry | None:
@@ -760,7 +761,7 @@ def forget_the_run(to: pytest.MonkeyPatch) -> None:
 
 @mutant("no sample")
 def sample_only_when_connected(to: pytest.MonkeyPatch) -> None:
-    """Make an outage a hole in the data."""
+    """Take no samples while there is no link."""
     sample = _ticker.Ticker._sample
 
     def when_linked(self: _ticker.Ticker) -> None:
@@ -772,7 +773,7 @@ def sample_only_when_connected(to: pytest.MonkeyPatch) -> None:
 
 @mutant("no sample")
 def sample_only_when_answered(to: pytest.MonkeyPatch) -> None:
-    """Make a silent link a hole in the data."""
+    """Take no samples while an answer is missing."""
     sample = _ticker.Ticker._sample
 
     def when_answered(self: _ticker.Ticker) -> None:
@@ -784,7 +785,7 @@ def sample_only_when_answered(to: pytest.MonkeyPatch) -> None:
 
 @mutant("no sample")
 def sample_slowly_when_connected(to: pytest.MonkeyPatch) -> None:
-    """Keep the rate of an outage when the link is back."""
+    """Keep sampling at the data-log rate when the link is back."""
 
     @contextmanager
     def linked(self: _ticker.Ticker) -> Generator[None, None, None]:
@@ -795,7 +796,7 @@ def sample_slowly_when_connected(to: pytest.MonkeyPatch) -> None:
 
 @mutant("no sample")
 def ignore_the_data_log_interval(to: pytest.MonkeyPatch) -> None:
-    """Sample an outage every 5 s though the unit logs every second."""
+    """Sample every 5 s in an outage although the unit logs every second."""
     to.setattr(_ticker.Ticker, "set_data_log_interval", lambda *_: None)
 
 
@@ -814,7 +815,7 @@ def lose_a_sample_now_and_then(to: pytest.MonkeyPatch) -> None:
 
 @mutant("was not sent|shown|no sample", "bug")
 def swallow_what_a_builder_raises(to: pytest.MonkeyPatch) -> None:
-    """Hide the engine's bug."""
+    """Hide a bug of the engine."""
     sample = _ticker.Ticker._sample
 
     def carefully(self: _ticker.Ticker) -> None:
@@ -831,15 +832,15 @@ def swallow_what_a_builder_raises(to: pytest.MonkeyPatch) -> None:
 
 @mutant("went from")
 def skip_a_state(to: pytest.MonkeyPatch) -> None:
-    """Go from Reconnecting to Reconnected."""
+    """Go from Reconnecting straight to Reconnected."""
     to.setattr(_tasks, "LATER", evolve(_tasks.LATER, backlog=None))
     edges = {**_states.EDGES, "Reconnecting": ("Reconnected", "Failed", "Stopped")}
     to.setattr(_states, "EDGES", edges)
 
 
 @mutant("the state was|went from")
-def keep_a_change_of_state_quiet(to: pytest.MonkeyPatch) -> None:
-    """Do not tell observers of Disconnected."""
+def hide_a_change_of_state(to: pytest.MonkeyPatch) -> None:
+    """Do not tell observers about Disconnected."""
     enter = _states.StateMachine.enter
 
     async def enter_quietly(self: _states.StateMachine, state: Any) -> None:
@@ -853,7 +854,7 @@ def keep_a_change_of_state_quiet(to: pytest.MonkeyPatch) -> None:
 
 @mutant("had waited")
 def say_reconnected_too_early(to: pytest.MonkeyPatch) -> None:
-    """Be Reconnected while the backlog waits."""
+    """Enter Reconnected while the backlog still waits."""
 
     async def drain(self: _sender.Sender) -> None:
         pass
@@ -863,7 +864,7 @@ def say_reconnected_too_early(to: pytest.MonkeyPatch) -> None:
 
 @mutant("left waiting")
 def do_not_flush(to: pytest.MonkeyPatch) -> None:
-    """Do not send what waits at the stop."""
+    """Do not send what still waits when the runner is stopped."""
 
     async def flush(self: _tasks.Connector, sender: _sender.Sender, session: Session) -> None:
         async with self._states.alive("Stopped"):
@@ -873,8 +874,8 @@ def do_not_flush(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("tasks were left")
-def leave_a_task_behind(to: pytest.MonkeyPatch) -> None:
-    """Leave with each link a task that outlives the runner."""
+def leave_a_task_running(to: pytest.MonkeyPatch) -> None:
+    """With each link, start a task that outlives the runner."""
     introduce = _sender.Sender.introduce
 
     async def leave(self: _sender.Sender) -> None:
@@ -886,7 +887,7 @@ def leave_a_task_behind(to: pytest.MonkeyPatch) -> None:
 
 @mutant("streams were left|call was not answered")
 def leave_a_stream_open(to: pytest.MonkeyPatch) -> None:
-    """Do not close a link's stream."""
+    """Leave the stream of a link open."""
 
     async def aclose_forcefully(stream: trio.abc.Stream) -> None:
         await trio.lowlevel.checkpoint()
@@ -905,26 +906,26 @@ def wait_far_too_long(to: pytest.MonkeyPatch) -> None:
 
 
 async def sleep_for_ever(_: _session.RpcSession) -> None:
-    """Stand in for a task of the session that is to do nothing."""
+    """Replace a task of the session by one that does nothing."""
     await trio.sleep_forever()
 
 
 @mutant("lived", seed=40)
 def wait_for_ever_for_an_answer(to: pytest.MonkeyPatch) -> None:
-    """Wait for ever for an answer."""
+    """Never end a link whose answer is missing."""
     to.setattr(_session.RpcSession, "_watch", sleep_for_ever)
 
 
 @mutant("lived", seed=6)
-def hang(to: pytest.MonkeyPatch) -> None:
-    """Have no deadline of a call, and no pings."""
+def have_neither_deadlines_nor_pings(to: pytest.MonkeyPatch) -> None:
+    """Set no deadline for a call, and send no pings."""
     to.setattr(_session.RpcSession, "_watch", sleep_for_ever)
     to.setattr(_session.RpcSession, "_keepalive", sleep_for_ever)
 
 
 @mutant("call was not answered", seed=2)
 def answer_late(to: pytest.MonkeyPatch) -> None:
-    """Answer a command behind the 2 s that the aggregator gives it."""
+    """Answer a command after 2.1 s; the aggregator waits for 2 s."""
     carry_out = _session.RpcSession._carry_out
 
     async def carry_out_late(self: _session.RpcSession, request: Any) -> None:
@@ -935,14 +936,14 @@ def answer_late(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("the end of a process took", "stuck_handlers", "stop_process")
-def wait_for_handlers_at_the_end(to: pytest.MonkeyPatch) -> None:
-    """Do not end before each handler has."""
+def wait_for_every_handler_at_the_end(to: pytest.MonkeyPatch) -> None:
+    """Do not end before every handler has ended."""
     to.setattr(_commands, "END_S", math.inf)
 
 
 @mutant("given up", "slow_archive_line")
-def count_from_when_it_was_handed_over(to: pytest.MonkeyPatch) -> None:
-    """Give a message and its answer 10 s, however long it takes to leave."""
+def count_the_time_for_an_answer_from_the_call(to: pytest.MonkeyPatch) -> None:
+    """Give a message and its answer 10 s together, however long the message takes to leave."""
     note = _session.RpcSession._note_call
 
     def note_call(self: _session.RpcSession, *arguments: Any) -> Any:
@@ -954,13 +955,13 @@ def count_from_when_it_was_handed_over(to: pytest.MonkeyPatch) -> None:
 
 
 @mutant("did not live", "short_lives", seed=2)
-def begin_the_backoff_anew_with_each_link(to: pytest.MonkeyPatch) -> None:
-    """Take every link for a healthy one."""
+def restart_the_backoff_with_each_link(to: pytest.MonkeyPatch) -> None:
+    """Consider every link healthy."""
     to.setattr(_tasks, "LIVED_S", -1)
 
 
 @mutant("call was not answered", "bad_handlers", seed=2)
-def wait_for_handlers(to: pytest.MonkeyPatch) -> None:
+def answer_without_a_deadline(to: pytest.MonkeyPatch) -> None:
     """Answer a command when its handler has ended, however long that takes."""
 
     async def carry_out(self: _commands.Commands, message: object, _: float) -> MessageBase:
@@ -970,16 +971,20 @@ def wait_for_handlers(to: pytest.MonkeyPatch) -> None:
 
 
 def violation_of(seed: int, kinds: tuple[str, ...] | None) -> str | None:
-    """Return what the simulation of a seed finds, in which these kinds of faults happen, or all."""
+    """Return the violation that the simulation of a seed finds, or None.
+
+    Only these kinds of faults happen in it, or all usual ones if `kinds` is None.
+    """
     with pytest.MonkeyPatch.context() as to:
         to.setattr(_simulate, "FAULTS", {kind: FAULTS[kind] for kind in kinds or USUAL})
         return _simulate.simulate(seed, DURATION_S).violation
 
 
 def find(name: str, first: int = 1) -> tuple[int, str]:
-    """Return the first seed that finds a bug, from one on and round to it, and what it says.
+    """Return the first seed that finds a bug, and the violation.
 
-    Raises LookupError if none of them does.
+    Begin at the seed `first`, go on to the last and then try those before `first`. Raises
+    LookupError if no seed finds the bug.
     """
     mutant = MUTANTS[name]
     with pytest.MonkeyPatch.context() as to:
@@ -1002,12 +1007,12 @@ def test_a_bug_is_found(name: str) -> None:
     ("seed", "kinds"), sorted({(mutant.seed, mutant.kinds) for mutant in MUTANTS.values()}, key=str)
 )
 def test_without_a_bug_the_same_seeds_pass(seed: int, kinds: tuple[str, ...] | None) -> None:
-    """What finds the bugs finds nothing where there is none."""
+    """The seeds that find the bugs find nothing in the runner without them."""
     assert violation_of(seed, kinds) is None
 
 
 def tell_where(name: str) -> str:
-    """Return where a bug is found first, and how that differs from what stands above."""
+    """Return where a bug is found first, and how that differs from what its mutant says."""
     mutant = MUTANTS[name]
     try:
         seed, violation = find(name)
@@ -1018,7 +1023,7 @@ def tell_where(name: str) -> str:
     return f"{name} seed={seed}{moved}{other}: {violation}"
 
 
-if __name__ == "__main__":  # find them all anew, or those that are named
+if __name__ == "__main__":  # Find the seeds of all bugs anew, or of those that are named.
     for name in sys.argv[1:] or MUTANTS:
         sys.stdout.write(f"{tell_where(name)}\n")
         sys.stdout.flush()
