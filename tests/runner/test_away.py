@@ -1,4 +1,4 @@
-"""What the log and the statistics say of an outage, in virtual time."""
+"""What the log and the statistics say about an outage, in virtual time."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ NONE_WAIT = "messages waiting: 0, 0 kB. The connection broke off."
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what stands in the log from INFO on, changes of state without their preface."""
+    """Return the log from INFO on, with changes of state shown without their prefix."""
     return [
         f"{record.levelname} {record.getMessage().removeprefix('Changing state: ')}"
         for record in caplog.records
@@ -31,13 +31,14 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
-async def test_an_outage_of_an_hour_is_a_dozen_lines(
+async def test_an_outage_of_an_hour_takes_a_dozen_lines_of_the_log(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The loss, why, what to do, a summary every 10 min, the return: nothing for a redial.
+    """The log has the loss, the reason, what to do, a summary every 10 min, and the return.
 
-    The unit samples once in 1.2 s meanwhile, its data-log interval of 1 s and two ticks: in 600 s
-    these are 500. A summary is made at the first failed dial from when it is due.
+    It has nothing about each redial. Meanwhile the unit samples every 1.2 s, its data-log interval
+    of 1 s and two ticks: 500 samples in 600 s. A summary is logged at the first failed dial after
+    it is due.
     """
     caplog.set_level(logging.INFO)
     async with world() as w:
@@ -72,7 +73,7 @@ async def test_an_outage_of_an_hour_is_a_dozen_lines(
 async def test_what_is_left_in_memory_is_said_to_be_lost(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """From 0.1 s on a sample each 1.2 s: 9 by 10 s."""
+    """One sample is taken every 1.2 s from 0.1 s on, which makes 9 by 10 s."""
     async with world(up=False) as w:
         await trio.sleep(10)
         await w.runner.shutdown()
@@ -80,10 +81,10 @@ async def test_what_is_left_in_memory_is_said_to_be_lost(
     assert told in caplog.messages
 
 
-async def test_samples_given_up_in_an_outage_are_told_with_it(
+async def test_samples_given_up_in_an_outage_are_told_at_its_end(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """100 samples of 590 bytes are over a bound of 50,000 bytes, and some of them are thinned."""
+    """100 samples of 590 bytes exceed a bound of 50,000 bytes, so some of them are thinned."""
     caplog.set_level(logging.INFO)
     async with world(outbox=MemoryOutbox(bytes_max=50_000)) as w:
         await w.settled()
@@ -98,15 +99,15 @@ async def test_samples_given_up_in_an_outage_are_told_with_it(
 async def test_links_that_break_again_and_again_are_summed_up(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each is lost 20 s after its return, so none is healthy: one trouble, told like an outage.
+    """Each link is lost 20 s after its return. None is healthy, so all are told as one outage.
 
-    A link comes back after 0.6875 s (`Middle`), so that one is lost each 20.6875 s: the first at 0
-    s, the 30th at 29 * 20.6875 s = 599.9 s, the 31st at 620.6 s, when the summary is due.
+    A link comes back after 0.6875 s (`Middle`), so one is lost every 20.6875 s: the first at 0 s,
+    the 30th at 29 * 20.6875 s = 599.9 s, and the 31st at 620.6 s, when the summary is due.
     """
     caplog.set_level(logging.INFO)
     async with world() as w:
         await w.settled()
-        await trio.sleep(61)  # that link is healthy
+        await trio.sleep(61)  # this makes the link healthy
         caplog.clear()
         for _ in range(31):
             w.network.reset()
@@ -137,7 +138,7 @@ async def test_links_that_break_again_and_again_are_summed_up(
 async def test_an_outage_after_a_short_link_is_told_as_one(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It has lasted for 30 min: that the links before it were short is no news, its end is."""
+    """The outage lasts 30 min. The short links before it are no news, but its end is."""
     caplog.set_level(logging.INFO)
     async with world() as w:
         await w.settled()
@@ -155,7 +156,7 @@ async def test_an_outage_after_a_short_link_is_told_as_one(
 async def test_what_is_caught_up_over_several_links_is_told_together(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first link breaks in the middle; all that waited is counted, from its introduction on."""
+    """The first link breaks halfway; the count covers all that waited since its introduction."""
     caplog.set_level(logging.INFO)
     async with world() as w:
         await w.settled()
@@ -168,21 +169,21 @@ async def test_what_is_caught_up_over_several_links_is_told_together(
         await w.until("Reconnected")
         told = re.search("messages caught up: ([0-9]+), in", said(caplog)[-1])
         assert told is not None
-        assert int(told[1]) >= 500  # one each 1.2 s; 7 of them went over the first link
+        assert int(told[1]) >= 500  # One every 1.2 s; 7 of them went over the first link.
 
 
 async def test_statistics_tell_since_when_the_aggregator_has_been_away(
     autojump_clock: Clock,
 ) -> None:
-    """In steady state it is not away; from the loss on it is, until all is caught up.
+    """The aggregator counts as away from the loss until everything is caught up.
 
-    It refuses dials 0.6875 s after the loss and then each 1.375 s after another (`Middle`): after
-    30 s the last was the one at 0.6875 + 21 * 1.375 = 29.5625 s, 22 in all.
+    Dials are refused 0.6875 s after the loss and then every 1.375 s (`Middle`). The last one before
+    30 s comes at 0.6875 + 21 * 1.375 = 29.5625 s, which makes 22 in all.
     """
     async with world(run=False) as w:
         before = w.runner.statistics()
         assert (before.unit, before.state_for_s, before.away_for_s) == ("Unit", 0, None)
-        await trio.sleep(100)  # which is none of the runner's time
+        await trio.sleep(100)  # the runner does not count this time
         await w.nursery.start(w.runner.run)
         await w.settled()
         assert w.runner.statistics().away_for_s is None
@@ -197,11 +198,11 @@ async def test_statistics_tell_since_when_the_aggregator_has_been_away(
         assert w.runner.statistics().away_for_s is None
         await w.runner.shutdown()
         await trio.sleep(10)
-        assert w.runner.statistics().away_for_s == 10  # it has ended
+        assert w.runner.statistics().away_for_s == 10  # the runner has ended
 
 
 async def test_answer_times_are_those_of_the_path(autojump_clock: Clock) -> None:
-    """At 80 ms there and back the 10 samples of 3 s take 0.08 s each: of the class up to 0.1 s."""
+    """At 80 ms there and back, the 10 samples of 3 s take 0.08 s each: the class up to 0.1 s."""
     async with world() as w:
         w.network.latency_s = 0.04
         await trio.sleep(1)
@@ -212,12 +213,12 @@ async def test_answer_times_are_those_of_the_path(autojump_clock: Clock) -> None
         new = [a - b for a, b in zip(answers, before.answer_s.counts, strict=True)]
         assert new == [10 * (bound == 0.1) for bound in after.answer_s.bounds] + [0]
         assert after.answer_s.sum - before.answer_s.sum == pytest.approx(10 * 0.08)
-        assert after.sample_lag_s.counts[0] == after.outbox.samples_taken  # none was late
+        assert after.sample_lag_s.counts[0] == after.outbox.samples_taken  # no sample was late
 
 
 @define(eq=False)
 class Counting(trio.abc.Stream):
-    """Notes what was sent over a stream."""
+    """A stream that notes what is sent over it."""
 
     stream: trio.abc.Stream
     sent: bytearray = field(factory=bytearray)
@@ -239,7 +240,7 @@ class Counting(trio.abc.Stream):
 async def test_bytes_are_counted_over_all_links(
     autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are what the streams of the websockets took: of one that was lost, and of the next."""
+    """The count covers the websockets' streams: that of the lost link and that of the next."""
     streams = list[Counting]()
     open_stream = Network.open_stream
 
@@ -275,5 +276,5 @@ async def test_bytes_are_counted_over_all_links(
     ],
 )
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
-    """They have the unit in which the number is over 2."""
+    """Each duration is shown in the largest unit of which it has at least two."""
     assert duration(seconds) == text

@@ -1,4 +1,4 @@
-"""Handlers that do what they should not: the runner, its link and its end go on without them."""
+"""Handlers that misbehave: the runner, its link and its end go on without them."""
 
 import logging
 import threading
@@ -29,7 +29,7 @@ def only_on(name: str, misbehave: Callable[[], Awaitable[None]]) -> Unit:
 
 
 class Stuck:
-    """A handler that waits in a thread of its own and cannot be cancelled."""
+    """A handler that waits in its own thread and cannot be cancelled."""
 
     def __init__(self) -> None:
         self.release = threading.Event()
@@ -44,10 +44,10 @@ class Stuck:
         self.release.set()
 
 
-async def test_a_handler_in_a_thread_is_answered_for_at_a_second_and_a_half(
+async def test_a_command_whose_handler_hangs_in_a_thread_is_answered_after_1_5_s(
     autojump_clock: MockClock,
 ) -> None:
-    """The call is answered, the next one carried out, and the samples flow over the same link."""
+    """The call is answered, the next one is carried out, and samples flow over the same link."""
     async with Stuck() as stuck, world(unit=only_on("cancel", stuck)) as w:
         await w.settled()
         start = trio.current_time()
@@ -61,12 +61,12 @@ async def test_a_handler_in_a_thread_is_answered_for_at_a_second_and_a_half(
         assert w.runner.statistics().links == 1
 
 
-async def test_a_handler_in_a_thread_holds_up_neither_a_reconnect_nor_the_end(
+async def test_a_handler_that_hangs_holds_up_neither_a_new_link_nor_the_end(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A link that is lost is renewed beside it; a shutdown takes 1 s more and names what it left.
+    """A lost link is replaced meanwhile; a shutdown takes 1 s more and names the handler.
 
-    It ends with the runner's task: nothing of it stands in the caller's nursery.
+    The handler ends with the runner's task, so no task stays in the caller's nursery.
     """
     async with Stuck() as stuck, world(unit=only_on("cancel", stuck)) as w:
         await w.settled()
@@ -80,7 +80,7 @@ async def test_a_handler_in_a_thread_holds_up_neither_a_reconnect_nor_the_end(
         await w.runner.shutdown()
         assert trio.current_time() - start == 1
         await trio.testing.wait_all_tasks_blocked()
-        # what is left is the aggregator's
+        # The remaining tasks are the aggregator's.
         assert not [task for task in w.nursery.child_tasks if "EngineRunner" in task.name]
     (left,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert left.getMessage().startswith("CancelMsg has run for 1")
@@ -102,14 +102,14 @@ async def raise_in_clean_up() -> None:
 
 
 async def raise_beside_a_cancellation() -> None:
-    """Raise when cancelled in one task, and be cancelled in another."""
+    """Raise in one task and be cancelled in another."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(raise_in_clean_up)
         nursery.start_soon(trio.sleep_forever)
 
 
 async def exit_at_once() -> None:
-    """End the process, as a handler might try to."""
+    """End the process at once, as a handler might try to."""
     raise SystemExit(3)
 
 
@@ -129,7 +129,7 @@ async def test_what_a_handler_raises_late_is_logged_and_the_runner_goes_on(
     autojump_clock: MockClock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """At its deadline, with its link or without, and at the runner's end."""
+    """This holds at the handler's deadline, with and without a link, and at the runner's end."""
     async with world(unit=only_on("cancel", misbehave)) as w:
         await w.settled()
         if link_drops:
@@ -153,7 +153,7 @@ async def test_what_a_handler_raises_late_is_logged_and_the_runner_goes_on(
 async def test_a_handler_cannot_end_the_process(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SystemExit is logged and answered like any failure."""
+    """SystemExit is logged and answered like any other failure."""
     async with world(unit=only_on("cancel", exit_at_once)) as w:
         await w.settled()
         assert await w.aggregator.call(ENGINE, CANCEL) == ErrorMessage(
@@ -162,8 +162,8 @@ async def test_a_handler_cannot_end_the_process(
         assert await w.aggregator.call(ENGINE, FORCE) == SuccessMessage()
 
 
-async def test_commands_that_do_not_end_are_bounded(autojump_clock: MockClock) -> None:
-    """With 16 of them no further one is begun, until one has ended."""
+async def test_the_number_of_unfinished_commands_is_bounded(autojump_clock: MockClock) -> None:
+    """While 16 commands are unfinished, no other one begins until one of them has ended."""
     async with Stuck() as stuck, world(unit=only_on("cancel", stuck)) as w:
         await w.settled()
         for _ in range(16):

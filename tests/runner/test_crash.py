@@ -1,4 +1,4 @@
-"""What the aggregator sees when the engine's process has died and another begins."""
+"""What the aggregator sees when the engine's process has died and a new one begins."""
 
 import shutil
 import threading
@@ -27,7 +27,7 @@ Clock = trio.testing.MockClock
 
 
 async def in_place(work: Callable[[], None]) -> None:
-    """Do at once what a thread would do: a mock clock does not wait for threads."""
+    """Do at once what a thread would do, since a mock clock does not wait for threads."""
     work()
     await trio.lowlevel.checkpoint()
 
@@ -36,7 +36,7 @@ async def in_place(work: Callable[[], None]) -> None:
 async def process(
     path: Path, aggregator: Aggregator, unit: Unit, *, resume_run: str | None = None
 ) -> AsyncGenerator[EngineRunner, None]:
-    """Run an engine until it is killed: at the block's end, its file stays as it was then."""
+    """Run an engine and kill it at the end of the block. Its file stays as it was then."""
     async with trio.open_nursery() as nursery:
         with DurableOutbox(path) as outbox:
             dispatcher = EngineDispatcher(
@@ -64,7 +64,7 @@ async def process(
 
 
 def kinds(aggregator: Aggregator, connection: int) -> list[str]:
-    """Return what came over the last links but for states, repeats in a row once."""
+    """Return what came over the last links, without states and without repeats in a row."""
     names = [
         type(r.message).__name__.removesuffix("Msg")
         for r in aggregator.engine().received
@@ -86,14 +86,15 @@ def counts(aggregator: Aggregator) -> list[int]:
 async def test_a_run_that_was_on_is_ended_and_new_samples_are_taken(
     aggregator_dies: str, path: Path, autojump_clock: Clock
 ) -> None:
-    """Nobody has to press anything; the run is stored with its last run log and method state."""
+    """Nobody has to press anything. The run is stored with its last run log and method state."""
     aggregator, unit = Aggregator(), Unit()
     async with process(path, aggregator, unit) as runner:
         await trio.sleep(1)
         runner.on_start("run-1")
         unit.run_log.append(LINE)
-        await trio.sleep(2.05)  # 3.05: the log came at 1.3, and is committed at 1.5
-        if aggregator_dies == "first":  # it loses the run, and the engine has no time to tell it
+        await trio.sleep(2.05)  # At 3.05 s: the run log came at 1.3 s and was committed at 1.5 s.
+        # It loses the run, and the engine has no time to tell it again.
+        if aggregator_dies == "first":
             aggregator.down()
             aggregator.kill()
     if aggregator_dies == "second":  # it has kept the run of the engine that it lost
@@ -126,7 +127,7 @@ def run_started(aggregator: Aggregator) -> int:
 async def test_an_engine_that_resumes_its_run_goes_on_with_it(
     was_told: bool, path: Path, autojump_clock: Clock
 ) -> None:
-    """Its samples carry the run, which ends when the engine says so; RunStarted may yet wait."""
+    """Its samples carry the run, which ends when the engine says so. RunStarted may still wait."""
     aggregator, unit = Aggregator(), Unit()
     async with process(path, aggregator, unit) as runner:
         await trio.sleep(1)
@@ -148,10 +149,8 @@ async def test_an_engine_that_resumes_its_run_goes_on_with_it(
         assert [run.run_id for run in aggregator.recent_runs] == ["run-1"]
 
 
-async def test_a_run_that_is_resumed_and_not_known_begins(
-    path: Path, autojump_clock: Clock
-) -> None:
-    """Another run than the one that was on: that one is ended, this one begins."""
+async def test_a_resumed_run_that_is_not_known_begins(path: Path, autojump_clock: Clock) -> None:
+    """The engine resumes a run other than the open one. The open one ends, and this one begins."""
     aggregator = Aggregator()
     async with process(path, aggregator, Unit()) as runner:
         await trio.sleep(1)
@@ -166,10 +165,10 @@ async def test_a_run_that_is_resumed_and_not_known_begins(
         assert run.run_id == "run-2"
 
 
-async def test_a_run_of_which_the_aggregator_never_heard_is_told_whole(
+async def test_a_run_that_the_aggregator_never_heard_of_is_told_whole(
     path: Path, autojump_clock: Clock
 ) -> None:
-    """Begun and sampled without a link, then killed: start, samples, end, in order."""
+    """A run begins without a link and the process is killed: its start, samples and end arrive."""
     aggregator, unit = Aggregator(), Unit()
     aggregator.down()
     async with process(path, aggregator, unit) as runner:
@@ -191,7 +190,7 @@ async def test_a_run_of_which_the_aggregator_never_heard_is_told_whole(
         assert [(r.run_id, r.started_tick) for r in aggregator.recent_runs] == [
             ("run-1", EPOCH + 5.05)
         ]
-        # the samples of the 15.05 s, none missing; then those of the new process
+        # All samples of the 15.05 s arrive, and then those of the new process.
         assert counts(aggregator)[:taken] == list(range(1, taken + 1))
 
 
@@ -199,7 +198,7 @@ async def test_a_run_of_which_the_aggregator_never_heard_is_told_whole(
 async def test_a_run_that_had_ended_is_not_ended_again(
     delivered: bool, path: Path, autojump_clock: Clock
 ) -> None:
-    """Whether its end had arrived or waited, the run is stored once."""
+    """The run is stored once, whether its end had arrived or still waited."""
     aggregator = Aggregator()
     async with process(path, aggregator, Unit()) as runner:
         await trio.sleep(1)
@@ -217,10 +216,10 @@ async def test_a_run_that_had_ended_is_not_ended_again(
         assert len(aggregator.messages(em.RunStoppedMsg)) == 1
 
 
-async def test_a_crash_right_behind_the_end_of_a_run_stores_it_once(
+async def test_a_run_is_stored_once_if_the_process_dies_right_after_its_end(
     path: Path, autojump_clock: Clock
 ) -> None:
-    """The answer to RunStopped is on disk before the next run can be told of."""
+    """The answer to RunStopped is on the disk before the next run can be told."""
     aggregator = Aggregator()
     async with process(path, aggregator, Unit()) as runner:
         await trio.sleep(1)
@@ -238,7 +237,7 @@ async def test_a_crash_right_behind_the_end_of_a_run_stores_it_once(
 async def test_what_is_not_delivered_at_the_end_is_on_disk(
     path: Path, autojump_clock: Clock
 ) -> None:
-    """The last commit comes behind the last sample, whoever closes the outbox."""
+    """The last commit follows the last sample, whoever closes the outbox."""
     aggregator, unit = Aggregator(), Unit()
     aggregator.down()
     with DurableOutbox(path) as outbox:
@@ -257,10 +256,10 @@ async def test_what_is_not_delivered_at_the_end_is_on_disk(
         assert [entry.kind for entry in left._line] == [em.TagsUpdatedMsg]
 
 
-async def test_the_disk_is_written_through_the_last_flush(
+async def test_the_disk_is_written_throughout_the_last_flush(
     path: Path, autojump_clock: Clock
 ) -> None:
-    """The power may fail in it: what it has had answered would come once more."""
+    """If the power fails in it, what was answered earlier in it must not come again."""
     aggregator, unit = Aggregator(), Unit()
     written_s: list[float] = []
 
@@ -280,7 +279,7 @@ async def test_the_disk_is_written_through_the_last_flush(
             await runner.shutdown()  # flush_s: 10 s
             assert trio.current_time() > 10
             nursery.cancel_scope.cancel()
-    # Every 0.5 s to the end, which writes once more.
+    # Commits come every 0.5 s to the end, and the end itself makes one more.
     assert max(b - a for a, b in pairwise(written_s)) == pytest.approx(0.5)
     assert trio.current_time() - written_s[-1] < 0.5
 
@@ -288,7 +287,7 @@ async def test_the_disk_is_written_through_the_last_flush(
 async def test_a_disk_that_fails_stops_neither_samples_nor_delivery(
     path: Path, autojump_clock: Clock
 ) -> None:
-    """The engine goes on from memory and its statistics say so."""
+    """The engine goes on from memory, and its statistics say so."""
     aggregator, unit = Aggregator(), Unit()
     async with process(path, aggregator, unit) as runner:
         await trio.sleep(1.05)
@@ -305,7 +304,7 @@ async def test_a_disk_that_fails_stops_neither_samples_nor_delivery(
 
 
 def test_an_outbox_of_another_unit_is_refused_at_once(path: Path) -> None:
-    """Before anything is put in or sent."""
+    """It is refused before anything is put into it or sent."""
     unit, other = Unit(name="A", clock=lambda: 0.0), Unit(name="B", clock=lambda: 0.0)
     dispatcher = EngineDispatcher("a.example", handlers=unit)
     with DurableOutbox(path) as outbox:
@@ -317,7 +316,7 @@ def test_an_outbox_of_another_unit_is_refused_at_once(path: Path) -> None:
 
 
 def test_a_second_runner_on_an_outbox_in_memory_ends_the_run_of_the_first() -> None:
-    """What holds between processes holds between runners; a run that is resumed goes on."""
+    """Two runners of one process behave as two processes do, and a resumed run goes on."""
     unit, outbox = Unit(clock=lambda: 0.0), MemoryOutbox()
     dispatcher = EngineDispatcher("a.example", handlers=unit)
     EngineRunner(dispatcher, unit, unit, outbox=outbox).on_start("run-1")
@@ -328,7 +327,7 @@ def test_a_second_runner_on_an_outbox_in_memory_ends_the_run_of_the_first() -> N
 
 
 async def test_the_runner_commits_twice_a_second_in_a_thread(path: Path) -> None:
-    """On the real clock, with real threads: the sample of 0.1 s is on disk after 0.5 s."""
+    """On the real clock with real threads, the sample of 0.1 s is on the disk after 0.5 s."""
     aggregator, unit = Aggregator(), Unit()
     aggregator.down()
     threads, done = set[int](), trio.Event()

@@ -25,7 +25,7 @@ Clock = trio.testing.MockClock
 
 
 def kinds(w: World) -> list[str]:
-    """Return the names of the events received, the topic for a notification."""
+    """Return the names of the events received; of a notification, its topic."""
     names = []
     for received in w.aggregator.engine().received:
         message = received.message
@@ -37,7 +37,7 @@ def kinds(w: World) -> list[str]:
 
 
 async def test_each_event_method_sends_its_messages_in_order(autojump_clock: Clock) -> None:
-    """Run start and stop have a notification each; only what people must hear of is notified."""
+    """The start and the stop of a run each bring a notification; few other events do."""
     async with world() as w:
         await w.until("Connected")
         listener = w.unit.listeners[0]
@@ -77,15 +77,15 @@ async def test_each_event_method_sends_its_messages_in_order(autojump_clock: Clo
 
 
 async def test_a_stop_without_a_run_is_an_error_of_the_caller(autojump_clock: Clock) -> None:
-    """on_stop() while no run is on raises and sends nothing."""
+    """Calling on_stop() while no run is on raises an error and sends nothing."""
     async with world() as w:
         with pytest.raises(RuntimeError, match="while no run is on"):
             w.runner.on_stop()
         assert w.runner.buffer_size == 0
 
 
-async def test_an_event_is_a_barrier(autojump_clock: Clock) -> None:
-    """A run's event goes out when all before it is answered, and nothing behind it before it is."""
+async def test_a_run_event_is_a_barrier(autojump_clock: Clock) -> None:
+    """It goes out when all before it is answered, and nothing follows until it is answered."""
     async with world() as w:
         await w.settled()
         unanswered: list[tuple[str, int]] = []
@@ -106,15 +106,17 @@ async def test_an_event_is_a_barrier(autojump_clock: Clock) -> None:
         for _ in range(3):
             w.runner.post(w.unit.create_tag_updates_snapshot_msg())
         await trio.sleep(0.095)
-        # Each event is alone; samples go together, those behind the events as those before.
+        # Each event goes alone. Samples go together, after the events as well as before.
         samples, events = "TagsUpdatedMsg", ["RunStartedMsg", "RunStoppedMsg"]
         assert [kind for kind, _ in unanswered] == [samples] * 3 + events + [samples] * 3
         assert [beside for _, beside in unanswered[3:5]] == [1, 1]
         assert unanswered[0] == unanswered[5] == (samples, 3)
 
 
-async def test_samples_stand_on_the_right_side_of_the_run(autojump_clock: Clock) -> None:
-    """Every sample carries the run in which it was taken; the aggregator refuses none."""
+async def test_samples_stay_on_their_side_of_the_beginning_and_end_of_a_run(
+    autojump_clock: Clock,
+) -> None:
+    """Every sample carries the run in which it was taken, and the aggregator refuses none."""
     async with world() as w:
         await trio.sleep(1)
         w.runner.on_start("run-1")
@@ -138,7 +140,7 @@ async def test_samples_stand_on_the_right_side_of_the_run(autojump_clock: Clock)
 
 
 async def test_an_aggregator_that_was_killed_learns_of_the_run_again(autojump_clock: Clock) -> None:
-    """On a new link RunStarted is repeated as it was; the run goes on and is stored whole."""
+    """RunStarted is repeated unchanged on a new link; the run goes on and is stored as a whole."""
     async with world() as w:
         await trio.sleep(1)
         w.runner.on_start("run-1")
@@ -158,10 +160,10 @@ async def test_an_aggregator_that_was_killed_learns_of_the_run_again(autojump_cl
         assert w.counts() == list(range(1, w.unit.count + 1))
 
 
-async def test_introduction_comes_first_and_history_before_live_values(
+async def test_the_introduction_comes_first_and_history_before_live_values(
     autojump_clock: Clock,
 ) -> None:
-    """On a new link: UodInfo, Method, RunStarted, the backlog, the states, and then live values."""
+    """A new link gets UodInfo, Method, RunStarted, the backlog, the states, then live values."""
     async with world() as w:
         await w.until("Connected")
         w.runner.on_start("run-1")
@@ -179,7 +181,7 @@ async def test_introduction_comes_first_and_history_before_live_values(
             "UodInfoMsg",
             "MethodMsg",
             "RunStartedMsg",
-            "TagsUpdatedMsg",  # taken offline, 1 s behind the last
+            "TagsUpdatedMsg",  # taken offline, 1 s after the last
             "WebPushNotificationMsg",
             "ControlStateMsg",
             "MethodStateMsg",
@@ -189,7 +191,7 @@ async def test_introduction_comes_first_and_history_before_live_values(
 
 
 async def test_states_are_sent_when_they_have_changed(autojump_clock: Clock) -> None:
-    """In ten seconds of steady state an unchanged state is sent once, a change within 0.3 s."""
+    """In ten seconds of steady state an unchanged state is sent once, and a change within 0.3 s."""
     async with world() as w:
         await trio.sleep(10.05)
         assert len(w.aggregator.messages(em.ControlStateMsg)) == 1
@@ -201,7 +203,7 @@ async def test_states_are_sent_when_they_have_changed(autojump_clock: Clock) -> 
 
 
 async def test_a_queue_that_has_emptied_is_told(autojump_clock: Clock) -> None:
-    """The page shall not show a queued command that has gone."""
+    """The page must not show a queued command that has gone."""
     line = _queued("Mark: A")
     async with world(unit=Unit(queued=[line])) as w:
         await trio.sleep(1)
@@ -214,7 +216,7 @@ async def test_a_queue_that_has_emptied_is_told(autojump_clock: Clock) -> None:
 async def test_what_an_older_aggregator_cannot_read_is_not_told_again(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once a link, however often it changes: the next link may be to a newer one."""
+    """It is tried once on each link, however often it changes; the next aggregator may be newer."""
     tries: list[float] = []
 
     async def know_no_queue(message: em.EngineMessage) -> m.MessageBase | None:
@@ -226,7 +228,7 @@ async def test_what_an_older_aggregator_cannot_read_is_not_told_again(
     aggregator = Aggregator(on_message=know_no_queue)
     async with world(aggregator=aggregator) as w:
         await trio.sleep(1)
-        assert tries == []  # no command waits, so that there is nothing to tell
+        assert tries == []  # no command waits, so there is nothing to tell
         for number in range(10):
             w.unit.queued.append(_queued(f"Mark: {number}"))
             await trio.sleep(1)
@@ -252,7 +254,7 @@ def _queued(command: str) -> mdl.RunLogLine:
 
 
 async def test_errors_of_the_engine_reach_the_error_log(autojump_clock: Clock) -> None:
-    """What the engine logged is sent once, offline or not."""
+    """What the engine logged is sent exactly once, whether or not there is a link."""
     async with world() as w:
         await w.until("Connected")
         async with w.aggregator.outage():
@@ -267,7 +269,7 @@ async def test_errors_of_the_engine_reach_the_error_log(autojump_clock: Clock) -
 async def test_an_engine_that_the_aggregator_does_not_know_registers_anew(
     autojump_clock: Clock,
 ) -> None:
-    """The answer "No engine registered" ends the link; its message is delivered over the next."""
+    """The answer "No engine registered" ends the link; the message is delivered over the next."""
     async with world() as w:
         await w.until("Connected")
         answers = iter([m.ErrorMessage(message="No engine registered under id host_Unit")])
@@ -278,7 +280,7 @@ async def test_an_engine_that_the_aggregator_does_not_know_registers_anew(
         w.aggregator.on_message = answer
         w.runner.on_start("run-1")
         await w.until("Reconnected")
-        # told at 0; the first try after 0.6875 s
+        # The answer comes at 0 s, and the first new dial at 0.6875 s.
         assert trio.current_time() == 0.6875
         assert len(w.aggregator.engine().registrations) == 2
         assert w.aggregator.engine().unit.run is not None
@@ -286,7 +288,7 @@ async def test_an_engine_that_the_aggregator_does_not_know_registers_anew(
 
 @frozen
 class Paper:
-    """A session that keeps what is sent on it, for the test to answer."""
+    """A session that keeps what is sent over it, so that the test can answer."""
 
     engine_id: str = "host_Unit"
     bytes_sent: int = 0
@@ -307,7 +309,7 @@ class Paper:
 
 
 async def test_nothing_follows_the_answer_that_ends_a_link(autojump_clock: Clock) -> None:
-    """Seed 248: a sample went out in the moment between that answer and the end of the link."""
+    """Nothing goes out between that answer and the end of the link. Seed 248 found this bug."""
     outbox, unit, paper = MemoryOutbox(), Unit(), Paper()
     outbox.put(unit.create_uod_info())
     sender = Sender(paper, outbox, Doorbell())
@@ -318,7 +320,7 @@ async def test_nothing_follows_the_answer_that_ends_a_link(autojump_clock: Clock
         for _ in range(2):
             outbox.put(unit.create_tag_updates_snapshot_msg())
         await trio.testing.wait_all_tasks_blocked()
-        assert len(paper.sent) == 2  # UodInfo and the first sample: the window begins at one
+        assert len(paper.sent) == 2  # UodInfo and the first sample; the window begins at one.
         with pytest.raises(LinkLost):
             paper.answers[1](m.ErrorMessage(message="No engine registered under id host_Unit"))
         await trio.testing.wait_all_tasks_blocked()
@@ -329,7 +331,7 @@ async def test_nothing_follows_the_answer_that_ends_a_link(autojump_clock: Clock
 async def test_a_message_that_the_aggregator_fails_to_handle_is_tried_again(
     autojump_clock: Clock,
 ) -> None:
-    """A handler that raised is tried again after 1, 2, 4 ... 60 s, for 15 min, then set aside."""
+    """The pauses are 1, 2, 4 ... 60 s. After 15 min it is set aside."""
     failed = m.ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
     # The pauses before the 21st try: 1 + 2 + 4 + 8 + 16 + 32 + 14 * 60 = 903 s.
     tries_s = [0, 1, 3, 7, 15, 31, *range(63, 904, 60)]
@@ -355,15 +357,16 @@ async def test_a_message_that_the_aggregator_fails_to_handle_is_tried_again(
             w.runner.on_start("run-1")
             await trio.sleep(1000)
             assert seen == pytest.approx(tries_s[: failures + 1])
-            # With it the samples of its run are given up, which the aggregator throws away.
+            # With RunStarted, the samples of its run are given up, since the aggregator discards
+            # them.
             assert (w.runner.statistics().outbox.set_aside > 0) == (failures == 21)
             assert (w.aggregator.engine().unit.run is not None) == (failures < 21)
 
 
-async def test_poison_is_set_aside_and_the_line_goes_on(
+async def test_a_message_that_is_never_taken_is_set_aside_and_the_line_goes_on(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A message that is never taken is logged once, counted, and what is behind it arrives."""
+    """It is logged once and counted, and what follows it arrives."""
     poison = m.ProtocolErrorMessage(protocol_msg="Message deserialization failed")
 
     async def answer(message: em.EngineMessage) -> m.MessageBase | None:
@@ -384,7 +387,7 @@ async def test_poison_is_set_aside_and_the_line_goes_on(
 async def test_a_failure_is_logged_once_not_at_every_dial(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Minutes without an aggregator leave one warning, and the statistics say the reason."""
+    """Minutes without an aggregator leave one warning, and the statistics give the reason."""
     async with world(up=False) as w:
         await trio.sleep(600)
         warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
@@ -395,11 +398,11 @@ async def test_a_failure_is_logged_once_not_at_every_dial(
 async def test_what_to_install_is_said_each_hour_not_each_dial(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An aggregator of another version is waited for, until it is of ours or we are let in."""
+    """An aggregator of another version is waited for, until it is of ours or lets us in."""
     async with world(aggregator=Aggregator(version="0.1.9999")) as w:
         await trio.sleep(10_795)  # 5 s short of 3 h
-        # Every 6.875 s, the middle of 3.75 to 10 (MAX_RECONNECT_WAIT_SECONDS): 10,795 / 6.875 =
-        # 1570.2.
+        # One dial every 6.875 s, the middle of 3.75 to 10 s (MAX_RECONNECT_WAIT_SECONDS):
+        # 10,795 / 6.875 = 1570.2.
         assert w.runner.statistics().dials == 1571
         told = [r for r in caplog.records if r.levelno >= logging.WARNING]
         assert len(told) == 3  # at 0, 1 and 2 h
@@ -412,7 +415,7 @@ async def test_what_to_install_is_said_each_hour_not_each_dial(
 
 
 async def test_a_command_while_catching_up_is_answered_at_once(autojump_clock: Clock) -> None:
-    """Behind a backlog of 300 that takes 15 s, a command has its answer within half a second."""
+    """While a backlog of 300 takes 15 s, a command has its answer within half a second."""
     async with world() as w:
         await w.settled()
         async with w.aggregator.outage():
@@ -426,16 +429,16 @@ async def test_a_command_while_catching_up_is_answered_at_once(autojump_clock: C
         command = am.ExecuteControlCommandMsg(name="Pause")
         answer = await w.aggregator.call("host_Unit", command)
         assert answer == m.SuccessMessage()
-        # in line before it: work of 0.2 s, the message under way of 0.05 s
+        # Work of 0.2 s waits before it, and the message under way takes 0.05 s.
         assert trio.current_time() - asked <= 0.25 + 1e-6
         assert w.unit.commands == [("control", "Pause")]
         assert w.runner.state == "CatchingUp"
 
 
-async def test_what_is_over_the_aggregators_limit_does_not_stop_the_line(
+async def test_a_message_over_the_aggregators_limit_does_not_stop_the_line(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A run's end goes without a huge archive, other huge messages are left out; all is said."""
+    """An end of a run goes without a huge archive, other huge messages are left out, as is told."""
     async with world() as w:
         await w.settled()
         huge = "x" * (16 * 1024 * 1024)
@@ -469,7 +472,7 @@ async def test_what_is_over_the_aggregators_limit_does_not_stop_the_line(
 async def test_a_slow_aggregator_hears_of_states_and_is_caught_up_with(
     autojump_clock: Clock,
 ) -> None:
-    """With something always under way, states are sent all the same and CatchingUp ends."""
+    """Even with something always under way, states are sent and CatchingUp ends."""
     async with world() as w:
         await w.settled()
         w.aggregator.handling_time_s = 0.35  # a sample comes every 0.3 s
@@ -485,7 +488,7 @@ async def test_a_slow_aggregator_hears_of_states_and_is_caught_up_with(
 
 
 async def test_an_event_gets_through_whatever_happens_to_its_links(autojump_clock: Clock) -> None:
-    """Links that are lost while it is under way, and handlers that fail, make it late only."""
+    """Broken links and failing handlers delay it, but do not stop it."""
     failed = m.ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
     async with world() as w:
         await w.settled()
@@ -501,15 +504,15 @@ async def test_an_event_gets_through_whatever_happens_to_its_links(autojump_cloc
 
         w.aggregator.on_message = hinder
         w.runner.on_notify_command("hello")
-        # Pauses of 0, 2, 4, 8 s before it in the links behind a cut, 16 and 32 s behind a failure,
-        # and before each link a wait of 10 s at most.
+        # The pauses before it are 0, 2, 4 and 8 s in the links after a cut, and 16 and 32 s after a
+        # failure. Before each link there is a wait of 10 s at most.
         await trio.sleep(0 + 2 + 4 + 8 + 16 + 32 + 4 * 10)
         assert [n.notification.body for n in w.aggregator.engine().notifications] == ["hello"]
         assert w.runner.statistics().outbox.set_aside == 0
 
 
 async def test_posted_messages_belong_to_the_run_that_is_on(autojump_clock: Clock) -> None:
-    """Tags that are posted are stamped; a posted RunStarted moves the samples behind it."""
+    """Posted tags are stamped with the run; after a posted RunStarted samples carry the new run."""
     async with world() as w:
         await w.settled()
         w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
@@ -523,24 +526,24 @@ async def test_posted_messages_belong_to_the_run_that_is_on(autojump_clock: Cloc
         assert refused == []
 
 
-async def test_a_failure_after_healthy_times_is_news_again(
+async def test_a_failure_after_a_healthy_link_is_news_again(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same outage is told once if the link comes and goes, and again after good minutes."""
+    """One outage is told once though the link comes and goes, and again after minutes of health."""
     async with world() as w:
-        for up_s in (5, 5, 60 + 10, 5):  # 10 s of them until the link is there again
+        for up_s in (5, 5, 60 + 10, 5):  # 10 s of them pass until the link is back
             await trio.sleep(up_s)
             w.aggregator.drop()
             await w.until("Reconnected")
         warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
-        # the first, and that behind 60 s and more
+        # The first warning, and the one after more than 60 s.
         assert warnings == ["The connection broke off."] * 2
 
 
-async def test_samples_flow_behind_an_event_though_states_are_always_under_way(
+async def test_samples_flow_after_an_event_although_states_are_always_under_way(
     autojump_clock: Clock,
 ) -> None:
-    """A barrier ends with its answer, not when nothing at all is under way."""
+    """The barrier ends with the answer to the event, even while other messages are under way."""
     async with world() as w:
         await w.settled()
         w.aggregator.handling_time_s = 0.35  # a state changes every 0.3 s
@@ -552,7 +555,7 @@ async def test_samples_flow_behind_an_event_though_states_are_always_under_way(
         w.unit.create_method_msg = changing  # type: ignore[method-assign]
         w.runner.on_notify_command("a barrier")
         await trio.sleep(10)
-        # 28 messages are handled in 10 s, of which every other at the least is a sample.
+        # 28 messages are handled in 10 s, of which at least every other one is a sample.
         assert len(w.counts()) >= 10
 
 
@@ -575,8 +578,8 @@ async def test_a_run_whose_end_is_set_aside_is_not_begun_again(autojump_clock: C
 
 
 async def test_the_open_run_is_told_again_until_it_is_taken(autojump_clock: Clock) -> None:
-    """A killed aggregator whose handler fails at first still hears of the run before its tags."""
-    failures = iter([None, True, True])  # the first time, and twice on the next link
+    """A killed aggregator hears of the run before its tags, even if its handler fails at first."""
+    failures = iter([None, True, True])  # it fails the first time, and twice on the next link
 
     async def fail(message: em.EngineMessage) -> m.MessageBase | None:
         if isinstance(message, em.RunStartedMsg) and next(failures, None):
@@ -597,7 +600,7 @@ async def test_the_open_run_is_told_again_until_it_is_taken(autojump_clock: Cloc
 async def test_a_bug_is_told_though_the_link_is_lost_in_the_last_flush(
     autojump_clock: Clock,
 ) -> None:
-    """A callback raises, the flush waits for a mute aggregator, which goes: the bug comes out."""
+    """A callback raises, and the flush waits for a mute aggregator that goes: the bug is raised."""
     aggregator = Aggregator(muted=False)
 
     async def fail() -> None:
@@ -615,10 +618,10 @@ async def test_a_bug_is_told_though_the_link_is_lost_in_the_last_flush(
             await trio.sleep(1)
 
 
-async def test_nothing_goes_out_where_the_unit_could_not_be_described(
+async def test_nothing_goes_out_if_the_unit_could_not_be_described(
     autojump_clock: Clock,
 ) -> None:
-    """UodInfo cannot be made at the first link; what the last flush sent would be thrown away."""
+    """UodInfo cannot be made at the first link, so whatever a flush sent would be thrown away."""
 
     class Undescribed(Unit):
         def create_uod_info(self) -> em.UodInfoMsg:

@@ -1,4 +1,4 @@
-"""Mistakes in embedding an engine are told where they are made, and cost as little as they can."""
+"""Mistakes in embedding an engine are named where they are made, and do little harm."""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +22,7 @@ WRONG: Any = None
 
 
 class Float32:
-    """A number of another library's that is none of Python's, as `numpy.float32` is."""
+    """A number of another library that is no number of Python's, as `numpy.float32` is."""
 
     def __float__(self) -> float:
         return 1.5
@@ -62,12 +62,12 @@ async def test_a_wrong_tag_costs_that_tag_only(
     autojump_clock: Clock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is named once, in one line, in the log and to the unit's people; the others go out."""
+    """It is named once, on one line, in the log and to the unit's people; the other tags go out."""
     async with world(unit=TwoTags(bad=bad)) as w:
         await w.settled()
         await trio.sleep(5)
         samples = w.aggregator.messages(em.TagsUpdatedMsg)
-        # one each 0.3 s: at least 16 in 5 s, each with the tag that is right
+        # There is a sample every 0.3 s: at least 16 in 5 s, each with the right tag.
         assert len(samples) >= 16
         assert {t.name for sample in samples for t in sample.tags} == {"Count"}
         (entry,) = w.aggregator.engine().unit.error_log
@@ -79,7 +79,7 @@ async def test_a_wrong_tag_costs_that_tag_only(
 
 
 async def test_a_wrong_tag_that_is_posted_costs_that_tag_only(autojump_clock: Clock) -> None:
-    """As one of a sample."""
+    """The same holds for tags that the engine posts."""
     wrong = (tag("Bad", value=Decimal(1)), tag("No text", value_unit=7), tag(3))
     async with world() as w:
         await w.settled()
@@ -89,8 +89,8 @@ async def test_a_wrong_tag_that_is_posted_costs_that_tag_only(autojump_clock: Cl
         assert names == {"Count", "Good"}
 
 
-def test_what_json_has_not_is_named_with_its_place() -> None:
-    """In any message, as the TypeError of who made it."""
+def test_a_value_that_json_cannot_hold_is_named_with_its_place() -> None:
+    """The caller gets a TypeError, whatever the message."""
     line = mdl.RunLogLine(
         id="1",
         command_name="Pump",
@@ -108,7 +108,7 @@ def test_what_json_has_not_is_named_with_its_place() -> None:
 
 
 async def test_a_run_that_is_on_cannot_begin_again(autojump_clock: Clock) -> None:
-    """`on_start` twice is an error of the second call; the first run goes on."""
+    """A second `on_start` raises in that call, and the first run goes on."""
     async with world() as w:
         await w.settled()
         w.runner.on_start("run-1")
@@ -121,7 +121,7 @@ async def test_a_run_that_is_on_cannot_begin_again(autojump_clock: Clock) -> Non
 
 
 async def test_a_run_cannot_begin_in_milliseconds(autojump_clock: Clock) -> None:
-    """Neither by the runner's clock nor by the builder's message; no run is on then."""
+    """A start in milliseconds, by the clock or in a message, is refused, and no run is on then."""
     async with world() as w:
         await w.settled()
         dispatcher = EngineDispatcher(handlers=w.unit)
@@ -134,7 +134,7 @@ async def test_a_run_cannot_begin_in_milliseconds(autojump_clock: Clock) -> None
 
 
 class OneLacking(PlainEngine):
-    """A builder of somebody's who has forgotten, or misspelled, a method."""
+    """A builder that lacks or misspells a method."""
 
     create_uod_info: Any = None
 
@@ -183,7 +183,7 @@ Make = Callable[[Any, Any, Callable[..., object]], object]
     ],
 )
 def test_a_wrong_argument_of_the_runner_is_named_at_once(make: Make, told: str) -> None:
-    """At construction, as a TypeError that names the argument, what it is and what it lacks."""
+    """The constructor raises a TypeError that names the argument, what it is and what it lacks."""
     engine = Unit()
     with pytest.raises(TypeError) as raised:
         make(engine, EngineDispatcher(handlers=engine), EngineRunner)
@@ -191,7 +191,7 @@ def test_a_wrong_argument_of_the_runner_is_named_at_once(make: Make, told: str) 
 
 
 def test_wrong_arguments_of_the_dispatcher_are_named_at_once() -> None:
-    """Handlers that lack commands, and host and port the wrong way round."""
+    """Handlers may lack commands, or host and port may be swapped."""
     dispatcher: Any = EngineDispatcher
     with pytest.raises(TypeError) as raised:
         dispatcher(handlers=MemoryOutbox())
@@ -212,7 +212,7 @@ def test_wrong_arguments_of_the_dispatcher_are_named_at_once() -> None:
     ],
 )
 def test_a_url_in_place_of_a_host_is_refused_with_the_right_spelling(host: str, told: str) -> None:
-    """At construction; an IPv6 address is a host."""
+    """The constructor refuses it; an IPv6 address is accepted as a host."""
     with pytest.raises(ValueError, match="is no host name") as raised:
         EngineDispatcher(host, handlers=Unit())
     assert told in str(raised.value)
@@ -222,7 +222,7 @@ def test_a_url_in_place_of_a_host_is_refused_with_the_right_spelling(host: str, 
 async def test_a_handler_that_is_not_async_is_named(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The command fails, the log says what to write, and the link lives on."""
+    """The command fails, the log says what to write instead, and the link lives on."""
 
     class NotAsync(Unit):
         def inject_code(self, pcode: str) -> None:  # type: ignore[override]
@@ -240,7 +240,7 @@ async def test_a_handler_that_is_not_async_is_named(
 async def test_a_builder_that_blocks_trios_thread_is_named(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A driver that is asked in `read_tags` takes 0.6 s: told once, in the unit's error log too."""
+    """`read_tags` blocks for 0.6 s. That is told once, in the unit's error log too."""
 
     class Slow(Unit):
         def read_tags(self) -> list[mdl.TagValue]:

@@ -1,4 +1,4 @@
-"""What gets through whatever the size, the distance, the age or the mood: the rules of delivery.
+"""The rules of delivery, at any size, distance, age and mood of the aggregator.
 
 The rules and their reasons are in `trio_runner/DELIVERY.md`.
 """
@@ -28,7 +28,7 @@ def error(text: str) -> mdl.ErrorLogEntry:
 
 
 def stopped(run_id: str, archive: str | None = None, lines: int = 0) -> em.RunStoppedMsg:
-    """Return the end of a run with an archive, and so many lines in its run log."""
+    """Return the end of a run with an archive and a run log of this many lines."""
     value = mdl.TagValue(name="Count", tick_time=EPOCH, value=1, value_unit="")
     line = mdl.RunLogLine(
         id="1",
@@ -50,13 +50,13 @@ def stopped(run_id: str, archive: str | None = None, lines: int = 0) -> em.RunSt
 
 @define
 class Handlers:
-    """Lets the aggregator's handler of one type of message fail, or take its time."""
+    """An aggregator's handler of one type of message that fails or takes its time."""
 
     kind: type[em.EngineMessage]
     answer: Callable[[em.EngineMessage], m.MessageBase | None] = lambda _: None
     takes_s: float = 0.0
     seen_s: list[float] = field(factory=list)
-    """When it was called."""
+    """When the handler was called."""
 
     async def __call__(self, message: em.EngineMessage) -> m.MessageBase | None:
         if not isinstance(message, self.kind):
@@ -79,10 +79,10 @@ def newest_age(w: World) -> float:
 
 @pytest.mark.parametrize("jitter_s", [0.0, 0.3])
 @pytest.mark.parametrize("there_and_back_s", [0.4, 1.0, 2.0])
-async def test_few_wait_at_any_distance_also_one_that_has_changed(
+async def test_few_messages_wait_at_any_distance_even_after_it_has_changed(
     there_and_back_s: float, jitter_s: float, autojump_clock: Clock
 ) -> None:
-    """The path slows from 20 ms, for ten minutes: fewer than 20 wait, and the newest is young."""
+    """A path of 20 ms slows down for ten minutes: fewer than 20 wait, and the newest is young."""
     async with world() as w:
         w.network.latency_s = 0.01
         await trio.sleep(30)
@@ -92,15 +92,16 @@ async def test_few_wait_at_any_distance_also_one_that_has_changed(
             await trio.sleep(1)
             waiting = w.runner.statistics().outbox.waiting
             most = max(most, waiting)
-            if second >= 30:  # the window has found the new distance
+            if second >= 30:  # by now the window has found the new distance
                 oldest_s = max(oldest_s, newest_age(w))
         assert most < 20
-        # 5 s, the way and the jitter of the sample there and of the answer before it back
+        # 5 s, and the way and jitter of the sample going there and of the earlier answer coming
+        # back.
         assert oldest_s < 5 + there_and_back_s + 2 * jitter_s
 
 
 async def test_calls_are_answered_though_the_path_has_slowed(autojump_clock: Clock) -> None:
-    """Over 400 ms with jitter each of 100 calls has its answer within 2 s."""
+    """Over 400 ms with jitter, each of 100 calls has its answer within 2 s."""
     async with world() as w:
         await trio.sleep(30)
         w.network.latency_s, w.network.jitter_s = 0.2, 0.3
@@ -114,10 +115,10 @@ async def test_calls_are_answered_though_the_path_has_slowed(autojump_clock: Clo
 async def test_calls_are_answered_though_states_change_at_a_slow_aggregator(
     autojump_clock: Clock,
 ) -> None:
-    """It needs 0.9 s for each message, and three states change all the time: 60 calls in 5 min.
+    """Each message takes 0.9 s, and three states change all the time: 60 calls in 5 min.
 
-    One message of ours is under way then, or two while the window looks whether there is room: the
-    call's answer has 2 * 0.9 = 1.8 s, and the way, before it.
+    One message of ours is under way then, or two while the window tests whether there is room. So
+    2 * 0.9 = 1.8 s and the way pass before the answer to the call.
     """
     async with world() as w:
         await w.settled()
@@ -140,11 +141,11 @@ async def test_calls_are_answered_though_states_change_at_a_slow_aggregator(
             await w.aggregator.call("host_Unit", am.InjectCodeMsg(pcode="Mark: A"))
             assert trio.current_time() - asked < 1.9
         assert w.runner.statistics().links == 1
-        assert newest_age(w) < 10  # samples come each second, and 4 of 5 messages are samples
+        assert newest_age(w) < 10  # samples come every second, and 4 of 5 messages are samples
 
 
-async def test_a_thin_line_gets_fewer_samples_and_never_old_ones(autojump_clock: Clock) -> None:
-    """At 400 B/s about a sample a second fits; at full speed the steady rate is back."""
+async def test_a_thin_path_gets_fewer_samples_and_never_old_ones(autojump_clock: Clock) -> None:
+    """At 400 B/s about one sample a second fits; at full speed the steady rate is back."""
     async with world(unit=Unit(data_log_interval_s=5)) as w:
         await trio.sleep(30)
         w.network.bytes_per_s = 400
@@ -152,22 +153,23 @@ async def test_a_thin_line_gets_fewer_samples_and_never_old_ones(autojump_clock:
         for second in range(300):
             await trio.sleep(1)
             if second > 10:
-                assert newest_age(w) < 5 + 0.94  # and the way of one over this line
+                assert newest_age(w) < 5 + 0.94  # plus the time of one sample on this path
         thin = w.unit.count - before
-        # A sample of the unit is 375 bytes on the wire: one in 0.94 s, not one in 0.3 s.
+        # A sample of the unit is 375 bytes on the wire, so one fits in 0.94 s, not in 0.3
+        # s.
         assert 0.5 * 300 <= thin < 1.1 * 300
         w.network.bytes_per_s = math.inf
         await trio.sleep(10)
         before = w.unit.count
         await trio.sleep(30)
-        assert w.unit.count - before >= 99  # every 0.3 s
+        assert w.unit.count - before >= 99  # one every 0.3 s
 
 
 # Notices
 
 
 async def test_what_is_logged_with_every_sample_holds_up_nothing(autojump_clock: Clock) -> None:
-    """Over 300 ms there and back, for 30 min: few wait, states flow, no entry is missing."""
+    """Over 300 ms there and back, for 30 min: few wait, states flow, and no entry is missing."""
     async with world() as w:
         w.network.latency_s = 0.15
         await w.until("Connected")
@@ -188,10 +190,10 @@ async def test_what_is_logged_with_every_sample_holds_up_nothing(autojump_clock:
         assert len(states) > 1700
 
 
-async def test_a_notice_that_fails_holds_up_no_sample_and_the_end_of_a_run_for_7_s(
+async def test_a_notice_that_fails_holds_up_no_sample_and_the_end_of_its_run_for_7_s(
     autojump_clock: Clock,
 ) -> None:
-    """Tried at 0, 1 and 3 s; behind the third failure the end of the run passes it."""
+    """The notice is tried at 0, 1 and 3 s. After the third failure the end of the run passes it."""
     async with world() as w:
         await w.settled()
         handlers = Handlers(em.WebPushNotificationMsg, lambda _: FAILED)
@@ -210,7 +212,7 @@ async def test_a_notice_that_fails_holds_up_no_sample_and_the_end_of_a_run_for_7
         await trio.sleep(10)
         assert [s - began for s in handlers.seen_s] == pytest.approx([0, 1, 3])
         told = w.aggregator.engine().notifications
-        assert [n.notification.body for n in told] == ["look"]  # at 7 s
+        assert [n.notification.body for n in told] == ["look"]  # this arrives at 7 s
         assert len(w.counts()) > before + 30
         assert w.runner.statistics().outbox.set_aside == 0
 
@@ -218,7 +220,7 @@ async def test_a_notice_that_fails_holds_up_no_sample_and_the_end_of_a_run_for_7
 async def test_notices_that_fail_do_not_starve_a_sample_that_has_failed(
     autojump_clock: Clock,
 ) -> None:
-    """A handler that takes 4 s and fails has 20 of them; the sample's turn comes at once."""
+    """20 notices fail after 4 s of handling each, and the sample still has its turn at once."""
     async with world() as w:
         await w.settled()
         failures = iter([FAILED])
@@ -235,14 +237,14 @@ async def test_notices_that_fail_do_not_starve_a_sample_that_has_failed(
         await trio.sleep(300)
         for _ in range(30):
             await trio.sleep(10)
-            # the sample's pause of 1 s, and a few notices of 4 s that are handled before its tries
+            # The sample's pause is 1 s, and a few notices of 4 s are handled before its tries.
             assert newest_age(w) < 20
 
 
 async def test_what_is_logged_in_an_outage_is_one_message_and_bounded(
     autojump_clock: Clock,
 ) -> None:
-    """Of 3,000 entries the first 500 and the last 500 are kept, and how many are left out."""
+    """Of 3,000 entries the first 500 and the last 500 are kept, with the number left out."""
     async with world(up=False) as w:
         for second in range(300):
             for number in range(10):
@@ -251,7 +253,7 @@ async def test_what_is_logged_in_an_outage_is_one_message_and_bounded(
         w.aggregator.up()
         await trio.sleep(60)
         messages = w.aggregator.messages(em.ErrorLogMsg)
-        assert len(messages) <= 2  # the last entries may have been logged behind the rest
+        assert len(messages) <= 2  # the last entries may have been logged after the rest
         *texts, outage = [e.message for e in w.aggregator.engine().unit.error_log]
         assert outage.startswith("The aggregator is back after 25 min")
         assert texts[:500] == [str(n) for n in range(500)]
@@ -263,7 +265,7 @@ async def test_what_is_logged_in_an_outage_is_one_message_and_bounded(
 async def test_a_notice_that_ends_every_link_holds_up_no_sample(
     kind: type[em.EngineMessage], autojump_clock: Clock
 ) -> None:
-    """It has 21 tries, between them pauses of 0 to 60 s, in which samples flow; 25 min in all."""
+    """It has 21 tries with pauses of 0 to 60 s, in which samples flow; 25 min in all."""
     async with world() as w:
         await w.settled()
         await trio.sleep(1)
@@ -276,15 +278,15 @@ async def test_a_notice_that_ends_every_link_holds_up_no_sample(
         for _ in range(1500):
             await trio.sleep(1)
             oldest_s = max(oldest_s, newest_age(w))
-        # Two links that live for 0 and 2 s, so that the wait before the third is the longest of
-        # the backoff, 5.5 to 6.875 s.
+        # Two links live for 0 and 2 s, so the wait before the third is the longest of the backoff,
+        # 5.5 to 6.875 s.
         assert oldest_s < 7
         statistics = w.runner.statistics()
         assert (statistics.links, statistics.outbox.set_aside) == (22, 1)
 
 
 async def test_a_notice_that_has_a_pause_left_holds_up_no_new_link(autojump_clock: Clock) -> None:
-    """Its eighth try is due 123 s after the first; at 64 s the link is lost, and is back."""
+    """Its eighth try is due 123 s after the first. The link is lost at 64 s and comes back."""
     async with world() as w:
         await w.settled()
         handlers = Handlers(em.WebPushNotificationMsg, lambda _: FAILED)
@@ -300,7 +302,7 @@ async def test_a_notice_that_has_a_pause_left_holds_up_no_new_link(autojump_cloc
 
 
 async def test_notices_go_out_one_after_the_other_without_waiting(autojump_clock: Clock) -> None:
-    """Over 1.5 s there and back, one notification a second and one entry: few of them wait."""
+    """Over 1.5 s there and back, one notification and one entry a second: few of them wait."""
     async with world() as w:
         await w.until("Connected")
         w.network.latency_s = 0.75
@@ -310,11 +312,11 @@ async def test_notices_go_out_one_after_the_other_without_waiting(autojump_clock
             w.runner.on_notify_command(str(number))
             w.unit.errors.append(error(str(number)))
             await trio.sleep(1)
-            # On the way are those of 1.5 s: 5 samples, 2 notifications and 2 logs.
+            # What 1.5 s bring is on the way: 5 samples, 2 notifications and 2 logs.
             assert w.runner.statistics().outbox.waiting <= 12
         w.runner.post(stopped("run-1"))
-        # All that was before it is answered within 1.5 s, and it is there 0.75 s later. One sample
-        # may have waited for the window.
+        # All before it is answered within 1.5 s, and it arrives 0.75 s later. One sample may have
+        # waited for the window.
         await trio.sleep(2 * 1.5 + 0.75)
         assert len(w.aggregator.recent_runs) == 1
         told = w.aggregator.engine().notifications
@@ -325,7 +327,7 @@ async def test_notices_go_out_one_after_the_other_without_waiting(autojump_clock
 
 
 def changed(w: World, kind: type[em.EngineMessage]) -> None:
-    """Let the method or the run log have something to tell."""
+    """Change the method or the run log, so that there is something to tell."""
     if kind is em.MethodMsg:
         lines = [mdl.MethodLine(id="0", content="Mark: A")]
         w.unit.method = mdl.Method(version=1, lines=lines)
@@ -337,7 +339,7 @@ def changed(w: World, kind: type[em.EngineMessage]) -> None:
 async def test_a_state_that_ends_every_link_is_left_out_until_it_changes(
     kind: type[em.EngineMessage], autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Eight links in a row end by it; then all else flows, and it has one try when it changes."""
+    """It ends eight links in a row. Then all else flows, and it is tried once when it changes."""
     async with world() as w:
         await w.settled()
         w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
@@ -349,8 +351,8 @@ async def test_a_state_that_ends_every_link_is_left_out_until_it_changes(
         for _ in range(1200):
             await trio.sleep(1)
             oldest_s = max(oldest_s, newest_age(w))
-        # The pauses are 0, 2, 4, 8, 16, 32 and 60 s. Until the links live for 10 s the longest wait
-        # of the backoff is 6.875 s.
+        # The pauses are 0, 2, 4, 8, 16, 32 and 60 s. Until links live for 10 s, the longest wait of
+        # the backoff is 6.875 s.
         assert oldest_s < 7
         assert len(handlers.seen_s) == 8
         assert w.runner.statistics().links == 9
@@ -365,10 +367,10 @@ async def test_a_state_that_ends_every_link_is_left_out_until_it_changes(
 
 
 @pytest.mark.parametrize("kind", [em.UodInfoMsg, em.MethodMsg, em.RunStartedMsg, em.RunLogMsg])
-async def test_a_state_that_takes_12_s_is_waited_for_also_on_the_next_link(
+async def test_a_state_that_takes_12_s_is_waited_for_on_the_next_link_too(
     kind: type[em.EngineMessage], autojump_clock: Clock
 ) -> None:
-    """The second try has 20 s, or the third if the first was not alone; so it is from then on."""
+    """The second try has 20 s, or the third if the first was not alone. This patience is kept."""
     async with world() as w:
         await w.settled()
         w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
@@ -388,7 +390,7 @@ async def test_a_state_that_takes_12_s_is_waited_for_also_on_the_next_link(
 
 @pytest.mark.parametrize(
     ("answer", "given_up_s"),
-    # 21 failures: 1 + 2 + 4 + 8 + 16 + 32 + 14 * 60 = 903 s of pauses between them.
+    # 21 failures: between them are pauses of 1 + 2 + 4 + 8 + 16 + 32 + 14 * 60 = 903 s.
     [(FAILED, 903.0), (m.ProtocolErrorMessage(protocol_msg="Message deserialization failed"), 0.0)],
 )
 async def test_a_run_that_cannot_be_told_again_ends_all_the_same(
@@ -397,7 +399,7 @@ async def test_a_run_that_cannot_be_told_again_ends_all_the_same(
     autojump_clock: Clock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What follows waits for it as for any event, 15 min; an aggregator that has it lists it."""
+    """What follows waits as for any event, 15 min. An aggregator that has the run lists it."""
     async with world() as w:
         await w.settled()
         w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
@@ -420,7 +422,7 @@ async def test_a_run_that_cannot_be_told_again_ends_all_the_same(
 async def test_samples_of_a_run_that_was_not_taken_do_not_count_as_delivered(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are answered with Success and thrown away: 100 in 30 s; those of the next run count."""
+    """100 in 30 s are answered with Success and thrown away. Those of the next run count."""
     async with world() as w:
         await w.settled()
         refused = m.ProtocolErrorMessage(protocol_msg="Message deserialization failed")
@@ -431,13 +433,13 @@ async def test_samples_of_a_run_that_was_not_taken_do_not_count_as_delivered(
         assert before.set_aside == 1
         await trio.sleep(30)
         after = w.runner.statistics().outbox
-        # What is delivered is the warning that tells of it.
+        # The only delivery is the warning that tells about it.
         assert (after.delivered - before.delivered, after.set_aside) == (1, 101)
         assert caplog.text.count("its samples count as given up") == 1
         w.runner.post(stopped("run-1"))
         await trio.sleep(30)
         after = w.runner.statistics().outbox
-        # The warning, the end of the run, 100 samples.
+        # The warning, the end of the run, and 100 samples.
         assert (after.delivered - before.delivered, after.set_aside) == (1 + 1 + 100, 101)
 
 
@@ -447,7 +449,7 @@ async def test_samples_of_a_run_that_was_not_taken_do_not_count_as_delivered(
 async def test_an_aggregator_that_needs_12_s_to_archive_a_run_has_it_twice(
     autojump_clock: Clock,
 ) -> None:
-    """The first try has 10 s, the second 20 s; what is behind it flows."""
+    """The first try has 10 s, the second 20 s, and what follows it flows."""
     async with world() as w:
         await w.settled()
         w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
@@ -462,8 +464,10 @@ async def test_an_aggregator_that_needs_12_s_to_archive_a_run_has_it_twice(
         assert newest_age(w) < 1
 
 
-async def test_what_is_cut_on_the_way_goes_without_its_archive(autojump_clock: Clock) -> None:
-    """Three links end at the end of the run; then it is told without, and that is said."""
+async def test_an_end_of_a_run_that_is_cut_on_the_way_goes_without_its_archive(
+    autojump_clock: Clock,
+) -> None:
+    """Three links end at the end of the run. Then it goes without the archive, and that is told."""
     async with world() as w:
         await w.settled()
         w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
@@ -487,7 +491,7 @@ async def test_what_is_cut_on_the_way_goes_without_its_archive(autojump_clock: C
 async def test_a_sample_that_ends_every_link_is_set_aside(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is tried eight times with growing pauses; then what is behind it arrives."""
+    """It is tried eight times with growing pauses; then what follows it arrives."""
     async with world() as w:
         await w.settled()
 
@@ -509,7 +513,7 @@ async def test_a_sample_that_ends_every_link_is_set_aside(
 async def test_no_sample_counts_before_the_unit_and_its_run_are_known(
     kind: type[em.EngineMessage], autojump_clock: Clock
 ) -> None:
-    """What a new link is told of them fails for 20 s: told again at 1, 3, 7, 15 and 31 s."""
+    """The introduction fails for 20 s, and is told again at 1, 3, 7, 15 and 31 s."""
     async with world() as w:
         await w.settled()
         w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
@@ -532,7 +536,7 @@ async def test_no_sample_counts_before_the_unit_and_its_run_are_known(
 
 
 async def test_a_sample_that_has_failed_goes_alone(autojump_clock: Clock) -> None:
-    """Tried at 1 and 3 s it is not passed by newer ones: the aggregator would store those only."""
+    """No newer one passes it while it is tried at 1 and 3 s, or it would not be stored."""
     async with world() as w:
         await w.settled()
         failures = iter([FAILED] * 2)
@@ -554,7 +558,7 @@ async def test_a_sample_that_has_failed_goes_alone(autojump_clock: Clock) -> Non
 async def test_a_unit_that_cannot_be_told_is_tried_with_pauses(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A description over 16 MiB is said once, holds back the samples, and spins nothing."""
+    """A description over 16 MiB is logged once and holds back the samples; nothing spins."""
 
     class Big(Unit):
         def create_uod_info(self) -> em.UodInfoMsg:
@@ -567,8 +571,8 @@ async def test_a_unit_that_cannot_be_told_is_tried_with_pauses(
     assert caplog.text.count("it is left out") == 1
 
 
-async def test_a_minute_of_failing_handlers_costs_nothing(autojump_clock: Clock) -> None:
-    """An aggregator whose database is locked gets all of it later, nothing is set aside."""
+async def test_a_minute_of_failing_handlers_loses_nothing(autojump_clock: Clock) -> None:
+    """An aggregator whose database is locked gets everything later, and nothing is set aside."""
     async with world() as w:
         await w.settled()
         w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
@@ -591,7 +595,7 @@ async def test_a_minute_of_failing_handlers_costs_nothing(autojump_clock: Clock)
 async def test_an_end_of_a_run_that_is_far_too_big_arrives_in_some_form(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its archive and the values in its run log are left out, which are over 16 MiB; lines stay."""
+    """The archive and the values in the run log, over 16 MiB, are left out; the lines stay."""
     async with world() as w:
         await w.settled()
         w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
@@ -611,7 +615,7 @@ async def test_an_end_of_a_run_that_is_far_too_big_arrives_in_some_form(
 async def test_links_that_live_for_less_than_a_pause_do_not_hold_a_message_back(
     autojump_clock: Clock,
 ) -> None:
-    """RunStarted fails seven times, its next try is due 60 s later; links live for 55 s."""
+    """RunStarted fails seven times, and its next try is due 60 s later; links live for 55 s."""
     async with world() as w:
         await w.settled()
         began = trio.current_time()
@@ -624,7 +628,7 @@ async def test_links_that_live_for_less_than_a_pause_do_not_hold_a_message_back(
         for _ in range(4):
             w.aggregator.drop()
             await trio.sleep(55)
-        # The eighth try, 63 + 60 s behind the first, is taken; then it is told once a link.
+        # The eighth try, 63 + 60 s after the first, is taken. From then on each link is told once.
         tries_s = [0, 1, 3, 7, 15, 31, 63, 123]
         assert [s - began for s in handlers.seen_s[:8]] == pytest.approx(tries_s, abs=1)
         assert w.runner.statistics().outbox.waiting < 20
@@ -633,23 +637,23 @@ async def test_links_that_live_for_less_than_a_pause_do_not_hold_a_message_back(
 async def test_links_that_break_at_once_are_dialled_ever_more_seldom(
     autojump_clock: Clock,
 ) -> None:
-    """Each breaks with its first sample: in 10 min it is dialled about every 5 s, not 600 times."""
+    """Each breaks with its first sample. In 10 min it is dialled about every 5 s, not 600 times."""
     async with world(timing=Timing(steady_s=0.3)) as w:
         w.aggregator.on_message = Handlers(em.TagsUpdatedMsg, lambda _: w.aggregator.drop())
         await trio.sleep(600)
-        # Waits of 0.6, 1.1, 2.1, 4.1, then 5.125 s in the middle.
+        # The waits are 0.6, 1.1, 2.1 and 4.1 s, and then 5.125 s on average.
         assert w.runner.statistics().dials <= 600 / 5 + 4
         w.aggregator.on_message = None
-        await trio.sleep(130)  # what was taken for the reason of it has its pauses
+        await trio.sleep(130)  # the message that was taken for the cause still has its pauses
         assert w.counts()[-1] >= w.unit.count - 1
 
 
 async def test_links_that_live_and_deliver_nothing_are_dialled_ever_more_seldom(
     autojump_clock: Clock,
 ) -> None:
-    """Each takes nothing but the introduction and breaks after 12 s: one in 12 + 6.875 s at last.
+    """Each takes only the introduction and breaks after 12 s: in the end one in 12 + 6.875 s.
 
-    That is 600 / 18.875 = 32 in 10 min; with the first wait each time it would be one in 12.7 s.
+    That is 600 / 18.875 = 32 in 10 min. With the first wait each time it would be one in 12.7 s.
     """
     async with world(timing=Timing(steady_s=0.3)) as w:
         w.aggregator.on_message = Handlers(em.TagsUpdatedMsg, lambda _: FAILED)

@@ -1,4 +1,4 @@
-"""How often run logs are told, by what they cost."""
+"""How often run logs are told, depending on what they cost."""
 
 import pytest
 import trio
@@ -16,7 +16,7 @@ Clock = trio.testing.MockClock
 
 @define(eq=False)
 class Costly(Unit):
-    """A unit whose run logs take their time to make, all of it Trio's thread's."""
+    """A unit whose run logs take long to make, on Trio's thread."""
 
     clock_of_test: Clock = field(kw_only=True)
     cost_s: float = 0.0
@@ -33,20 +33,21 @@ class Costly(Unit):
 @pytest.mark.parametrize(
     ("cost_s", "asked_at"),
     [
-        # Each sample: 0.02 s is less than a tenth of the 0.3 s between two.
+        # With each sample: 0.02 s is less than a tenth of the 0.3 s between two.
         (0.02, [0.1, 0.4, 0.7, 1.0]),
-        # 10 * 0.85 s = 8.5 s behind 0.1 s is 8.6 s. Samples are each 0.3 s from 1 s on, the tick
-        # behind the first run log: 8.8 s. + 8.5 s is 17.3 s, of 9.7 s + n * 0.3 s it is 17.5 s.
+        # 10 * 0.85 s = 8.5 s after 0.1 s is 8.6 s. From 1 s on, the tick after the first run log,
+        # samples come every 0.3 s: so 8.8 s. 8.5 s later it is 17.3 s, and of 9.7 s + n * 0.3 s the
+        # next is 17.5 s.
         (0.85, [0.1, 8.8, 17.5]),
-        # At least once a minute: 0.1 + 50 s, of 7.4 s + n * 0.3 s that is 50.3 s; + 50 s, of
-        # 57.6 s + n * 0.3 s that is 100.5 s.
+        # At least once a minute: 50 s after 0.1 s, of 7.4 s + n * 0.3 s the next is 50.3 s. 50 s
+        # later, of 57.6 s + n * 0.3 s the next is 100.5 s.
         (7.2, [0.1, 50.3, 100.5]),
     ],
 )
-async def test_run_logs_take_a_tenth_of_the_thread(
+async def test_run_logs_take_a_tenth_of_trios_time_at_most(
     cost_s: float, asked_at: list[float], autojump_clock: Clock
 ) -> None:
-    """As often as that allows, with each sample at best, and at least once a minute."""
+    """They are made as often as that allows: at most with each sample, at least once a minute."""
     unit, outbox = Costly(clock_of_test=autojump_clock, cost_s=cost_s), MemoryOutbox()
     intake = Intake(unit, outbox)
     ticker = Ticker(intake, Timing(), lambda: None)
@@ -61,7 +62,7 @@ async def test_run_logs_take_a_tenth_of_the_thread(
 
 @define(eq=False)
 class Long(Costly):
-    """A unit whose run logs are long, and each other than the last if one is `changing`."""
+    """A unit with long run logs, each different from the last if `is_changing`."""
 
     characters: int = 0
     is_changing: bool = True
@@ -75,17 +76,17 @@ class Long(Costly):
 @pytest.mark.parametrize(
     ("is_changing", "asked_at"),
     [
-        # 1,200,000 characters at 500,000 a second are 2.4 s: each eighth sample, with the few that
-        # are around them each ninth, 2.7 s.
+        # 1,200,000 characters at 500,000 a second are 2.4 s, which is every eighth sample. With the
+        # few characters around them it is every ninth, 2.7 s.
         (True, [0.1, 2.8, 5.5]),
-        # The first is told, and no other.
+        # Only the first one is told.
         (False, [0.1, 2.8, 3.1, 3.4]),
     ],
 )
-async def test_half_a_million_characters_of_run_logs_are_told_a_second(
+async def test_run_logs_are_told_at_half_a_million_characters_a_second(
     is_changing: bool, asked_at: list[float], autojump_clock: Clock
 ) -> None:
-    """An aggregator has other engines to listen to. One that is as it was costs it nothing."""
+    """An aggregator has other engines to listen to. An unchanged run log costs it nothing."""
     unit = Long(clock_of_test=autojump_clock, characters=1_200_000, is_changing=is_changing)
     intake = Intake(unit, MemoryOutbox())
     intake.post(unit.create_run_started_msg("1", 0.0))
@@ -98,8 +99,8 @@ async def test_half_a_million_characters_of_run_logs_are_told_a_second(
     assert unit.asked_at == asked_at
 
 
-async def test_a_new_run_is_told_its_run_log_at_once(autojump_clock: Clock) -> None:
-    """However dear that of the run before was; the end of that run holds its last one."""
+async def test_the_first_run_log_of_a_new_run_is_told_at_once(autojump_clock: Clock) -> None:
+    """However expensive the last run's log was. The end of that run holds its final run log."""
     unit, outbox = Costly(clock_of_test=autojump_clock, cost_s=3.0), MemoryOutbox()
     intake = Intake(unit, outbox)
     for run_id in "12":
@@ -108,12 +109,12 @@ async def test_a_new_run_is_told_its_run_log_at_once(autojump_clock: Clock) -> N
             intake.take_states()
         assert f'"run_id":"{run_id}"' in str(outbox.state(em.RunLogMsg))
         intake.post(unit.create_run_stopped_msg(run_id))
-    # One of 3 s each by the samples, one by the end of each run.
+    # With the samples one is made every 3 s, and the end of each run makes one.
     assert unit.asked_at == [0, 3, 6, 9]
 
 
 class NoInterval(Unit):
-    """A unit whose data-log interval is none."""
+    """A unit whose data-log interval is not a number."""
 
     def __init__(self, interval_s: float | None) -> None:
         super().__init__()
@@ -125,10 +126,10 @@ class NoInterval(Unit):
 
 
 @pytest.mark.parametrize("interval", [None, float("inf"), float("nan")])
-async def test_a_data_log_interval_that_is_no_number_ends_nothing(
+async def test_the_runner_survives_a_data_log_interval_that_is_no_number(
     interval: float | None, autojump_clock: Clock
 ) -> None:
-    """Samples are taken at the offline rate then: what is infinite is null in the message."""
+    """Samples are then taken at the offline rate, since infinity is null in the message."""
     unit, outbox = NoInterval(interval), MemoryOutbox()
     ticker = Ticker(Intake(unit, outbox), Timing(), lambda: None)
     began = trio.current_time()

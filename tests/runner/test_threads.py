@@ -1,4 +1,4 @@
-"""Engines in threads of their own, on the real clock."""
+"""Engines in their own threads, on the real clock."""
 
 import threading
 from collections.abc import Callable
@@ -20,7 +20,7 @@ async def in_thread(engine: Callable[[], None]) -> None:
 
 
 async def test_events_of_threads_keep_their_order_and_are_all_delivered() -> None:
-    """Four threads of one engine raise 200 events each: each thread's arrive in its order."""
+    """Four threads of one engine raise 200 events each; those of each thread arrive in order."""
     unit, aggregator = Unit(clock=lambda: 0.0), Aggregator()
     async with trio.open_nursery() as nursery:
         opener = aggregator.in_memory(nursery)
@@ -42,7 +42,7 @@ async def test_events_of_threads_keep_their_order_and_are_all_delivered() -> Non
                 lambda: len(aggregator.messages(em.WebPushNotificationMsg)) == 1000
             )
         await runner.shutdown()
-        raise_events(5)  # behind its end: no error, and kept
+        raise_events(5)  # After the runner's end: this is no error, and the event is kept.
         assert runner.buffer_size == 200
         nursery.cancel_scope.cancel()
     names = [
@@ -54,8 +54,8 @@ async def test_events_of_threads_keep_their_order_and_are_all_delivered() -> Non
         assert mine == [f"{thread}:{number}" for number in range(200)]
 
 
-async def test_an_event_outlives_the_run_of_trio() -> None:
-    """An engine's thread that ends later than Trio's run may still raise events."""
+async def test_an_engines_thread_may_raise_an_event_after_trios_run_has_ended() -> None:
+    """The thread of an engine may end later than Trio's run."""
     unit = Unit(clock=lambda: 0.0)
     runners: list[EngineRunner] = []
 
@@ -65,14 +65,14 @@ async def test_an_event_outlives_the_run_of_trio() -> None:
         with trio.move_on_after(0.05):
             await runners[0].run()
 
-    # A run of Trio that is over by the time of the event, in a thread of its own.
+    # This run of Trio, in its own thread, is over by the time of the event.
     await trio.to_thread.run_sync(lambda: trio.run(short))
     unit.listeners[0].on_notify_command("late")
     assert runners[0].buffer_size >= 1
 
 
-async def test_samples_and_runs_of_a_thread_stay_on_their_sides() -> None:
-    """A thread starts and stops runs while samples are taken: none is refused."""
+async def test_no_sample_is_refused_while_a_thread_starts_and_stops_runs() -> None:
+    """Samples are taken while a thread starts and stops 100 runs."""
     unit, aggregator = Unit(), Aggregator()
     done = threading.Event()
     async with trio.open_nursery() as nursery:
@@ -106,8 +106,8 @@ async def test_samples_and_runs_of_a_thread_stay_on_their_sides() -> None:
     assert len(runs) > 1
 
 
-async def test_an_engine_with_a_lock_of_its_own_does_not_deadlock() -> None:
-    """It tells of runs and is asked for tags under its lock, from two threads, at once."""
+async def test_an_engine_that_holds_a_lock_does_not_deadlock() -> None:
+    """It tells of runs, and is asked for tags under its lock, from two threads at once."""
 
     class Guarded(Unit):
         lock = threading.Lock()

@@ -16,11 +16,11 @@ Clock = trio.testing.MockClock
 
 
 INTERVAL_S = 4.8
-"""A data-log interval with which a sample is taken every 5 s offline, two ticks more."""
+"""With this data-log interval an offline sample is taken every 5 s, which is two ticks more."""
 
 
 class Watched(Unit):
-    """A unit that knows when it was asked for its errors, which is once a sample."""
+    """A unit that notes when it is asked for its errors, which is once for each sample."""
 
     def __init__(self) -> None:
         super().__init__(clock=wall_clock, data_log_interval_s=INTERVAL_S)
@@ -35,7 +35,7 @@ class Watched(Unit):
 async def test_a_link_that_ends_as_a_sample_is_due_delays_no_other(
     attempt: int, autojump_clock: Clock
 ) -> None:
-    """Every 0.3 s with a link; the one that is due when it ends is taken, the next 5 s later."""
+    """With a link one is taken every 0.3 s. The one due at its end is taken, the next 5 s later."""
     unit, outbox, began = Watched(), MemoryOutbox(), trio.current_time()
 
     def deliver() -> None:
@@ -49,12 +49,12 @@ async def test_a_link_that_ends_as_a_sample_is_due_delays_no_other(
             await trio.sleep_until(began + 7 * 0.1)
         await trio.sleep_until(began + 12)
         nursery.cancel_scope.cancel()
-    # 0.1 + 0.3 = 0.4, + 0.3 = 0.7, + 5 = 5.7, + 5 = 10.7
+    # 0.1 + 0.3 = 0.4, + 0.3 = 0.7, + 5 = 5.7, + 5 = 10.7.
     assert unit.asked_at == pytest.approx([began + at for at in (0.1, 0.4, 0.7, 5.7, 10.7)])
 
 
 async def test_a_link_that_was_silent_leaves_no_hole_when_it_ends(autojump_clock: Clock) -> None:
-    """Behind samples that wait one is taken every 5 s, also where the link ends between two."""
+    """While samples wait one is taken every 5 s, even if the link ends between two."""
     outbox = MemoryOutbox()
     ticker = Ticker(Intake(Unit(data_log_interval_s=INTERVAL_S), outbox), Timing(), lambda: None)
     began = trio.current_time()
@@ -66,17 +66,17 @@ async def test_a_link_that_was_silent_leaves_no_hole_when_it_ends(autojump_clock
         nursery.cancel_scope.cancel()
     bodies = [json.loads(outbox.take().text) for _ in range(len(outbox))]
     times = [body["tags"][0]["tick_time"] - EPOCH for body in bodies]
-    # 0.1, 0.4; then the last chance within 5 s of the one before, at 0.3 s each: 0.4 + 16 * 0.3
-    # = 5.2; the link ends at 9; 5.2 + 5 = 10.2, + 5 = 15.2, + 5 = 20.2
+    # 0.1, 0.4; then the last chance, every 0.3 s, within 5 s of the one before: 0.4 + 16 * 0.3 =
+    # 5.2. The link ends at 9; 5.2 + 5 = 10.2, + 5 = 15.2, + 5 = 20.2.
     assert [at - began for at in times] == pytest.approx([0.1, 0.4, 5.2, 10.2, 15.2, 20.2])
 
 
-async def test_before_the_first_link_the_data_log_has_its_samples_too(
+async def test_samples_for_the_data_log_are_taken_before_the_first_link_too(
     autojump_clock: Clock,
 ) -> None:
-    """The unit's interval is known from the start: with 1 s a sample every 1.2 s, from 0.1 s on.
+    """The unit's interval is known from the start: 1 s gives a sample every 1.2 s from 0.1 s on.
 
-    By 30 s these are 1 + (30 - 0.1) / 1.2 = 25.
+    That makes 1 + (30 - 0.1) / 1.2 = 25 by 30 s.
     """
     async with world(up=False) as w:
         await trio.sleep(30)

@@ -1,8 +1,8 @@
 """When the runner does what, to the hundredth of a second of virtual time.
 
-The waits before a dial are the middles of their ranges (`Middle`): 0.6875 s for the first
-try after a success, and then 1.375, 2.75, 5.5 and 6.875 s; while dials are refused at once it is
-1.375 s for every further one in the first half minute.
+The waits before a dial are the middles of their ranges (`Middle`): 0.6875 s before the first try
+after a success, and then 1.375, 2.75, 5.5 and 6.875 s. While dials are refused at once, every
+further wait of the first half minute is 1.375 s.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ from trio_runner.simulation import Aggregator
 T = TypeVar("T")
 
 
-async def test_first_connect_goes_straight_to_connected(
+async def test_the_first_dial_leads_straight_to_connected(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Streams in memory take no time: registered, upgraded, introduced and Connected at 0 s."""
     async with world() as w:
         await w.until("Connected")
         assert trio.current_time() == 0
-        # The ticks lie at 0.1 s, 0.2 s, ...; the first takes a snapshot, then every third
-        # (0.3 / 0.1) a sample: 0.1, 0.4, 0.7, 1.0.
+        # The ticks lie at 0.1 s, 0.2 s, and so on. The first takes a snapshot, and then every third
+        # (0.3 / 0.1) takes a sample: 0.1, 0.4, 0.7, 1.0.
         await trio.sleep(1.05)
         assert w.changes == [(0, "Connected")]
         received = w.aggregator.engine().received
@@ -43,7 +43,7 @@ async def test_refused_dials_are_repeated_soon(autojump_clock: trio.testing.Mock
     """A host that refuses at once is tried again after 2 s at most."""
     async with world(up=False) as w:
         await trio.sleep(4.5)
-        # dials at 0; 0.6875; 0.6875 + 1.375 = 2.0625; 3.4375; the next at 4.8125
+        # Dials at 0; 0.6875; 0.6875 + 1.375 = 2.0625; and 3.4375. The next would be at 4.8125.
         assert w.changes[:8] == [
             (0, "Failed"),
             (0, "Disconnected"),
@@ -66,7 +66,7 @@ async def test_refused_dials_are_repeated_soon(autojump_clock: trio.testing.Mock
 async def test_a_black_hole_costs_one_dial_and_a_growing_wait(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """A dial that gets no answer ends after 10 s; the waits grow to 10 s at most."""
+    """A dial that gets no answer ends after 10 s, and the waits grow to 10 s at most."""
     unit = Unit()
     dispatcher = EngineDispatcher("hole.example", handlers=unit, open_stream=_black_hole)
     runner = EngineRunner(dispatcher, unit, unit, rng=Middle(), clock=wall_clock)
@@ -78,7 +78,7 @@ async def test_a_black_hole_costs_one_dial_and_a_growing_wait(
     runner.failed_callback = note
     with trio.move_on_after(100):
         await runner.run()
-    # 10, then each time the wait and 10 s more: 0.6875, 1.375, 2.75, 5.5, 6.875
+    # First 10 s, then each time the wait and 10 s more: 0.6875, 1.375, 2.75, 5.5, 6.875.
     assert failed == [10, 20.6875, 32.0625, 44.8125, 60.3125, 77.1875, 94.0625]
     assert "did not let us in within 10 s" in str(runner.statistics().last_failure)
 
@@ -94,13 +94,13 @@ async def test_two_outages_in_a_row_lose_nothing(autojump_clock: trio.testing.Mo
         await trio.sleep(1)
         async with w.aggregator.outage():
             await trio.sleep(1)
-        # lost at 1; dials at 1.6875 (refused) and 1.6875 + 1.375 = 3.0625
+        # Lost at 1 s. Dials at 1.6875 s (refused) and 1.6875 + 1.375 = 3.0625 s.
         await w.until("Reconnected")
         assert trio.current_time() == 3.0625
         await trio.sleep_until(14)
         async with w.aggregator.outage(kill=True):
             await trio.sleep(0.5)
-        # lost at 14, behind more than 10 s; the dial at 14.6875 succeeds
+        # Lost at 14 s, after more than 10 s. The dial at 14.6875 s succeeds.
         await w.until("Reconnected")
         await trio.sleep_until(16)
     assert w.changes == [
@@ -126,22 +126,22 @@ async def test_two_outages_in_a_row_lose_nothing(autojump_clock: trio.testing.Mo
 async def test_catching_up_lasts_as_long_as_the_aggregator_takes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """CatchingUp ends when the aggregator has answered the last of the backlog."""
+    """CatchingUp ends when the aggregator has answered the last message of the backlog."""
     async with world() as w:
         await trio.sleep(0.05)
         w.aggregator.handling_time_s = 0.05
         async with w.aggregator.outage():
             await trio.sleep(20)
-        # Offline the unit's data-log interval, 1 s, and two ticks rule. Lost at 0.05, so the
-        # samples are those of the ticks 0.1, 1.3, 2.5, ..., 19.3: 17.
+        # Offline the interval is the unit's data-log interval, 1 s, and two ticks. The link is lost
+        # at 0.05 s, so the samples are those of the ticks 0.1, 1.3, 2.5, ..., 19.3: 17.
         with w.runner.state_changes() as changes:
             async for change in changes:
                 if change.after == "CatchingUp":
                     began = trio.current_time()
                 if change.after == "Reconnected":
                     break
-        # 0.85 s for the 17, in which (steady again: one in 0.3 s) 3 more came, in whose 0.15 s one
-        # more may come; and each live sample waits behind the history.
+        # The 17 take 0.85 s, in which 3 more come at the steady rate of one in 0.3 s. While these
+        # take 0.15 s, one more may come. Each live sample waits until the history is sent.
         waiting = len(w.counts())
         assert trio.current_time() - began == pytest.approx(0.05 * waiting)
         assert w.counts() == list(range(1, waiting + 1))
@@ -150,7 +150,7 @@ async def test_catching_up_lasts_as_long_as_the_aggregator_takes(
 async def test_offline_samples_are_taken_at_the_units_interval(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Without a link a sample is taken every 5 s, or as the data log wants it, and two ticks."""
+    """Without a link one is taken every 5 s, or at the data-log interval and two ticks."""
     for interval_s, expected in (
         (60.0, [0.1, 5.3, 10.5]),
         (5.0, [0.1, 5.3, 10.5]),
@@ -175,12 +175,12 @@ async def test_offline_samples_are_taken_at_the_units_interval(
 async def test_a_silent_aggregator_is_noticed_within_ten_seconds(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """One answer that never comes ends the link 10 s after its message; the message is repeated."""
+    """A missing answer ends the link 10 s after its message, and the message is repeated."""
     async with world() as w:
         await w.settled()
         w.aggregator.muted = True
         await w.until("Failed")
-        # The first sample goes out at 0.1 s and is given up at 10.1 s.
+        # The first sample goes out at 0.1 s and is given up on at 10.1 s.
         assert trio.current_time() == pytest.approx(10.1)
         assert "did not answer a message" in str(w.runner.statistics().last_failure)
         w.aggregator.muted = False
@@ -193,7 +193,7 @@ async def test_a_silent_aggregator_is_noticed_within_ten_seconds(
         resent = len(numbers) - len(set(numbers))
         assert resent > 0
         assert [n for i, n in enumerate(numbers) if n not in numbers[:i]] == sorted(set(numbers))
-        # sampled at least at the offline rate throughout: no hole while the link was silent
+        # Samples are taken at least at the offline rate, so the silent link leaves no hole.
         ticks = sorted({t.tags[0].tick_time for t in w.aggregator.messages(em.TagsUpdatedMsg)})
         gaps = [b - a for a, b in pairwise(ticks) if b < ticks[0] + 10]
         assert max(gaps) < 5.01
@@ -215,7 +215,7 @@ async def test_a_silent_aggregator_is_noticed_within_ten_seconds(
 async def test_a_stop_in_every_state_ends_in_order(
     state: str, how: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Wherever it is stopped, it goes by Stopped to ShutdownComplete and leaves no task behind."""
+    """Wherever it is stopped, it goes through Stopped to ShutdownComplete and leaves no task."""
     unit, aggregator, seen = Unit(), Aggregator(), list[str]()
     tasks = trio.lowlevel.current_statistics().tasks_living
     async with trio.open_nursery() as background:
@@ -232,7 +232,7 @@ async def test_a_stop_in_every_state_ends_in_order(
             await trio.sleep_forever()
 
         runner.state_changing_callback = note
-        if state in ("Started", "Disconnected"):  # they last, and have no callback
+        if state in ("Started", "Disconnected"):  # these states last, and have no callback
             background.start_soon(_after, 0.5, reached)
         else:
             setattr(runner, f"{state.lower()}_callback", hold)
@@ -270,10 +270,10 @@ async def _restart_once_connected(runner: EngineRunner, aggregator: Aggregator) 
 
 
 @pytest.mark.parametrize("kind", [em.UodInfoMsg, em.RunStartedMsg, em.TagsUpdatedMsg])
-async def test_a_link_lost_while_reconnecting_or_catching_up_is_begun_anew(
+async def test_a_link_lost_while_reconnecting_or_catching_up_is_replaced(
     kind: type[em.EngineMessage], autojump_clock: trio.testing.MockClock
 ) -> None:
-    """A second failure, at the introduction or in the backlog, loses nothing; one sender stays."""
+    """A second failure, in the introduction or the backlog, loses nothing, and one sender stays."""
     async with world() as w:
         await w.until("Connected")
         w.runner.on_start("run-1")
@@ -290,7 +290,8 @@ async def test_a_link_lost_while_reconnecting_or_catching_up_is_begun_anew(
             w.runner.on_notify_command("while away")
             await trio.sleep(3)
         w.aggregator.on_message = cut
-        # lost at 0.5; dials at 1.125, 2.0625 and 3.4375 are refused, that at 4.8125 is cut
+        # Lost at 0.5 s. The dials at 1.125, 2.0625 and 3.4375 s are refused, that at 4.8125 s is
+        # cut.
         await w.until("Reconnected")
         await trio.sleep(1)
         states = [state for _, state in w.changes]
@@ -310,24 +311,24 @@ def _unique(items: Sequence[T]) -> list[T]:
 async def test_a_stop_flushes_what_waits_within_its_deadline(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """At a stop what waits is sent; after 10 s the rest is given up and the runner ends."""
+    """What waits is sent at a stop. After 10 s the rest is given up, and the runner ends."""
     async with world() as w:
         await w.settled()
         w.aggregator.handling_time_s = 0.5
         for number in range(15):
             w.runner.post(w.unit.create_run_started_msg(str(number), EPOCH))
             w.runner.post(w.unit.create_run_stopped_msg(str(number)))
-        await trio.sleep(1.25)  # two are answered, at 0.5 and 1.0
+        await trio.sleep(1.25)  # two are answered, at 0.5 and 1.0 s
         assert len(w.aggregator.messages(em.RunStoppedMsg)) == 1
         await w.runner.shutdown()
         assert trio.current_time() == 11.25
-        # Answered every 0.5 s from 0.5 s to 11.0 s: 22, the one after is on its way.
+        # One answer every 0.5 s from 0.5 s to 11.0 s makes 22, and the next one is on its way.
         assert w.runner.statistics().outbox.delivered == 22
         assert w.changes[-2:] == [(1.25, "Stopped"), (11.25, "ShutdownComplete")]
 
 
 async def test_a_flush_ends_with_its_link(autojump_clock: trio.testing.MockClock) -> None:
-    """A link that is lost in the last flush ends it: there is nothing more to wait for."""
+    """If the link is lost in the last flush, there is nothing more to wait for."""
     async with world() as w:
         await w.settled()
         w.aggregator.muted = True
@@ -344,7 +345,7 @@ async def _drop_after(delay_s: float, aggregator: Aggregator) -> None:
 
 
 async def test_a_stop_closes_the_websocket_in_order(autojump_clock: trio.testing.MockClock) -> None:
-    """The aggregator sees an orderly close, code 1000, with everything delivered before it."""
+    """The aggregator sees an orderly close, code 1000, after everything has been delivered."""
     async with world() as w:
         await w.settled()
         w.runner.on_start("run-1")
@@ -364,10 +365,10 @@ async def test_a_stop_closes_the_websocket_in_order(autojump_clock: trio.testing
         assert w.runner.buffer_size == 0
 
 
-async def test_a_stop_flushes_also_when_a_callback_has_tasks_of_its_own(
+async def test_a_stop_flushes_even_if_a_callback_has_tasks(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """A cancellation that comes out of a callback's nursery as a group is one all the same."""
+    """A cancellation that leaves a callback's nursery as a group is still a cancellation."""
     async with world(run=False) as w:
 
         async def callback() -> None:
@@ -405,7 +406,7 @@ async def test_a_bug_in_a_callback_ends_the_run_with_its_traceback(
 async def test_a_bug_in_the_message_builder_ends_the_run_and_what_was_taken_is_flushed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """An engine that raises while it is asked for tags is a bug that its people must see."""
+    """An engine that raises when it is asked for tags has a bug that its people must see."""
     async with world(run=False) as w:
 
         def broken(run_id: str | None) -> em.TagsUpdatedMsg | None:
@@ -455,10 +456,10 @@ async def test_all_callbacks_are_called_in_order(autojump_clock: trio.testing.Mo
         assert len(w.changes) == 6
 
 
-async def test_a_start_is_told_of_where_something_is_started(
+async def test_a_start_is_logged_only_if_a_callback_starts_something(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a callback for the first steady state nothing is, and nothing is said."""
+    """Without a callback for the first steady state nothing is started, and nothing is logged."""
     caplog.set_level("INFO", "trio_runner")
     async with world() as w:
         await w.settled()
@@ -468,7 +469,7 @@ async def test_a_start_is_told_of_where_something_is_started(
 async def test_a_first_steady_state_that_was_cut_short_is_announced_again(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An engine whose start was cancelled with its link is started by the next."""
+    """If an engine's start was cancelled with its link, the next link starts it."""
     caplog.set_level("INFO", "trio_runner")
     async with world(run=False) as w:
         told: list[str] = []
@@ -491,7 +492,7 @@ async def test_a_first_steady_state_that_was_cut_short_is_announced_again(
 async def test_a_callback_cannot_keep_the_runner_from_ending(
     fault: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """One that fails or hangs at the end delays it by 1 s a change at most."""
+    """A callback that fails or hangs at the end delays it by 1 s for each change at most."""
     async with world(run=False, up=False) as w:
 
         async def callback(before: str, after: str) -> None:
@@ -522,7 +523,7 @@ async def _run_expecting(runner: EngineRunner, fault: str) -> None:
         await runner.run()
 
 
-async def test_what_waits_is_flushed_also_when_a_callback_fails(
+async def test_what_waits_is_flushed_even_if_a_callback_fails(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A bug ends the runner, but what was taken is sent first."""
@@ -542,7 +543,7 @@ async def test_what_waits_is_flushed_also_when_a_callback_fails(
 
 
 async def test_a_runner_runs_once(autojump_clock: trio.testing.MockClock) -> None:
-    """A second run() is refused; a shutdown() ahead of run() lets it end at once."""
+    """A second run() is refused; after an early shutdown(), run() ends at once."""
     async with world() as w:
         with pytest.raises(RuntimeError, match="runs once"):
             await w.runner.run()
@@ -553,11 +554,11 @@ async def test_a_runner_runs_once(autojump_clock: trio.testing.MockClock) -> Non
         assert w.aggregator.engines == {}
 
 
-async def test_times_are_options(autojump_clock: trio.testing.MockClock) -> None:
-    """Other times rule when they are given; a time of 0 is refused."""
+async def test_times_can_be_set(autojump_clock: trio.testing.MockClock) -> None:
+    """Given times apply, and a time of 0 is refused."""
     async with world(timing=Timing(tick_s=0.5, steady_s=1.0)) as w:
         await trio.sleep(3.75)
-        # ticks at 0.5, 1.0, ...; a sample at the first, then at every second
+        # Ticks at 0.5, 1.0, and so on; a sample at the first, and then at every second one.
         assert [r.time_s for r in w.aggregator.engine().received if _is_sample(r.message)] == [
             0.5,
             1.5,

@@ -1,4 +1,4 @@
-"""The task tree, as it is seen in a life with an outage, is the one that the pages show."""
+"""The task tree seen in a life with an outage is the one that the pages show."""
 
 import re
 from pathlib import Path
@@ -25,13 +25,13 @@ TASKS = {
     "buffer sender": "introduces the engine, drains the outbox; ends by starting",
     "steady-state sender": "the next one: sends what comes, as it comes",
 }
-"""The tasks by their names in a task dump, and what the pages say of them."""
+"""The tasks by their names in a task dump, and what the pages call them."""
 
 NURSERIES = {
     None: ["root nursery"],
     "connector": ["link nursery", "senders' nursery"],
 }
-"""What the pages call the nurseries of a task, the outer one first; None is the runner's caller."""
+"""What the pages call the nurseries of a task, from the outside in; None is the runner's caller."""
 
 NURSERY_NOTES = {
     "link nursery": "lives exactly as long as one dial and its connection",
@@ -54,28 +54,28 @@ ALIVE = {
     ),
     "Stopped": (["committer", "connector", "session"], []),
 }
-"""Which tasks are alive in every moment of a state, and which in some of them."""
+"""Which tasks are alive throughout a state, and which only in some moments."""
 
 
 @define(eq=False)
 class Sight(trio.abc.Instrument):
-    """Looks at the tasks after every step of any of them.
+    """Looks at the tasks after every step of any task.
 
-    A look counts while a state's block is open and nothing is being cancelled: between two blocks,
-    and while a lifetime unwinds, nothing is promised.
+    A look counts while a state's block is open and nothing is being cancelled. Nothing is promised
+    between two blocks or while a lifetime unwinds.
     """
 
     runner: EngineRunner
     seen: dict[str, list[set[str]]] = field(factory=dict)
-    """By state, the tasks of the runner that were alive at each look."""
+    """The tasks of the runner that were alive at each look, by state."""
     parents: dict[str, tuple[str | None, int]] = field(factory=dict)
-    """By task, the task that has its nursery, and the how manieth of its nurseries it is."""
+    """By task: the task that has its nursery, and the number of this nursery among that task's."""
 
     is_unwinding: bool = False
     """Whether a link was being cancelled at the last look."""
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Look."""
+        """Look at the tasks."""
         root = trio.lowlevel.current_root_task()
         alive: set[str] = set()
         self.is_unwinding = False
@@ -99,7 +99,7 @@ class Sight(trio.abc.Instrument):
 
 
 async def live(path: Path, clock: trio.testing.MockClock) -> Sight:
-    """Live through a first link, an outage, a way back with a backlog, and a stop with a flush."""
+    """Live through a first link, an outage, a return with a backlog, and a stop with a flush."""
     unit, aggregator = Unit(), Aggregator(handling_time_s=0.01)
     async with trio.open_nursery() as nursery:
         network = Network(aggregator, nursery, Middle(), 0.05)
@@ -114,7 +114,8 @@ async def live(path: Path, clock: trio.testing.MockClock) -> Sight:
                 dispatcher, unit, unit, outbox=outbox, offload=offload, rng=Middle(),
                 clock=wall_clock,
             )  # fmt: skip
-            runner.failed_callback = trio.lowlevel.checkpoint  # or it is over within a step
+            # Otherwise the state is over within one step.
+            runner.failed_callback = trio.lowlevel.checkpoint
             sight = Sight(runner)
             trio.lowlevel.add_instrument(sight)
             try:
@@ -132,7 +133,7 @@ async def live(path: Path, clock: trio.testing.MockClock) -> Sight:
 
 
 def tree(parents: dict[str, tuple[str | None, int]]) -> str:
-    """Draw the tree from what was seen of it."""
+    """Draw the tree from what was seen."""
     lines: list[tuple[str, str]] = [("EngineRunner.run()", ""), ("root nursery", "")]
 
     def draw(owner: str | None, number: int, indent: str) -> None:
@@ -157,7 +158,7 @@ def tree(parents: dict[str, tuple[str | None, int]]) -> str:
 
 
 def table(seen: dict[str, list[set[str]]]) -> str:
-    """Draw the table of what is alive in which state from what was seen."""
+    """Draw the table of what was seen alive in which state."""
     rows = ["| state | always alive | at times |", "| --- | --- | --- |"]
     for state in STATES:
         if state in seen:
@@ -171,7 +172,7 @@ def table(seen: dict[str, list[set[str]]]) -> str:
 async def test_the_tree_of_the_pages_is_the_one_that_lives(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Which task is alive in which state, and in whose nursery, is what the pages say."""
+    """The pages say which task is alive in which state, and in whose nursery."""
     sight = await live(tmp_path / "outbox", autojump_clock)
     found = {}
     for state, looks in sight.seen.items():

@@ -1,4 +1,4 @@
-"""What a unit's people see of its runner: entries in the unit's own error log, in virtual time."""
+"""What the people of a unit see of its runner in the unit's own error log, in virtual time."""
 
 import logging
 import time
@@ -22,7 +22,7 @@ def told(w: World) -> list[str]:
 
 
 async def test_what_is_set_aside_is_told_once(autojump_clock: Clock) -> None:
-    """As an error; the next sample takes it along, 0.3 s later at most."""
+    """It is told as an error, with the next sample, 0.3 s later at most."""
     async with world() as w:
         await w.settled()
 
@@ -43,10 +43,10 @@ async def test_what_is_set_aside_is_told_once(autojump_clock: Clock) -> None:
         assert len(told(w)) == 1
 
 
-async def test_a_warning_that_is_set_aside_is_the_reason_for_no_other(
+async def test_setting_a_warning_aside_causes_no_other_warning(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged, and nothing follows."""
+    """That is logged, and nothing else follows."""
     async with world() as w:
         await w.settled()
         arrived = 0
@@ -66,9 +66,9 @@ async def test_a_warning_that_is_set_aside_is_the_reason_for_no_other(
 
 
 async def test_thinning_is_told_once_though_it_goes_on(autojump_clock: Clock) -> None:
-    """In an outage of an hour 3,000 samples of 590 bytes are for 50,000 bytes; and how long it was.
+    """3,000 samples of 590 bytes meet a bound of 50,000 bytes in an outage of an hour.
 
-    All of it waits, is one message, and arrives behind the outage.
+    Both warnings, about the bound and about the outage, wait and arrive as one message after it.
     """
     async with world(outbox=MemoryOutbox(bytes_max=50_000)) as w:
         await w.settled()
@@ -82,8 +82,8 @@ async def test_thinning_is_told_once_though_it_goes_on(autojump_clock: Clock) ->
         assert away.endswith(f"; samples given up: {w.runner.statistics().outbox.thinned}")
 
 
-def test_a_disk_that_fails_is_told_and_when_it_is_well_again(tmp_path: Path) -> None:
-    """Each once, however often it is tried: it is at 30 and at 60 s."""
+def test_a_failing_disk_and_its_recovery_are_told(tmp_path: Path) -> None:
+    """Each is told once, however often the disk is tried; it is tried at 30 and at 60 s."""
     now, path = 0.0, tmp_path / "unit.outbox"
     with DurableOutbox(path, clock=lambda: now) as outbox:
         moved = path.rename(path.with_name("moved"))
@@ -100,11 +100,12 @@ def test_a_disk_that_fails_is_told_and_when_it_is_well_again(tmp_path: Path) -> 
     assert "cannot be written" in failed.text
     assert "tried again every 30 s" in failed.text
     assert well.text == "The outbox unit.outbox is written again; all that waits is on disk"
-    assert str(tmp_path) not in failed.text  # the computer's folders are nobody's business there
+    # The folders of the computer are nobody's business there.
+    assert str(tmp_path) not in failed.text
 
 
 async def test_a_short_outage_is_not_told(autojump_clock: Clock) -> None:
-    """Under 10 min it is the log's alone."""
+    """An outage under 10 min is only logged."""
     async with world() as w:
         await w.settled()
         async with w.aggregator.outage():
@@ -117,9 +118,9 @@ async def test_a_short_outage_is_not_told(autojump_clock: Clock) -> None:
 async def test_a_handler_that_blocks_trios_thread_is_named(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By its command, in the log and on the page, once; one that waits as Trio does is not.
+    """Its command is named once, in the log and on the page. A handler that awaits is not named.
 
-    The clock is virtual, and the time that the handler takes of the thread is real.
+    The clock is virtual, but the time for which the handler blocks the thread is real.
     """
 
     async def block(command: str) -> None:
@@ -142,7 +143,7 @@ async def test_a_handler_that_blocks_trios_thread_is_named(
 
 
 async def test_a_warning_reaches_the_unit_that_it_is_about(autojump_clock: Clock) -> None:
-    """Of two in one process the other one hears nothing."""
+    """Of two units in one process, the other one hears nothing."""
     async with world() as one, world(unit=Unit("Other")) as other:
         await one.settled()
         await trio.sleep(1)
@@ -152,8 +153,8 @@ async def test_a_warning_reaches_the_unit_that_it_is_about(autojump_clock: Clock
         assert told(other) == []
 
 
-def test_each_is_told_once_a_day_and_so_many_in_all() -> None:
-    """A peer may give each a new text; 24 h later all of them are news again."""
+def test_each_warning_is_told_once_a_day_and_their_number_is_bounded() -> None:
+    """A peer may give each warning a new text. After 24 h all of them are news again."""
     warnings = Warnings()
     for number in range(2 * TOLD_MAX):
         warnings.tell(logging.WARNING, f"{number}")

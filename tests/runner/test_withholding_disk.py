@@ -1,4 +1,4 @@
-"""A disk that withholds what is next, at the end of a runner."""
+"""A disk that withholds the next message when the runner ends."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +17,10 @@ from trio_runner.simulation import Aggregator, SimulatedDisk
 Clock = trio.testing.MockClock
 
 
-async def test_what_a_commit_in_the_last_flush_lets_go_is_sent_within_the_flush(
+async def test_what_a_commit_releases_in_the_last_flush_is_sent_in_it(
     tmp_path: Path, autojump_clock: Clock
 ) -> None:
-    """0.4 s a commit: at once when it is on disk, at 3.41 s; by itself it looks at 3.51 s."""
+    """The commit of 0.4 s releases it at 3.41 s; by itself the flush would look at 3.51 s."""
     aggregator, unit, disk = Aggregator(), Unit(), SimulatedDisk(tmp_path, Random(1))
     async with running(disk, aggregator, unit) as runner:
         await trio.sleep(3.01)
@@ -37,7 +37,7 @@ async def test_what_a_commit_in_the_last_flush_lets_go_is_sent_within_the_flush(
 async def test_the_last_flush_looks_again_while_a_disk_hangs(
     tmp_path: Path, autojump_clock: Clock
 ) -> None:
-    """Nothing rings: it looks every half second, and from 1 s on nobody waits for the disk."""
+    """No bell rings. The flush looks every half second, and after 1 s nobody waits for the disk."""
     aggregator, unit, disk = Aggregator(), Unit(), SimulatedDisk(tmp_path, Random(1))
     async with running(disk, aggregator, unit) as runner:
         await trio.sleep(3.01)
@@ -54,9 +54,10 @@ async def test_the_last_flush_looks_again_while_a_disk_hangs(
 async def test_the_end_of_a_run_is_flushed_through_a_slow_disk(
     tmp_path: Path, autojump_clock: Clock
 ) -> None:
-    """No commit waits for the next half second: at 0.4 s each, it goes out at 3.41 s.
+    """No commit waits for the next half second. At 0.4 s each, the event goes out at 3.41 s.
 
-    Its notification follows at 3.81 s, when it is off the disk; the last commit ends at 4.21 s.
+    Its notification follows at 3.81 s, when the event is off the disk; the last commit ends at
+    4.21 s.
     """
     aggregator, unit, disk = Aggregator(), Unit(), SimulatedDisk(tmp_path, Random(1))
     async with running(disk, aggregator, unit) as runner:
@@ -74,7 +75,7 @@ async def test_the_end_of_a_run_is_flushed_through_a_slow_disk(
 
 
 def test_a_runner_that_has_ended_raises_nothing_in_an_engines_thread(path: Path) -> None:
-    """It may have read just before the end how to ask for a commit; what is late is on disk."""
+    """It may have asked just before the end how to request a commit. The late event is kept."""
     unit, asked = Unit(clock=lambda: 0.0), list[Callable[[], None]]()
     with DurableOutbox(path) as outbox:
 
