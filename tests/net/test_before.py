@@ -49,10 +49,10 @@ async def failure_with(*scripts: Script) -> DialError:
 
 @STEPS
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirect_to_https_says_secure(
+async def test_a_redirect_to_https_says_to_use_secure(
     status: int, before: tuple[Script, ...], what: str, autojump_clock: MockClock
 ) -> None:
-    """The error says where the engine is sent, and how to go there."""
+    """The error says where the engine is redirected to, and how to go there."""
     to = "https://aggregator.example/engine-rest"
     error = await failure_with(*before, answers(f"{status} X\r\nLocation: {to}"))
     assert type(error) is NotAnAggregator
@@ -72,10 +72,10 @@ async def test_redirect_to_https_says_secure(
         ("x" * 5000, "x" * 197 + "... (HTTP"),
     ],
 )
-async def test_redirect_to_elsewhere_says_where(
+async def test_a_redirect_elsewhere_says_where_to(
     location: str, told: str, autojump_clock: MockClock
 ) -> None:
-    """It may be a login page, another host, or nowhere."""
+    """It may be redirected to a login page, another host, or nowhere."""
     error = await failure_with(answers(f"302 Found\r\nLocation: {location}"))
     assert type(error) is NotAnAggregator
     assert told in str(error)
@@ -112,7 +112,7 @@ async def test_redirect_to_elsewhere_says_where(
         ),
     ],
 )
-async def test_login_is_told_as_that(
+async def test_a_wanted_login_is_named_as_the_reason(
     head: str, told: str, before: tuple[Script, ...], what: str, autojump_clock: MockClock
 ) -> None:
     """The error says that a login is wanted; a person can change that at the proxy."""
@@ -121,7 +121,7 @@ async def test_login_is_told_as_that(
     assert str(error) == told.replace("{what}", what)
 
 
-async def test_registration_that_is_too_long_is_told_with_its_length(
+async def test_a_registration_that_is_too_long_is_told_with_its_length(
     autojump_clock: MockClock,
 ) -> None:
     """The person who runs the proxy needs the figure."""
@@ -138,7 +138,7 @@ async def test_registration_that_is_too_long_is_told_with_its_length(
 
 
 @STEPS
-async def test_name_that_is_not_served_is_told_as_that(
+async def test_a_host_name_that_is_not_served_is_named_as_the_reason(
     before: tuple[Script, ...], what: str, autojump_clock: MockClock
 ) -> None:
     """The engine dials an address; Caddy with client certificates wants the name."""
@@ -149,10 +149,10 @@ async def test_name_that_is_not_served_is_told_as_that(
 
 @STEPS
 @pytest.mark.parametrize("status", [500, 507, 520])
-async def test_failure_of_the_server_is_no_other_program(
+async def test_a_server_error_is_not_taken_for_another_program(
     status: int, before: tuple[Script, ...], what: str, autojump_clock: MockClock
 ) -> None:
-    """It may well be the aggregator, and its log says why."""
+    """It may well come from the aggregator, and its log says why."""
     error = await failure_with(*before, answers(f"{status} X"))
     assert type(error) is AggregatorUnreachable
     assert str(error) == (
@@ -162,7 +162,7 @@ async def test_failure_of_the_server_is_no_other_program(
 
 
 @pytest.mark.parametrize("status", [200, 400, 404, 426])
-async def test_upgrade_that_is_not_passed_on_is_told_as_that(
+async def test_an_upgrade_that_is_not_passed_on_is_named_as_the_reason(
     status: int, autojump_clock: MockClock
 ) -> None:
     """The registration was accepted, so host and port are right."""
@@ -180,7 +180,7 @@ PLAIN_TO_HTTPS = [
 
 
 @pytest.mark.parametrize("body", PLAIN_TO_HTTPS)
-async def test_plain_http_to_an_https_port_says_secure(
+async def test_plain_http_to_an_https_port_says_to_use_secure(
     body: str, autojump_clock: MockClock
 ) -> None:
     """Servers say so only in a page for people."""
@@ -197,7 +197,7 @@ async def test_plain_http_to_an_https_port_says_secure(
     "body",
     ["<center>No required SSL certificate was sent</center>", "The SSL certificate error"],
 )
-def test_client_certificate_wanted_says_which(what: str, body: str) -> None:
+def test_a_wanted_client_certificate_names_the_options(what: str, body: str) -> None:
     """The error names the options; nginx, for one, asks for it in a page."""
     reply = Reply(400, [], body.encode())
     error = why_not(Asked("https://a.example:443", True, what), reply)
@@ -233,7 +233,7 @@ NOW = (b"Date", b"Wed, 21 Oct 2026 07:28:00 GMT")
 def test_retry_after_is_read_as_seconds_or_date(
     headers: list[tuple[bytes, bytes]], seconds: float
 ) -> None:
-    """A date is by the server's clock; no server may keep an engine away for more than 10 min."""
+    """A date is read by the server's clock; no server may keep an engine away for over 10 min."""
     assert retry_after_s(Reply(429, headers, b"")) == seconds
 
 
@@ -246,7 +246,7 @@ def test_retry_after_is_read_as_seconds_or_date(
         (500, "has failed"),
     ],
 )
-async def test_retry_after_is_told(
+async def test_retry_after_is_in_the_error(
     status: int, told: str, before: tuple[Script, ...], what: str, autojump_clock: MockClock
 ) -> None:
     """The error carries it to the code that waits."""
@@ -284,7 +284,7 @@ async def test_retry_after_is_obeyed(autojump_clock: MockClock) -> None:
 # A path
 
 
-async def test_path_is_before_both_requests(autojump_clock: MockClock) -> None:
+async def test_a_path_is_put_before_both_requests(autojump_clock: MockClock) -> None:
     """A proxy may have the aggregator under a path."""
     lines = []
 

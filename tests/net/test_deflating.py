@@ -1,6 +1,6 @@
 """Compression over a websocket library that has none: cut at every byte, and end to end.
 
-The other end is wsproto's own permessage-deflate, which is not this project's.
+The other end uses wsproto's own permessage-deflate, which is not part of this project.
 """
 
 import zlib
@@ -104,7 +104,7 @@ def test_frames_are_the_same_wherever_the_bytes_are_cut(cuts: list[int], every: 
         ACCEPTED.lower() + b" ",
     ],
 )
-async def test_every_acceptance_that_can_be_kept_is(line: bytes) -> None:
+async def test_every_acceptance_that_can_be_obeyed_is_taken(line: bytes) -> None:
     head = ANSWER + line + b"\r\nServer: it\r\n\r\n"
     assert await passed([head]) == (ANSWER + b"Server: it\r\n\r\n", True)
 
@@ -121,8 +121,8 @@ async def test_every_acceptance_that_can_be_kept_is(line: bytes) -> None:
         b"X-Server: it",
     ],
 )
-async def test_another_answer_is_handed_on_as_it_is(line: bytes) -> None:
-    """So is what follows it."""
+async def test_any_other_answer_is_handed_on_unchanged(line: bytes) -> None:
+    """What follows it is handed on too."""
     sent = ANSWER + line + b"\r\n\r\n" + frame(0xC1, b"x")
     assert await passed([sent]) == (sent, False)
 
@@ -175,7 +175,7 @@ def deflated(behave: Callable[[Peer], Awaitable[None]]) -> Callable[[Peer], Awai
     return script
 
 
-async def test_messages_answers_and_calls_go_compressed(autojump_clock: MockClock) -> None:
+async def test_messages_answers_and_calls_are_sent_compressed(autojump_clock: MockClock) -> None:
     """Packed messages are sent as they are; the other side's calls and answers are understood."""
     told: list[MessageBase] = []
     requests: list[Request] = []
@@ -272,7 +272,7 @@ async def test_a_message_in_endless_pieces_ends_the_link(
     assert str(failure) == "The aggregator sent a message in more than 8192 pieces."
 
 
-async def test_both_halves_are_each_others_opposite() -> None:
+async def test_the_clients_half_inflates_what_the_servers_half_compresses() -> None:
     """The client's half inflates what the server's half compresses, up to a bound."""
     deflater, inflater = Deflater(), Inflater(100)
     texts = ["a" * 100, "", "ä" * 50, "a" * 100]

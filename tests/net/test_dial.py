@@ -107,7 +107,7 @@ def raises(error: Exception) -> StreamOpener:
 # What goes over the wire
 
 
-async def test_dial_registers_over_http(autojump_clock: MockClock) -> None:
+async def test_a_dial_registers_over_http(autojump_clock: MockClock) -> None:
     """Registration is one POST of RegisterEngineMsg with the program's name."""
     requests = []
 
@@ -129,7 +129,7 @@ async def test_dial_registers_over_http(autojump_clock: MockClock) -> None:
     assert json.loads(body) == encode(REGISTRATION)
 
 
-async def test_dial_upgrades_with_host_and_user_agent(autojump_clock: MockClock) -> None:
+async def test_a_dial_upgrades_with_host_and_user_agent(autojump_clock: MockClock) -> None:
     """The upgrade goes to /engine-rpc at the same host, with the same user agent."""
     requests = []
 
@@ -144,7 +144,7 @@ async def test_dial_upgrades_with_host_and_user_agent(autojump_clock: MockClock)
     assert f"user-agent: {VERSION}" in lines
 
 
-async def test_dial_names_an_ipv6_host_in_brackets(autojump_clock: MockClock) -> None:
+async def test_a_dial_names_an_ipv6_host_in_brackets(autojump_clock: MockClock) -> None:
     """The Host headers of both requests hold an IPv6 address as URLs do."""
     requests = []
 
@@ -162,7 +162,7 @@ async def test_dial_names_an_ipv6_host_in_brackets(autojump_clock: MockClock) ->
         assert b"host: [::1]:9800\r\n" in request.lower()
 
 
-async def test_dial_takes_an_international_host_name(autojump_clock: MockClock) -> None:
+async def test_a_dial_takes_an_international_host_name(autojump_clock: MockClock) -> None:
     """A host name beyond ASCII goes over the wire in its ASCII form."""
     requests = []
 
@@ -173,7 +173,9 @@ async def test_dial_takes_an_international_host_name(autojump_clock: MockClock) 
     assert b"host: xn--bcher-kva.example:9800\r\n" in requests[0].lower()
 
 
-async def test_first_frames_of_a_link(autojump_clock: MockClock) -> None:
+async def test_the_engine_pings_first_and_tells_its_id_when_asked(
+    autojump_clock: MockClock,
+) -> None:
     """The engine pings first, answers when asked for its id, and sends nothing else by itself."""
     frames = []
 
@@ -195,7 +197,9 @@ async def test_first_frames_of_a_link(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("first", ["pong", "question"])
-async def test_ready_at_pong_and_question_both(first: str, autojump_clock: MockClock) -> None:
+async def test_a_link_is_ready_after_both_the_pong_and_the_question(
+    first: str, autojump_clock: MockClock
+) -> None:
     """A link is ready when the ping is answered and the id was asked for, in either order."""
 
     async def script(peer: Peer) -> None:
@@ -219,7 +223,7 @@ async def test_ready_at_pong_and_question_both(first: str, autojump_clock: MockC
         assert link.session.engine_id == ENGINE_ID
 
 
-async def test_dial_reaches_the_stand_in(autojump_clock: MockClock) -> None:
+async def test_a_dial_reaches_the_stand_in(autojump_clock: MockClock) -> None:
     """The stand-in sees one registration and one connected engine."""
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:
@@ -230,7 +234,7 @@ async def test_dial_reaches_the_stand_in(autojump_clock: MockClock) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_dispatcher_prints_its_address() -> None:
+async def test_a_dispatcher_prints_as_its_address() -> None:
     """It prints as its address, with the default port for plain and for secure connections."""
     assert str(EngineDispatcher(handlers=Unit())) == "http://127.0.0.1:9800"
     assert str(EngineDispatcher("::1", handlers=Unit(), secure=True)) == "https://[::1]:443"
@@ -264,7 +268,9 @@ async def test_wrong_version_is_refused(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("matches", [True, None])
-async def test_connected_twice_is_refused(matches: bool | None, autojump_clock: MockClock) -> None:
+async def test_a_second_connection_of_an_engine_is_refused(
+    matches: bool | None, autojump_clock: MockClock
+) -> None:
     """If neither secret nor version is the reason, an engine of this name is connected."""
     reply = am.RegisterEngineReplyMsg(success=False, secret_match=matches, version_match=matches)
     error = await failure_with(replies(200, encode_json(reply)))
@@ -274,7 +280,7 @@ async def test_connected_twice_is_refused(matches: bool | None, autojump_clock: 
     )
 
 
-async def test_stand_in_refuses_a_second_engine(autojump_clock: MockClock) -> None:
+async def test_the_stand_in_refuses_a_second_engine(autojump_clock: MockClock) -> None:
     """The stand-in's refusals arrive as the same errors."""
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:
@@ -394,7 +400,7 @@ async def test_a_refused_connection_is_unreachable(autojump_clock: MockClock) ->
     )
 
 
-async def test_refused_at_all_addresses_is_refused(autojump_clock: MockClock) -> None:
+async def test_a_name_refuses_only_if_all_its_addresses_refuse(autojump_clock: MockClock) -> None:
     """A name with several addresses refuses when all of them do, not when one does."""
     refused, unreachable = ConnectionRefusedError(1, "no"), OSError(errno.EHOSTUNREACH, "no route")
     every, some = OSError("all failed"), OSError("all failed")
@@ -468,7 +474,7 @@ async def closes_before_the_upgrade(peer: Peer) -> None:
 @pytest.mark.parametrize(
     "script", [half_handshake, no_answer_to_upgrade, closes_before_the_upgrade]
 )
-async def test_closed_instead_of_a_websocket_is_told_at_once(
+async def test_a_close_instead_of_a_websocket_is_told_at_once(
     script: Script, autojump_clock: MockClock
 ) -> None:
     """A stream that ends when the answer to the upgrade is due is reported as that, at once."""
@@ -491,7 +497,7 @@ async def test_closed_instead_of_a_websocket_is_told_at_once(
         b"HTTP/1.1 503 X\r\n\r\n" + bytes(100_000),
     ],
 )
-async def test_refused_websocket_whose_body_ends_with_the_stream_is_told_at_once(
+async def test_a_refused_websocket_is_told_at_once_if_its_body_ends_with_the_stream(
     refusal: bytes, autojump_clock: MockClock
 ) -> None:
     """The status counts, no matter where the body ends."""
@@ -531,7 +537,7 @@ async def test_a_dial_has_ten_seconds(
         )
 
 
-async def test_a_black_hole_has_ten_seconds(autojump_clock: MockClock) -> None:
+async def test_a_black_hole_is_given_up_after_ten_seconds(autojump_clock: MockClock) -> None:
     """An address that never answers is given up after 10 s."""
     start = trio.current_time()
     error = await failure(black_hole)
@@ -541,7 +547,7 @@ async def test_a_black_hole_has_ten_seconds(autojump_clock: MockClock) -> None:
     assert trio.current_time() - start == 10
 
 
-async def test_the_ten_seconds_are_for_all_of_it(autojump_clock: MockClock) -> None:
+async def test_the_ten_seconds_are_for_the_whole_dial(autojump_clock: MockClock) -> None:
     """Time spent on the registration is not available for the rest."""
 
     async def slow(peer: Peer) -> None:
@@ -567,7 +573,7 @@ async def closes_at_once(peer: Peer) -> None:
         says(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"),
     ],
 )
-async def test_closed_in_the_registration_is_unreachable(
+async def test_a_close_during_the_registration_is_unreachable(
     script: Script, autojump_clock: MockClock
 ) -> None:
     """If the connection closes before the whole reply, the aggregator may just start or stop."""
@@ -577,7 +583,9 @@ async def test_closed_in_the_registration_is_unreachable(
 
 
 @pytest.mark.parametrize("code", [1000, 1012])
-async def test_closed_before_ready_is_a_failed_dial(code: int, autojump_clock: MockClock) -> None:
+async def test_a_close_before_the_link_is_ready_is_a_failed_dial(
+    code: int, autojump_clock: MockClock
+) -> None:
     """A websocket that closes before it is ready is not a lost link, since there was none."""
 
     async def script(peer: Peer) -> None:
@@ -603,7 +611,7 @@ async def test_a_wrong_pong_is_a_failed_dial(autojump_clock: MockClock) -> None:
     assert "answered a ping with 'ping'" in str(error)
 
 
-async def test_proxy_settings_change_nothing(
+async def test_proxy_variables_do_not_affect_a_given_network(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """HTTP_PROXY and the like do not affect the registration or the websocket."""
@@ -724,7 +732,7 @@ async def is_closed(stream: trio.abc.Stream) -> bool:
     return False
 
 
-async def test_cancelled_at_any_step_a_dial_leaves_nothing(autojump_clock: MockClock) -> None:
+async def test_a_dial_cancelled_at_any_step_leaves_nothing(autojump_clock: MockClock) -> None:
     """Whenever a dial is cancelled, it ends at once and leaves no task and no open stream."""
     n, came = 0, True
     while came:
@@ -736,7 +744,9 @@ async def test_cancelled_at_any_step_a_dial_leaves_nothing(autojump_clock: MockC
     assert n > 50  # a dial has more steps than this; fewer would mean that it was not disturbed
 
 
-async def test_a_clock_that_leaps_at_any_step_fails_a_dial(autojump_clock: MockClock) -> None:
+async def test_a_clock_that_leaps_at_any_step_at_most_fails_the_dial(
+    autojump_clock: MockClock,
+) -> None:
     """After a suspend every deadline has passed: the dial works, or fails like a slow one."""
     n, came = 0, True
     while came:
@@ -751,7 +761,9 @@ async def test_a_clock_that_leaps_at_any_step_fails_a_dial(autojump_clock: MockC
     assert n > 50
 
 
-async def test_a_cancelled_dial_comes_out_as_it_is(autojump_clock: MockClock) -> None:
+async def test_a_cancelled_dial_raises_the_cancellation_unchanged(
+    autojump_clock: MockClock,
+) -> None:
     """A cancellation is not its own cause."""
     caught: list[BaseException] = []
     async with trio.open_nursery() as nursery:
@@ -765,7 +777,7 @@ async def test_a_cancelled_dial_comes_out_as_it_is(autojump_clock: MockClock) ->
     assert caught[0].__cause__ is None
 
 
-async def test_a_bug_in_an_opener_comes_out_as_itself(autojump_clock: MockClock) -> None:
+async def test_a_bug_in_an_opener_is_raised_unchanged(autojump_clock: MockClock) -> None:
     """An error that is not the network's is not turned into a network error."""
     with pytest.raises(LookupError) as caught:
         await dial(raises(LookupError("bug")))

@@ -101,9 +101,9 @@ async def test_an_answer_is_due_ten_seconds_after_the_last_byte_has_left(
 async def test_a_peer_that_takes_no_more_of_a_large_message_is_noticed_in_ten_seconds(
     patience: int, autojump_clock: MockClock
 ) -> None:
-    """No byte moves, so it takes at most 5 s to the next ping, and 5 s for its pong.
+    """No byte moves, so it takes at most 5 s until the next ping, and 5 s for its pong.
 
-    Patience is for an answer, and has no part in it.
+    Patience is for an answer and plays no part here.
     """
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:
@@ -123,10 +123,10 @@ async def test_a_peer_that_takes_no_more_of_a_large_message_is_noticed_in_ten_se
 
 
 @pytest.mark.parametrize("how", ["abort", "reset", "neither"])
-async def test_a_close_behind_a_large_message_has_its_second_and_no_error(
+async def test_a_close_after_a_large_message_waits_a_second_and_is_no_error(
     how: str, autojump_clock: MockClock
 ) -> None:
-    """It waits 1 s for the message to leave, whatever happens to the connection meanwhile."""
+    """It waits 1 s at most for the message to leave; an abort or a reset ends it earlier."""
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:
         network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
@@ -145,7 +145,7 @@ async def test_a_close_behind_a_large_message_has_its_second_and_no_error(
         nursery.cancel_scope.cancel()
 
 
-async def test_bytes_that_come_in_are_life(autojump_clock: MockClock) -> None:
+async def test_incoming_bytes_are_life(autojump_clock: MockClock) -> None:
     """While a 30 kB frame trickles in, no pong can arrive; 10 s after its last byte it is late."""
 
     async def trickle(peer: Peer) -> None:
@@ -201,7 +201,7 @@ async def test_control_frames_pass_between_the_pieces(autojump_clock: MockClock)
 
 @given(st.sampled_from([1, 125, 126, PIECE, PIECE + 1, 2 * PIECE, 70_000]))
 def test_a_message_in_pieces_is_the_same_message(size: int) -> None:
-    """Whatever its size, with a new mask for each piece; small messages stay whole."""
+    """This holds for any size, with a new mask for each piece; small messages stay whole."""
     text = Random(size).randbytes(size).hex()[:size]
     client = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
     server = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
@@ -224,9 +224,9 @@ def test_a_message_in_pieces_is_the_same_message(size: int) -> None:
 
 
 async def test_small_messages_are_written_together(autojump_clock: MockClock) -> None:
-    """All that was put in leaves in one piece; a ping does not wait for it.
+    """All that was put in leaves in one piece, and a ping does not wait for it.
 
-    A frame of one byte has a head of 2 and a mask of 4 besides.
+    A frame of one byte also has a head of 2 bytes and a mask of 4.
     """
     ours, theirs = memory_stream_pair()
     stream = FramedStream(ours)
@@ -241,7 +241,7 @@ async def test_small_messages_are_written_together(autojump_clock: MockClock) ->
     await stream.send_all(b"\x88\x80mask")
     stream.put(TEXT, b"c")
     await stream.flush()
-    assert await theirs.receive_some() == b"\x88\x80mask"  # nothing after a close
+    assert await theirs.receive_some() == b"\x88\x80mask"  # nothing comes after a close
 
 
 @attrs.define(eq=False)
@@ -265,7 +265,7 @@ class Slow(trio.abc.SendStream):
 async def test_a_close_in_the_middle_of_a_large_message_ends_it(autojump_clock: MockClock) -> None:
     """The close waits for the piece under way; the next piece and all other messages are not sent.
 
-    A piece is 4,096 bytes, a head of 4 and a mask of 4, which are written as 5 times up to 1,024.
+    A piece is 4,096 bytes with a head of 4 and a mask of 4, and is written as 5 times up to 1,024.
     """
     slow = Slow()
     stream = FramedStream(trio.StapledStream(slow, memory_stream_pair()[0]))
@@ -304,7 +304,7 @@ async def test_bytes_are_seen_to_leave_a_kilobyte_at_a_time(autojump_clock: Mock
 
 
 async def test_a_large_message_leaves_everybody_a_turn_after_each_piece() -> None:
-    """Even over a stream that takes everything at once, as TCP does while the kernel has room."""
+    """This holds even over a stream that takes everything at once, as TCP does with room left."""
     stream = FramedStream(trio.StapledStream(Eager(), memory_stream_pair()[0]))
     stream.put(TEXT, bytes(100 * PIECE))
     turns = 0
@@ -319,7 +319,7 @@ async def test_a_large_message_leaves_everybody_a_turn_after_each_piece() -> Non
         nursery.start_soon(take_turns)
         await stream.flush()
         nursery.cancel_scope.cancel()
-    assert turns >= 95  # of 100: which task is first in a pass is chance
+    assert turns >= 95  # of 100; which task is first in a pass is chance
 
 
 class Eager(Slow):

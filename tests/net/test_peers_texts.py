@@ -140,7 +140,7 @@ async def test_a_text_of_the_peer_is_cut_and_printable(
         am.RegisterEngineReplyMsg(success=False, engine_id=EVIL),
     ],
 )
-async def test_a_reply_to_the_registration_too(
+async def test_the_reply_to_a_registration_is_cut_and_printable(
     reply: am.RegisterEngineReplyMsg, autojump_clock: MockClock
 ) -> None:
     """In errors, the build number and the engine id are cut and printable."""

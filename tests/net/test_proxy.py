@@ -79,7 +79,7 @@ async def pipe(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
 
 
 @pytest.mark.parametrize("host", ["aggregator.example", "::1", "bücher.example"])
-async def test_registration_and_websocket_go_through_the_proxy(
+async def test_the_registration_and_the_websocket_go_through_the_proxy(
     host: str, autojump_clock: MockClock
 ) -> None:
     """Both use CONNECT with the URL's login; nothing else is dialled."""
@@ -138,7 +138,7 @@ async def test_registration_and_websocket_go_through_the_proxy(
         (OSError(errno.EHOSTUNREACH, "No route"), f"The connection to the proxy {PROXY} failed:"),
     ],
 )
-async def test_proxy_out_of_reach_is_named(
+async def test_a_proxy_out_of_reach_is_named(
     error: Exception, told: str, autojump_clock: MockClock
 ) -> None:
     """Refused, unknown or no route: the error blames the proxy, not the aggregator."""
@@ -198,7 +198,7 @@ async def test_proxy_out_of_reach_is_named(
         ),
     ],
 )
-async def test_refusal_by_the_proxy_says_what_to_do(
+async def test_a_refusal_by_the_proxy_says_what_to_do(
     head: str, proxy: str, told: str, autojump_clock: MockClock
 ) -> None:
     """It may want a login or forbid the way; the error never contains the password."""
@@ -208,7 +208,7 @@ async def test_refusal_by_the_proxy_says_what_to_do(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-async def test_proxy_that_finds_no_aggregator_is_told_as_that(
+async def test_a_proxy_that_finds_no_aggregator_is_named_as_the_reason(
     status: int, autojump_clock: MockClock
 ) -> None:
     """The proxy may know the aggregator by another name."""
@@ -221,7 +221,7 @@ async def test_proxy_that_finds_no_aggregator_is_told_as_that(
     assert error.retry_after_s == (20 if status == 503 else 0)
 
 
-async def test_what_is_no_proxy_is_told_as_that(autojump_clock: MockClock) -> None:
+async def test_something_that_is_no_proxy_is_named_as_the_reason(autojump_clock: MockClock) -> None:
     """It may speak no HTTP, close, or never answer."""
 
     async def banner(peer: Peer) -> None:
@@ -265,7 +265,7 @@ async def test_what_is_no_proxy_is_told_as_that(autojump_clock: MockClock) -> No
         "http://user:secret@proxy.example/path",
     ],
 )
-def test_url_of_no_proxy_is_refused_without_its_password(url: str) -> None:
+def test_an_unusable_proxy_url_is_refused_without_showing_its_password(url: str) -> None:
     """It is refused at once, whatever is wrong with it."""
     with pytest.raises(ProxyUnusable, match="http://HOST:PORT") as caught:
         EngineDispatcher(handlers=Unit(), proxy=url)
@@ -281,7 +281,7 @@ def test_url_of_no_proxy_is_refused_without_its_password(url: str) -> None:
         ("http://[::1]:3128", "http://[::1]:3128"),
     ],
 )
-def test_proxy_is_shown_without_its_login(url: str, shown: str) -> None:
+def test_a_proxy_is_shown_without_its_login(url: str, shown: str) -> None:
     """Errors and the log show it like that."""
     proxy = make_proxy(url, trio.open_tcp_stream)
     assert str(proxy) == shown
@@ -335,7 +335,7 @@ ALL = {"HTTP_PROXY": "http://h:1", "HTTPS_PROXY": "http://s:2", "ALL_PROXY": "ht
     ],
     ids=lambda environment: ",".join(map("=".join, environment.items())),
 )
-def test_environment_is_read_as_httpx_reads_it(
+def test_the_environment_is_read_as_httpx_reads_it(
     environment: dict[str, str], scheme: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gives the same proxy or none for every form of exemption."""
@@ -354,7 +354,7 @@ def test_environment_is_read_as_httpx_reads_it(
     assert (ours and (ours.host, ours.port)) == theirs
 
 
-def test_environment_is_not_for_a_network_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_does_not_affect_a_given_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A simulation is the same wherever it runs."""
     monkeypatch.setenv("ALL_PROXY", "socks5://proxy.example:1080")
     with pytest.raises(ProxyUnusable, match="there is no way through a proxy of kind 'socks5'"):

@@ -104,8 +104,10 @@ async def test_an_unknown_answer_is_ignored(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("result", [None, 1, {}, "", "pong", "[]", '{"_type":"Nonsense"}'])
-async def test_an_answer_that_is_no_message(result: object, autojump_clock: MockClock) -> None:
-    """As with no answer, we do not know whether the message has arrived, so the link ends."""
+async def test_an_answer_that_is_no_message_ends_the_link(
+    result: object, autojump_clock: MockClock
+) -> None:
+    """As with a missing answer, we cannot know whether the message has arrived."""
     told: list[MessageBase] = []
 
     async def behave(peer: Peer) -> None:
@@ -120,7 +122,7 @@ async def test_an_answer_that_is_no_message(result: object, autojump_clock: Mock
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), OSError("disk full"), KeyError("bug")])
-async def test_a_bug_in_a_callback_comes_out_as_itself(
+async def test_a_bug_in_a_callback_is_raised_unchanged(
     error: Exception, autojump_clock: MockClock
 ) -> None:
     """An error that a callback raises is not turned into a network error."""
@@ -154,12 +156,12 @@ async def test_a_callback_may_end_the_link(autojump_clock: MockClock) -> None:
         assert await link.lost() is lost
 
 
-async def test_patience_holds_for_pongs_too(autojump_clock: MockClock) -> None:
+async def test_patience_applies_to_pongs_too(autojump_clock: MockClock) -> None:
     """An aggregator whose event loop stands still while it handles a message gets 3 times 10 s."""
 
     async def behave(peer: Peer) -> None:
         await peer.request()
-        await trio.sleep_forever()  # it reads no pings either
+        await trio.sleep_forever()  # it does not read pings either
 
     start = trio.current_time()
     async with linked(opened(behave)) as link:
@@ -169,10 +171,10 @@ async def test_patience_holds_for_pongs_too(autojump_clock: MockClock) -> None:
         assert str(failure) == "The aggregator did not answer a message within 30 s."
 
 
-async def test_what_stands_behind_a_patient_call_has_its_time_behind_it(
+async def test_the_call_after_a_patient_one_has_its_time_from_that_answer(
     autojump_clock: MockClock,
 ) -> None:
-    """The aggregator takes one call after the other: the next one's 10 s begin at the answer."""
+    """The aggregator takes one call after another, so the next one's 10 s begin at the answer."""
 
     async def behave(peer: Peer) -> None:
         first, second = await peer.request(), await peer.request()
@@ -211,7 +213,9 @@ async def test_patience_ends_with_its_call(autojump_clock: MockClock) -> None:
         assert link.ended_s - start == 26
 
 
-async def test_a_call_has_ten_seconds(autojump_clock: MockClock) -> None:
+async def test_an_unanswered_call_ends_the_link_after_ten_seconds(
+    autojump_clock: MockClock,
+) -> None:
     """The link is lost 10 s after the oldest unanswered call was sent."""
 
     async def behave(peer: Peer) -> None:
@@ -232,7 +236,7 @@ async def test_a_call_has_ten_seconds(autojump_clock: MockClock) -> None:
     assert str(failure) == "The aggregator did not answer a message within 10 s."
 
 
-async def test_an_answer_in_the_moment_of_the_deadline(autojump_clock: MockClock) -> None:
+async def test_an_answer_may_come_at_the_moment_of_the_deadline(autojump_clock: MockClock) -> None:
     """If the clock leaps over the deadline at any step, the link may end, but without a bug."""
     for leap in range(1, 40):
 
@@ -265,7 +269,7 @@ class LeapBefore(trio.abc.Instrument):
 # Keepalive
 
 
-async def test_pings_every_five_seconds(autojump_clock: MockClock) -> None:
+async def test_an_idle_link_is_pinged_every_five_seconds(autojump_clock: MockClock) -> None:
     """An idle link is pinged every 5 s and lives."""
     peers: list[Peer] = []
 
@@ -357,7 +361,7 @@ async def ends_with(event: ws.Event) -> None:
 async def answers_to(
     *calls: tuple[str, dict[str, object]], unit: Unit | None = None
 ) -> list[tuple[str, object, float]]:
-    """Make all calls at once; return call ids, results and times (s) of the answers as they come.
+    """Make all calls at once; return the id, the result and the time (s) of each answer in order.
 
     The link must live on.
     """
@@ -401,7 +405,7 @@ async def test_pings_and_questions_are_answered(autojump_clock: MockClock) -> No
     assert sorted(answers) == [("0", "pong", 0), ("1", "host_Unit", 0), ("2", "pong", 0)]
 
 
-async def test_a_call_without_what_may_be_left_out(autojump_clock: MockClock) -> None:
+async def test_a_call_may_leave_out_keys_that_are_null(autojump_clock: MockClock) -> None:
     """Keys that are null may be missing; the call is carried out, and its answer has no id."""
     heard: list[Response] = []
 
@@ -475,7 +479,9 @@ async def test_commands_reach_their_handlers(
 
 
 @pytest.mark.parametrize("caller_error", [True, False])
-async def test_a_command_that_cannot_be_done(caller_error: bool, autojump_clock: MockClock) -> None:
+async def test_a_command_that_cannot_be_done_is_answered_with_the_reason(
+    caller_error: bool, autojump_clock: MockClock
+) -> None:
     """A CommandError is answered with its text and with whose mistake it is."""
 
     async def refuse(_: str) -> None:
@@ -493,7 +499,7 @@ class Broken(Unit):
 
 
 @pytest.mark.parametrize("in_task", [True, False])
-async def test_a_handler_that_fails(
+async def test_a_handler_that_fails_is_answered_and_logged(
     in_task: bool, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An error in a handler is answered, and logged with its traceback; the link lives."""
@@ -511,7 +517,9 @@ async def test_a_handler_that_fails(
     assert record.exc_info[0] is LookupError
 
 
-async def test_a_handler_has_a_second_and_a_half(autojump_clock: MockClock) -> None:
+async def test_a_handler_that_never_returns_is_answered_for_after_1_5_s(
+    autojump_clock: MockClock,
+) -> None:
     """A handler that never returns is cancelled and answered for at 1.5 s; nothing waits for it."""
     cancelled: list[float] = []
 
@@ -538,7 +546,7 @@ async def test_a_handler_has_a_second_and_a_half(autojump_clock: MockClock) -> N
 
 
 @pytest.mark.parametrize(("calls", "lost"), [(64, False), (65, True)])
-async def test_unwritten_answers_are_bounded(
+async def test_the_number_of_unwritten_answers_is_bounded(
     calls: int, lost: bool, autojump_clock: MockClock
 ) -> None:
     """64 answers may wait for a peer that does not read; one more cuts the link."""
@@ -575,7 +583,9 @@ async def test_unwritten_answers_are_bounded(
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 1012])
-async def test_a_close_of_the_aggregator(code: int, autojump_clock: MockClock) -> None:
+async def test_a_close_by_the_aggregator_is_a_lost_link(
+    code: int, autojump_clock: MockClock
+) -> None:
     """Every close is reported as a lost link with its code, and we answer it."""
 
     async def behave(peer: Peer) -> None:
@@ -591,7 +601,9 @@ async def test_a_close_of_the_aggregator(code: int, autojump_clock: MockClock) -
 
 
 @pytest.mark.parametrize("rest", [b"", b"\x81", b"\x81\x7e\x01\x00half"])
-async def test_a_connection_that_breaks_off(rest: bytes, autojump_clock: MockClock) -> None:
+async def test_a_connection_that_breaks_off_is_a_lost_link(
+    rest: bytes, autojump_clock: MockClock
+) -> None:
     """A stream that ends without a close, even in mid-frame, is a lost link."""
 
     async def behave(peer: Peer) -> None:
@@ -604,7 +616,9 @@ async def test_a_connection_that_breaks_off(rest: bytes, autojump_clock: MockClo
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\x81\x02\xff\xff", b"\x88\x02\x00\x01"])
-async def test_a_peer_that_breaks_the_websocket(data: bytes, autojump_clock: MockClock) -> None:
+async def test_bytes_that_break_the_websocket_end_the_link(
+    data: bytes, autojump_clock: MockClock
+) -> None:
     """Bytes that are not a frame, not UTF-8 or not a close code cost the link."""
 
     async def behave(peer: Peer) -> None:
@@ -622,7 +636,7 @@ async def closes(peer: Peer) -> None:
     await peer.answer_close()
 
 
-async def test_a_close_in_order(autojump_clock: MockClock) -> None:
+async def test_an_orderly_close_has_code_1000_and_takes_no_time(autojump_clock: MockClock) -> None:
     """The peer sees code 1000, and the dial returns without an error and without delay."""
     peers: list[Peer] = []
 
@@ -653,7 +667,7 @@ async def test_a_close_that_is_not_answered_takes_a_second(autojump_clock: MockC
         assert trio.current_time() - start == 1
 
 
-async def test_a_ping_behind_our_close(autojump_clock: MockClock) -> None:
+async def test_a_ping_after_our_close_is_no_error(autojump_clock: MockClock) -> None:
     """A peer that pings before it has seen our close causes no error."""
 
     async def ping_late(peer: Peer) -> None:
@@ -667,7 +681,7 @@ async def test_a_ping_behind_our_close(autojump_clock: MockClock) -> None:
         assert await link.lost() is None
 
 
-async def test_what_falls_due_while_closing(autojump_clock: MockClock) -> None:
+async def test_what_falls_due_during_a_close_is_no_error(autojump_clock: MockClock) -> None:
     """A ping or a deadline that is due within the second of the close causes no error."""
 
     async def ignore_close(peer: Peer) -> None:
@@ -678,11 +692,11 @@ async def test_what_falls_due_while_closing(autojump_clock: MockClock) -> None:
     async with linked(opened(ignore_close), timing=Timing(call_s=5, ping_s=5)) as link:
         link.session.send(1, BODY, lambda _: None)
         await trio.sleep(4.5)
-        await link.session.aclose()  # the ping and the deadline of the call are due 0.5 s into it
+        await link.session.aclose()  # the ping and the call's deadline are due 0.5 s into it
         assert await link.lost() is None
 
 
-async def test_an_answer_that_falls_into_the_close(autojump_clock: MockClock) -> None:
+async def test_an_answer_during_a_close_is_no_error(autojump_clock: MockClock) -> None:
     """A handler that ends while we close causes no error, and the peer still sees code 1000."""
     peers: list[Peer] = []
 
@@ -702,11 +716,11 @@ async def test_an_answer_that_falls_into_the_close(autojump_clock: MockClock) ->
         await trio.testing.wait_all_tasks_blocked()
         await link.session.aclose()
         assert await link.lost() is None
-        assert trio.current_time() - start == 0.9  # when the peer wished, not cut at 0.5 s
+        assert trio.current_time() - start == 0.9  # when the peer answered, not cut at 0.5 s
     assert peers[0].close_code == 1000
 
 
-async def test_an_abort_is_at_once(autojump_clock: MockClock) -> None:
+async def test_an_abort_ends_the_link_at_once(autojump_clock: MockClock) -> None:
     """An abort ends the dial without an error; later sends go nowhere and do no harm."""
     start = trio.current_time()
     async with linked(opened(listen)) as link:
@@ -717,7 +731,7 @@ async def test_an_abort_is_at_once(autojump_clock: MockClock) -> None:
         await link.session.aclose()
 
 
-async def test_a_cancelled_close_cuts(autojump_clock: MockClock) -> None:
+async def test_cancelling_a_close_cuts_the_link_at_once(autojump_clock: MockClock) -> None:
     """Cancelling a close cuts the link at that moment."""
 
     async def ignore_close(peer: Peer) -> None:
@@ -733,7 +747,7 @@ async def test_a_cancelled_close_cuts(autojump_clock: MockClock) -> None:
         assert trio.current_time() - start == 0.25
 
 
-async def test_a_started_link_is_shielded(autojump_clock: MockClock) -> None:
+async def test_a_started_link_is_shielded_from_cancellation(autojump_clock: MockClock) -> None:
     """A link that is cancelled from outside still carries messages until it is aborted."""
     told: list[MessageBase] = []
 
@@ -757,7 +771,7 @@ async def test_a_started_link_is_shielded(autojump_clock: MockClock) -> None:
         peers.cancel_scope.cancel()
 
 
-async def test_the_stand_in_calls_and_restarts(autojump_clock: MockClock) -> None:
+async def test_the_stand_in_calls_the_engine_and_restarts(autojump_clock: MockClock) -> None:
     """With the stand-in: a command arrives, its refusal comes back, a restart closes with 1012."""
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:

@@ -43,7 +43,7 @@ async def test_a_small_message_costs_no_step(pair: Pair) -> None:
     assert await stream.receive_some() == b"c"
 
 
-async def test_nobody_starves_beside_one_that_sends_a_lot(pair: Pair) -> None:
+async def test_a_sender_of_a_lot_starves_nobody(pair: Pair) -> None:
     """When the kernel is full the sender waits, and the peer in the same thread takes it all."""
     stream, peer = pair
     data = bytes(range(256)) * 4096 * 20  # 20 MiB
@@ -72,7 +72,7 @@ async def test_a_cancelled_task_sends_nothing(pair: Pair) -> None:
     assert await peer.receive_some() == b""
 
 
-async def test_errors_are_those_of_trios_stream(pair: Pair) -> None:
+async def test_errors_are_the_same_as_those_of_trios_stream(pair: Pair) -> None:
     """A peer that is gone and a stream that was closed give the same errors as in Trio."""
     stream, peer = pair
     await trio.aclose_forcefully(peer)
@@ -83,7 +83,7 @@ async def test_errors_are_those_of_trios_stream(pair: Pair) -> None:
         await stream.send_all(b"a")
 
 
-async def test_a_refusal_is_one() -> None:
+async def test_a_refused_connection_raises_oserror() -> None:
     """If nothing listens, it raises OSError, like Trio's own opener."""
     with pytest.raises(OSError, match="connect"):
         await open_tcp_stream("127.0.0.1", free_port())

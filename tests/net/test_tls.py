@@ -77,7 +77,7 @@ async def serving(
 async def refusing(context: ssl.SSLContext) -> AsyncGenerator[int, None]:
     """Serve one connection, which the TLS context refuses; yield the port.
 
-    By the standard library, which tells the client why; Trio's streams do not.
+    The standard library serves it, since it tells the client why; Trio's streams do not.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -117,14 +117,14 @@ async def failure(dispatcher: EngineDispatcher) -> DialError:
     return caught.value
 
 
-async def test_plain_tcp() -> None:
+async def test_a_plain_dial_succeeds() -> None:
     """Without `secure` the connection is plain."""
     async with serving() as (aggregator, port):
         await succeed(EngineDispatcher(port=port, handlers=Unit()), aggregator)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_tls_with_an_authority_of_ones_own(
+async def test_a_dial_with_a_private_authority_succeeds(
     host: str, authority: trustme.CA, ca_file: Path
 ) -> None:
     """The registration and the websocket are encrypted, for a name and for an address."""
@@ -135,7 +135,7 @@ async def test_tls_with_an_authority_of_ones_own(
         assert header == f"{host}:{port}"
 
 
-async def test_ipv6(authority: trustme.CA, ca_file: Path) -> None:
+async def test_a_dial_to_an_ipv6_address_succeeds(authority: trustme.CA, ca_file: Path) -> None:
     """An IPv6 address works without and with TLS."""
     try:
         listeners = await trio.open_tcp_listeners(0, host="::1")
@@ -161,7 +161,9 @@ async def test_an_untrusted_certificate_is_refused(authority: trustme.CA) -> Non
         assert aggregator.requests == []
 
 
-async def test_another_authority_is_refused(authority: trustme.CA, ca_file: Path) -> None:
+async def test_a_certificate_of_another_authority_is_refused(
+    authority: trustme.CA, ca_file: Path
+) -> None:
     """With a CA file, only its authorities are trusted."""
     async with serving(trustme.CA().issue_cert("127.0.0.1")) as (_, port):
         dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
@@ -182,7 +184,7 @@ async def test_a_certificate_for_another_host_is_refused(
         assert str(error).endswith("(-ahn), or have one issued for this name.")
 
 
-async def test_tls_to_a_plain_port(ca_file: Path) -> None:
+async def test_tls_to_a_plain_port_is_named_as_the_reason(ca_file: Path) -> None:
     """A secure dial to a plain port says so."""
     async with serving() as (_, port):
         dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
@@ -192,7 +194,7 @@ async def test_tls_to_a_plain_port(ca_file: Path) -> None:
         assert "no --secure" in str(error)
 
 
-async def test_tls_to_a_port_that_answers_in_plain_http(ca_file: Path) -> None:
+async def test_an_answer_in_plain_http_to_a_tls_dial_is_recognized(ca_file: Path) -> None:
     """The aggregator's own server does so; the error recognizes it."""
 
     async def answer(stream: trio.SocketStream) -> None:
@@ -211,7 +213,7 @@ async def test_tls_to_a_port_that_answers_in_plain_http(ca_file: Path) -> None:
     )
 
 
-async def test_plain_to_a_tls_port(authority: trustme.CA) -> None:
+async def test_a_plain_dial_to_a_tls_port_says_to_use_secure(authority: trustme.CA) -> None:
     """A plain dial to a TLS port says that it may want a secure connection."""
     async with serving(authority.issue_cert("127.0.0.1")) as (_, port):
         error = await failure(EngineDispatcher(port=port, handlers=Unit()))
@@ -231,7 +233,7 @@ async def test_a_closed_port_refuses() -> None:
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
-async def test_proxy_of_the_environment_is_used(
+async def test_the_proxy_of_the_environment_is_used(
     variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy at a port that refuses stops the dial, but not with NO_PROXY or `proxy=False`."""
@@ -277,7 +279,7 @@ def files(authority: trustme.CA, ca_file: Path, tmp_path: Path) -> dict[str, Pat
         ({"client_key": "key"}, "client_key: it is of use with a client certificate only"),
     ],
 )
-def test_file_of_no_use_is_refused_at_once(
+def test_a_useless_file_is_refused_at_once(
     given: dict[str, str], told: str, files: dict[str, Path]
 ) -> None:
     """It is refused when the dispatcher is made, not at the first dial; no pipe is waited for."""
@@ -286,7 +288,7 @@ def test_file_of_no_use_is_refused_at_once(
         EngineDispatcher(handlers=Unit(), secure=True, **paths)
 
 
-def test_key_with_a_passphrase_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_key_with_a_passphrase_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
     """Nobody is asked for the passphrase at the terminal."""
     key = load_pem_private_key(files["key"].read_bytes(), None)
     locked = tmp_path / "locked.pem"
@@ -298,7 +300,7 @@ def test_key_with_a_passphrase_is_refused(files: dict[str, Path], tmp_path: Path
 
 
 @pytest.mark.parametrize("argument", ["ca_file", "client_cert", "client_key"])
-async def test_tls_file_without_tls_is_a_mistake(argument: str, ca_file: Path) -> None:
+async def test_a_tls_file_without_tls_is_a_mistake(argument: str, ca_file: Path) -> None:
     """A CA file for a plain connection would give false comfort."""
     given: Any = {argument: ca_file}
     with pytest.raises(ValueError, match=f"{argument}: it is of use with a secure connection only"):
@@ -306,7 +308,7 @@ async def test_tls_file_without_tls_is_a_mistake(argument: str, ca_file: Path) -
 
 
 @pytest.mark.parametrize("maximum", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_client_certificate_is_shown_where_it_is_wanted(
+async def test_the_client_certificate_is_shown_where_it_is_wanted(
     maximum: ssl.TLSVersion, authority: trustme.CA, ca_file: Path, files: dict[str, Path]
 ) -> None:
     """With it the dial succeeds; without it, or with a stranger's, the error says what to give."""
@@ -345,7 +347,7 @@ async def test_client_certificate_is_shown_where_it_is_wanted(
 
 
 @pytest.mark.parametrize("in_system_store", [False, True])
-async def test_certificate_of_an_inspecting_proxy_is_taken(
+async def test_the_certificate_of_an_inspecting_proxy_is_accepted(
     in_system_store: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It lacks the Authority Key Identifier, so Python 3.13's strict check would refuse it."""
@@ -361,7 +363,7 @@ async def test_certificate_of_an_inspecting_proxy_is_taken(
         )
 
 
-async def test_authorities_are_not_read_on_trios_thread(
+async def test_authorities_are_not_read_in_trios_thread(
     authority: trustme.CA, ca_file: Path
 ) -> None:
     """A disk that is slow or hangs holds up only this dial."""
@@ -381,7 +383,7 @@ async def test_authorities_are_not_read_on_trios_thread(
     assert threads[0] != threading.get_ident()
 
 
-async def test_tls_within_tls_through_a_secure_proxy(
+async def test_tls_within_tls_passes_a_secure_proxy(
     authority: trustme.CA, ca_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system's store verifies the proxy's certificate, the file the aggregator's."""
@@ -422,7 +424,9 @@ async def test_tls_within_tls_through_a_secure_proxy(
     assert heads == [f"CONNECT 127.0.0.1:{port} HTTP/1.1".encode()] * 2
 
 
-async def test_expired_certificate_is_told_as_that(authority: trustme.CA, ca_file: Path) -> None:
+async def test_an_expired_certificate_is_named_as_the_reason(
+    authority: trustme.CA, ca_file: Path
+) -> None:
     """The error says where it must be renewed."""
     old = datetime(2020, 1, 1, tzinfo=UTC)
     certificate = authority.issue_cert("127.0.0.1", not_before=old, not_after=old)
@@ -435,7 +439,7 @@ async def test_expired_certificate_is_told_as_that(authority: trustme.CA, ca_fil
         )
 
 
-async def test_certificate_of_tomorrow_is_told_as_that(
+async def test_a_certificate_that_is_not_valid_yet_is_named_as_the_reason(
     authority: trustme.CA, ca_file: Path
 ) -> None:
     """The cause is mostly the clock of the engine's computer."""
@@ -450,7 +454,9 @@ async def test_certificate_of_tomorrow_is_told_as_that(
         assert str(error).endswith("Is this computer's clock right?")
 
 
-async def test_old_tls_is_told_as_that(authority: trustme.CA, ca_file: Path) -> None:
+async def test_an_outdated_version_of_tls_is_named_as_the_reason(
+    authority: trustme.CA, ca_file: Path
+) -> None:
     """The server speaks TLS 1.1 at most."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
@@ -475,7 +481,7 @@ async def test_old_tls_is_told_as_that(authority: trustme.CA, ca_file: Path) -> 
         ([23, 0x800B010C], "is not accepted: as it is said. Have it replaced there."),
     ],
 )
-def test_reasons_of_every_system_are_known(codes: list[int], told: str) -> None:
+def test_certificate_errors_of_every_system_are_understood(codes: list[int], told: str) -> None:
     """OpenSSL, Windows and macOS each number the reasons in their own way."""
     for code in codes:
         error = ssl.SSLCertVerificationError("x")
