@@ -32,7 +32,7 @@ def method(text: str, version: int = 1) -> mdl.Method:
 
 @define
 class Bench:
-    """An engine and the events that it told; the bench is its `EventListener`."""
+    """An engine and the events that it has told; the bench is its `EventListener`."""
 
     engine: SimulatedEngine
     events: list[tuple[float, str, str]] = field(factory=list)
@@ -89,36 +89,36 @@ class Bench:
         self.events.append((round(trio.current_time(), 3), event, detail))
 
     def on_start(self, run_id: str) -> None:
-        """Note it."""
+        """Note the start."""
         self.last_run_id = run_id
         self._note("start")
 
     def on_stop(self) -> None:
-        """Note it."""
+        """Note the stop."""
         self._note("stop")
 
     def on_runstate_change(self, state_change: RunStateChange) -> None:
-        """Note it."""
+        """Note the change."""
         self._note(state_change.value.lower())
 
     def on_block_start(self, block_info: BlockInfo) -> None:
-        """Note it."""
+        """Note the block."""
         self._note("block", block_info.name)
 
     def on_notify_command(self, argument: str) -> None:
-        """Note it."""
+        """Note the notification."""
         self._note("notify", argument)
 
     def on_scope_activate(self, scope_info: ScopeInfo) -> None:
-        """Note it."""
+        """Note the scope."""
         self._note(scope_info.scope_type.lower(), scope_info.argument)
 
     def on_method_error(self, exception: Exception) -> None:
-        """Note it."""
+        """Note the error."""
         self._note("error", str(exception))
 
     def on_connection_status_change(self, status: ConnectionStatus) -> None:
-        """Note it."""
+        """Note the status."""
         self._note("connection", status)
 
 

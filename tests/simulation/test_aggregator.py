@@ -94,13 +94,13 @@ class Session:
         return [(item.tick_time, item.value) for item in self.ledger.plot_log[run_id][tag]]
 
 
-def test_registration_gives_the_percent_quoted_id() -> None:
+def test_a_registration_gives_the_percent_quoted_id() -> None:
     """The id is computer and unit, joined with an underscore and percent-quoted."""
     message = attrs.evolve(REGISTER, computer_name="a b/ø", uod_name="U:1")
     assert engine_id_of(message) == "a%20b%2F%C3%B8_U%3A1"
 
 
-def test_registration_is_answered_as_recorded() -> None:
+def test_the_recorded_registration_gets_the_recorded_answer() -> None:
     """The recorded registration gets the recorded answer."""
     recorded_reply = next(
         row["body"]
@@ -119,7 +119,7 @@ def test_registration_is_answered_as_recorded() -> None:
         ({}, True, True, True),
     ],
 )
-def test_registration_is_refused_for_secret_and_version(
+def test_a_registration_is_refused_for_its_secret_or_its_version(
     changes: dict[str, Any],
     success: bool,
     secret_match: bool,
@@ -138,7 +138,7 @@ def test_registration_is_refused_for_secret_and_version(
     assert len(ledger.refused_registrations) == (not success)
 
 
-def test_registration_is_refused_while_connected() -> None:
+def test_a_registration_is_refused_while_the_engine_is_connected() -> None:
     """A second registration under an id is refused, with neither match false."""
     session = Session()
     reply = session.ledger.register(REGISTER, 1.0)
@@ -148,14 +148,14 @@ def test_registration_is_refused_while_connected() -> None:
 
 
 @pytest.mark.parametrize("engine_id", [None, 3, E1])
-def test_connection_is_refused_without_a_free_id(engine_id: object) -> None:
+def test_a_connection_is_refused_without_a_free_id(engine_id: object) -> None:
     """Null, values that are not strings, and ids that are connected are not let in."""
     session = Session()
     assert session.let_in
     assert not session.ledger.connect(Connection(2, 0.0), engine_id)
 
 
-def test_message_before_the_engine_id_is_lost() -> None:
+def test_a_message_before_the_engine_id_is_lost() -> None:
     """A message before the answer to get_engine_id_async is answered, but has no effect."""
     ledger = AggregatorRules()
     ledger.register(REGISTER, 0.0)
@@ -164,7 +164,7 @@ def test_message_before_the_engine_id_is_lost() -> None:
     assert ledger.engine().refused[0].refused == "sent before the engine had said its id"
 
 
-def test_message_of_unregistered_engine_gets_an_error() -> None:
+def test_a_message_of_an_unregistered_engine_gets_an_error() -> None:
     """An engine that is not registered gets an Error that says so."""
     session = Session()
     message = attrs.evolve(UOD_INFO, engine_id="other")
@@ -183,14 +183,14 @@ def test_message_of_unregistered_engine_gets_an_error() -> None:
     ],
     ids=["no engine message", "registration", "ping", "buffered tags", "no engine id"],
 )
-def test_message_without_handler_gets_a_protocol_error(message: MessageBase) -> None:
+def test_a_message_without_a_handler_gets_a_protocol_error(message: MessageBase) -> None:
     """A message without a handler is answered with ProtocolError."""
     session = Session()
     answer = session.ledger.handle(message, session.connection, 0.0)
     assert isinstance(answer, ProtocolErrorMessage)
 
 
-def test_empty_method_gets_an_error() -> None:
+def test_an_empty_method_gets_an_error() -> None:
     """A method must have a line."""
     session = Session()
     empty = em.MethodMsg(engine_id=E1, method=mdl.Method(version=0, lines=[]))
@@ -228,8 +228,8 @@ def error_log(*entries: tuple[str, float]) -> em.ErrorLogMsg:
     return em.ErrorLogMsg(engine_id=E1, log=mdl.ErrorLog(entries=listed))
 
 
-def test_what_is_logged_again_in_a_row_is_counted() -> None:
-    """Only if it is newer, so a repeat of one entry is recognised, but not a repeat of several."""
+def test_an_entry_that_is_logged_several_times_in_a_row_is_counted() -> None:
+    """Only newer ones count: a repeat of one entry is recognised, a repeat of several is not."""
     session = Session()
     session.send(error_log(("a", 1.0)), error_log(("a", 1.0)), error_log(("a", 3.0), ("a", 2.0)))
     assert session.record.unit.error_log == [LoggedError("a", 3.0, 40, 2)]
@@ -238,7 +238,7 @@ def test_what_is_logged_again_in_a_row_is_counted() -> None:
     assert told == [("a", 2), ("b", 1), ("a", 1), ("b", 1), ("a", 1)]
 
 
-def test_tags_without_run_id_are_refused_in_a_run() -> None:
+def test_tags_without_a_run_id_are_refused_in_a_run() -> None:
     """They are answered with Success and change nothing."""
     session = Session()
     refused = session.send(UOD_INFO, started("A"), tags(None, 101.0, FT01=1.0))
@@ -246,7 +246,7 @@ def test_tags_without_run_id_are_refused_in_a_run() -> None:
     assert session.record.unit.tags == {}
 
 
-def test_tags_with_run_id_are_refused_outside_a_run() -> None:
+def test_tags_with_a_run_id_are_refused_outside_a_run() -> None:
     """They are answered with Success and change nothing."""
     session = Session()
     assert session.send(UOD_INFO, tags(None, 100.0, FT01=1.0)) is None
@@ -255,7 +255,7 @@ def test_tags_with_run_id_are_refused_outside_a_run() -> None:
     assert session.ledger.plot_log == {}
 
 
-def test_samples_are_stored_after_the_interval_and_when_newer() -> None:
+def test_a_sample_is_stored_if_it_is_newer_by_more_than_the_interval() -> None:
     """At 5 s, the first is stored, then the first that is more than 5 s later, and none older."""
     session = Session()
     session.send(UOD_INFO, started("A"))
@@ -283,7 +283,7 @@ def test_tags_that_the_unit_does_not_plot_are_not_stored() -> None:
     assert session.record.unit.tags["Unheard"].value == 1.0
 
 
-def test_a_mark_is_not_put_back() -> None:
+def test_the_empty_value_after_a_mark_is_ignored() -> None:
     """The empty value that follows a mark is ignored."""
     session = Session()
     session.send(tags(None, 100.0, Mark="here"), tags(None, 101.0, Mark=""))
@@ -291,7 +291,7 @@ def test_a_mark_is_not_put_back() -> None:
 
 
 def test_no_sample_is_stored_before_uod_info() -> None:
-    """A repeated RunStarted opens the plot, but the interval counts from a sample thrown away."""
+    """A repeated RunStarted opens the plot, but the interval begins at a discarded sample."""
     session = Session()
     session.send(started("A"), tags("A", 100.0, FT01=1.0))
     assert session.ledger.plot_log == {"A": {}}
@@ -311,8 +311,8 @@ def test_the_first_sample_of_a_link_is_stored_before_uod_info() -> None:
     assert again.plot("A", "FT01")[2:] == [(107.5, 4.0)]
 
 
-def test_tags_without_a_tag_fail_while_none_is_known() -> None:
-    """The handler raises if nothing of the run is stored yet; later it stores nothing."""
+def test_a_sample_without_tags_fails_while_no_tag_is_known() -> None:
+    """The handler raises as long as nothing of the run is stored; later it stores nothing."""
     session = Session()
     session.send(UOD_INFO, started("A"))
     answer = session.ledger.handle(tags("A", 100.0), session.connection, 0.0)
@@ -321,7 +321,7 @@ def test_tags_without_a_tag_fail_while_none_is_known() -> None:
     assert session.plot("A", "FT01") == [(100.0, 1.0)]
 
 
-def test_run_started_again_changes_nothing() -> None:
+def test_a_repeated_run_started_changes_nothing() -> None:
     """RunStarted for the current run neither archives it nor loses its samples."""
     session = Session()
     session.send(UOD_INFO, started("A"), tags("A", 100.0, FT01=1.0))
@@ -331,7 +331,7 @@ def test_run_started_again_changes_nothing() -> None:
     assert len(session.ledger.messages(em.RunStartedMsg)) == 2
 
 
-def test_run_started_of_another_run_archives_the_current_one() -> None:
+def test_run_started_for_another_run_archives_the_current_one() -> None:
     """The current run ends without an archive, and the new one is active."""
     session = Session()
     assert session.send(UOD_INFO, started("A"), started("B")) is None
@@ -340,7 +340,7 @@ def test_run_started_of_another_run_archives_the_current_one() -> None:
     assert session.record.unit.run.run_id == "B"
 
 
-def test_run_stopped_archives_the_run_with_its_last_words() -> None:
+def test_run_stopped_archives_the_run_with_what_it_brings() -> None:
     """The final run log, method state and archive come from RunStopped; the run state is reset."""
     session = Session()
     session.send(UOD_INFO, METHOD, started("A"), recorded(2, "ErrorLogMsg"))
@@ -370,7 +370,7 @@ def test_run_stopped_without_a_run_stores_nothing() -> None:
     assert session.ledger.recent_runs == []
 
 
-def test_run_log_of_another_run_is_ignored() -> None:
+def test_a_run_log_of_another_run_is_ignored() -> None:
     """Only the run log of the active run counts."""
     session = Session()
     log_a = attrs.evolve(RUN_LOG, run_id="A")
@@ -381,7 +381,7 @@ def test_run_log_of_another_run_is_ignored() -> None:
     assert session.record.unit.run.run_log == RUN_LOG.runlog
 
 
-def test_queued_run_log_is_ignored_in_a_run() -> None:
+def test_a_queued_run_log_is_ignored_in_a_run() -> None:
     """It shows commands that wait for a run."""
     session = Session()
     queued = recorded(2, "QueuedRunLogMsg")
@@ -389,7 +389,7 @@ def test_queued_run_log_is_ignored_in_a_run() -> None:
     assert session.record.unit.queued_run_log.lines == []
 
 
-def test_recent_engine_is_restored_with_its_run() -> None:
+def test_a_recent_engine_is_restored_with_its_run() -> None:
     """An engine that comes back in mid-run finds its run, but nothing else is remembered."""
     session = Session()
     session.send(UOD_INFO, METHOD, started("A"))
@@ -401,7 +401,7 @@ def test_recent_engine_is_restored_with_its_run() -> None:
     assert again.send(tags(None, 101.0, FT01=1.0)) == "tags without run id, and run A is active"
 
 
-def test_recent_engine_without_run_is_restored_without() -> None:
+def test_a_recent_engine_without_a_run_is_restored_without_one() -> None:
     """A run that was stopped before the disconnect does not come back."""
     session = Session()
     session.send(started("A"), stopped("A"))
@@ -410,7 +410,7 @@ def test_recent_engine_without_run_is_restored_without() -> None:
     assert Session(session.ledger).record.unit.run is None
 
 
-def test_killed_aggregator_remembers_no_run() -> None:
+def test_a_killed_aggregator_remembers_no_run() -> None:
     """It refuses the run's samples and run log until RunStarted comes again, then stores more."""
     session = Session()
     session.send(UOD_INFO, started("A"), tags("A", 100.0, FT01=1.0))
@@ -424,7 +424,7 @@ def test_killed_aggregator_remembers_no_run() -> None:
     assert again.ledger.recent_runs == []
 
 
-def test_engine_names_the_only_one() -> None:
+def test_a_single_engine_is_found_without_its_id() -> None:
     """With one engine, the id need not be given; with none or several it must be."""
     with pytest.raises(LookupError, match="expected one engine, found \\[\\]"):
         AggregatorRules().engine()
@@ -435,7 +435,7 @@ def test_engine_names_the_only_one() -> None:
     assert session.ledger.engine(E1).engine_id == E1
 
 
-def test_examples_are_answered() -> None:
+def test_every_example_of_an_engine_message_is_answered() -> None:
     """Every engine message of the protocol's examples is answered as the real one answers it."""
     session = Session()
     for name, example in MESSAGES["engine"].items():

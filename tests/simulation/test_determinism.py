@@ -1,4 +1,4 @@
-"""A seed gives the same trace to the byte, in any process, on any Python, beside other seeds."""
+"""A seed gives the same trace, to the byte, in any process, on any Python, beside other seeds."""
 
 import os
 import subprocess
@@ -51,19 +51,19 @@ def other_python() -> tuple[Path, Path]:
     pytest.skip(why)
 
 
-def test_a_seed_is_the_same_in_every_process(known_hash: str) -> None:
-    """Neither the order of hashes nor what a process simulated before matters."""
+def test_a_seed_gives_the_same_trace_in_every_process(known_hash: str) -> None:
+    """Neither the order of hashes nor what the process simulated before matters."""
     assert hash_of("--jobs", "2", PYTHONHASHSEED="2") == known_hash
 
 
-def test_a_seed_is_the_same_on_another_python(known_hash: str) -> None:
-    """Another minor version, with the same packages except the one with compiled parts."""
+def test_a_seed_gives_the_same_trace_on_another_python(known_hash: str) -> None:
+    """This Python has another minor version and all the same packages but the compiled one."""
     python, compiled = other_python()
     packages = os.pathsep.join(map(str, (ROOT, compiled, sysconfig.get_path("purelib"))))
     assert hash_of(python=str(python), PYTHONPATH=packages) == known_hash
 
 
-def test_another_seed_is_another_simulation() -> None:
+def test_another_seed_gives_another_trace() -> None:
     """No two of four seeds have the same trace."""
     hashes = {hash_of("--seeds", f"{seed}-{seed}", "--hours", "1/360") for seed in range(4)}
     assert len(hashes) == 4

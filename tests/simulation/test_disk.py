@@ -44,7 +44,9 @@ def found(disk: SimulatedDisk) -> list[str]:
         return [outbox.take().text.split('"run_id":"')[1].partition('"')[0] for _ in range(count)]
 
 
-def test_an_event_outlives_the_process_a_sample_does_once_committed(disk: SimulatedDisk) -> None:
+def test_an_event_outlives_the_process_and_a_sample_does_once_committed(
+    disk: SimulatedDisk,
+) -> None:
     """After a kill, events and committed samples are found; the last sample is not."""
     with opened(disk) as outbox:
         outbox.put(event(1))
@@ -80,7 +82,7 @@ def test_what_was_not_synced_is_lost_with_the_power(
     assert found(disk) == left
 
 
-def test_the_dead_write_nothing(disk: SimulatedDisk) -> None:
+def test_a_dead_process_writes_nothing(disk: SimulatedDisk) -> None:
     """Whatever a dead process still does, it does not change what the next one finds."""
     with opened(disk) as outbox:
         outbox.put(event(1))
@@ -89,7 +91,7 @@ def test_the_dead_write_nothing(disk: SimulatedDisk) -> None:
     assert found(disk) == ["run-1"]
 
 
-def test_a_full_disk_is_told_of_and_tried_again(disk: SimulatedDisk) -> None:
+def test_a_full_disk_is_told_and_tried_again(disk: SimulatedDisk) -> None:
     """While the disk is full an event is only in memory; with room, it is on disk 30 s later."""
     clock = Clock()
     with opened(disk, clock) as outbox:
@@ -107,7 +109,7 @@ def test_a_full_disk_is_told_of_and_tried_again(disk: SimulatedDisk) -> None:
     assert found(disk) == ["run-1", "run-2"]
 
 
-def test_what_a_full_disk_did_not_take_dies_with_the_process(disk: SimulatedDisk) -> None:
+def test_what_a_full_disk_did_not_take_is_lost_with_the_process(disk: SimulatedDisk) -> None:
     """Only what was on the disk before is found."""
     with opened(disk) as outbox:
         outbox.put(event(1))
@@ -120,7 +122,7 @@ def test_what_a_full_disk_did_not_take_dies_with_the_process(disk: SimulatedDisk
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_torn_write_is_there_or_not_and_harms_nothing_else(seed: int, tmp_path: Path) -> None:
-    """Wherever it is torn, the events before it are found, and it is found whole or not at all."""
+    """Wherever the write is torn, earlier events are found, and it is found whole or not at all."""
     deaths: list[int] = []
     disk = SimulatedDisk(tmp_path, Random(seed))
 
@@ -145,7 +147,7 @@ def test_a_torn_write_is_there_or_not_and_harms_nothing_else(seed: int, tmp_path
     assert found(disk) == [*left, "run-9"]
 
 
-def test_tearing_is_not_always_at_the_same_byte(tmp_path: Path) -> None:
+def test_writes_are_torn_at_different_bytes(tmp_path: Path) -> None:
     """Over ten seeds the torn writes in the log have many different lengths."""
     logs = set()
     for seed in range(10):
@@ -160,7 +162,7 @@ def test_tearing_is_not_always_at_the_same_byte(tmp_path: Path) -> None:
     assert len(logs) > 5
 
 
-def test_the_power_does_not_fail_while_a_process_is_being_born(disk: SimulatedDisk) -> None:
+def test_the_power_does_not_fail_while_a_process_starts(disk: SimulatedDisk) -> None:
     """Seed 2054: the cut killed no process, but what the new one wrote was lost when it died."""
     disk.on_power_loss = lambda: disk.die(power=True)
     disk.tears = True
@@ -172,10 +174,10 @@ def test_the_power_does_not_fail_while_a_process_is_being_born(disk: SimulatedDi
     assert found(disk) == ["run-1"]
 
 
-async def test_a_slow_disk_takes_its_time_and_one_that_hangs_waits_for_its_end(
+async def test_a_commit_takes_its_time_on_a_slow_disk_and_waits_on_one_that_hangs(
     disk: SimulatedDisk, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """1.2 s a commit; if two hold it, until both let go; a cancelled commit is not done."""
+    """It takes 1.2 s; held by two faults it waits for both; a cancelled commit is not done."""
     done_at: list[float] = []
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""The faults of a simulation: each is over when it ends or is cancelled."""
+"""The faults of a simulation: the effect of each is over when it ends or is cancelled."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ SEED_WITH_DISK = 1
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", FAULTS)
-async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
+async def test_nothing_more_goes_wrong_after_the_faults_have_ended(
     kind: str, seed: int, tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
     """Seeds 156, 529 and others: a link was cut or silent after the last fault."""
@@ -55,10 +55,10 @@ async def test_nothing_goes_wrong_any_more_when_the_faults_have_ended(
         nursery.cancel_scope.cancel()
 
 
-async def test_power_that_found_no_write_to_fail_in_stays(
+async def test_the_power_does_not_fail_later_if_there_was_no_write_to_fail_in(
     tmp_path: Path, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Seed 1026: the power failed after its fault, and the aggregator never heard of the end."""
+    """Seed 1026: the power failed after its fault had ended, and the end of a run never arrived."""
     world = World(SEED_WITH_DISK, Trace(), tmp_path)
     disk = world.disk
     assert disk is not None

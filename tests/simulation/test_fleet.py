@@ -26,7 +26,7 @@ def test_up_to_450_processes_never_dial_more_than_60_times_in_100_ms(
 ) -> None:
     """Refused dials count too: 450 / 1.375 s * 0.1 s = 33 on average. All are back within 2 s.
 
-    The aggregator's queue adds 450 / 600 s in all, if all dials come at the same moment.
+    The aggregator's queue adds 450 / 600 s in all if all dials come at the same moment.
     """
     for seed in range(10):
         account = Herd(engines, seed).lose(Loss("restart", away_s, RATE))
@@ -36,7 +36,7 @@ def test_up_to_450_processes_never_dial_more_than_60_times_in_100_ms(
 
 
 def test_one_unit_is_back_soon_after_a_short_outage() -> None:
-    """In half the cases within half a wait, 1.375 s / 2 = 0.69 s, whenever the outage ends."""
+    """In half of the cases it takes half a wait, 1.375 s / 2 = 0.69 s, whenever the outage ends."""
     for away_s in (0, 1, 5, 29):
         back_s = sorted(
             Herd(1, seed).lose(Loss("restart", away_s, RATE)).all_back_s for seed in range(300)
@@ -61,7 +61,7 @@ def test_units_of_one_process_dial_50_times_in_100_ms_however_many_they_are(
 ) -> None:
     """They take turns 2 ms apart, and all are back within three times what their rate allows.
 
-    After a silent network it takes 10 s more, for the dial that was under way.
+    After a silent network it takes 10 s more, because a dial was under way.
     """
     account = Herd(units, in_one_process=True).lose(loss)
     assert account.dials_most <= 50
@@ -71,14 +71,14 @@ def test_units_of_one_process_dial_50_times_in_100_ms_however_many_they_are(
 
 @pytest.mark.parametrize("line_s", [5, 10, 20, 30, 40])
 def test_a_slow_aggregator_lets_all_in_within_three_times_its_own_time(line_s: float) -> None:
-    """It first serves dials that were given up, but an engine's next dial waits 4 times as long."""
+    """It serves dials that were given up first, but an engine's next dial waits 4 times as long."""
     engines = 200
     account = Herd(engines).lose(Loss("slow", 5, engines / line_s))
     assert len(account.back) == engines
     assert account.all_back_s <= 3 * line_s + 2
 
 
-def test_ten_thousand_processes_learn_from_the_first_herd() -> None:
+def test_ten_thousand_processes_dial_less_often_after_the_first_herd() -> None:
     """The first averages 10,000 / 1.375 s * 0.1 s = 727 dials in 100 ms, the next half of that.
 
     When the longest wait is 10 s, the average is 10,000 / (11/16 * 10 s) * 0.1 s = 145.
@@ -113,7 +113,7 @@ def test_a_long_outage_is_followed_by_a_fifth_of_the_dials() -> None:
         (Loss("slow", 5, 3), False),
     ],
 )
-def test_whole_runners_dial_as_the_model_says(loss: Loss, in_one_process: bool) -> None:
+def test_real_runners_dial_as_the_model_says(loss: Loss, in_one_process: bool) -> None:
     """100 runners dial as often and as densely, are back as soon, and lose nothing.
 
     Small differences remain: the stand-in ends one link after the other, and chance does the rest.
@@ -128,7 +128,7 @@ def test_whole_runners_dial_as_the_model_says(loss: Loss, in_one_process: bool) 
 
 
 def test_the_same_seed_gives_the_same_fleet() -> None:
-    """To the last bit; another seed gives another fleet."""
+    """The same seed gives the same fleet to the last bit, and another seed gives another fleet."""
     loss = Loss("restart", 2, RATE)
     reports = [run_fleet(5, loss, seed=seed) for seed in (1, 1, 2)]
     assert reports[0] == reports[1] != reports[2]

@@ -16,7 +16,7 @@ async def test_a_line_begins_at_every_tick(autojump_clock: MockClock) -> None:
         assert skid.tag("Mark") == "B"
 
 
-async def test_wait_lasts_to_the_tick(autojump_clock: MockClock) -> None:
+async def test_a_wait_lasts_to_the_exact_tick(autojump_clock: MockClock) -> None:
     """2 s are 20 ticks: from 0.1 to 2.1, when the next line begins."""
     async with bench() as skid:
         await skid.start("Wait: 2 s\nMark: A")
@@ -31,8 +31,8 @@ async def test_wait_lasts_to_the_tick(autojump_clock: MockClock) -> None:
         assert skid.log_line("Wait: 2 s").progress == 1.0
 
 
-async def test_no_wait_takes_a_tick_longer_for_rounding(autojump_clock: MockClock) -> None:
-    """Of waits of 0.1 s, 0.2 s ... 4.0 s, one after the other, each ends at its tick."""
+async def test_rounding_makes_no_wait_a_tick_longer(autojump_clock: MockClock) -> None:
+    """Of waits of 0.1 s, 0.2 s ... 4.0 s, one after the other, each ends at its own tick."""
     async with bench() as skid:
         await skid.start("\n".join(f"Wait: {n / 10} s" for n in range(1, 41)))
         await until(0.1 + 0.1 * 820)  # 1 + 2 + ... + 40 ticks
@@ -42,7 +42,7 @@ async def test_no_wait_takes_a_tick_longer_for_rounding(autojump_clock: MockCloc
 
 
 @pytest.mark.parametrize(("wait", "end_s"), [("0.1 min", 6.1), ("0.01 h", 36.1), ("0 s", 0.2)])
-async def test_wait_knows_minutes_and_hours(
+async def test_a_wait_may_be_given_in_minutes_and_hours(
     wait: str, end_s: float, autojump_clock: MockClock
 ) -> None:
     """0.1 min is 6 s, 0.01 h is 36 s, and 0 s is over at the next tick."""
@@ -190,8 +190,8 @@ async def test_an_unknown_id_is_refused(autojump_clock: MockClock) -> None:
             await skid.engine.force("x")
 
 
-async def test_pause_with_a_duration_goes_on_by_itself(autojump_clock: MockClock) -> None:
-    """1 s from 0.1: the line ends and the next begins at 1.1; Process Time stood still."""
+async def test_a_pause_with_a_duration_ends_by_itself(autojump_clock: MockClock) -> None:
+    """1 s from 0.1: the line ends and the next one begins at 1.1; Process Time stood still."""
     async with bench() as skid:
         await skid.start("Pause: 1 s\nMark: A")
         await until(1.0)
@@ -232,7 +232,7 @@ async def test_a_person_may_end_a_timed_pause_or_hold_early(
         assert skid.tag("System State") == "Running"
 
 
-async def test_hold_in_a_method_waits_for_a_person(autojump_clock: MockClock) -> None:
+async def test_a_hold_in_a_method_waits_for_a_person(autojump_clock: MockClock) -> None:
     """Without a duration, the line itself ends at once."""
     async with bench() as skid:
         await skid.start("Hold\nMark: A")
@@ -243,7 +243,7 @@ async def test_hold_in_a_method_waits_for_a_person(autojump_clock: MockClock) ->
         assert skid.log()[-1] == ("Mark: A", 10.1, 10.1)
 
 
-async def test_stop_in_a_method_ends_the_run(autojump_clock: MockClock) -> None:
+async def test_a_stop_in_a_method_ends_the_run(autojump_clock: MockClock) -> None:
     """The lines after it do not run, and everything else that is open ends with it."""
     async with bench() as skid:
         await skid.start("Watch: Flow > 50 L/h\n    Mark: W\nStop\nMark: never")
@@ -305,7 +305,7 @@ async def test_a_line_that_fails_pauses_the_run(
         assert skid.events == [(0.0, "start", ""), (0.2, "error", message)]
 
 
-async def test_a_failed_line_is_tried_again_after_its_correction(
+async def test_a_failed_line_is_tried_again_after_it_is_corrected(
     autojump_clock: MockClock,
 ) -> None:
     """The edit clears the error, but the run stays paused until a person lets it go on."""

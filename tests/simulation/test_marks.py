@@ -16,7 +16,7 @@ from trio_runner.simulation.trials._marks import MARKS
 ROOT = Path(trio_runner.simulation.__file__).parent
 
 
-def test_the_marks_of_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_seed_meets_exactly_these_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one reset the engine connects, loses its link, is back, and stops.
 
     A person presses three buttons in these 20 s, two of them while there is no engine.
@@ -42,7 +42,7 @@ def test_the_marks_of_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_a_mark_counts_in_a_simulation_only() -> None:
+def test_a_mark_counts_only_in_a_simulation() -> None:
     """Elsewhere the stand-ins are used without counting."""
     sometimes("taken")
     with counting() as met:
@@ -53,8 +53,8 @@ def test_a_mark_counts_in_a_simulation_only() -> None:
     assert met == {"taken": 2}
 
 
-def test_every_mark_in_the_code_is_listed_and_the_other_way_round() -> None:
-    """Except those whose names are composed from other names."""
+def test_the_marks_in_the_code_and_those_in_the_list_are_the_same() -> None:
+    """Only names that are composed from other names are exempt."""
     sources = "".join(path.read_text() for path in ROOT.rglob("*.py") if path.stem != "_marks")
     names = set(re.findall(r'sometimes\(\s*"([^"]+)"', sources))
     assert sorted(names - MARKS.keys()) == []
@@ -74,14 +74,14 @@ def test_every_mark_in_the_code_is_listed_and_the_other_way_round() -> None:
         pytest.param({"war": "There is."}, 1, ("reset",), 0, id="not with all faults"),
     ],
 )
-def test_many_seeds_are_to_meet_each_mark(
+def test_many_seeds_must_meet_each_mark(
     marks: dict[str, str],
     many_seeds: int,
     faults: tuple[str, ...] | None,
     code: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A world that is too small gives exit code 1 and a list of the missing marks."""
+    """A simulated world that is too small gives exit code 1 and a list of the missing marks."""
     arguments = Namespace(
         seeds=range(3, 5),
         hours=1 / 720,

@@ -40,7 +40,7 @@ async def pair(
     return network.wires[0], here, there
 
 
-async def test_it_is_a_stream_as_trio_has_them(nursery: trio.Nursery) -> None:
+async def test_a_stream_behaves_as_trios_do(nursery: trio.Nursery) -> None:
     """Trio's own checks of streams pass: closing, waiting, two tasks at once."""
 
     async def make() -> tuple[HalfCloseableStream, HalfCloseableStream]:
@@ -56,10 +56,10 @@ async def test_it_is_a_stream_as_trio_has_them(nursery: trio.Nursery) -> None:
     await trio.testing.check_half_closeable_stream(make, clogged)
 
 
-async def test_bytes_arrive_behind_the_latency(
+async def test_bytes_arrive_after_the_latency(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Each piece takes it once each way; two pieces that are sent together arrive together."""
+    """Each piece takes the latency once; two pieces that are sent together arrive together."""
     _, here, there = await pair(nursery, latency_s=0.25)
     await here.send_all(b"one")
     await here.send_all(b"two")
@@ -71,7 +71,7 @@ async def test_bytes_arrive_behind_the_latency(
     assert trio.current_time() == 0.5
 
 
-async def test_a_dial_takes_the_way_there_and_back(
+async def test_a_dial_takes_as_long_as_the_way_there_and_back(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """A dial takes twice the latency."""
@@ -112,7 +112,7 @@ async def test_bandwidth_spreads_bytes_over_time(
     assert trio.current_time() == 1.75  # 1500 / 1000 + 0.25
 
 
-async def test_who_sends_too_much_waits_for_who_reads(
+async def test_a_sender_of_too_much_waits_for_the_reader(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """With 64 KiB under way the next piece waits, until something is read 3 s later."""
@@ -129,7 +129,7 @@ async def test_who_sends_too_much_waits_for_who_reads(
     assert trio.current_time() == 3
 
 
-async def test_half_open_loses_one_direction_only(
+async def test_a_half_open_connection_loses_one_direction_only(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """What the engine sends never arrives; what is sent to it does."""
@@ -144,7 +144,7 @@ async def test_half_open_loses_one_direction_only(
 
 
 @pytest.mark.parametrize("fault", ["lose", "stall"])
-async def test_half_open_hides_the_end(
+async def test_a_half_open_connection_hides_its_end(
     fault: str, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """The peer does not hear of a close either until the connection is reset."""
@@ -162,7 +162,7 @@ async def test_half_open_hides_the_end(
     assert trio.current_time() == 40
 
 
-async def test_what_is_stalled_arrives_when_it_is_released(
+async def test_stalled_bytes_arrive_when_they_are_released(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """No stalled bytes are lost, and later ones take their usual time."""
@@ -183,7 +183,7 @@ async def test_what_is_stalled_arrives_when_it_is_released(
 
 
 @pytest.mark.parametrize("size", [1, 5, 12])
-async def test_a_connection_is_cut_behind_so_many_bytes(
+async def test_a_connection_is_cut_after_a_number_of_bytes(
     size: int, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """The bytes before the cut arrive; then both sides find the connection broken."""
@@ -206,7 +206,7 @@ async def test_a_connection_is_cut_behind_so_many_bytes(
 
 
 async def test_the_next_connection_is_cut_in_its_handshake(nursery: trio.Nursery) -> None:
-    """Only once: the connection after that is whole."""
+    """This happens only once: the connection after that is whole."""
     sink = Sink()
     network = Network(sink, nursery)
     network.cut_next_after = 3
@@ -233,8 +233,10 @@ async def test_a_reset_is_heard_at_once_on_both_sides(
     assert trio.current_time() == 0
 
 
-async def test_dials_are_refused(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    """After the latency, while dials are refused or the aggregator is away; later they succeed."""
+async def test_dials_are_refused_after_the_latency(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Dials are refused after the latency while the aggregator is away; later they succeed."""
     aggregator = Aggregator()
     network = Network(aggregator, nursery, latency_s=0.25)
     with network.refusing(), pytest.raises(ConnectionRefusedError):
@@ -252,7 +254,7 @@ async def test_dials_are_refused(nursery: trio.Nursery, autojump_clock: MockCloc
 async def test_dials_into_a_black_hole_wait(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """They are neither taken nor refused until the hole is closed; then a dial takes its time."""
+    """Dials are neither taken nor refused until the hole is closed; then each takes its time."""
     network = Network(Sink(), nursery, latency_s=0.25)
     with network.losing_dials():
         with trio.move_on_after(100) as patience:
@@ -280,7 +282,7 @@ async def test_a_wire_is_gone_when_both_sides_are_closed(nursery: trio.Nursery) 
     assert network.wires == []
 
 
-async def test_what_was_lost_is_not_followed_by_anything(
+async def test_nothing_arrives_after_lost_bytes(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """Two faults may hold one direction, but no bytes arrive after a gap."""

@@ -1,4 +1,4 @@
-"""Situations that the oracle must not mistake for a broken promise; it once did for each of them.
+"""Situations that the oracle must not mistake for a broken promise, as it once did in each case.
 
 The mutants show that it finds promises that are really broken.
 """
@@ -81,7 +81,7 @@ def stopped(run_id: str) -> em.RunStoppedMsg:
     ("degraded", "violation"),
     [("full", None), (None, f"the aggregator refused TagsUpdatedMsg: {OTHER_RUN}")],
 )
-async def test_a_run_that_was_lost_with_a_full_disk_leaves_the_one_before_it_on(
+async def test_after_a_run_is_lost_with_a_full_disk_the_one_before_it_is_still_on(
     degraded: str | None, violation: str | None
 ) -> None:
     """Seed 1097: the power failed while the disk was full, and later refusals were right."""
@@ -100,7 +100,7 @@ async def test_a_run_that_was_lost_with_a_full_disk_leaves_the_one_before_it_on(
     ("answer", "violation"),
     [(ErrorMessage(message="never"), None), (None, "RunStopped b came while a was on")],
 )
-async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another(
+async def test_the_end_of_a_run_whose_beginning_was_set_aside_may_end_another_run(
     answer: ErrorMessage | None, violation: str | None
 ) -> None:
     """Seed 1035: an aggregator that refused everything for a while missed the run's beginning."""
@@ -129,7 +129,7 @@ async def test_the_end_of_a_run_whose_beginning_was_set_aside_ends_another(
         pytest.param(5, 18, "8 samples in a row were given up, and few beside them", id="beside"),
     ],
 )
-async def test_where_few_samples_have_room_they_may_lie_far_apart(
+async def test_if_few_samples_have_room_they_may_lie_far_apart(
     events_waiting: int, waiting: int, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
     """Six samples spread evenly over half a minute may leave a hole of eight."""
@@ -151,7 +151,7 @@ async def test_where_few_samples_have_room_they_may_lie_far_apart(
     assert oracle.violation == violation
 
 
-async def test_what_arrives_behind_samples_that_a_burst_drove_out_does_not_hide_it(
+async def test_an_arrival_after_a_burst_does_not_hide_that_the_burst_drove_samples_out(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     """Seed 12: the burst was already on its way when the oracle looked, a second later."""
@@ -170,7 +170,7 @@ async def test_what_arrives_behind_samples_that_a_burst_drove_out_does_not_hide_
     assert oracle.violation is None
 
 
-async def test_samples_thinned_behind_a_hole_show_that_it_is_not_cut_out(
+async def test_samples_thinned_after_a_hole_show_that_the_hole_was_not_cut_out(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     """Seed 118: a burst of events came after the hole and hid the thinned samples there."""
@@ -190,7 +190,7 @@ async def test_samples_thinned_behind_a_hole_show_that_it_is_not_cut_out(
     ("run_id", "violation"),
     [("a", None), ("b", f"the aggregator refused TagsUpdatedMsg: {OTHER_RUN}")],
 )
-async def test_a_beginning_that_came_behind_its_process_has_no_end(
+async def test_a_beginning_that_arrives_after_its_process_died_has_no_end(
     run_id: str, violation: str | None
 ) -> None:
     """Seed 3829: the run began on the wire, and its end was lost with the power."""
@@ -307,7 +307,7 @@ async def test_steady_state_is_counted_from_its_beginning_on_this_link(
         (SuccessMessage(), None, "the outbox knows run None, open was a"),
     ],
 )
-async def test_a_run_whose_beginning_was_set_aside_is_not_known_behind_a_crash(
+async def test_a_run_whose_beginning_was_set_aside_is_not_known_after_a_crash(
     answer: MessageBase, found: str | None, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
     """Seed 441: an aggregator that refused everything for a while refused a run's beginning."""
@@ -331,7 +331,7 @@ async def test_a_run_whose_beginning_was_set_aside_is_not_known_behind_a_crash(
     ("durable", "violation"),
     [(False, None), (True, f"the aggregator refused TagsUpdatedMsg: {OTHER_RUN}")],
 )
-async def test_a_beginning_told_once_more_behind_its_process_has_no_end(
+async def test_a_beginning_repeated_after_its_process_ended_has_no_end(
     durable: bool, violation: str | None
 ) -> None:
     """Seed 1568: a hanging aggregator had it queued, and the end was lost with the memory."""
@@ -351,7 +351,7 @@ async def test_a_beginning_told_once_more_behind_its_process_has_no_end(
     ("ends_again", "violation"),
     [(False, None), (True, "1 events never arrived, the first: [('RunStoppedMsg', 'a')]")],
 )
-async def test_an_end_that_a_torn_disk_forgot_need_not_come_while_its_run_goes_on(
+async def test_an_end_that_a_torn_disk_lost_need_not_come_while_its_run_goes_on(
     ends_again: bool, violation: str | None
 ) -> None:
     """Seed 279: the next process found the run open and resumed it, and so did the one after."""
@@ -379,15 +379,15 @@ async def test_an_end_that_a_torn_disk_forgot_need_not_come_while_its_run_goes_o
         (events(1), 2.0, None),
         ([], 0.5, None),
     ],
-    ids=["beside it", "behind another event", "just now"],
+    ids=["beside it", "after another event", "just now"],
 )
-async def test_what_is_logged_while_an_error_log_waits_is_a_part_of_it(
+async def test_what_is_logged_while_an_error_log_waits_becomes_part_of_it(
     between: list[em.EngineMessage],
     waits_s: float,
     violation: str | None,
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """But not if another event is between the two, or if the first is just being sent."""
+    """It does not if another event is between the two, or if the first is just being sent."""
     oracle = the_oracle()
     link = oracle.open_link()
     introduce(link)

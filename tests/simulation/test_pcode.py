@@ -41,7 +41,7 @@ def test_a_line_has_a_name_and_an_argument() -> None:
     assert line.text == "Mark: at 12:30 # lunch"
 
 
-def test_blank_lines_and_comments_are_no_instructions() -> None:
+def test_blank_lines_and_comments_are_not_instructions() -> None:
     """They are left out, and the other lines keep their ids."""
     assert [line.id for line in walk(tree("\n# flush\nStop\n   \n"))] == ["2"]
 
@@ -63,7 +63,7 @@ def test_four_spaces_put_a_line_into_the_body_above() -> None:
 
 @pytest.mark.parametrize("text", ["   Mark: A", "    Mark: A", "Mark: A\n    Mark: B"])
 def test_wrong_indentation_is_kept_as_the_lines_error(text: str) -> None:
-    """Three spaces, or a body under a line that has none: it shows when it is carried out."""
+    """Three spaces, or a body under a line that has none, show when the line is carried out."""
     last = list(walk(tree(text)))[-1]
     assert last.error is not None
     assert "indentation" in last.error
@@ -89,13 +89,13 @@ def test_a_quantity_is_converted(text: str, unit: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["20", "L/h", "", "20 kg", "20 furlong", "1 2 L/h"])
-def test_what_is_no_such_quantity_is_refused(text: str) -> None:
-    """That is: no number, no unit, a unit of another kind, an unknown unit."""
+def test_a_text_that_is_no_quantity_of_the_unit_is_refused(text: str) -> None:
+    """It has no number, no unit, a unit of another kind, or an unknown unit."""
     with pytest.raises(CommandError):
         parse_quantity(text, "L/h")
 
 
-def test_an_unknown_unit_fits_itself_only() -> None:
+def test_an_unknown_unit_fits_only_itself() -> None:
     """A unit that needs no conversion need not be known."""
     assert convert(2.0, "AU", "AU") == 2.0
     with pytest.raises(CommandError, match="'AU' does not fit"):

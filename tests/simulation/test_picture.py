@@ -1,4 +1,4 @@
-"""The picture of a life: its lanes show what the trace says, and the page contains everything."""
+"""The picture of a life: its lanes show what the trace says, and the page needs nothing else."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def a_life() -> Record:
     return Record(entries, seconds, {TWO: "lost with its process"})
 
 
-def test_each_lane_has_what_was_on_and_how_it_ended() -> None:
+def test_each_lane_shows_what_was_on_and_how_it_ended() -> None:
     """Spans begin and end at their lines; the death of a process ends its other spans."""
     lanes = lanes_of(a_life())
     assert lanes.processes == [
@@ -95,8 +95,8 @@ def test_each_lane_has_what_was_on_and_how_it_ended() -> None:
     assert (lanes.violation, lanes.end_s) == ((10, "it broke"), 11)
 
 
-def test_an_event_or_sample_is_followed_to_its_arrival() -> None:
-    """How often it was sent, and when it first arrived, or why it did not or had no effect."""
+def test_each_event_and_sample_is_followed_to_its_arrival() -> None:
+    """It shows how often each was sent, and when it first arrived or why it did not."""
     lanes = lanes_of(a_life())
     assert lanes.events == [
         Made("RunStartedMsg", "a", 2, 2.5, 1),
@@ -109,7 +109,7 @@ def test_an_event_or_sample_is_followed_to_its_arrival() -> None:
     ]
 
 
-def test_levels_have_the_ages_of_what_waits_and_of_what_is_seen() -> None:
+def test_the_levels_show_the_ages_of_what_waits_and_of_what_is_seen() -> None:
     """At 5.5 s the oldest was made at 3 s; at 9 s it has just arrived, and the next is from 9 s.
 
     Lost messages do not age. At 2 s the oldest is the run's beginning, which arrives at 2.5 s.
@@ -187,7 +187,7 @@ def test_the_lanes_of_a_stormy_life_are_those_of_its_trace(tmp_path: Path) -> No
     assert all(one.fate for one in missing)
 
 
-def test_a_record_changes_nothing() -> None:
+def test_recording_a_life_does_not_change_it() -> None:
     """A life has the same trace, to the byte, whether it is recorded or not."""
     assert simulate(2, 60, record=Record()).hash == simulate(2, 60).hash
 
@@ -208,7 +208,7 @@ def test_the_page_refers_to_nothing_outside() -> None:
     assert json.loads(data[1])["lines"][1] == [1, "</script><b>"]
 
 
-def test_ten_minutes_are_less_than_two_megabytes() -> None:
+def test_a_page_of_ten_minutes_is_under_two_megabytes() -> None:
     """The picture of a usual life can be sent by mail."""
     assert len(picture(lived(3, 600), "a life", "kept").encode()) < 2e6
 
@@ -241,8 +241,8 @@ def a_minute() -> Record:
 
 @pytest.mark.page
 @pytest.mark.timeout(120)
-async def test_it_opens_at_its_violation(browser_folder: Path, a_minute: Record) -> None:
-    """The line is picked, and the view is centred on it and shows it; nothing is complained of."""
+async def test_the_page_opens_at_its_violation(browser_folder: Path, a_minute: Record) -> None:
+    """The line is picked and shown, the view is centred on it, and the browser has no complaint."""
     record = a_minute
     half = len(record.entries) // 2
     at_s = record.entries[half].at_s
@@ -269,8 +269,8 @@ AT_THE_POLE = """
 
 @pytest.mark.page
 @pytest.mark.timeout(120)
-async def test_it_can_be_looked_at_closely(browser_folder: Path, a_minute: Record) -> None:
-    """Without a violation everything is shown; keys and wheel zoom, a slider picks the line."""
+async def test_the_page_can_be_looked_at_closely(browser_folder: Path, a_minute: Record) -> None:
+    """Without a violation all of it is shown; keys and wheel zoom, and a slider picks the line."""
     async with shown(a_minute, browser_folder) as page:
         wide = "view.to - view.from"
         whole = await page.evaluate(wide)

@@ -1,4 +1,4 @@
-"""The skid's dynamics, compared with what follows from its constants on paper."""
+"""The skid's dynamics, compared with what its constants give on paper."""
 
 import math
 import random
@@ -18,12 +18,12 @@ def after(seconds: float, controls: Controls, state: SkidState | None = None) ->
     return state
 
 
-def test_the_safe_state_is_at_rest() -> None:
+def test_nothing_moves_in_the_safe_state() -> None:
     """Without a command nothing moves."""
     assert after(60, Controls()) == SkidState()
 
 
-def test_flow_follows_the_pump_with_a_lag_of_a_second() -> None:
+def test_the_flow_follows_the_pump_with_a_lag_of_a_second() -> None:
     """After one time constant the flow is 1 - 1/e of the way, hardly slowed by the bypass."""
     controls = Controls(pump_percent=50)
     # 50 % are 30 L/h without pressure; against 0.005 bar per L/h the pump gives
@@ -68,7 +68,7 @@ def test_pressure_rises_with_the_filtered_volume_at_constant_flow() -> None:
 
 
 def test_a_fouled_filter_slows_the_pump_and_never_passes_its_shutoff_pressure() -> None:
-    """At 200 L the resistance is 101 times the clean one; the pump gives what it can."""
+    """At 200 L the resistance is 101 times that of a clean filter; the pump gives what it can."""
     state = after(60, Controls(flow_l_h=60, valve="Drain"), SkidState(filtered_l=200.0))
     # q = 60 * (1 - 2.02 q / 6) is 60 / 21.2 = 2.83 L/h, at 2.02 * 2.83 = 5.717 bar
     assert state.flow_l_h == pytest.approx(60 / 21.2, rel=0.001)
@@ -80,14 +80,16 @@ def test_a_fouled_filter_slows_the_pump_and_never_passes_its_shutoff_pressure() 
     ("valve", "fills_tank", "fouls"),
     [("Feed", True, True), ("Drain", False, True), ("Recirculate", False, False)],
 )
-def test_the_valve_leads_the_liquid(valve: Valve, fills_tank: bool, fouls: bool) -> None:
+def test_the_valve_decides_where_the_liquid_goes(
+    valve: Valve, fills_tank: bool, fouls: bool
+) -> None:
     """Only Feed fills the tank; Feed and Drain foul the filter."""
     state = after(30, Controls(pump_percent=40, valve=valve))
     assert (state.tank_kg > 0.05) is fills_tank
     assert (state.filtered_l > 0.05) is fouls
 
 
-def test_conductivity_washes_in_with_the_volume() -> None:
+def test_conductivity_approaches_that_of_the_feed_with_the_volume() -> None:
     """One hold-up volume brings it 1 - 1/e of the way from water to feed."""
     state = SkidState(flow_l_h=36.0)
     controls = Controls(flow_l_h=36, valve="Feed")
@@ -108,8 +110,8 @@ def test_the_size_of_the_step_hardly_matters() -> None:
     assert coarse.tank_kg == pytest.approx(fine.tank_kg, rel=0.01)
 
 
-def test_noise_is_the_seeds_alone_and_has_the_sensors_size() -> None:
-    """The same seed gives the same readings; they scatter as the sensor does, around the value."""
+def test_noise_depends_on_the_seed_alone_and_is_as_large_as_the_sensors() -> None:
+    """The same seed gives the same readings, which scatter around the value as the sensor does."""
     state = SkidState(flow_l_h=20, pressure_bar=0.4, tank_kg=1)
     first, second = random.Random(1), random.Random(1)
     assert measure(state, first) == measure(state, second)

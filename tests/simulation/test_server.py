@@ -172,14 +172,14 @@ def dial(aggregator: Aggregator, nursery: trio.Nursery) -> OpenStream:
         ("POST", "/engine-rest", 500, "Internal Server Error"),
     ],
 )
-async def test_http(
+async def test_plain_requests_are_answered_as_the_aggregator_does(
     dial: OpenStream, autojump_clock: MockClock, method: str, path: str, status: int, text: str
 ) -> None:
-    """Health and authentication are answered, wrong paths are 404, a bad registration is 500."""
+    """Health and authentication are answered, wrong paths get 404, a bad registration gets 500."""
     assert await http(dial, method, path) == (status, text)
 
 
-async def test_registration_over_http(
+async def test_a_registration_over_http_is_recorded(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """A registration is answered and recorded, with the request's headers."""
@@ -189,7 +189,9 @@ async def test_registration_over_http(
     assert aggregator.requests[0].headers["host"] == "a"
 
 
-async def test_upgrade_at_a_wrong_path_is_404(dial: OpenStream, autojump_clock: MockClock) -> None:
+async def test_an_upgrade_at_a_wrong_path_gets_404(
+    dial: OpenStream, autojump_clock: MockClock
+) -> None:
     """Only one path has a websocket."""
     stream: Any = await dial("aggregator", 80)
     with trio.fail_after(1), pytest.RaisesGroup(trio_websocket.ConnectionRejected) as refused:
@@ -199,7 +201,7 @@ async def test_upgrade_at_a_wrong_path_is_404(dial: OpenStream, autojump_clock: 
     assert "status_code=404" in repr(refused.value.exceptions[0])
 
 
-async def test_upgrade_that_is_none_is_given_up(
+async def test_half_an_upgrade_gets_400_and_is_given_up(
     autojump_clock: MockClock, aggregator: Aggregator, nursery: trio.Nursery
 ) -> None:
     """Half an upgrade is answered with 400 at once, and nothing is left of it after 10 s."""
@@ -231,7 +233,7 @@ async def test_nothing_is_left_of_broken_connections(
     assert trio.current_time() == 0
 
 
-async def test_connecting(
+async def test_an_engine_with_an_id_counts_as_connected(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """The aggregator asks for the id, answers `_ping_` and counts the engine as connected."""
@@ -243,7 +245,7 @@ async def test_connecting(
     assert connection.closed_s == trio.current_time()
 
 
-async def test_second_connection_is_closed(
+async def test_a_second_connection_is_closed(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """An id that is connected is not let in again, and the first connection stays."""
@@ -256,7 +258,9 @@ async def test_second_connection_is_closed(
     assert len(aggregator.engine().connections) == 1
 
 
-async def test_connection_without_id_is_closed(dial: OpenStream, autojump_clock: MockClock) -> None:
+async def test_a_connection_without_an_id_is_closed(
+    dial: OpenStream, autojump_clock: MockClock
+) -> None:
     """An engine that answers null is not let in."""
     async with upgraded(dial, answers=False) as client:
         client.engine_id, client.answers_calls = None, True
@@ -264,7 +268,7 @@ async def test_connection_without_id_is_closed(dial: OpenStream, autojump_clock:
         assert client.close_code == 1000
 
 
-async def test_connection_that_does_not_say_its_id_is_closed_after_2_s(
+async def test_a_connection_that_does_not_tell_its_id_is_closed_after_2_s(
     dial: OpenStream, autojump_clock: MockClock
 ) -> None:
     """The question for the id has the same deadline as every call: 2 s, from the upgrade at 0 s."""
@@ -299,10 +303,10 @@ async def test_messages_are_answered_in_order(
         assert {item.connection for item in received} == {1}
 
 
-async def test_message_that_cannot_be_decoded(
+async def test_a_message_that_cannot_be_decoded_gets_a_protocol_error(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """It gets a ProtocolError, and a frame that is no call gets nothing; the connection stays."""
+    """A frame that is no call gets no answer, and the connection stays."""
     async with connected(dial) as client:
         await client.websocket.send_message("no JSON")
         await client.websocket.send_message(encode_request(Request("unknown", {}, "1")))
@@ -312,8 +316,10 @@ async def test_message_that_cannot_be_decoded(
     assert len(aggregator.bad_frames) == 2
 
 
-async def test_call(dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator) -> None:
-    """A call returns the engine's answer; a method that the engine takes becomes the unit's."""
+async def test_a_call_returns_the_engines_answer(
+    dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
+) -> None:
+    """A method that the engine takes becomes that of its unit."""
     method = am.MethodMsg(method=attrs.evolve(METHOD.method, version=1))
     async with connected(dial) as client:
         assert await aggregator.call(E1, method) == SuccessMessage()
@@ -323,7 +329,7 @@ async def test_call(dial: OpenStream, autojump_clock: MockClock, aggregator: Agg
     assert answer == ErrorMessage(message="Engine nobody is not connected")
 
 
-async def test_late_answer_closes_the_connection(
+async def test_a_late_answer_closes_the_connection(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """Without an answer 2 s after the call, the caller hears of it and the engine is cut off."""
@@ -341,7 +347,7 @@ async def test_late_answer_closes_the_connection(
 async def test_a_run_is_listed_before_its_end_is_answered(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
-    """The archive takes 12 s, and for that time an engine that has gone counts as connected."""
+    """The archive takes 12 s, and meanwhile an engine that has gone still counts as connected."""
     async with connected(dial) as client:
         await client.send(started("a"))
         aggregator.archiving_time_s = 12
@@ -357,7 +363,7 @@ async def test_a_run_is_listed_before_its_end_is_answered(
     assert not aggregator.is_connected(E1)
 
 
-async def test_answer_waits_in_line_behind_messages(
+async def test_an_answer_waits_in_line_after_earlier_messages(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """Five messages of 0.5 s come before an answer that was given at once: 2.5 s is too late."""
@@ -373,7 +379,7 @@ async def test_answer_waits_in_line_behind_messages(
         await client.closed.wait()
 
 
-async def test_call_ends_with_the_connection(
+async def test_a_call_ends_with_the_connection(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """If the connection breaks during a call, the caller hears of it at once."""
@@ -390,7 +396,7 @@ async def test_call_ends_with_the_connection(
     assert trio.current_time() == 0
 
 
-async def test_graceful_restart(
+async def test_a_graceful_restart_closes_with_1012_and_keeps_the_run(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """The engine is closed with 1012 and finds its run again."""
@@ -406,7 +412,9 @@ async def test_graceful_restart(
     assert [link.number for link in aggregator.engine().connections] == [1, 2]
 
 
-async def test_kill(dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator) -> None:
+async def test_a_killed_aggregator_closes_nothing_and_forgets_the_run(
+    dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
+) -> None:
     """The connection ends without a close frame, and the run is forgotten."""
     async with connected(dial) as client:
         await client.send(started("A"))
@@ -419,7 +427,9 @@ async def test_kill(dial: OpenStream, autojump_clock: MockClock, aggregator: Agg
     assert refused.refused == "tags of run A, and no run is active"
 
 
-async def test_drop(dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator) -> None:
+async def test_an_aggregator_that_drops_a_connection_remembers_the_run(
+    dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
+) -> None:
     """The connection breaks, but the aggregator lives on and remembers the engine's run."""
     async with connected(dial) as client:
         await client.send(started("A"))
@@ -432,7 +442,7 @@ async def test_drop(dial: OpenStream, autojump_clock: MockClock, aggregator: Agg
 
 
 @pytest.mark.parametrize(("kill", "code"), [(False, 1012), (True, 1006)])
-async def test_outage(
+async def test_dials_are_refused_during_an_outage(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator, kill: bool, code: int
 ) -> None:
     """Dials are refused while the aggregator is away, and accepted after it."""
@@ -445,7 +455,7 @@ async def test_outage(
         assert (await register(dial)).success
 
 
-async def test_down_leaves_connections(
+async def test_an_aggregator_that_is_down_keeps_its_connections(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """Only dials are refused."""
@@ -456,7 +466,7 @@ async def test_down_leaves_connections(
         assert await client.send(UOD_INFO) == SuccessMessage()
 
 
-async def test_muted_handles_and_never_answers(
+async def test_a_muted_aggregator_handles_messages_and_never_answers(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """A message has its effect, but the engine gets no answer; `_ping_` is answered."""
@@ -469,7 +479,7 @@ async def test_muted_handles_and_never_answers(
         assert await client.call(PING, {}) == "pong"
 
 
-async def test_on_message_answers_instead(
+async def test_on_message_may_answer_instead(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """The hook's answer is sent, and the message has no effect."""
@@ -507,7 +517,7 @@ async def test_wait_until_sees_each_message(
         assert trio.current_time() == 10
 
 
-async def test_silent_peer_is_closed_after_40_s(
+async def test_a_silent_peer_is_closed_after_40_s(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """The ping comes 20 s after the upgrade; without a pong for 20 s, the id is free at 40 s."""
@@ -528,7 +538,7 @@ async def test_silent_peer_is_closed_after_40_s(
     await trio.aclose_forcefully(stream)
 
 
-async def test_live_peer_is_kept(
+async def test_a_peer_that_answers_pings_is_kept(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """A peer that answers pings is still connected after an hour."""
@@ -537,7 +547,7 @@ async def test_live_peer_is_kept(
         assert await client.send(UOD_INFO) == SuccessMessage()
 
 
-async def test_too_large_a_message_is_closed_with_1009(
+async def test_a_message_that_is_too_large_closes_with_1009(
     dial: OpenStream, autojump_clock: MockClock
 ) -> None:
     """A message may have at most 16 MiB."""
@@ -594,14 +604,14 @@ async def recorded_session(dial: OpenStream, aggregator: Aggregator) -> None:
     assert len(record.notifications) == len(record.messages(em.WebPushNotificationMsg))
 
 
-async def test_recorded_conversation(
+async def test_the_recorded_conversation_gets_the_recorded_answers(
     dial: OpenStream, autojump_clock: MockClock, aggregator: Aggregator
 ) -> None:
     """The recorded engine gets the recorded answers, over memory streams."""
     await recorded_session(dial, aggregator)
 
 
-async def test_recorded_conversation_over_tcp(
+async def test_the_recorded_conversation_gets_the_recorded_answers_over_tcp(
     aggregator: Aggregator, nursery: trio.Nursery
 ) -> None:
     """The recorded engine gets the recorded answers, over TCP."""
@@ -613,7 +623,9 @@ async def test_recorded_conversation_over_tcp(
     await recorded_session(dial, aggregator)
 
 
-async def test_tcp_port_is_closed_while_down(aggregator: Aggregator, nursery: trio.Nursery) -> None:
+async def test_the_tcp_port_is_closed_during_an_outage(
+    aggregator: Aggregator, nursery: trio.Nursery
+) -> None:
     """A dial is refused during an outage; after it, the same port is open again."""
     port: int = await nursery.start(aggregator.run)
 
@@ -635,7 +647,7 @@ async def test_tcp_port_is_closed_while_down(aggregator: Aggregator, nursery: tr
     assert (answer.status_code, answer.text) == (200, "healthy")
 
 
-async def test_tls(aggregator: Aggregator, nursery: trio.Nursery) -> None:
+async def test_the_stand_in_speaks_tls(aggregator: Aggregator, nursery: trio.Nursery) -> None:
     """The registration and the websocket work over TLS."""
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

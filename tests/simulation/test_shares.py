@@ -1,4 +1,4 @@
-"""Single rules of the oracle: the rate of samples, shares of link and thread, what people hear."""
+"""Single rules of the oracle: the rate of samples, the shares of path and thread, what is told."""
 
 import pytest
 import trio
@@ -32,10 +32,10 @@ class Expected:
         pytest.param(0.7, 0, True, None, id="on the move"),
     ],
 )
-async def test_on_a_wide_line_samples_come_at_the_steady_rate(
+async def test_on_a_wide_path_samples_come_at_the_steady_rate(
     apart_s: float, wide_since: int, moves: bool, violation: str | None, mock_clock: trio.abc.Clock
 ) -> None:
-    """Every 0.3 s and a tick, once bandwidth and distance have stayed the same for 15 s."""
+    """They come every 0.3 s and a tick, once bandwidth and distance have been steady for 15 s."""
     expected = Expected()
     rate, made_at = Rate(expected, steady_s=0.3), 0.0
     for second in range(20):
@@ -60,7 +60,7 @@ async def test_on_a_wide_line_samples_come_at_the_steady_rate(
         pytest.param(2.1, 0.9, "RunLogMsg took the line for 14.0 s of 30 s", id="greedy"),
     ],
 )
-async def test_states_leave_most_of_the_line(
+async def test_states_leave_most_of_the_path_to_samples(
     took_s: float, rest_s: float, violation: str | None, mock_clock: trio.abc.Clock
 ) -> None:
     """State messages of one kind take at most two fifths of the time."""
@@ -86,10 +86,10 @@ async def test_states_leave_most_of_the_line(
         pytest.param(0.0, 60.1, True, None, id="no run"),
     ],
 )
-async def test_run_logs_take_a_tenth_of_the_time(
+async def test_run_logs_take_a_tenth_of_the_time_at_most(
     cost_s: float, wait_s: float, new_run: bool, violation: str | None, mock_clock: trio.abc.Clock
 ) -> None:
-    """From the start of one run log to the next; the first of a new run may come at once."""
+    """The time is that between the starts of two; the first of a new run may come at once."""
     expected, began = Expected(), trio.current_time()
     times = RunLogTimes(expected)
     times.make(cost_s)
@@ -112,7 +112,7 @@ async def test_run_logs_take_a_tenth_of_the_time(
 async def test_people_are_told_of_what_is_given_up(
     told_after_s: int, text: str, violation: str | None, mock_clock: trio.abc.Clock
 ) -> None:
-    """Within 8 s of the first message that is given up, in words that say how."""
+    """They are told within 8 s of the first message that is given up, in words that say how."""
     expected = Expected()
     told = Told(expected)
     told.give_up("set aside")

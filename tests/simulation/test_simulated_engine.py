@@ -36,7 +36,7 @@ def archive_rows(skid: Bench) -> list[dict[str, str]]:
 # Its registration
 
 
-async def test_the_engine_is_all_that_the_runner_needs(autojump_clock: MockClock) -> None:
+async def test_the_engine_is_everything_that_the_runner_needs(autojump_clock: MockClock) -> None:
     """One object is message builder, emitter and command handlers: mypy checks the assignments."""
     engine = SimulatedEngine("Skid 1", clock=wall_clock)
     builder: MessageBuilder = engine
@@ -49,7 +49,7 @@ async def test_the_engine_is_all_that_the_runner_needs(autojump_clock: MockClock
     assert skid.events == [(0.0, "start", "")]
 
 
-async def test_it_registers_as_itself(autojump_clock: MockClock) -> None:
+async def test_the_engine_registers_under_its_own_names(autojump_clock: MockClock) -> None:
     """It gives its names, its secret and the version of Open Pectus whose protocol it speaks."""
     engine = SimulatedEngine(
         "Skid 1",
@@ -71,7 +71,7 @@ async def test_it_registers_as_itself(autojump_clock: MockClock) -> None:
 
 
 async def test_every_message_is_fit_for_the_wire(autojump_clock: MockClock) -> None:
-    """Each decodes to itself in a run with all kinds of lines."""
+    """Each decodes to itself, in a run with all kinds of lines."""
     async with bench() as skid:
         engine = skid.engine
         await engine.inject_code("Mark: injected")
@@ -125,7 +125,7 @@ async def test_the_page_can_offer_every_command(autojump_clock: MockClock) -> No
         assert re.search(validators[name], argument), code
 
 
-async def test_readings_plot_and_definitions_name_tags_that_exist(
+async def test_the_readings_the_plot_and_the_definitions_name_tags_that_exist(
     autojump_clock: MockClock,
 ) -> None:
     """Every tag that the page asks for is in the snapshot, with the same unit."""
@@ -150,8 +150,8 @@ async def test_readings_plot_and_definitions_name_tags_that_exist(
 # Ticks and tags
 
 
-async def test_ticks_keep_to_their_instants(autojump_clock: MockClock) -> None:
-    """If everything stalls for 0.25 s, that costs two ticks, and the next is on time."""
+async def test_ticks_come_at_their_instants_after_a_stall(autojump_clock: MockClock) -> None:
+    """A stall of 0.25 s costs two ticks, and the next one is on time."""
     seen: list[float] = []
 
     def clock() -> float:
@@ -163,13 +163,13 @@ async def test_ticks_keep_to_their_instants(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         await trio.sleep(0.22)
-        autojump_clock.jump(0.25)  # 0.22 to 0.47: the 0.3 tick is late, 0.4 is left out
+        autojump_clock.jump(0.25)  # 0.22 to 0.47: the tick of 0.3 is late, that of 0.4 is left out
         await trio.sleep(0.2)
         nursery.cancel_scope.cancel()
     assert seen == [0.1, 0.2, 0.47, 0.5, 0.6]
 
 
-async def test_only_changed_tags_are_told(autojump_clock: MockClock) -> None:
+async def test_only_tags_that_have_changed_are_told(autojump_clock: MockClock) -> None:
     """The first message has all tags, one right after it none, and the next those that changed."""
     async with bench() as skid:
         engine = skid.engine
@@ -185,7 +185,7 @@ async def test_only_changed_tags_are_told(autojump_clock: MockClock) -> None:
 
 
 async def test_a_tag_is_stamped_with_the_tick_of_its_change(autojump_clock: MockClock) -> None:
-    """It is the wall clock's time, not Trio's; times of a run are shown as on a clock."""
+    """The stamp is the wall clock's time, not Trio's; times of a run are shown as on a clock."""
     async with bench() as skid:
         await skid.command("Start")
         await until(2.0)
@@ -219,8 +219,8 @@ async def test_a_run_is_determined_by_seed_and_clock(autojump_clock: MockClock) 
     assert told[0].archive != told[2].archive
 
 
-async def test_each_run_has_a_uuid_of_its_own(autojump_clock: MockClock) -> None:
-    """Even if two runs begin at the same instant."""
+async def test_each_run_has_its_own_uuid(autojump_clock: MockClock) -> None:
+    """This holds even if two runs begin at the same instant."""
     engine = SimulatedEngine(clock=wall_clock)
     skid = Bench(engine)
     engine.add_listener(skid)
@@ -233,17 +233,17 @@ async def test_each_run_has_a_uuid_of_its_own(autojump_clock: MockClock) -> None
     assert {uuid.UUID(run_id).version for run_id in ids} == {4}
 
 
-async def test_cancelling_run_leaves_nothing_and_it_can_run_again(
+async def test_a_cancelled_engine_leaves_nothing_and_can_run_again(
     autojump_clock: MockClock,
 ) -> None:
-    """The open run stands still, and goes on with the engine."""
+    """The open run stands still until the engine runs again."""
     engine = SimulatedEngine(clock=wall_clock)
     await engine.execute_control_command("Start")
     for _ in range(2):
         with trio.move_on_after(1.05):
             await engine.run()
         await trio.sleep(10)
-    # ten ticks each time; the 10 s in between do not count
+    # Ten ticks each time; the 10 s in between do not count.
     assert engine.tags.value("Run Time") == pytest.approx(2.0)
 
 
@@ -251,7 +251,7 @@ async def test_cancelling_run_leaves_nothing_and_it_can_run_again(
 
 
 async def test_start_begins_a_run(autojump_clock: MockClock) -> None:
-    """Listeners hear the run's id, and the tags show it from the same moment on."""
+    """Listeners hear the run's id, and from the same moment on the tags show it."""
     async with bench() as skid:
         await until(1)
         await skid.command("Start")
@@ -278,7 +278,7 @@ async def test_start_begins_a_run(autojump_clock: MockClock) -> None:
         (["Start", "Pause"], "Start", "a run is on"),
     ],
 )
-async def test_what_is_not_possible_is_refused(
+async def test_a_command_that_is_not_possible_is_refused(
     before: list[str], command: str, message: str, autojump_clock: MockClock
 ) -> None:
     """The command is the person's mistake, and it changes nothing."""
@@ -346,7 +346,7 @@ async def test_hold_leaves_the_skid_as_it_is_and_stops_the_methods_time(
 
 
 async def test_pause_takes_precedence_over_hold(autojump_clock: MockClock) -> None:
-    """Each has to be ended by its own command."""
+    """Each must be ended by its own command."""
     async with bench() as skid:
         await skid.start("Mark: A")
         states = []
@@ -409,7 +409,7 @@ async def test_a_method_may_be_nested_to_any_depth(autojump_clock: MockClock) ->
 
 
 async def test_a_method_is_kept_as_it_was_written(autojump_clock: MockClock) -> None:
-    """Even if it is half-written; that is no error before it is carried out."""
+    """A half-written line is no error until it is executed."""
     engine = SimulatedEngine(clock=wall_clock)
     written = method("Bloc: A\n      Wait\n: \n# todo", version=7)
     await engine.set_method(written)
@@ -495,7 +495,7 @@ async def test_nothing_can_be_added_to_a_block_that_has_ended(autojump_clock: Mo
 
 
 async def test_after_a_run_any_edit_is_possible(autojump_clock: MockClock) -> None:
-    """The colours of the last run stay until then."""
+    """The colours of the last run stay until the method is edited."""
     async with bench() as skid:
         await skid.start("Mark: A")
         await until(1)
@@ -602,8 +602,8 @@ async def test_the_queue_of_injected_code_is_bounded(autojump_clock: MockClock) 
         await engine.inject_code("Mark: A")
 
 
-async def test_the_skids_commands_reach_the_skid(autojump_clock: MockClock) -> None:
-    """Pump ends flow control, a tank is emptied, a filter changed, a counter counts."""
+async def test_the_commands_of_the_skid_reach_it(autojump_clock: MockClock) -> None:
+    """A pump ends flow control, a tank is emptied, a filter is changed, a counter counts."""
     async with bench() as skid:
         await skid.start(f"{FEED}\nWait: 30 s\nPump: 40 %\nIncrement run counter\nNotify: full")
         await until(31)
@@ -622,7 +622,7 @@ async def test_the_skids_commands_reach_the_skid(autojump_clock: MockClock) -> N
 
 
 async def test_run_log_lines_carry_the_readings(autojump_clock: MockClock) -> None:
-    """They carry those that the page shows, at the start and the end."""
+    """The lines carry the readings that the page shows, at the start and at the end."""
     async with bench() as skid:
         await skid.start(f"{FEED}\nWait: 60 s")
         names = [reading.tag_name for reading in skid.engine.create_uod_info().readings]
@@ -635,7 +635,7 @@ async def test_run_log_lines_carry_the_readings(autojump_clock: MockClock) -> No
 
 
 async def test_the_archive_has_a_row_for_every_second(autojump_clock: MockClock) -> None:
-    """The first at the first tick, then at each full second of Run Time, in UTC."""
+    """The first row is at the first tick, the others at each full second of Run Time, in UTC."""
     async with bench() as skid:
         await skid.start('Mark: a "b", c')
         await until(60.5)
@@ -650,8 +650,8 @@ async def test_the_archive_has_a_row_for_every_second(autojump_clock: MockClock)
         assert stopped.archive_filename == "archive-2023-11-14_221320.csv"
 
 
-def test_a_row_is_neither_late_nor_doubled_by_rounding() -> None:
-    """A tick that misses the second only by a rounding error counts as the second."""
+def test_rounding_makes_no_row_late_or_double() -> None:
+    """A tick that misses the full second only by a rounding error counts as the second."""
     tags = Tags(TAGS)
     tags.reset(EPOCH)
     archive = Archive("a.csv", interval_s=1.0)
@@ -674,11 +674,11 @@ def test_a_full_archive_keeps_every_second_row() -> None:
         tags.set({"Run Time": float(second)}, EPOCH + second)
         archive.sample(float(second), EPOCH + second, tags)
     rows = list(csv.DictReader(io.StringIO(archive.text())))
-    # 0 1 2 3 is full, so 0 2 remain; with 4 6 it is full, so 0 4 remain; then every 4 s: 8
+    # Rows 0 1 2 3 fill it, so 0 2 remain; 4 6 fill it again, so 0 4 remain; then every 4 s: 8.
     assert [float(row["Run Time [s]"]) for row in rows] == [0, 4, 8]
 
 
-async def test_another_runs_messages_are_not_given_out(autojump_clock: MockClock) -> None:
+async def test_messages_of_another_run_are_not_given_out(autojump_clock: MockClock) -> None:
     """Asking for a run that the engine does not have is the caller's bug."""
     async with bench() as skid:
         await skid.command("Start")
@@ -718,8 +718,8 @@ async def test_notifications_say_what_happened(autojump_clock: MockClock) -> Non
         assert messages[0].notification.timestamp == 1_700_000_000_000
 
 
-async def test_lost_equipment_is_told_and_its_tags_stand_still(autojump_clock: MockClock) -> None:
-    """When the equipment is found again, they go on."""
+async def test_lost_equipment_is_told_and_its_tags_stop_changing(autojump_clock: MockClock) -> None:
+    """When the equipment is found again, the tags go on."""
     async with bench() as skid:
         await until(1)
         skid.engine.set_connection_status("Disconnected")

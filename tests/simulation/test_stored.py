@@ -1,4 +1,4 @@
-"""The oracle judges by effect: it finds what was answered with Success but is not stored."""
+"""The oracle judges by effect: it finds what was answered with Success but was not stored."""
 
 import pytest
 import trio
@@ -41,13 +41,13 @@ def sample(number: int) -> em.TagsUpdatedMsg:
         pytest.param((1, 3, 5, 7), 1, "a has 7 stored", id="made up"),
     ],
 )
-async def test_what_the_engine_did_is_found_at_the_aggregator(
+async def test_the_oracle_compares_what_is_stored_with_what_the_engine_did(
     stored: tuple[int, ...],
     times_listed: int,
     violation: str | None,
     autojump_clock: trio.abc.Clock,
 ) -> None:
-    """Each value at the data-log rate, and each run once or as often as its end was sent."""
+    """Each value is stored at the data-log rate, each run once or as often as its end was sent."""
     oracle, aggregator = Oracle(Trace(), lambda _: None, steady_s=1), AggregatorRules()
     oracle.begin_life(durable=True, outbox=MemoryOutbox().statistics())
     this = Stored(oracle, aggregator, interval_s=1.0)
@@ -81,7 +81,7 @@ async def test_what_the_engine_did_is_found_at_the_aggregator(
 async def test_the_newest_value_is_young_when_nothing_stands_in_its_way(
     refused: str | None, way_s: float, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """A sample is taken each second, but only the first arrives: 5 s plus its way is too old."""
+    """Samples are taken each second, but only the first arrives: 5 s plus its way is too old."""
     oracle = Oracle(Trace(), lambda _: None, steady_s=1)
     this = Stored(oracle, AggregatorRules(), interval_s=1.0)
     for number in range(12):

@@ -1,4 +1,4 @@
-"""Somebody's own engine in the storm: what it survives, and which mistakes are found.
+"""Other people's engines in the storm: what they survive, and which of their mistakes are found.
 
 The engine is a tank that fills, and uses only the public protocol. Each wrong engine differs from
 it in one thing.
@@ -83,7 +83,7 @@ def lives(
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_right_engine_lives_through_all_faults(seed: int) -> None:
+def test_a_correct_engine_survives_all_faults(seed: int) -> None:
     """Equal notifications, errors and values are told apart, and each is followed."""
     report = lives(Tank, seed, 300, kinds=None)
     assert report.violation is None
@@ -93,7 +93,7 @@ def test_a_right_engine_lives_through_all_faults(seed: int) -> None:
 
 
 def test_every_sample_of_a_calm_life_is_accounted_for() -> None:
-    """An error and a notification every 20 s, 10 times in 200 s, one more at the end; and runs."""
+    """200 s bring 10 errors and 10 notifications, one every 20 s, one more at the end, and runs."""
     report = lives(Tank)
     runs, rest = divmod(report.events - 21, 2)
     assert rest == 0
@@ -184,7 +184,7 @@ class HoldsTheThreadByItself(Tank):
 
 
 class HasAClockOfItsOwn(Tank):
-    """An engine that stamps tags by the computer's clock, not by the one that it was given."""
+    """An engine that stamps tags with the computer's clock, not with the one that it was given."""
 
     def read_tags(self) -> list[mdl.TagValue]:
         return [evolve(tag, tick_time=time.time()) for tag in super().read_tags()]
@@ -238,13 +238,13 @@ class LogsNothing(Tank):
         (LogsNothing, r"create_error_log_msg returned no entries in place of None"),
     ],
 )
-def test_a_wrong_engine_is_found_out(engine: type[Tank], promise: str) -> None:
-    """It is told which promise it breaks, even without any fault."""
+def test_the_mistake_of_a_wrong_engine_is_found(engine: type[Tank], promise: str) -> None:
+    """The report names the promise that it breaks, even without any fault."""
     with pytest.raises(AssertionError, match=promise):
         lives(engine)
 
 
-def test_the_assertion_says_when_it_was_and_how_to_repeat_it(tmp_path: Path) -> None:
+def test_the_assertion_says_when_the_promise_broke_and_how_to_repeat_it(tmp_path: Path) -> None:
     """It has the time, the faults, the last lines and the call; its cause is the engine's error."""
     page = tmp_path / "life.html"
     with pytest.raises(AssertionError) as caught:
@@ -299,12 +299,12 @@ class DoesNothing(Tank):
 
 
 @pytest.mark.parametrize("engine", [RaisesInAHandler, IsSlow, DoesNothing])
-def test_what_an_engine_may_do_is_survived(engine: type[Tank]) -> None:
+def test_the_runner_survives_all_that_an_engine_may_do(engine: type[Tank]) -> None:
     """A person who presses a button hears of a handler's bug, or that it was cancelled as slow."""
     assert lives(engine, kinds=("reset", "wander", "kill_aggregator")).violation is None
 
 
-def test_a_fault_of_the_simulated_engine_is_none_of_this(tmp_path: Path) -> None:
-    """A fault that it cannot meet is refused, and the message lists those that it can."""
+def test_a_fault_that_only_the_simulated_engine_can_meet_is_refused(tmp_path: Path) -> None:
+    """The message lists the faults that this engine can meet."""
     with pytest.raises(ValueError, match="there is no fault 'burst'; there are black_hole, "):
         lives(Tank, kinds=("burst",))

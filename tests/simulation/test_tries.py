@@ -1,4 +1,4 @@
-"""The oracle counts tries: it sees whether each bound in the rules of delivery is kept."""
+"""The oracle counts tries, and so sees whether each bound in the rules of delivery is kept."""
 
 from collections.abc import Sequence
 
@@ -68,7 +68,7 @@ async def test_pauses_grow_with_each_failure(
         ((0, 0, 1), f"{KEY} had ended a link, and was sent 1.00 s early"),
     ],
 )
-async def test_a_link_lives_for_a_while_before_what_may_end_it(
+async def test_a_message_that_ended_two_links_is_sent_later_on_the_next(
     pauses: Sequence[int], violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
     """One end may be chance; after a second link ended at a message, it is sent later."""
@@ -87,13 +87,13 @@ async def test_a_link_lives_for_a_while_before_what_may_end_it(
 async def test_nothing_is_sent_for_ever(
     times: int, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """A sample may fail 8 times, after it was twice on a link that ended beside others."""
+    """A sample may fail 8 times, after two links that ended while others were unanswered too."""
     oracle, link = with_a_link()
     oracle.make(sample(1))
     for _ in range(times):
         oracle.send(link, 2, encode_body(sample(1)))
         oracle.answer(link, 2, FAILED)
-        oracle._set_aside.clear()  # or that would be the violation
+        oracle._set_aside.clear()  # otherwise that would be the violation
         await trio.sleep(60)
     assert oracle.violation == violation
 
@@ -108,10 +108,10 @@ async def test_nothing_is_sent_for_ever(
     ],
 )
 @pytest.mark.parametrize("cut", [False, True])
-async def test_an_event_is_given_up_behind_21_tries(
+async def test_an_event_is_given_up_after_21_tries(
     failures: int, set_aside: int, violation: str | None, cut: bool, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Failures at the aggregator count like ended links; after the latter, the next link tells."""
+    """Failures at the aggregator count as ended links do; of the latter, the next link tells."""
     oracle, link = with_a_link()
     for _ in range(failures):
         await trio.sleep(60)
@@ -171,10 +171,10 @@ async def test_bytes_that_move_are_life(
         (2.9, "41 links that did not live in 120 s"),
     ],
 )
-async def test_links_that_break_at_once_come_ever_more_seldom(
+async def test_links_that_break_at_once_become_ever_rarer(
     every_s: float, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """At most 40 in 2 min, however long it goes on; links that lived do not count."""
+    """At most 40 come in 2 min, however long it goes on; links that lived do not count."""
     oracle = the_oracle()
     for _ in range(100):
         link = oracle.open_link()
@@ -187,7 +187,7 @@ async def test_links_that_break_at_once_come_ever_more_seldom(
 async def test_the_end_of_a_run_goes_out_with_less_in_it(
     again: bool, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """As soon as it is refused; one that cannot have less in it is set aside."""
+    """It does so as soon as it is refused; an end that cannot have less in it is set aside."""
     oracle, link = with_a_link()
     whole = stopped("a") if not again else archived("a")
     oracle.make(started("a"))
@@ -207,7 +207,7 @@ def archived(run_id: str) -> em.RunStoppedMsg:
     return evolve(stopped(run_id), archive="Time,Count", archive_filename="a.csv")
 
 
-async def test_what_is_not_known_any_more_ends_the_link_beside_what_else_is_unanswered(
+async def test_the_answer_not_registered_makes_no_suspect_of_other_unanswered_messages(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     """Seed 47: the first of two samples got this answer, and the second was called a suspect."""
@@ -231,7 +231,7 @@ async def test_what_is_not_known_any_more_ends_the_link_beside_what_else_is_unan
         ([(KEY,), (("sample", "1"),)], "1 waited, kept is"),
     ],
 )
-async def test_what_waits_under_an_old_name_is_kept(
+async def test_what_waits_under_an_old_host_name_is_kept(
     kept: list[tuple[Key, ...]], violation: str | None
 ) -> None:
     """Everything is kept and nothing else; it need not arrive then."""
@@ -250,7 +250,7 @@ async def test_what_waits_under_an_old_name_is_kept(
 async def test_the_open_run_is_told_until_it_is_taken(
     repeats: int, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """Messages that are sent before would be refused, or be taken for another run's."""
+    """Messages that are sent earlier would be refused, or be taken for another run's."""
     oracle, link = with_a_link()
     beginning = started("a")
     oracle.make(beginning)
@@ -267,7 +267,7 @@ async def test_the_open_run_is_told_until_it_is_taken(
 async def test_what_was_sent_in_vain_goes_alone(
     alone: bool, violation: str | None, autojump_clock: trio.abc.Clock
 ) -> None:
-    """That shows whether it is to blame."""
+    """This shows whether it is to blame."""
     oracle, link = with_a_link()
     oracle.make(sample(1))
     oracle.make(sample(2))
@@ -285,10 +285,10 @@ async def test_what_was_sent_in_vain_goes_alone(
 @pytest.mark.parametrize(
     ("message", "pause_s"), [(sample(1), 1 + 2 + 4), (EVENT, 0)], ids=["a sample", "a notice"]
 )
-async def test_samples_may_be_late_while_one_that_failed_has_to_wait(
+async def test_samples_may_be_late_while_a_failed_one_has_to_wait(
     message: em.EngineMessage, pause_s: float, autojump_clock: trio.abc.Clock
 ) -> None:
-    """The handler worked again during the pause, but the values were old; a notice is passed."""
+    """The handler worked again during the pause, but the values were old. A notice is passed."""
     oracle, began = the_oracle(), trio.current_time()
     link = opened(oracle)
     oracle.make(message)

@@ -1,4 +1,4 @@
-"""The oracle counts what is written to the disk: at most a gigabyte a day on a healthy link."""
+"""The oracle counts what is written to the disk: a gigabyte a day at most on a healthy link."""
 
 from pathlib import Path
 from random import Random
@@ -24,10 +24,10 @@ TOO_MUCH = "more than a gigabyte a day is written to the disk on a healthy link"
         (2**30, False, 0, []),
     ],
 )
-def test_more_than_a_gigabyte_a_day_is_seen_unless_something_is_wrong(
+def test_more_than_a_gigabyte_a_day_is_noticed_unless_something_is_wrong(
     bytes_s: int, is_well: bool, events_cost_s: float, found: list[int]
 ) -> None:
-    """The oracle sees it within minutes; what events cost may be added."""
+    """The oracle notices it within minutes; what events cost may be added."""
     seen: list[int] = []
 
     def expect(holds: object, what: str) -> None:
@@ -43,7 +43,7 @@ def test_more_than_a_gigabyte_a_day_is_seen_unless_something_is_wrong(
     assert seen == found
 
 
-def test_only_events_may_cost_something() -> None:
+def test_only_events_may_cost_writes_on_a_healthy_link() -> None:
     """Samples are delivered before they are written; a run's end is written in all its forms."""
     end = stopped("a")
     assert cost(sample(1)) == 0
