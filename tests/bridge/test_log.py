@@ -73,7 +73,7 @@ async def test_json_is_written_by_a_validation_too() -> None:
     assert messages[-1] == "Validation complete. Exiting."
 
 
-async def test_version_is_told() -> None:
+async def test_the_version_is_told() -> None:
     """Of the engine's package too."""
     command = await ran("engine", "--version")
     assert (command.code, command.err) == (0, "")

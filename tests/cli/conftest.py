@@ -1,4 +1,4 @@
-"""The one demo that is played to its end, beside the other tests of the command."""
+"""The one demo that is played to its end, while the other tests of the command run."""
 
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.helpers.command import COMMAND, ENVIRONMENT
 
 @pytest.fixture(scope="package")
 def demo_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the demo is drawn."""
+    """Return the file into which the demo is drawn."""
     return tmp_path_factory.mktemp("demo") / "demo.html"
 
 

@@ -1,4 +1,4 @@
-"""The command, signalled in mid-run, an aggregator, and what that must hold in the end."""
+"""The command, signalled in mid-run, with an aggregator, and what must be true in the end."""
 
 import io
 import json
@@ -23,8 +23,8 @@ from trio_runner.simulation import Aggregator, Received
 
 EXIT_S = 10.0
 
-# The skid's data log stores every 1 s: offline, samples are 1.1 s apart, with a link 0.3 s. What
-# SIGKILL takes are the 0.5 s since the last commit. The rest is for two busy processors.
+# The skid's data log stores every 1 s, so samples are 1.1 s apart offline, and 0.3 s with a link.
+# SIGKILL takes the 0.5 s since the last commit. The rest is for two busy processors.
 GAP_S_MAX = 3.0
 
 STEPS = [what for n in range(200) for what in (f"Notify: {n}", "Wait: 0.2 s")]
@@ -39,28 +39,28 @@ EVENTS = *RUN_EVENTS, *NOTICES
 
 @define(eq=False)
 class Scene:
-    """The aggregator, the outbox, and when the processes ended."""
+    """The aggregator, the outbox, and the times at which the processes ended."""
 
     aggregator: Aggregator
     port: int
     path: Path
     starting: trio.Semaphore
-    """Held by who starts a command, until it has started."""
+    """Held while a command is being started."""
     run_id: str = field(default="", init=False)
     run_ended_at: float = field(default=0.0, init=False)
     """When the process that had the run was signalled (s since the epoch)."""
     ended_at: float = field(default=0.0, init=False)
     """When the last process before the restart was signalled (s since the epoch)."""
     waiting: list[tuple[int, str]] = field(factory=list, init=False)
-    """Number and type of what waited then."""
+    """The numbers and types of the messages that waited then."""
     last_number: int = field(default=0, init=False)
-    """The highest number that was known then, of what waited or had come."""
+    """The highest number known by then, among what waited and what had come."""
     connections: int = field(default=0, init=False)
-    """How many there had been by then."""
+    """How many connections there had been by then."""
 
     @asynccontextmanager
     async def command(self, port: int | None = None) -> AsyncGenerator[Command, None]:
-        """Run the command with the outbox, at the aggregator's port or another."""
+        """Run the command with the outbox, at the aggregator's port or another one."""
         async with AsyncExitStack() as stack:
             async with self.starting:
                 at = ("-ap", str(port or self.port), "--outbox", str(self.path))
@@ -69,13 +69,13 @@ class Scene:
             yield command
 
     def signal(self, command: Command, number: signal.Signals) -> None:
-        """Send a signal and note when."""
+        """Send a signal and note the time."""
         self.ended_at = time.time()
         self.run_ended_at = self.run_ended_at or self.ended_at
         command.send(number)
 
     async def start_run(self) -> None:
-        """Start the method and wait until its first events have come."""
+        """Start the method and wait until its first events have arrived."""
         record = self.aggregator.engine()
         for message in (am.MethodMsg(method=METHOD), am.ExecuteControlCommandMsg(name="Start")):
             answer = await self.aggregator.call(record.engine_id, message)
@@ -86,11 +86,11 @@ class Scene:
 
     @property
     def received(self) -> int:
-        """How many messages have come."""
+        """How many messages have arrived."""
         return len(self.aggregator.engine().received)
 
     async def receives(self, before: int | None = None) -> None:
-        """Wait until one more message has come than there were before, or are now."""
+        """Wait until more messages have arrived than `before`, or than now."""
         known = self.received if before is None else before
         await self.aggregator.wait_until(lambda: self.received > known)
 
@@ -105,7 +105,7 @@ class Scene:
         return list(first.values())
 
     def steps(self) -> list[int]:
-        """Return the steps that the method told of, in the order of their first arrival."""
+        """Return the steps that the method has told, in the order of their first arrival."""
         notes = [
             r.message for r in self.taken() if isinstance(r.message, em.WebPushNotificationMsg)
         ]
@@ -113,7 +113,7 @@ class Scene:
         return [int(body) for body in bodies if body.isdigit()]
 
     def samples(self) -> list[tuple[float, str | None, int]]:
-        """Return time (s since the epoch), run and connection of the samples."""
+        """Return the time (s since the epoch), the run and the connection of each sample."""
         return [
             (max(t.tick_time for t in r.message.tags), r.message.run_id, r.connection)
             for r in self.taken()
@@ -122,7 +122,7 @@ class Scene:
 
     def new_samples(self) -> list[Received]:
         """Return the samples of the process that was started last."""
-        # By their numbers: one that has been signalled may still take a sample or two.
+        # By their numbers, since a process that was signalled may still take a sample or two.
         return [r for r in self.taken() if is_sample(r) and r.sequence_number > self.last_number]
 
 
@@ -144,14 +144,15 @@ def note_what_waits(scene: Scene) -> None:
 
 
 def check_numbers(scene: Scene) -> None:
-    """Check that what waited came first, as it was, and that new numbers are higher."""
+    """Check that what waited came first and unchanged, and that new numbers are higher."""
     later = [r for r in scene.aggregator.engine().received if r.connection > scene.connections]
-    # Notices hold up no sample: they are in order among themselves, runs are in order with both.
+    # Notices hold up no sample. They are in order among themselves, and runs are in order with
+    # both.
     for kinds in ((*RUN_EVENTS, em.TagsUpdatedMsg), EVENTS):
         line = [r for r in later if isinstance(r.message, kinds)]
         came = [(r.sequence_number, type(r.message).__name__) for r in line]
         if came and came[0][1] == "RunStartedMsg" and came[0] not in scene.waiting:
-            del came[0]  # of the open run, once more
+            del came[0]  # the repeated one of the open run
         names = {kind.__name__ for kind in kinds}
         waiting = [(number, name) for number, name in scene.waiting if name in names]
         assert came[: len(waiting)] == waiting
@@ -162,7 +163,7 @@ def check_numbers(scene: Scene) -> None:
 
 
 def check_delivery(scene: Scene) -> None:
-    """Every event in order, at least once; samples in order, with no hole up to the end."""
+    """Check that every event arrived in order, and that samples have no hole up to the end."""
     check_numbers(scene)
     assert scene.steps() == list(range(len(scene.steps())))
     times = [at for at, _, _ in scene.samples()]
@@ -178,7 +179,7 @@ def is_sample(received: Received) -> bool:
 
 
 def check_run(scene: Scene) -> None:
-    """Check that the run was ended before the first new sample, and stored with its log."""
+    """Check that the run was ended before the first new sample, and was stored with its log."""
     order = [r.message for r in scene.taken()]
     stopped = [i for i, m in enumerate(order) if isinstance(m, em.RunStoppedMsg)]
     (end_of_run,) = stopped
@@ -191,7 +192,7 @@ def check_run(scene: Scene) -> None:
     assert {sample.run_id for sample in after} == {None}
     assert len(after) >= len(scene.new_samples()) > 2
     assert scene.aggregator.engine().unit.run is None
-    # more than one only if the answer to its end was lost
+    # There is more than one only if the answer to its end was lost.
     assert {run.run_id for run in scene.aggregator.recent_runs} == {scene.run_id}
     run_log = scene.aggregator.recent_runs[-1].run_log
     assert run_log.lines[0].command_name == STEPS[0]

@@ -1,4 +1,4 @@
-"""What the command line takes and refuses."""
+"""What the command line accepts and refuses."""
 
 import errno
 import os
@@ -26,10 +26,10 @@ from trio_runner._cli._network import split_where
         (["simulated"], ["--aggregator_hostname", "--no-secure", "--ca-file", "-ahn", "9800"]),
     ],
 )
-def test_help_tells_commands_and_options(
+def test_the_help_tells_the_commands_and_options(
     arguments: list[str], told: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`--help` goes to stdout with exit code 0."""
+    """`--help` goes to stdout, with exit code 0."""
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--help"])
     out, err = capsys.readouterr()
@@ -68,10 +68,10 @@ def test_help_tells_commands_and_options(
         (["simulated", "-ahn", "/pectus"], "'/pectus' is no host name"),
     ],
 )
-def test_wrong_arguments_are_one_line_and_code_2(
+def test_wrong_arguments_give_one_line_and_exit_code_2(
     arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wrong arguments: one line on stderr that says what and where help is, exit code 2."""
+    """One line on stderr says what is wrong and where help is; the exit code is 2."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     out, err = capsys.readouterr()
@@ -81,16 +81,16 @@ def test_wrong_arguments_are_one_line_and_code_2(
     assert err.endswith("--help)\n")
 
 
-async def test_command_exits_as_its_arguments_deserve() -> None:
-    """The process itself: 0 for `--help`, 2 for what cannot be understood."""
+async def test_the_exit_code_tells_whether_the_arguments_were_understood() -> None:
+    """The process exits with 0 for `--help`, and with 2 for arguments that make no sense."""
     command = await ran("--help")
     assert (command.code, command.err) == (0, "")
     command = await ran("simulated", "-ap", "0")
     assert (command.code, command.out, command.err.count("\n")) == (2, "", 1)
 
 
-async def test_ca_file_without_certificates_is_refused(tmp_path: Path) -> None:
-    """A CA file that can be read and holds no certificate is told of in one line, exit code 2."""
+async def test_a_ca_file_without_certificates_is_refused(tmp_path: Path) -> None:
+    """A readable CA file without a certificate is told in one line, with exit code 2."""
     file = tmp_path / "ca.pem"
     file.write_text("nothing\n")
     command = await ran("simulated", "--secure", "--ca-file", str(file))
@@ -111,26 +111,26 @@ async def test_arguments_are_read_before_the_heavy_modules_are_loaded() -> None:
     await trio.run_process([sys.executable, "-c", script], capture_stdout=True)
 
 
-async def test_reader_that_has_gone_is_no_traceback() -> None:
-    """Help into a closed pipe says nothing of it."""
+async def test_a_reader_that_has_gone_causes_no_traceback() -> None:
+    """Help that goes into a closed pipe is simply lost."""
     script = f"{' '.join(COMMAND)} --help | true"
     result = await trio.run_process(["bash", "-c", script], capture_stderr=True)
     assert result.stderr == b""
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.EPIPE, 141), (errno.EINVAL, 141)])
-def test_closed_pipe_is_known_by_either_name(
+def test_a_closed_pipe_is_recognized_by_either_error(
     number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Windows says EINVAL when the reader has gone: the exit code of a closed pipe as well."""
+    """Windows says EINVAL when the reader has gone; the exit code is that of a closed pipe too."""
     with (tmp_path / "out").open("w") as file:
         out = _Refusing(file, number)
         monkeypatch.setattr(sys, "stdout", out)
         assert main(["outbox", "discard", str(_empty_outbox(tmp_path))]) == code
 
 
-def test_invalid_argument_of_something_else_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An EINVAL while stdout is well is no closed pipe: it is not hidden."""
+def test_an_invalid_argument_elsewhere_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EINVAL while stdout is well does not come from a closed pipe, and must be seen."""
 
     def refuse(_: object) -> int:
         raise OSError(errno.EINVAL, "Invalid argument")
@@ -171,13 +171,13 @@ def _empty_outbox(folder: Path) -> Path:
         ("lab.example/a?b#c", "lab.example", "/a%3Fb%23c"),
     ],
 )
-def test_host_may_have_a_path(where: str, host: str, path: str) -> None:
-    """Where a proxy before the aggregator has it under one; it goes over the wire as a URL's."""
+def test_a_host_may_have_a_path(where: str, host: str, path: str) -> None:
+    """A proxy may have the aggregator under a path, which goes over the wire as in a URL."""
     assert split_where(where) == (host, path)
 
 
-async def test_proxy_of_the_environment_that_is_none_is_told() -> None:
-    """Before anything runs, without its password."""
+async def test_an_unusable_proxy_of_the_environment_is_told() -> None:
+    """It is told before anything runs, without its password."""
     command = await ran("simulated", environment={"ALL_PROXY": "socks5://me:secret@a:1"})
     assert (command.code, command.out, command.err.count("\n")) == (2, "", 1)
     assert "error: the proxy of the environment: there is no way through a proxy" in command.err
@@ -189,8 +189,8 @@ async def test_proxy_of_the_environment_that_is_none_is_told() -> None:
         running_command.send(signal.SIGTERM)
 
 
-def test_the_collector_is_the_commands_to_set_and_never_the_packages() -> None:
-    """Who imports the package keeps Python's thresholds, the command has its own."""
+def test_only_the_command_sets_the_garbage_collector() -> None:
+    """Importing the package keeps Python's thresholds; the command sets its own."""
     code = """
 import gc
 before = gc.get_threshold()

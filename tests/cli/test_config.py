@@ -1,4 +1,4 @@
-"""Settings in a file: what is taken, and how what is wrong is told."""
+"""Settings in a file: what is accepted, and how mistakes are told."""
 
 import signal
 from argparse import ArgumentParser, BooleanOptionalAction
@@ -47,12 +47,12 @@ uod = "/opt/skid_2.py"
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Return the path of a file of settings, which is not there yet."""
+    """Return the path of a file of settings that does not exist yet."""
     return tmp_path / "pectus.toml"
 
 
 def engine_parser() -> ArgumentParser:
-    """Return a parser with options of an engine's kind."""
+    """Return a parser with options like those of an engine."""
     parser = ArgumentParser(exit_on_error=False)
     add = parser.add_argument
     add("-ahn", "--aggregator_hostname", default="127.0.0.1")
@@ -68,8 +68,8 @@ def engine_parser() -> ArgumentParser:
     return parser
 
 
-def test_file_says_what_the_command_line_does_not(file: Path) -> None:
-    """All of it, with paths relative to the file."""
+def test_the_file_gives_what_the_command_line_does_not(file: Path) -> None:
+    """All of it is used, with paths relative to the file."""
     file.write_text(WHOLE)
     given, folder = parse(engine_parser(), ["--config", str(file)]), file.parent
     assert (given.log_format, given.secret_file) == ("json", str(folder / "keys/secret"))
@@ -82,8 +82,8 @@ def test_file_says_what_the_command_line_does_not(file: Path) -> None:
     assert given.uod == [str(folder / "skid_1.py"), "/opt/skid_2.py"]
 
 
-def test_command_line_wins(file: Path) -> None:
-    """Also with what it says to be none, and with what cannot stand beside it."""
+def test_the_command_line_wins_over_the_file(file: Path) -> None:
+    """It can also switch a setting off, and it wins over what cannot stand beside its own."""
     file.write_text(WHOLE)
     said = "-ahn other -ap 1 --no-secure --no-proxy -secret x --client-cert c.pem -uod a.py"
     given = parse(engine_parser(), ["--config", str(file), *said.split()])
@@ -97,8 +97,8 @@ def test_command_line_wins(file: Path) -> None:
     assert given.log_format == "text", "it says so, though that is the default"
 
 
-def test_one_unit_of_several_can_be_run(file: Path) -> None:
-    """By its name in the file; another name, or one without a file, is told of."""
+def test_one_of_several_units_can_be_run(file: Path) -> None:
+    """It is chosen by its name in the file. Another name, or a name without a file, is an error."""
     file.write_text(WHOLE)
     parser = engine_parser()
     assert parse(parser, ["--config", str(file), "--unit", "skid-2"]).uod == ["/opt/skid_2.py"]
@@ -149,10 +149,10 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("text", "told"), WRONG)
-def test_what_is_wrong_is_told_with_line_and_key(
+def test_a_mistake_is_told_with_its_line_and_key(
     text: str, told: str, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one line, with exit code 2."""
+    """It is told in one line, with exit code 2."""
     file.write_text(text)
     with pytest.raises(SystemExit) as ended:
         main(["simulated", "--config", str(file)])
@@ -170,10 +170,10 @@ def test_what_is_wrong_is_told_with_line_and_key(
         (None, ": No such file or directory"),
     ],
 )
-def test_file_that_cannot_be_read_is_told(
+def test_a_file_that_cannot_be_read_is_told(
     content: bytes | None, told: str, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one line, with exit code 2."""
+    """It is told in one line, with exit code 2."""
     if content is not None:
         file.write_bytes(content)
     assert main(["config", "check", str(file)]) == 2
@@ -181,10 +181,10 @@ def test_file_that_cannot_be_read_is_told(
     assert (str(file) + told in err, err.count("\n")) == (True, 1)
 
 
-def test_what_the_file_names_is_blamed_on_the_file(
+def test_what_is_wrong_with_a_named_file_is_blamed_on_the_line_that_names_it(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Certificates, proxy and secret; each at its line, when a command begins."""
+    """Certificates, proxy and secret are each blamed on their line, when a command begins."""
     for text, told in (
         (
             "[aggregator]\nca_file = 'x'",
@@ -199,8 +199,8 @@ def test_what_the_file_names_is_blamed_on_the_file(
         assert f"error: {file}, {told}" in capsys.readouterr().err
 
 
-def test_check_tells_all_that_is_wrong(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line for each mistake; also what is not on this computer."""
+def test_check_tells_every_mistake(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints a line for each mistake, and for what is not on this computer."""
     file.write_text("port = 1\nsecret_file = 'none'\n[units.A]\nuod = 'a.py'\n")
     assert main(["config", "check", str(file)]) == 2
     out, err = capsys.readouterr()
@@ -215,10 +215,10 @@ def test_check_tells_all_that_is_wrong(file: Path, capsys: pytest.CaptureFixture
     ]
 
 
-def test_example_is_right_and_names_every_key(
+def test_the_example_is_correct_and_names_every_key(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With its files beside it; a key that is a comment there is one that may be left out."""
+    """It is correct with its files beside it. Keys that are commented out may be left out."""
     text = EXAMPLE.read_text()
     for name in ("pectus.toml", "skid_1.py", "skid_2.py"):
         (file.parent / name).write_text(text)
@@ -243,14 +243,14 @@ def test_example_is_right_and_names_every_key(
         (("none",), 1),
     ],
 )
-def test_line_of_a_key_is_found(keys: tuple[str, ...], line: int) -> None:
-    """In tables, dotted, quoted and inline; else the line of its table, or the first."""
+def test_the_line_of_a_key_is_found(keys: tuple[str, ...], line: int) -> None:
+    """It is found in tables, dotted, quoted and inline, or else the table or the first line is."""
     text = 'a = 1\n[b]\n  "c" = 2  # = 3\nd.e = 4\n[ "f g" ]\nh = "="\ni = {j = 1}\n'
     assert line_of(text, keys) == line
 
 
-async def test_simulated_engine_takes_the_way_and_neither_units_nor_outboxes(file: Path) -> None:
-    """Those are the real engines', as the status is; it has the file's port and secret."""
+async def test_the_simulated_engine_takes_only_the_way_to_the_aggregator(file: Path) -> None:
+    """It ignores units, outboxes and the status; it has the port and the secret of the file."""
     (file.parent / "secret").write_text(f"{SALT}\n")
     aggregator = Aggregator(secret=SALT, version="0.2.0")
     async with serving(aggregator) as port:
@@ -269,8 +269,8 @@ async def test_simulated_engine_takes_the_way_and_neither_units_nor_outboxes(fil
     assert "9801" not in command.err
 
 
-async def test_help_tells_of_it() -> None:
-    """Of the option, and of the command that checks a file."""
+async def test_the_help_names_the_option_and_the_check() -> None:
+    """The help tells of the option, and of the command that checks a file."""
     assert "--config FILE" in (await ran("simulated", "--help")).out
     assert "check" in (await ran("config", "--help")).out
     assert "Exit code: 0 if all is well" in (await ran("config", "check", "--help")).out

@@ -1,4 +1,4 @@
-"""What is done about a console that closes, on any system; `tests/windows` lets Windows do it."""
+"""What happens when a console closes, on any system. `tests/windows` lets Windows do it."""
 
 import signal
 import threading
@@ -14,7 +14,7 @@ CTRL_C, CTRL_BREAK = 0, 1
 
 @pytest.fixture
 def came(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Return the signals that came; here another one stands for SIGBREAK."""
+    """Return the signals that have come; another signal stands for SIGBREAK here."""
     numbers: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: numbers.append(number))
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
@@ -24,8 +24,8 @@ def came(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("event", [CLOSED, SHUT_DOWN])
-def test_process_is_held_while_it_ends(event: int, came: list[int]) -> None:
-    """Windows ends it as soon as the handler returns; by then it must have ended in order."""
+def test_the_process_is_held_while_it_ends(event: int, came: list[int]) -> None:
+    """Windows ends the process when the handler returns; by then it must have ended in order."""
     handled: list[bool] = []
     thread = threading.Thread(target=lambda: handled.append(on_event(event)))
     thread.start()
@@ -36,14 +36,14 @@ def test_process_is_held_while_it_ends(event: int, came: list[int]) -> None:
     assert handled == [True]
 
 
-def test_end_of_somebodys_session_is_passed_over(came: list[int]) -> None:
-    """C's own handler, which would end the engine, does not see it."""
+def test_a_log_off_of_any_user_is_ignored(came: list[int]) -> None:
+    """C's own handler would end the engine, so it must not see this event."""
     assert on_event(LOGGED_OFF)
     assert came == []
 
 
 @pytest.mark.parametrize("event", [CTRL_C, CTRL_BREAK])
-def test_keys_are_left_to_python(event: int, came: list[int]) -> None:
-    """It makes signals of them."""
+def test_keys_of_the_console_are_left_to_python(event: int, came: list[int]) -> None:
+    """Python makes signals of them."""
     assert not on_event(event)
     assert came == []

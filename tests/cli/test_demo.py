@@ -1,4 +1,4 @@
-"""The demo that is cut short, as people start it."""
+"""A demo that is cut short, as people start it."""
 
 import errno
 import os
@@ -12,8 +12,8 @@ import trio
 from tests.helpers.command import ENVIRONMENT, running
 
 
-async def test_demo_ends_in_order_when_interrupted_in_its_outage() -> None:
-    """SIGINT and SIGTERM: a summary of what was so far, exit code 0, nothing on stderr."""
+async def test_the_demo_ends_in_order_when_interrupted_in_its_outage() -> None:
+    """After SIGINT or SIGTERM it sums up what there was, with exit code 0 and nothing on stderr."""
 
     async def interrupt(number: signal.Signals) -> None:
         async with running("demo") as command:
@@ -29,16 +29,16 @@ async def test_demo_ends_in_order_when_interrupted_in_its_outage() -> None:
         nursery.start_soon(interrupt, signal.SIGTERM)
 
 
-async def test_demo_whose_reader_goes_ends_quietly() -> None:
-    """A closed stdout ends it as a shell knows it, without a traceback."""
+async def test_a_demo_whose_reader_goes_away_ends_quietly() -> None:
+    """A closed stdout ends it with the exit code that shells know, and without a traceback."""
     async with running("demo") as command:
         await command.until("Connected")
         await command.hang_up()
     assert (command.code, command.err) == (128 + signal.SIGPIPE, "")
 
 
-async def test_demo_on_a_terminal_leaves_the_screen_as_it_was() -> None:
-    """On a terminal it draws on the other screen, and goes back to the first when interrupted."""
+async def test_the_demo_leaves_the_screen_of_a_terminal_as_it_was() -> None:
+    """On a terminal it draws on the alternate screen, and restores the first when interrupted."""
     ours, theirs = pty.openpty()
     try:
         process = await trio.lowlevel.open_process(
@@ -64,14 +64,14 @@ async def test_demo_on_a_terminal_leaves_the_screen_as_it_was() -> None:
 
 
 async def _read_until(terminal: int, text: str | None) -> str:
-    """Read a terminal until it has shown the text, or to its end."""
+    """Read a terminal until it has shown the text, or to its end if that is None."""
     shown = ""
     while text is None or text not in shown:
         await trio.lowlevel.wait_readable(terminal)
         try:
             shown += os.read(terminal, 65536).decode(errors="replace")
         except OSError as error:
-            if error.errno != errno.EIO:  # that is how Linux says that the other side is closed
+            if error.errno != errno.EIO:  # this is how Linux says that the other side is closed
                 raise
             break
     return shown

@@ -1,4 +1,4 @@
-"""Where an engine's outbox is, and what is said of it."""
+"""Where an engine's outbox is, and what is said about it."""
 
 import logging
 import re
@@ -25,7 +25,7 @@ from trio_runner.simulation import SimulatedEngine
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the user's state folder, which is not there yet."""
+    """Return the user's state folder, which does not exist yet."""
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state"
@@ -39,7 +39,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def opened(keeping: Keeping, unit: str = "Skid") -> Outbox:
-    """Return the outbox of a unit, closed: where it is can still be seen."""
+    """Return the outbox of a unit, closed; it still knows where it is."""
     with closing(keeping.open(unit, SimulatedEngine(unit))) as outbox:
         return outbox
 
@@ -61,22 +61,22 @@ def path_of(outbox: Outbox) -> Path:
         ("5MiB", 5 * 1024**2),
     ],
 )
-def test_size_is_read(text: str, number: int) -> None:
-    """In powers of 1024, in bytes without a letter."""
+def test_a_size_is_read_with_its_letter(text: str, number: int) -> None:
+    """Letters mean powers of 1024; without a letter it is in bytes."""
     assert bytes_of(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "M", "-1M", "1.5G", "64X", "1000", "0", "1" * 20, "٣M"])
-def test_wrong_size_is_refused(text: str) -> None:
-    """What is no number, and what would hold next to nothing."""
+def test_a_wrong_size_is_refused(text: str) -> None:
+    """A text that is no number, and a size that would hold next to nothing."""
     with pytest.raises(ArgumentTypeError):
         bytes_of(text)
 
 
-def test_default_is_a_file_for_each_engine_in_the_users_state_folder(
+def test_by_default_each_engine_has_a_file_in_the_users_state_folder(
     state: Path, log: pytest.LogCaptureFixture
 ) -> None:
-    """Its folder is closed to others; simulated engines are apart from real ones."""
+    """The folder is closed to others, and simulated engines are kept apart from real ones."""
     paths = [path_of(opened(Keeping("engine"), unit)) for unit in ("A", "B")]
     folder = state / "trio-runner" / "engine"
     assert paths == [folder / "A.outbox", folder / "B.outbox"]
@@ -86,16 +86,14 @@ def test_default_is_a_file_for_each_engine_in_the_users_state_folder(
     assert log.messages[0] == told
 
 
-def test_service_has_a_state_folder_of_its_own(
-    state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By systemd, the first of those that it has."""
+def test_a_service_has_its_own_state_folder(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the folder that systemd gives, or the first of several."""
     monkeypatch.setenv("STATE_DIRECTORY", f"{state}/one:{state}/two")
     assert path_of(opened(Keeping("engine"))) == state / "one" / "engine" / "Skid.outbox"
 
 
-def test_path_is_a_file_or_a_folder(state: Path, tmp_path: Path) -> None:
-    """A folder if it is one; with several units it must be, and is made."""
+def test_a_path_may_be_a_file_or_a_folder(state: Path, tmp_path: Path) -> None:
+    """It is a folder if there is one; several units need a folder, which is made."""
     assert path_of(opened(Keeping("engine", str(tmp_path / "it")))) == tmp_path / "it"
     assert path_of(opened(Keeping("engine", str(tmp_path)))) == tmp_path / "Skid.outbox"
     several = Keeping("engine", str(tmp_path / "new"), is_for_several=True)
@@ -105,8 +103,8 @@ def test_path_is_a_file_or_a_folder(state: Path, tmp_path: Path) -> None:
     assert not state.exists()
 
 
-def test_memory_is_told_of(state: Path, log: pytest.LogCaptureFixture) -> None:
-    """Who asks for it has it; nothing is written."""
+def test_an_outbox_in_memory_is_logged(state: Path, log: pytest.LogCaptureFixture) -> None:
+    """It is in memory if that is asked for, and nothing is written."""
     outbox = opened(Keeping("engine", "memory", 2**20))
     assert (outbox.is_durable, outbox.bytes_max) == (False, 2**20)
     assert log.messages == [
@@ -115,13 +113,13 @@ def test_memory_is_told_of(state: Path, log: pytest.LogCaptureFixture) -> None:
     assert not state.exists()
 
 
-def test_bound_is_the_outboxes(state: Path) -> None:
-    """On disk as in memory."""
+def test_the_given_bound_is_that_of_the_outbox(state: Path) -> None:
+    """It is that of an outbox on disk as of one in memory."""
     assert opened(Keeping("engine", None, 2**20)).bytes_max == 2**20
 
 
-def test_what_waits_from_before_is_told(state: Path, log: pytest.LogCaptureFixture) -> None:
-    """How many messages."""
+def test_the_log_says_what_waits_from_before(state: Path, log: pytest.LogCaptureFixture) -> None:
+    """It says how many messages wait."""
     for told in ("nothing waits", "1 message waits", "2 messages wait"):
         with closing(Keeping("engine").open("Skid", SimulatedEngine("Skid"))) as outbox:
             outbox.put(em.TagsUpdatedMsg(tags=[]))
@@ -129,14 +127,14 @@ def test_what_waits_from_before_is_told(state: Path, log: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("where", [None, "it"])
-def test_file_that_cannot_be_had_is_no_reason_not_to_run(
+def test_the_engine_runs_even_if_its_file_cannot_be_had(
     where: str | None,
     state: Path,
     tmp_path: Path,
     log: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In use, or on a disk that is full: an error in the log, and the engine runs from memory."""
+    """It is in use or the disk is full: an error is logged, and the engine runs from memory."""
     keeping = Keeping("engine", where and str(tmp_path / where))
     path = path_of(opened(keeping))
     with DurableOutbox(path):
@@ -153,8 +151,8 @@ def test_file_that_cannot_be_had_is_no_reason_not_to_run(
     assert "disk full. What waits is kept in MEMORY ONLY" in log.messages[-1]
 
 
-def test_folder_that_cannot_be_made_is_told_of(state: Path, log: pytest.LogCaptureFixture) -> None:
-    """A home that is read-only, or none."""
+def test_a_folder_that_cannot_be_made_is_logged(state: Path, log: pytest.LogCaptureFixture) -> None:
+    """The home is read-only, or there is none."""
     state.write_text("no folder")
     assert opened(Keeping("engine")).is_durable is False
     assert f"There can be no outbox in the folder {state}" in log.messages[-1]
@@ -162,10 +160,10 @@ def test_folder_that_cannot_be_made_is_told_of(state: Path, log: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("is_anothers", [False, True])
-def test_wrong_file_is_refused_only_if_it_was_given(
+def test_a_wrong_file_is_refused_only_if_it_was_given(
     is_anothers: bool, state: Path, log: pytest.LogCaptureFixture
 ) -> None:
-    """A text, or another unit's: who gave no path cannot give another."""
+    """It is a text, or another unit's outbox. Without a given path nobody could choose another."""
     path = path_of(opened(Keeping("engine")))
     path.unlink()
     if is_anothers:
@@ -180,10 +178,10 @@ def test_wrong_file_is_refused_only_if_it_was_given(
     assert "MEMORY ONLY" in log.messages[-1]
 
 
-async def test_disk_that_hangs_at_the_end_does_not_hold_up_trios_thread(
+async def test_a_disk_that_hangs_at_the_end_does_not_hold_up_trios_thread(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
-    """The outbox is left behind in 3 s, also by what is cancelled; all else turns meanwhile."""
+    """The outbox is left behind after 3 s, even by a cancelled task; all else turns meanwhile."""
     disk = HangingDisk()
     outbox = DurableOutbox(tmp_path / "it.outbox", connect=disk.connect)
     turns = [trio.current_time()]
@@ -209,8 +207,8 @@ async def test_disk_that_hangs_at_the_end_does_not_hold_up_trios_thread(
     assert "is left behind: its disk hangs" in log.text
 
 
-async def test_simulated_engine_keeps_what_waits_without_being_told(tmp_path: Path) -> None:
-    """The first lines of its log say where, and the next process what it found there."""
+async def test_the_simulated_engine_keeps_what_waits_by_default(tmp_path: Path) -> None:
+    """The first lines of its log say where; the next process says what it found there."""
 
     async def play(*arguments: str) -> Command:
         environment = {"XDG_STATE_HOME": str(tmp_path)}

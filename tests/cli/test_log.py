@@ -1,4 +1,4 @@
-"""What stands on stderr: for people, for systemd's journal, and for programs."""
+"""What is written to stderr: for people, for systemd's journal, and for programs."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import trio
 from tests.helpers.command import COMMAND, ENVIRONMENT, Command, ran, running
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} "
-"""How a line begins that is for people, in a file."""
+"""How a line for people begins in a file."""
 
 TELLS_ALL = """
 import logging, threading, warnings
@@ -39,12 +39,12 @@ raise RuntimeError("the end: größer")
 
 
 def records(text: str) -> list[dict[str, Any]]:
-    """Return what each line says; every one is a JSON object."""
+    """Return the record of each line; every line must be a JSON object."""
     return [json.loads(line) for line in text.splitlines()]
 
 
 async def signalled(*arguments: str, program: list[str] = COMMAND) -> Command:
-    """Run the simulated engine without an aggregator, until it has met none, and end it."""
+    """Run the simulated engine without an aggregator until its first failed dial, and end it."""
     whole = ("simulated", "-ap", "9", "--name", "Skid", "--outbox", "memory", *arguments)
     async with running(*whole, program=program) as command:
         await command.until("Disconnected -> Failed")
@@ -54,14 +54,14 @@ async def signalled(*arguments: str, program: list[str] = COMMAND) -> Command:
 
 
 async def test_each_line_has_its_time_and_no_colours() -> None:
-    """Where stderr is no terminal."""
+    """This is so where stderr is no terminal."""
     command = await signalled()
     assert [line for line in command.err.splitlines() if not re.match(TIME, line)] == []
     assert "\x1b" not in command.err
 
 
 async def test_a_terminal_has_colours() -> None:
-    """And the time of the day alone."""
+    """They also have the time of day only."""
     ours, theirs = pty.openpty()
     process = await trio.lowlevel.open_process(
         [*COMMAND, "simulated", "-ap", "9", "--outbox", "memory"],
@@ -81,8 +81,8 @@ async def test_a_terminal_has_colours() -> None:
     assert not re.search(TIME, text)
 
 
-async def test_json_is_an_object_a_line() -> None:
-    """With time and offset, level, logger, unit and message."""
+async def test_each_line_of_json_is_one_object() -> None:
+    """It has the time with its offset, the level, the logger, the unit and the message."""
     command = await signalled("--log-format", "json")
     told = records(command.err)
     assert command.out == ""
@@ -96,8 +96,8 @@ async def test_json_is_an_object_a_line() -> None:
     assert "Changing state: Started -> Failed" in [record["message"] for record in told]
 
 
-async def test_json_is_all_that_stands_there() -> None:
-    """Errors with their traceback, Python's warnings, and the errors that end a thread and all."""
+async def test_with_json_nothing_else_is_written() -> None:
+    """Tracebacks, Python's warnings, and errors that end a thread or the process are in it."""
     command = await told_all("json")
     error, warning, thread, end = records(command.err)
     assert error["message"] == "It is 100 %\nfull"
@@ -111,7 +111,7 @@ async def test_json_is_all_that_stands_there() -> None:
 
 
 async def told_all(log_format: str) -> Command:
-    """Run a program that tells of errors in all ways, with an encoding that is poor."""
+    """Run a program that reports errors in all ways, with an encoding that has few characters."""
     script = TELLS_ALL.format(log_format=log_format)
     environment = {"PYTHONWARNINGS": "default", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
     command = await ran("-c", script, program=[sys.executable], environment=environment)
@@ -120,28 +120,28 @@ async def told_all(log_format: str) -> Command:
 
 
 def with_journal(stream: str) -> list[str]:
-    """Return the command, which is told that the journal reads what goes where this stream goes."""
+    """Return the command, told that the journal reads what this stream writes."""
     script = f'export JOURNAL_STREAM=$(stat -L -c %d:%i {stream}); exec "$@"'
     return ["bash", "-c", script, "bash", *COMMAND]
 
 
-async def test_the_journal_gets_no_second_time_but_the_level() -> None:
-    """It notes the time itself; of which level a line is it reads from its beginning."""
+async def test_the_journal_gets_the_level_but_no_second_time() -> None:
+    """The journal notes the time itself, and reads the level from the beginning of a line."""
     command = await signalled(program=with_journal("/dev/stderr"))
     lines = command.err.splitlines()
     assert [line for line in lines if not re.match(r"<6>INFO    |<4>WARNING ", line)] == []
     assert "<4>WARNING Nothing answers at" in command.err
 
 
-async def test_a_stream_that_was_redirected_is_not_the_journals(tmp_path: Path) -> None:
-    """The variable is of the service's own streams."""
+async def test_a_redirected_stream_is_not_taken_for_the_journals(tmp_path: Path) -> None:
+    """The variable is about the service's own streams."""
     (tmp_path / "other").touch()
     command = await signalled(program=with_journal(str(tmp_path / "other")))
     assert [line for line in command.err.splitlines() if not re.match(TIME, line)] == []
 
 
 async def test_each_line_of_an_error_has_its_level_in_the_journal() -> None:
-    """Else the journal would take the rest of a traceback for news."""
+    """Otherwise the journal would take the rest of a traceback for information."""
     script = TELLS_ALL.format(log_format="text").partition("warnings.warn")[0]
     python = [*with_journal("/dev/stderr")[:4], sys.executable]
     command = await ran("-c", script, program=python)
@@ -151,8 +151,8 @@ async def test_each_line_of_an_error_has_its_level_in_the_journal() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["simulated", "--version"]])
-async def test_version_is_told(arguments: list[str]) -> None:
-    """On stdout, with those of Python and, where it is installed, Open Pectus."""
+async def test_the_version_is_told(arguments: list[str]) -> None:
+    """It goes to stdout, with the versions of Python and, if installed, of Open Pectus."""
     command = await ran(*arguments)
     assert (command.code, command.err) == (0, "")
     assert re.fullmatch(r"trio-runner [\d.]+, Python [\d.]+(, openpectus [\d.]+)?\n", command.out)

@@ -1,4 +1,4 @@
-"""The outbox of an engine that has ended: how people look after it, what is refused."""
+"""The outbox of an engine that has ended: what people can do with it, and what is refused."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from trio_runner.simulation import Aggregator
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return an outbox: an event and two samples wait, one may have arrived, one is aside."""
+    """Return an outbox: an event and two samples wait, one may have arrived, one is set aside."""
     path = tmp_path / "skid.outbox"
     with DurableOutbox(path) as outbox:
         outbox.claim("lab_Skid")
@@ -40,8 +40,8 @@ def check_error(command: Command, code: int, told: str) -> None:
     assert command.err.count("\n") == 1
 
 
-async def test_show_tells_what_is_in_it(path: Path) -> None:
-    """Unit, open run, what waits by type, what may have arrived, what was set aside and why."""
+async def test_show_tells_what_is_in_the_outbox(path: Path) -> None:
+    """It tells the unit, the open run, what waits, what may have arrived, what is aside and why."""
     command = await ran("outbox", "show", str(path))
     assert (command.code, command.err) == (0, "")
     lines = [" ".join(line.split()) for line in command.out.splitlines()]
@@ -56,8 +56,8 @@ async def test_show_tells_what_is_in_it(path: Path) -> None:
     assert lines[9].endswith(": no thanks")
 
 
-async def test_a_running_engines_outbox_is_looked_at_and_not_changed(path: Path) -> None:
-    """Show, export and check say that it runs and when; the others say to stop it first."""
+async def test_the_outbox_of_a_running_engine_can_be_seen_but_not_changed(path: Path) -> None:
+    """Show, export and check say since when it runs; the others say to stop it first."""
     with DurableOutbox(path):
         command = await ran("outbox", "show", str(path))
         assert (command.code, command.err) == (0, "")
@@ -76,7 +76,7 @@ async def test_a_running_engines_outbox_is_looked_at_and_not_changed(path: Path)
 
 
 async def test_check_tells_whether_a_file_is_whole_and_what_to_do(path: Path) -> None:
-    """Exit code 0 if it is, 1 if not."""
+    """The exit code is 0 if the file is whole, and 1 if it is not."""
     command = await ran("outbox", "check", str(path))
     assert (command.code, command.err) == (0, "")
     assert command.out == f"{path} is whole, 3 messages in it.\n"
@@ -90,7 +90,7 @@ async def test_check_tells_whether_a_file_is_whole_and_what_to_do(path: Path) ->
 
 
 async def test_requeue_says_how_many_wait_again(path: Path) -> None:
-    """The sample that was set aside is of no run, and one is on: it would be thrown away."""
+    """The sample that is set aside belongs to no run and one is on, so it would be thrown away."""
     command = await ran("outbox", "requeue", str(path))
     assert (command.code, command.err) == (0, "")
     first, second = command.out.splitlines()
@@ -98,8 +98,8 @@ async def test_requeue_says_how_many_wait_again(path: Path) -> None:
     assert second.startswith("1 message stays aside: their run has ended")
 
 
-async def test_deliver_of_nothing_says_so(tmp_path: Path) -> None:
-    """Without asking the aggregator."""
+async def test_deliver_says_so_if_there_is_nothing_to_deliver(tmp_path: Path) -> None:
+    """The aggregator is not asked."""
     path = tmp_path / "skid.outbox"
     with DurableOutbox(path) as outbox:
         outbox.claim("lab_Skid")
@@ -109,7 +109,7 @@ async def test_deliver_of_nothing_says_so(tmp_path: Path) -> None:
 
 
 async def test_deliver_shows_how_far_it_is_at_a_terminal(path: Path) -> None:
-    """A bar; after it what was delivered: two samples and the end of the run."""
+    """There is a bar, and after it what was delivered: two samples and the end of the run."""
     aggregator, to = Aggregator(), ("-ahn", "127.0.0.1", "--for-all")
     ours, theirs = pty.openpty()
     try:
@@ -123,7 +123,7 @@ async def test_deliver_shows_how_far_it_is_at_a_terminal(path: Path) -> None:
                 env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"},
             )
             with trio.fail_after(20):
-                assert await process.wait() == 1  # one was set aside before
+                assert await process.wait() == 1  # one had been set aside before
             nursery.cancel_scope.cancel()
         shown = os.read(ours, 65536).decode()
     finally:
@@ -135,28 +135,28 @@ async def test_deliver_shows_how_far_it_is_at_a_terminal(path: Path) -> None:
     assert [run.run_id for run in aggregator.recent_runs] == ["run-1"]
 
 
-async def test_deliver_that_gives_up_says_what_is_left(path: Path) -> None:
-    """Exit code 1; why the aggregator is not reached is told once, and all is kept."""
+async def test_deliver_says_what_is_left_when_it_gives_up(path: Path) -> None:
+    """The exit code is 1; why there is no link is told once, and all is kept."""
     options = ("-ahn", "127.0.0.1", "-ap", str(free_port()), "--give-up-after", "2", "--for-all")
     command = await ran("outbox", "deliver", str(path), *options)
     assert command.code == 1
     assert command.err.count("connection refused") == 1
     lines = command.out.splitlines()
     assert lines[0] == "Delivered 0 messages of lab_Skid."
-    assert lines[1] == f"3 messages still wait in {path}."  # and the end of the run
+    assert lines[1] == f"3 messages still wait in {path}."  # including the end of the run
     assert lines[2].startswith("1 message set aside, which the aggregator did not take")
 
 
-async def test_deliver_wants_an_aggregator_and_a_time(path: Path) -> None:
-    """Where to is not guessed."""
+async def test_deliver_needs_an_aggregator_and_a_time(path: Path) -> None:
+    """It does not guess where to deliver."""
     check_error(await ran("outbox", "deliver", str(path)), 2, "-ahn")
     options = ("-ahn", "127.0.0.1", "--give-up-after")
     check_error(await ran("outbox", "deliver", str(path), *options, "0"), 2, "'0' is no number of")
     check_error(await ran("outbox", "deliver", str(path), *options, "x"), 2, "'x' is no number of")
 
 
-async def test_show_tells_of_names_that_the_console_cannot_show(tmp_path: Path) -> None:
-    """Old consoles have 256 letters: the others are told by their numbers."""
+async def test_show_escapes_names_that_the_console_cannot_show(tmp_path: Path) -> None:
+    """Old consoles have 256 characters; the other ones are shown by their numbers."""
     path = tmp_path / "skid.outbox"
     with DurableOutbox(path) as outbox:
         outbox.claim("lab_Фильтр")
@@ -166,7 +166,7 @@ async def test_show_tells_of_names_that_the_console_cannot_show(tmp_path: Path) 
 
 
 async def test_export_writes_lines_of_json(path: Path, tmp_path: Path) -> None:
-    """To stdout, or to a new file that its owner alone can read; one that is there stays."""
+    """They go to stdout, or to a new file that only its owner can read; an existing file stays."""
     command = await ran("outbox", "export", str(path))
     assert [json.loads(row)["sequence_number"] for row in command.out.splitlines()] == [3, 4]
     command = await ran("outbox", "export", str(path), "--set-aside")
@@ -182,8 +182,8 @@ async def test_export_writes_lines_of_json(path: Path, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-async def test_discard_deletes_when_told_to(path: Path) -> None:
-    """With `--yes` at once, and then there is nothing left; without a terminal it refuses."""
+async def test_discard_deletes_without_asking_when_told_to(path: Path) -> None:
+    """With `--yes` it deletes at once and leaves nothing; without a terminal it refuses."""
 
     async def discard(*options: str) -> Command:
         return await ran("outbox", "discard", str(path), *options)
@@ -218,8 +218,8 @@ async def test_discard_asks_first(answer: str, code: int, told: str, path: Path)
     assert told in shown
 
 
-async def test_what_is_no_outbox_is_told_of_in_one_line(path: Path, tmp_path: Path) -> None:
-    """Nothing there, a text, another unit's: exit code 1, or 2 of an engine."""
+async def test_a_file_that_is_no_outbox_is_told_in_one_line(path: Path, tmp_path: Path) -> None:
+    """Nothing, a text, or another unit's file: the exit code is 1, and 2 for an engine."""
     check_error(await ran("outbox", "show", str(tmp_path / "no")), 1, "There is no outbox")
     text = tmp_path / "text"
     text.write_text("notes\n" * 1000)

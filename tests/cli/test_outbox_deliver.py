@@ -1,4 +1,4 @@
-"""Delivering what a dead engine's outbox holds, in virtual time: what arrives, and when it ends."""
+"""Delivery of a dead engine's outbox, in virtual time: what arrives, and when it ends."""
 
 import math
 import shutil
@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 
 @define(eq=False)
 class Delivery:
-    """A delivery, and how it ended."""
+    """A delivery, and how it has ended."""
 
     entrance: Entrance
     shown: list[int] = field(factory=list)
@@ -88,14 +88,14 @@ async def delivered(
 
 
 class Rig(Unit):
-    """A unit of which its tags do not tell all."""
+    """A unit whose tags do not tell everything about it."""
 
     def create_uod_info(self) -> em.UodInfoMsg:
         return evolve(super().create_uod_info(), hardware_str="rig 7")
 
 
 async def die_in_a_run(path: Path, aggregator: Aggregator) -> Unit:
-    """Run an engine that loses its link, kill it 9.5 s into a run; then the aggregator is back."""
+    """Run an engine that loses its link, kill it 9.5 s into a run, bring the aggregator back."""
     unit = Rig("Skid", location="Lab 4", author_name="Ada")
     unit.method = METHOD
     async with process(path, aggregator, unit) as runner:
@@ -113,7 +113,7 @@ async def die_in_a_run(path: Path, aggregator: Aggregator) -> Unit:
 async def test_the_run_of_a_dead_engine_arrives_whole_under_its_own_name(
     path: Path, autojump_clock: Clock
 ) -> None:
-    """It is listed once, with all samples and the method; the engine counts as what it was."""
+    """It is listed once, with all samples and the method, under the engine's own name."""
     aggregator = Aggregator()
     unit = await die_in_a_run(path, aggregator)
     waiting = summarize(path).waiting
@@ -134,15 +134,16 @@ async def test_the_run_of_a_dead_engine_arrives_whole_under_its_own_name(
     stored = [sample.value for sample in aggregator.plot_log["run-1"]["Count"]]
     in_run = [m for m in aggregator.messages(em.TagsUpdatedMsg) if m.run_id == "run-1"]
     assert stored == [m.tags[0].value for m in in_run]
-    # The last with a link at 1.0 s, then one every 1.2 s: data-log interval 1 s and two ticks. The
-    # run is on from 3.05 s: 3.4 s + 7 * 1.2 s = 11.8 s, on the disk by 12.5 s, dead at 12.55 s.
+    # The last sample with a link is at 1.0 s, then there is one every 1.2 s, the data-log interval
+    # of 1 s and two ticks. The run is on from 3.05 s. The last is at 3.4 s + 7 * 1.2 s = 11.8 s; it
+    # is on the disk by 12.5 s, and the engine is dead at 12.55 s.
     assert len(stored) == 8
     first_told, *_, last_told = aggregator.messages(em.UodInfoMsg)
     assert evolve(last_told, sequence_number=first_told.sequence_number) == first_told
 
 
 async def test_nothing_of_a_dead_engine_is_made_up(path: Path, autojump_clock: Clock) -> None:
-    """Not a sample more than it took, however long the delivery lasts."""
+    """There is not one sample more than it took, however long the delivery lasts."""
     aggregator = Aggregator()
     unit = await die_in_a_run(path, aggregator)
     aggregator.handling_time_s = 2.0
@@ -159,7 +160,7 @@ async def test_nothing_of_a_dead_engine_is_made_up(path: Path, autojump_clock: C
 
 
 async def test_a_run_that_the_aggregator_has_is_ended(path: Path, autojump_clock: Clock) -> None:
-    """Also when nothing else waits: all but the end was delivered while the engine lived."""
+    """That holds even if nothing else waits, since all but the end was delivered before."""
     aggregator = Aggregator()
     async with process(path, aggregator, Unit()) as runner:
         await trio.sleep(1)
@@ -174,7 +175,7 @@ async def test_a_run_that_the_aggregator_has_is_ended(path: Path, autojump_clock
 async def test_a_file_of_an_older_version_is_delivered_too(
     path: Path, autojump_clock: Clock
 ) -> None:
-    """It does not say what the unit is: without a description all would be thrown away."""
+    """It does not describe the unit, and without a description everything would be thrown away."""
     aggregator = Aggregator()
     await die_in_a_run(path, aggregator)
     DurableOutbox(path).close()
@@ -189,8 +190,8 @@ async def test_a_file_of_an_older_version_is_delivered_too(
     assert len(stored) > 5
 
 
-def test_what_nobody_has_claimed_cannot_be_delivered(path: Path) -> None:
-    """It is not known under which name."""
+def test_an_outbox_without_a_name_cannot_be_delivered(path: Path) -> None:
+    """Nobody knows under which name to deliver it."""
     DurableOutbox(path).close()
     with pytest.raises(OutboxError, match="does not say whose messages it holds"):
         origin_of(path)
@@ -199,7 +200,7 @@ def test_what_nobody_has_claimed_cannot_be_delivered(path: Path) -> None:
 async def test_the_messages_of_an_old_host_name_are_delivered_under_it(
     path: Path, autojump_clock: Clock
 ) -> None:
-    """While the engine runs under its new name, with an outbox of its own."""
+    """Meanwhile the engine runs under its new name, with its own outbox."""
     aggregator = Aggregator()
     await die_in_a_run(path, aggregator)
     async with process(path, aggregator, Unit("Skid", computer_name="lab-7")):
@@ -214,8 +215,8 @@ async def test_the_messages_of_an_old_host_name_are_delivered_under_it(
     assert summarize(aside).waiting == 0
 
 
-async def test_a_delivery_that_is_cut_short_goes_on(path: Path, autojump_clock: Clock) -> None:
-    """Killed in mid-delivery, with the aggregator: what had not been answered is sent again."""
+async def test_a_delivery_that_was_cut_short_goes_on(path: Path, autojump_clock: Clock) -> None:
+    """Delivery and aggregator are killed midway. What had not been answered is sent again."""
     aggregator = Aggregator()
     unit = await die_in_a_run(path, aggregator)
     aggregator.handling_time_s = 0.5
@@ -239,8 +240,8 @@ async def test_a_delivery_that_is_cut_short_goes_on(path: Path, autojump_clock: 
 # When it ends
 
 
-async def test_a_wrong_secret_ends_it_at_once(path: Path, autojump_clock: Clock) -> None:
-    """It says what to do, and all stays in the file."""
+async def test_a_wrong_secret_ends_the_delivery_at_once(path: Path, autojump_clock: Clock) -> None:
+    """It says what to do, and everything stays in the file."""
     aggregator = Aggregator(secret="right")  # noqa: S106
     await die_in_a_run(path, aggregator)
     waiting = summarize(path).waiting
@@ -248,10 +249,10 @@ async def test_a_wrong_secret_ends_it_at_once(path: Path, autojump_clock: Clock)
     assert delivery.took_s < 2
     assert "refused the secret" in (delivery.entrance.refusal or "")
     assert "--secret-file" in (delivery.entrance.refusal or "")
-    assert summarize(path).waiting == waiting + 1  # the end of the run
+    assert summarize(path).waiting == waiting + 1  # one more is the end of the run
 
 
-async def test_another_version_ends_it_at_once(path: Path, autojump_clock: Clock) -> None:
+async def test_another_version_ends_the_delivery_at_once(path: Path, autojump_clock: Clock) -> None:
     """It says which option lets it in."""
     aggregator = Aggregator()
     await die_in_a_run(path, aggregator)
@@ -260,10 +261,10 @@ async def test_another_version_ends_it_at_once(path: Path, autojump_clock: Clock
     assert "--ignore_version_error" in (delivery.entrance.refusal or "")
 
 
-async def test_a_living_engine_of_that_name_ends_it_after_a_minute(
+async def test_a_living_engine_of_that_name_ends_the_delivery_after_a_minute(
     path: Path, autojump_clock: Clock
 ) -> None:
-    """A connection that is dead is dropped within 40 s, so a dead engine's is waited for."""
+    """A dead connection is dropped within 40 s, so a dead engine's is waited for."""
     aggregator = Aggregator()
     await die_in_a_run(path, aggregator)
     async with process(path.with_name("other"), aggregator, Unit("Skid")):
@@ -274,10 +275,10 @@ async def test_a_living_engine_of_that_name_ends_it_after_a_minute(
     assert aggregator.recent_runs == []
 
 
-async def test_it_waits_for_the_aggregator_until_it_is_to_give_up(
+async def test_a_delivery_waits_for_the_aggregator_as_long_as_it_is_told(
     path: Path, autojump_clock: Clock
 ) -> None:
-    """Given 30 s it ends after 30 s, since there is no link over which to flush."""
+    """Told 30 s, it ends after 30 s, since there is no link over which to flush."""
     aggregator = Aggregator()
     await die_in_a_run(path, aggregator)
     aggregator.down()
@@ -288,8 +289,8 @@ async def test_it_waits_for_the_aggregator_until_it_is_to_give_up(
     assert summarize(path).waiting == waiting + 1
 
 
-async def test_a_signal_ends_it(path: Path, autojump_clock: Clock) -> None:
-    """In order, whatever it waits for."""
+async def test_a_signal_ends_the_delivery(path: Path, autojump_clock: Clock) -> None:
+    """It ends in order, whatever it waits for."""
     aggregator, stopped = Aggregator(), trio.Event()
     await die_in_a_run(path, aggregator)
     aggregator.down()
@@ -302,10 +303,10 @@ async def test_a_signal_ends_it(path: Path, autojump_clock: Clock) -> None:
     assert summarize(path).waiting > 0
 
 
-async def test_what_is_refused_is_set_aside_and_can_be_sent_once_more(
+async def test_what_is_refused_is_set_aside_and_can_be_sent_again(
     path: Path, autojump_clock: Clock
 ) -> None:
-    """The rest arrives; requeued, it arrives when the aggregator takes it, in its old place."""
+    """The rest arrives. Requeued, it arrives in its old place when the aggregator takes it."""
     aggregator = Aggregator()
     await die_in_a_run(path, aggregator)
     aggregator.on_message = refuse_notices
@@ -327,7 +328,7 @@ async def refuse_notices(message: em.EngineMessage) -> MessageBase | None:
 
 
 class Scripted:
-    """A dialer each of whose dials fails in its own way."""
+    """A dialer whose dials each fail in their own way."""
 
     def __init__(self, *failures: NetworkError) -> None:
         self.failures = list(failures)
@@ -348,8 +349,10 @@ class Scripted:
         """Do nothing."""
 
 
-async def test_an_own_connection_that_is_dead_is_no_living_engine(autojump_clock: Clock) -> None:
-    """An hour after the first such answer, and after a link, another is no reason to give up."""
+async def test_our_own_dead_connection_is_not_taken_for_a_living_engine(
+    autojump_clock: Clock,
+) -> None:
+    """After a link, such an answer is no reason to give up, even an hour after the first."""
     twin = AlreadyConnected("An engine of this name is connected.")
     entrance = Entrance(Scripted(twin, LinkLost("The connection broke off."), twin))
     for failure in (AlreadyConnected, LinkLost, AlreadyConnected):
@@ -359,10 +362,10 @@ async def test_an_own_connection_that_is_dead_is_no_living_engine(autojump_clock
     assert entrance.refusal is None
 
 
-def test_a_unit_of_which_nobody_knows_who_may_see_it_is_not_shown(
+def test_a_unit_is_not_shown_if_it_is_unknown_who_may_see_it(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file of an older version does not describe it: its run would be open to everybody."""
+    """A file of an older version does not describe the unit, so everybody could see its run."""
     with DurableOutbox(path) as outbox:
         outbox.claim("host_Skid")
         outbox.put(Unit(clock=lambda: 0.0).create_wpn_run_paused_msg())

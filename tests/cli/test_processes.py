@@ -1,7 +1,7 @@
-"""What the aggregator holds when the command was ended, in any way and state, and is back.
+"""What the aggregator holds after the command was ended, in any way and state, and is back.
 
-A method tells of its steps all the while: event 0, 1, 2 and so on. The cases wait most of the time,
-each for processes of its own, so they are played together.
+The method tells its steps all the while: event 0, 1, 2 and so on. The cases mostly wait, each for
+its own processes, so they are played together.
 """
 
 import signal
@@ -29,20 +29,20 @@ from .processes import (
     note_what_waits,
 )
 
-# All cases are played by the first test.
+# The first test plays all cases.
 pytestmark = pytest.mark.timeout(300)
 
 SLOW_S = 0.2
-"""A stand-in that takes this long a message falls behind: there is more than that to send."""
+"""With this time for each message (s) the stand-in falls behind, since more than that is sent."""
 
 STARTING = 3
-"""Commands that start at once: each takes a processor for half a second, and the others have
-deadlines to keep."""
+"""How many commands may start at once. Each needs a processor for half a second, and the others
+have deadlines to meet."""
 
 CASE_S = 60
-"""For a case from its beginning to its end (s); longer, and something hangs."""
+"""The time of one case from its beginning to its end (s). A longer one hangs."""
 
-# The states in which the command can be held from outside; each yields a command that is in it.
+# The states in which the command can be held from outside; each yields a command in that state.
 
 
 @asynccontextmanager
@@ -56,7 +56,7 @@ async def connected(scene: Scene) -> AsyncGenerator[Command, None]:
 
 @asynccontextmanager
 async def connected_unanswered(scene: Scene) -> AsyncGenerator[Command, None]:
-    """Let the aggregator handle what comes and answer nothing."""
+    """Let the aggregator handle everything and answer nothing."""
     async with connected(scene) as command:
         scene.aggregator.muted = True
         await scene.receives()
@@ -65,7 +65,7 @@ async def connected_unanswered(scene: Scene) -> AsyncGenerator[Command, None]:
 
 @asynccontextmanager
 async def disconnected(scene: Scene) -> AsyncGenerator[Command, None]:
-    """Let the aggregator go in mid-run, and some dials fail."""
+    """Let the aggregator go in mid-run, and let some dials fail."""
     async with connected(scene) as command:
         scene.aggregator.down()
         await scene.aggregator.restart()
@@ -75,7 +75,7 @@ async def disconnected(scene: Scene) -> AsyncGenerator[Command, None]:
 
 @asynccontextmanager
 async def reconnecting(scene: Scene) -> AsyncGenerator[Command, None]:
-    """Let the aggregator come back, and not answer when the engine introduces itself."""
+    """Let the aggregator come back and not answer the introduction."""
     async with disconnected(scene) as command:
         scene.aggregator.muted, before = True, scene.received
         scene.aggregator.up()
@@ -87,7 +87,7 @@ async def reconnecting(scene: Scene) -> AsyncGenerator[Command, None]:
 
 @asynccontextmanager
 async def catching_up(scene: Scene) -> AsyncGenerator[Command, None]:
-    """Let the aggregator come back, and be slow."""
+    """Let the aggregator come back and be slow."""
     async with disconnected(scene) as command:
         scene.aggregator.handling_time_s = SLOW_S
         scene.aggregator.up()
@@ -100,7 +100,7 @@ async def catching_up(scene: Scene) -> AsyncGenerator[Command, None]:
 
 @asynccontextmanager
 async def reconnected(scene: Scene) -> AsyncGenerator[Command, None]:
-    """Let the aggregator come back, and have all that waited."""
+    """Let the aggregator come back and take everything that waited."""
     async with disconnected(scene) as command:
         scene.aggregator.up()
         await command.until("CatchingUp -> Reconnected")
@@ -115,7 +115,7 @@ async def cut_run(scene: Scene) -> None:
 
 @asynccontextmanager
 async def started(scene: Scene) -> AsyncGenerator[Command, None]:
-    """After a run that was cut, take the first dial and never say a word."""
+    """After a run that was cut, accept the first dial and never answer."""
     await cut_run(scene)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
@@ -126,7 +126,7 @@ async def started(scene: Scene) -> AsyncGenerator[Command, None]:
 
 @asynccontextmanager
 async def never_linked(scene: Scene) -> AsyncGenerator[Command, None]:
-    """After a run that was cut, let nobody be there from the start."""
+    """After a run that was cut, let nobody listen from the start."""
     await cut_run(scene)
     async with never_linked_before(scene) as command:
         yield command
@@ -134,7 +134,7 @@ async def never_linked(scene: Scene) -> AsyncGenerator[Command, None]:
 
 @asynccontextmanager
 async def never_linked_before(scene: Scene) -> AsyncGenerator[Command, None]:
-    """Let nobody be there when the engine is started for the first time of all."""
+    """Let nobody listen when the engine is started for the very first time."""
     scene.aggregator.down()
     before = samples_on_disk(scene.path)
     async with scene.command() as command:
@@ -158,7 +158,7 @@ class Case:
         return f"{self.held.__name__}-{self.number.name}"
 
 
-# Those that take longest first, so that the others pass beside them.
+# The longest cases come first, so that the others run beside them.
 STATES: list[Held] = [
     reconnecting,
     connected_unanswered,
@@ -176,7 +176,7 @@ FIRST_OF_ALL = Case(never_linked_before, signal.SIGINT)
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """Play all cases of which there is a test in this session."""
+    """Play all cases that have a test in this session."""
     outcomes, starting = Outcomes(), trio.Semaphore(STARTING)
     cases = [
         (case.name, partial(play, case, tmp_path_factory.mktemp("case"), starting))
@@ -188,18 +188,18 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_nothing_is_lost_by_a_signal_in_mid_run(case: Case, outcomes: Outcomes) -> None:
-    """The next process delivers the rest in order and ends the run before anything new."""
+    """The next process delivers the rest in order, and ends the run before anything new."""
     outcomes.check(case.name)
 
 
 @pytest.mark.parametrize("case", [FIRST_OF_ALL], ids=lambda case: case.name)
 def test_nothing_is_lost_before_the_first_link(case: Case, outcomes: Outcomes) -> None:
-    """Without an aggregator from the start: SIGINT keeps what was sampled; it comes later."""
+    """Without an aggregator from the start, SIGINT keeps what was sampled, and it arrives later."""
     outcomes.check(case.name)
 
 
 async def play(case: Case, folder: Path, starting: trio.Semaphore) -> None:
-    """Hold the command in the state, end it, start it again, and look at what arrived."""
+    """Hold the command in the state, end it, start it again, and check what has arrived."""
     async with trio.open_nursery() as nursery:
         aggregator = Aggregator()
         port: int = await nursery.start(partial(aggregator.run, port=free_port()))
@@ -219,7 +219,7 @@ async def play(case: Case, folder: Path, starting: trio.Semaphore) -> None:
 
 
 async def end(scene: Scene, command: Command, number: signal.Signals) -> None:
-    """Send the signal, and let what is slow be flushed."""
+    """Send the signal, and let a slow aggregator have the flush."""
     scene.signal(command, number)
     if number != signal.SIGKILL and scene.aggregator.handling_time_s:
         await command.until("CatchingUp -> Stopped")
@@ -227,7 +227,7 @@ async def end(scene: Scene, command: Command, number: signal.Signals) -> None:
 
 
 async def come_back(scene: Scene) -> None:
-    """Heal the aggregator, start the command again and end it when it has told of new values."""
+    """Heal the aggregator, start the command again, and end it when new values have arrived."""
     scene.aggregator.muted, scene.aggregator.handling_time_s = False, 0
     scene.aggregator.up()
     async with scene.command() as command:
@@ -239,7 +239,7 @@ async def come_back(scene: Scene) -> None:
 
 
 def check_waiting(scene: Scene, case: Case) -> None:
-    """Check that who never had a link and could end in order has kept what it sampled."""
+    """Check that an engine that never had a link and ended in order has kept its samples."""
     kinds = [kind for _, kind in scene.waiting]
     if case is FIRST_OF_ALL:
         assert kinds == ["TagsUpdatedMsg"] * len(kinds) != []
@@ -250,7 +250,7 @@ def check_waiting(scene: Scene, case: Case) -> None:
 
 
 def check_samples(scene: Scene) -> None:
-    """Without a run: samples in order, none refused."""
+    """Check that samples outside a run are in order, and that none is refused."""
     check_numbers(scene)
     assert scene.samples() == sorted(scene.samples(), key=lambda sample: sample[0])
     assert scene.aggregator.engine().refused == []

@@ -22,8 +22,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_arguments_go_before_the_environment(file: Path) -> None:
-    """An argument, a file, a variable, a credential of systemd; else there is none."""
+def test_arguments_take_precedence_over_the_environment(file: Path) -> None:
+    """An argument, a file, a variable and a credential of systemd follow in this order."""
     credential = {"CREDENTIALS_DIRECTORY": str(file.parent)}
     everything = credential | {"TRIO_RUNNER_SECRET": "of the variable"}
     assert find_secret("given", None, everything) == "given"
@@ -33,8 +33,8 @@ def test_arguments_go_before_the_environment(file: Path) -> None:
     assert find_secret("", None, {}) == ""
 
 
-def test_service_without_this_credential_has_none(tmp_path: Path) -> None:
-    """Its credentials may be others."""
+def test_a_service_without_this_credential_has_no_secret(tmp_path: Path) -> None:
+    """The service may have other credentials."""
     assert find_secret("", None, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == ""
 
 
@@ -48,8 +48,8 @@ def test_service_without_this_credential_has_none(tmp_path: Path) -> None:
         (None, "cannot read"),
     ],
 )
-def test_file_without_a_secret_is_refused(content: bytes | None, told: str, file: Path) -> None:
-    """What is empty, not there or something else is no secret."""
+def test_a_file_without_a_secret_is_refused(content: bytes | None, told: str, file: Path) -> None:
+    """A file that is empty, missing or something else holds no secret."""
     file.unlink()
     if content is not None:
         file.write_bytes(content)
@@ -60,8 +60,8 @@ def test_file_without_a_secret_is_refused(content: bytes | None, told: str, file
             find_secret("", None, {"CREDENTIALS_DIRECTORY": str(file.parent)})
 
 
-async def test_simulated_engine_registers_with_the_secret_of_a_file(file: Path) -> None:
-    """Or of the environment; nothing is warned of, and the log does not hold it."""
+async def test_the_simulated_engine_registers_with_the_secret_of_a_file(file: Path) -> None:
+    """One from the environment works too; nothing warns, and the log does not contain it."""
     for arguments, environment in [
         (("--secret-file", str(file)), {}),
         ((), {"TRIO_RUNNER_SECRET": OF_FILE}),
@@ -78,7 +78,7 @@ async def test_simulated_engine_registers_with_the_secret_of_a_file(file: Path) 
         assert OF_FILE not in command.err + command.out
 
 
-async def test_secret_on_the_command_line_is_warned_of() -> None:
+async def test_a_secret_on_the_command_line_causes_a_warning() -> None:
     """It works, and the log says what to do instead."""
     async with (
         serving(Aggregator(secret=GIVEN)) as port,
@@ -90,8 +90,8 @@ async def test_secret_on_the_command_line_is_warned_of() -> None:
     assert GIVEN not in command.err
 
 
-async def test_unusable_secret_is_one_line_and_code_2(file: Path) -> None:
-    """Two secrets, and a file that is not there."""
+async def test_an_unusable_secret_gives_one_line_and_exit_code_2(file: Path) -> None:
+    """There are two secrets, or the file does not exist."""
     for arguments, told in [
         ((str(file), "-secret", "x"), "not allowed with argument -secret"),
         ((str(file.parent / "no"),), f"cannot read {file.parent / 'no'}: No such file"),

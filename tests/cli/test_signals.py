@@ -13,13 +13,13 @@ from trio_runner._cli._signals import SAME_S, stop_on_signal
 
 @pytest.fixture
 def ended() -> list[signal.Signals]:
-    """Return what has come to those who would be ended by it."""
+    """Return the signals that would have ended the process."""
     return []
 
 
 @pytest.fixture(autouse=True)
 def _handled(ended: list[signal.Signals]) -> Iterator[None]:
-    """Note a signal that nobody else takes, instead of ending the tests."""
+    """Note a signal that nobody else takes, instead of letting it end the tests."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
@@ -29,17 +29,19 @@ def _handled(ended: list[signal.Signals]) -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_ctrl_break_is_one_of_them_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGBREAK is how Windows asks; it has that alone besides Ctrl-C."""
+def test_ctrl_break_is_one_of_the_signals_if_the_system_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Windows asks with SIGBREAK, and besides Ctrl-C has only that."""
     assert _signals.signals() == [signal.SIGINT, signal.SIGTERM]
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     assert _signals.signals() == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 
 
-async def test_ctrl_break_stops(
+async def test_ctrl_break_stops_the_command(
     monkeypatch: pytest.MonkeyPatch, ended: list[signal.Signals], autojump_clock: MockClock
 ) -> None:
-    """In order, as SIGTERM does."""
+    """It stops in order, as with SIGTERM."""
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -49,10 +51,10 @@ async def test_ctrl_break_stops(
     assert ended == []
 
 
-async def test_second_signal_within_a_second_is_the_same(
+async def test_a_second_signal_within_a_second_counts_as_the_first(
     ended: list[signal.Signals], autojump_clock: MockClock
 ) -> None:
-    """`timeout` sends to the process and then to its group; behind the second it ends at once."""
+    """`timeout` signals the process and then its group. After that second it ends at once."""
     stops: list[float] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, lambda: stops.append(trio.current_time()))
@@ -67,8 +69,10 @@ async def test_second_signal_within_a_second_is_the_same(
     assert (stops, ended) == ([began], [signal.SIGTERM])
 
 
-async def test_reason_is_told(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
-    """The log says what came, and what another one would do."""
+async def test_the_reason_for_the_end_is_logged(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """The log says which signal came, and what another one would do."""
     caplog.set_level("INFO", "trio_runner")
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, nursery.cancel_scope.cancel)

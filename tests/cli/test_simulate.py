@@ -1,4 +1,4 @@
-"""`trio-runner simulate`: what it tells, what it refuses, and how it ends."""
+"""`trio-runner simulate`: what it reports, what it refuses, and how it ends."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ SHORT = ["--hours", "1/360"]  # 10 s
 
 @pytest.fixture(autouse=True)
 def same_signals() -> Iterator[None]:
-    """Leave Ctrl-C as it was: here the command runs in the tests' own process."""
+    """Leave Ctrl-C as it was, since the command runs in the tests' own process here."""
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
@@ -39,22 +39,22 @@ def same_signals() -> Iterator[None]:
 
 @pytest.fixture
 def mutant(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a bug into the runner: it sends nothing that stands in line."""
+    """Put a bug into the runner, so that it sends nothing of what stands in line."""
     monkeypatch.setattr(Sender, "_due_head", lambda _: None)
 
 
 def repeated(out: str) -> list[str]:
-    """Return the arguments of the last command that is told to repeat a violation."""
+    """Return the arguments of the last command that the report gives to repeat a violation."""
     command = re.findall(r"^Repeat it with: (.*)$", out, re.MULTILINE)[-1]
     program, *arguments = shlex.split(command)
     assert program == "trio-runner"
     return arguments
 
 
-def test_it_tells_what_was_injected_and_what_was_delivered(
+def test_the_report_tells_what_was_injected_and_what_was_delivered(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Seeds, speed, the faults by kind, what arrived; nothing on stderr that is no terminal."""
+    """Seeds, speed, faults by kind, and what arrived; a stderr that is no terminal stays empty."""
     assert main(["simulate", "--seeds", "3-4", "--hours", "1/60", "--faults", "reset,close"]) == 0
     out, err = capsys.readouterr()
     reports = [simulate(seed, 60, kinds=("reset", "close")) for seed in (3, 4)]
@@ -75,9 +75,7 @@ def test_it_tells_what_was_injected_and_what_was_delivered(
     assert re.search(told, out, re.MULTILINE)
 
 
-def test_the_trace_is_what_the_hash_is_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_hash_is_that_of_the_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--trace` writes all lines, and anybody can compute their hash."""
     file = tmp_path / "trace"
     assert main(["simulate", "--seed", "5", *SHORT, "--trace", str(file)]) == 0
@@ -87,9 +85,9 @@ def test_the_trace_is_what_the_hash_is_of(
 
 
 def test_the_last_line_is_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where no promise was broken it says so; `--shrink` then says that there is nothing to do.
+    """It says that no promise was broken. `--shrink` then says that there is nothing to do.
 
-    60 s of faults for two seeds, and what each needs to recover: 0.03 h and a bit.
+    Two seeds have 60 s of faults each, and some time to recover: 0.03 h and a bit.
     """
     assert main(["simulate", "--seeds", "3-4", "--hours", "1/60", "--faults", "reset"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
@@ -101,8 +99,10 @@ def test_the_last_line_is_the_verdict(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("option", ["trace", "html"])
-def test_a_full_disk_ends_it_in_one_line(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What cannot be written is an error of the argument, whenever it shows."""
+def test_a_full_disk_ends_the_command_with_one_line(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be written is an error of the argument, whenever that shows."""
     assert main(["simulate", "--seed", "3", *SHORT, f"--{option}", "/dev/full"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -112,8 +112,10 @@ def test_a_full_disk_ends_it_in_one_line(option: str, capsys: pytest.CaptureFixt
     )
 
 
-def test_a_life_is_drawn_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--html` writes a page with all lines of the trace, and says where; the trace is the same."""
+def test_a_life_can_be_drawn_into_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--html` writes a page with all lines of the trace and says where; the trace is the same."""
     page, trace = tmp_path / "life.html", tmp_path / "trace"
     arguments = ["simulate", "--seed", "5", *SHORT]
     assert main([*arguments, "--html", str(page), "--trace", str(trace)]) == 0
@@ -131,7 +133,7 @@ def test_a_life_is_drawn_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_broken_promise_is_in_its_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The page has the promise, and the moment, as they are told."""
+    """The page has the promise and the moment, as they are told."""
     page = tmp_path / "life.html"
     arguments = ["simulate", "--seed", "1", "--hours", "1/60", "--faults", "reset,burst"]
     assert main([*arguments, "--html", str(page)]) == 1
@@ -150,8 +152,10 @@ def drawn(page: Path) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("mutant")
-def test_a_broken_promise_is_told_with_what_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """Seed, moment, promise, last lines, the others in a line each; its command does it again."""
+def test_a_broken_promise_is_told_with_the_command_that_repeats_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It has the seed, the moment, the promise, the last lines, and the others in a line each."""
     assert main(["simulate", "--seeds", "1-19", "--hours", "1/60", "--faults", "reset,burst"]) == 1
     out = capsys.readouterr().out
     report = simulate(1, 60, kinds=("reset", "burst"))
@@ -169,7 +173,7 @@ def test_a_broken_promise_is_told_with_what_repeats_it(capsys: pytest.CaptureFix
 
 @pytest.mark.usefixtures("mutant")
 def test_a_shrunk_violation_can_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--shrink` tells the command of a shorter run that still fails, and it does."""
+    """`--shrink` gives the command of a shorter simulation that still fails, and it does."""
     assert main(["simulate", "--seed", "1", "--shrink"]) == 1
     out = capsys.readouterr().out
     assert re.search(r"^Tried \d+ runs?; the shortest that fails has \d+ s", out, re.MULTILINE)
@@ -183,7 +187,7 @@ def test_a_shrunk_violation_can_be_repeated(capsys: pytest.CaptureFixture[str]) 
 
 @define
 class Needs:
-    """A simulation that fails if certain faults meet and the time is long enough."""
+    """A simulation that fails if these faults are in it and the time is long enough."""
 
     like: Report
     numbers: set[int]
@@ -209,7 +213,7 @@ class Needs:
 def test_shrinking_leaves_what_is_needed_and_nothing_else(
     numbers: tuple[int, ...], needed_s: int, shortest_s: int | None
 ) -> None:
-    """Of 600 s with all faults there remain, to the second, the time and the faults it takes."""
+    """Of 600 s with all faults, the time needed remains, to the second, with the faults needed."""
     planned = plan(11, 600, FAULTS)
     assert len(planned) > 30
     if shortest_s is None:
@@ -224,8 +228,8 @@ def test_shrinking_leaves_what_is_needed_and_nothing_else(
     assert shrunk.runs < 200
 
 
-def test_kept_faults_alone_happen(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--keep` leaves of a seed's faults those with the numbers, an empty list none."""
+def test_only_the_kept_faults_happen(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--keep` leaves only the faults of a seed with these numbers; an empty list leaves none."""
     first = plan(3, 60, FAULTS)[0]
     assert main(["simulate", "--seed", "3", "--hours", "1/60", "--keep", "0"]) == 0
     out = capsys.readouterr().out
@@ -252,10 +256,10 @@ def test_kept_faults_alone_happen(capsys: pytest.CaptureFixture[str]) -> None:
         (["--html", "x"], "argument --html: it is of use with one seed only, give --seed"),
     ],
 )
-def test_wrong_arguments_are_one_line_and_code_2(
+def test_wrong_arguments_give_one_line_and_exit_code_2(
     arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What cannot be simulated is said before anything is; an unknown fault with those known."""
+    """What cannot be simulated is told first; an unknown fault is told with the known ones."""
     with pytest.raises(SystemExit) as ended:
         main(["simulate", *arguments])
     out, err = capsys.readouterr()
@@ -265,7 +269,7 @@ def test_wrong_arguments_are_one_line_and_code_2(
 
 
 @pytest.mark.parametrize("option", ["trace", "html"])
-def test_a_file_that_cannot_be_written_is_code_2(
+def test_a_file_that_cannot_be_written_gives_exit_code_2(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is told in one line, before anything is simulated."""
@@ -285,7 +289,8 @@ class Terminal:
     _change: Change = field(factory=Change, init=False)
 
     async def read(self) -> None:
-        with suppress(trio.BrokenResourceError):  # so ends a terminal that nobody writes to
+        # This is how a terminal ends that nobody writes to
+        with suppress(trio.BrokenResourceError):
             async for data in trio.lowlevel.FdStream(self.fd):
                 self.shown += data.decode()
                 self._change.notify()
@@ -294,13 +299,13 @@ class Terminal:
         await self._change.wait_until(lambda: re.search(pattern, self.shown))
 
     async def rest(self) -> str:
-        """Return what is on stdout when the last process that has it has ended."""
+        """Return the rest of stdout, once the last process that has it has ended."""
         assert self.process.stdout is not None
         return b"".join([data async for data in self.process.stdout]).decode()
 
 
 async def started(nursery: trio.Nursery, jobs: int) -> Terminal:
-    """Start a thousand short simulations and wait until the bar has counted some."""
+    """Start a thousand short simulations, and wait until the bar has counted some."""
     ours, theirs = pty.openpty()
     arguments = ["simulate", "--seeds", "0-999", *SHORT, "--jobs", str(jobs)]
     process = await trio.lowlevel.open_process(
@@ -318,8 +323,8 @@ async def started(nursery: trio.Nursery, jobs: int) -> Terminal:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-async def test_ctrl_c_ends_it_in_order(jobs: int) -> None:
-    """All processes end, what was done is told, and there is no traceback."""
+async def test_ctrl_c_ends_the_command_in_order(jobs: int) -> None:
+    """All processes end, what was done is reported, and there is no traceback."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             terminal = await started(nursery, jobs)
@@ -332,7 +337,7 @@ async def test_ctrl_c_ends_it_in_order(jobs: int) -> None:
 
 
 async def test_no_process_is_left_when_the_command_is_killed() -> None:
-    """They end with the one that began them, though it could not tell them."""
+    """They end with the process that started them, although it could not tell them."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             terminal = await started(nursery, 2)
@@ -341,8 +346,8 @@ async def test_no_process_is_left_when_the_command_is_killed() -> None:
             await terminal.process.wait()
 
 
-def test_a_fleet_is_told_with_how_it_came_back(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each loss, for whole runners and for their dials alone; 450 of them are within the bound."""
+def test_the_report_of_a_fleet_tells_how_it_came_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each loss is told for real runners and for the model; 450 of them keep to the bound."""
     assert main(["simulate", "--units", "5", "--seed", "1"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -352,8 +357,8 @@ def test_a_fleet_is_told_with_how_it_came_back(capsys: pytest.CaptureFixture[str
     assert out.endswith("\nEvery promise was kept.\n")
 
 
-def test_a_fleet_has_no_faults_to_choose(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is for one life with its faults is refused."""
+def test_no_faults_can_be_chosen_for_a_fleet(capsys: pytest.CaptureFixture[str]) -> None:
+    """Options for one life with its faults are refused."""
     with pytest.raises(SystemExit, match="2"):
         main(["simulate", "--units", "5", "--faults", "reset"])
     assert "--faults: it does not go with --units" in capsys.readouterr().err

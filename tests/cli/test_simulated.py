@@ -32,7 +32,7 @@ def closed_port() -> int:
 
 @asynccontextmanager
 async def serving(aggregator: Aggregator) -> AsyncGenerator[int, None]:
-    """Serve on TCP for as long as the block runs; yield the port."""
+    """Serve on TCP while the block runs; yield the port."""
     async with trio.open_nursery() as nursery:
         port: int = await nursery.start(aggregator.run)
         yield port
@@ -40,10 +40,10 @@ async def serving(aggregator: Aggregator) -> AsyncGenerator[int, None]:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-async def test_without_aggregator_it_says_so_once_and_ends_in_order(
+async def test_without_an_aggregator_it_says_so_once_and_ends_in_order(
     number: signal.Signals, closed_port: int, tmp_path: Path
 ) -> None:
-    """Nothing answers: one warning for many dials, and a signal ends it with exit code 0."""
+    """Many dials fail with one warning, and a signal ends it with exit code 0."""
     at = ("-ap", str(closed_port), "--outbox", str(tmp_path))
     async with running("simulated", *at) as command:
         await command.until("Disconnected -> Failed")
@@ -65,8 +65,8 @@ async def test_without_aggregator_it_says_so_once_and_ends_in_order(
     )
 
 
-async def test_engine_is_connected_and_commanded_through_the_aggregator() -> None:
-    """It registers with the given name and secret, waits for Start, runs, and flushes its end."""
+async def test_an_engine_is_connected_and_takes_commands_from_the_aggregator() -> None:
+    """It registers with its name and secret, waits for Start, runs, and flushes the run's end."""
     aggregator = Aggregator(secret=SALT, version="0.2.0")
     async with (
         serving(aggregator) as port,
@@ -91,8 +91,8 @@ async def test_engine_is_connected_and_commanded_through_the_aggregator() -> Non
     assert "Traceback" not in command.err
 
 
-async def test_refused_secret_is_told() -> None:
-    """What the person has to do stands in the log."""
+async def test_a_refused_secret_is_told() -> None:
+    """The log says what people must do."""
     async with (
         serving(Aggregator(secret=SALT)) as port,
         running("simulated", "-ap", str(port)) as command,
@@ -103,22 +103,22 @@ async def test_refused_secret_is_told() -> None:
 
 
 @pytest.mark.parametrize("second", SIGNALS)
-async def test_second_signal_ends_at_once(second: signal.Signals) -> None:
-    """An aggregator that does not answer makes the flush long; a second later it can be cut."""
+async def test_a_second_signal_ends_it_at_once(second: signal.Signals) -> None:
+    """A mute aggregator makes the flush long; a second later another signal cuts it."""
     aggregator = Aggregator()
     async with (
         serving(aggregator) as port,
         running("simulated", "-ap", str(port)) as command,
     ):
         await command.until("Changing state: Started -> Connected")
-        # When three samples have come, all states are told: what goes out next is a sample.
+        # After three samples all states have been told, so that the next message is a sample.
         await aggregator.wait_until(lambda: len(aggregator.messages(em.TagsUpdatedMsg)) >= 3)
         aggregator.muted = True
         taken = len(aggregator.messages(em.TagsUpdatedMsg))
         await aggregator.wait_until(lambda: len(aggregator.messages(em.TagsUpdatedMsg)) > taken)
         command.send(signal.SIGINT)
         await command.until("Changing state: Connected -> Stopped")
-        command.send(second)  # at once, so it is taken for the same
+        command.send(second)  # it comes at once, so it counts as the same
         await trio.sleep(SAME_S + 0.5)
         assert command.code is None
         command.send(second)

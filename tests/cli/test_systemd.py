@@ -1,4 +1,4 @@
-"""What systemd is told by a command that is a service, and when it would kill it."""
+"""What a command that is a service tells systemd, and when systemd would kill it."""
 
 import os
 import shutil
@@ -45,12 +45,12 @@ from trio_runner._cli import _simulated
 _simulated.SimulatedEngine = Blocking
 sys.exit(_cli.main(sys.argv[2:]))
 """
-"""The command with an engine that blocks Trio's thread when there is a file."""
+"""The command with an engine that blocks Trio's thread as soon as a file exists."""
 
 
 @define(eq=False)
 class Systemd:
-    """The socket at which systemd is told, and what has been told."""
+    """The socket at which systemd listens, and what has been told."""
 
     address: str
     _socket: trio.socket.SocketType
@@ -62,12 +62,12 @@ class Systemd:
         return self.told[-1]
 
     async def until(self, text: str) -> None:
-        """Wait until something with the text in it has been told."""
+        """Wait until something that contains the text has been told."""
         while text not in await self.next():
             pass
 
     async def starves(self, watchdog_s: float) -> None:
-        """Check that nothing comes for so long (s), but for what is under way."""
+        """Check that nothing comes for this long (s), except what is already under way."""
         with trio.move_on_after(0.2):
             while True:
                 await self.next()
@@ -78,15 +78,15 @@ class Systemd:
 
 @asynccontextmanager
 async def systemd(address: str) -> AsyncGenerator[Systemd, None]:
-    """Listen at an address, abstract if it begins with `@`, as systemd does."""
+    """Listen as systemd does, at an address that is abstract if it begins with `@`."""
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         await listening.bind(address.replace("@", "\0", 1))
         yield Systemd(address, listening)
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
-async def test_start_state_and_end_are_told(kind: str, tmp_path: Path) -> None:
-    """Ready when the ticker turns, then how it goes in words, and that it stops."""
+async def test_systemd_is_told_the_start_the_state_and_the_end(kind: str, tmp_path: Path) -> None:
+    """It is told that the ticker turns, then how things go in words, and that the engine stops."""
     address = str(tmp_path / "notify") if kind == "path" else f"@{uuid.uuid4()}"
     async with systemd(address) as it:
         environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "2000000"}
@@ -103,8 +103,8 @@ async def test_start_state_and_end_are_told(kind: str, tmp_path: Path) -> None:
     assert "systemd" not in command.err
 
 
-async def test_link_is_told() -> None:
-    """That it is connected, and how much waits."""
+async def test_systemd_is_told_of_the_link() -> None:
+    """It is told that the engine is connected, and how much waits."""
     aggregator = Aggregator()
     async with systemd(f"@{uuid.uuid4()}") as it, trio.open_nursery() as nursery:
         port = await nursery.start(aggregator.run)
@@ -117,8 +117,8 @@ async def test_link_is_told() -> None:
     assert "WATCHDOG=1" not in it.told, "there is none"
 
 
-async def test_loop_that_stands_still_starves_the_watchdog(tmp_path: Path) -> None:
-    """Of 1 s, in which it is fed four times: nothing comes any more, and systemd would kill it."""
+async def test_a_loop_that_stands_still_starves_the_watchdog(tmp_path: Path) -> None:
+    """A watchdog of 1 s, else fed four times in it, gets nothing, so systemd would kill it."""
     now = tmp_path / "now"
     program = [sys.executable, "-c", BLOCKING, str(now)]
     environment = {"WATCHDOG_USEC": "1000000"}
@@ -135,7 +135,7 @@ async def test_loop_that_stands_still_starves_the_watchdog(tmp_path: Path) -> No
 
 
 async def test_a_watchdog_of_another_process_is_not_fed() -> None:
-    """One that this one was started by, say."""
+    """That may be one that started this process."""
     async with systemd(f"@{uuid.uuid4()}") as it:
         environment = {
             "NOTIFY_SOCKET": it.address,
@@ -149,8 +149,8 @@ async def test_a_watchdog_of_another_process_is_not_fed() -> None:
     assert "WATCHDOG=1" not in it.told
 
 
-async def test_systemd_that_cannot_be_told_is_no_reason_not_to_run(tmp_path: Path) -> None:
-    """It is said once."""
+async def test_the_engine_runs_even_if_systemd_cannot_be_told(tmp_path: Path) -> None:
+    """This is logged once."""
     environment = {"NOTIFY_SOCKET": str(tmp_path / "none"), "WATCHDOG_USEC": "400000"}
     async with running(*SKID, "-ap", "9", environment=environment) as command:
         await command.until("systemd cannot be told")
@@ -165,7 +165,7 @@ async def test_systemd_that_cannot_be_told_is_no_reason_not_to_run(tmp_path: Pat
 
 @define(eq=False)
 class Watched:
-    """A unit with a runner, and with an engine whose thread the test ticks."""
+    """A unit with a runner, and with an engine's thread that the test ticks."""
 
     name: str
     runner: EngineRunner | None
@@ -174,7 +174,7 @@ class Watched:
 
 
 async def beat(hearts: Hearts, *ticking: Watched, seconds: int) -> str | None:
-    """Let time pass while these units' threads tick, and return why nothing would be fed."""
+    """Let time pass while these units' threads tick; return why the watchdog would not be fed."""
     for _ in range(seconds):
         await trio.sleep(1)
         for unit in ticking:
@@ -184,23 +184,25 @@ async def beat(hearts: Hearts, *ticking: Watched, seconds: int) -> str | None:
 
 
 def never_run(w: World) -> EngineRunner:
-    """Return a runner whose ticker stands still, since nobody runs it."""
+    """Return a runner whose ticker stands still, since it never runs."""
     unit = Unit()
     return EngineRunner(EngineDispatcher(handlers=unit), unit, unit)
 
 
 @pytest.mark.parametrize("up", [True, False])
-async def test_turning_tickers_feed_it(up: bool, autojump_clock: trio.testing.MockClock) -> None:
-    """With a link or without, where it turns every 5 s; an engine not started need not tick."""
+async def test_tickers_that_turn_feed_the_watchdog(
+    up: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """They turn with a link, and every 5 s without; an engine not started need not tick."""
     async with world(up=up) as w:
         hearts = Hearts([Watched("A", w.runner)], STILL_S)
         assert [await beat(hearts, seconds=1) for _ in range(100)] == [None] * 100
 
 
-async def test_a_ticker_that_stands_still_starves_it(
+async def test_a_ticker_that_stands_still_starves_the_watchdog(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Though the other unit's turns: for more than 10 s since it was first looked at."""
+    """The other unit's ticker turns; this one has not for over 10 s since the first look."""
     async with world() as w:
         hearts = Hearts([Watched("A", w.runner), Watched("B", never_run(w))], STILL_S)
         assert await beat(hearts, seconds=11) is None
@@ -210,7 +212,7 @@ async def test_a_ticker_that_stands_still_starves_it(
 async def test_a_failed_unit_and_one_without_a_runner_are_not_waited_for(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The others go on."""
+    """The other units go on."""
     async with world() as w:
         units = [
             Watched("A", w.runner),
@@ -220,10 +222,10 @@ async def test_a_failed_unit_and_one_without_a_runner_are_not_waited_for(
         assert await beat(Hearts(units, STILL_S), seconds=30) is None
 
 
-async def test_a_driver_that_hangs_starves_it_where_no_other_engine_works(
+async def test_a_hanging_driver_starves_the_watchdog_if_no_other_engine_works(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Of two units one goes on controlling its hardware, which its end would cost."""
+    """The other unit still controls its hardware, and the end of the process would end that."""
     async with world() as w, world() as v:
         a, b = Watched("A", w.runner, ticks=0), Watched("B", v.runner, ticks=0)
         hearts = Hearts([a, b], STILL_S)
@@ -234,8 +236,8 @@ async def test_a_driver_that_hangs_starves_it_where_no_other_engine_works(
         assert await beat(hearts, b, seconds=1) is None
 
 
-async def test_a_disk_that_hangs_does_not_starve_it(tmp_path: Path) -> None:
-    """That is told: the engine goes on from memory, which its end would lose."""
+async def test_a_disk_that_hangs_does_not_starve_the_watchdog(tmp_path: Path) -> None:
+    """It is told: the engine goes on from memory, and the end of the process would lose that."""
     disk, told = HangingDisk(), list[str]()
     outbox = DurableOutbox(tmp_path / "it.outbox", connect=disk.connect)
 
@@ -249,7 +251,7 @@ async def test_a_disk_that_hangs_does_not_starve_it(tmp_path: Path) -> None:
         await w.settled()
         disk.works.clear()
         w.runner.post(event("one"))
-        for _ in range(30):  # 1 s until it counts as slow, and 2 s of it
+        for _ in range(30):  # 1 s until the disk counts as slow, and 2 s of that
             await teller.tell()
             await trio.sleep(0.1)
         disk.works.set()
@@ -267,8 +269,8 @@ ANALYZE = shutil.which("systemd-analyze")
 
 @pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not here: install systemd")
 @pytest.mark.parametrize("name", ["pectus.service", "pectus@.service"])
-def test_unit_files_are_right(name: str, tmp_path: Path) -> None:
-    """There is nothing that systemd finds wrong; a key that it does not know it would."""
+def test_systemd_accepts_the_unit_files(name: str, tmp_path: Path) -> None:
+    """There is nothing that systemd finds wrong, and it would find a key that it does not know."""
     text = (EXAMPLES / name).read_text().replace("/opt/pectus/bin/trio-runner", sys.executable)
     assert verified(tmp_path / name, text) == ""
     wrong = text.replace("Type=notify", "Tpye=notify")
@@ -276,7 +278,7 @@ def test_unit_files_are_right(name: str, tmp_path: Path) -> None:
 
 
 def verified(path: Path, text: str) -> str:
-    """Return what systemd has to say of a unit file."""
+    """Return what systemd says about a unit file."""
     path.write_text(text)
     result = subprocess.run(
         [str(ANALYZE), "verify", str(path)], capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""How a unit's files are named."""
+"""How the files of a unit are named."""
 
 from pathlib import Path
 from urllib.parse import unquote
@@ -9,8 +9,8 @@ from trio_runner._cli._unit_files import file_name, outbox_path
 
 
 @pytest.mark.parametrize("unit", ["Filtration Skid", "skid-7_b", "Labor.2"])
-def test_usual_name_stays_as_it_is(unit: str) -> None:
-    """Letters, digits, spaces within, `_`, `-` and `.`."""
+def test_a_usual_name_stays_as_it_is(unit: str) -> None:
+    """It has letters, digits, spaces inside, `_`, `-` and `.`."""
     assert file_name(unit) == unit
 
 
@@ -31,21 +31,21 @@ def test_usual_name_stays_as_it_is(unit: str) -> None:
         ("COM10", "COM10"),
     ],
 )
-def test_name_that_a_system_does_not_take_is_quoted(unit: str, name: str) -> None:
-    """So is what it would change; the unit's name can be had back."""
+def test_a_name_that_some_system_does_not_take_is_quoted(unit: str, name: str) -> None:
+    """So is whatever a system would change, and the unit's name can be recovered."""
     assert file_name(unit) == name
     assert unquote(name) == unit
 
 
-def test_long_names_differ() -> None:
-    """No system takes more than 255 bytes; two that begin alike are told apart."""
+def test_long_names_give_different_files() -> None:
+    """No system takes more than 255 bytes. Two names that begin alike are told apart."""
     first, second = file_name("ü" * 300), file_name("ü" * 301)
     assert first != second
     assert max(len(first), len(second)) < 180
 
 
-def test_names_that_differ_in_case_only_have_files_that_differ_in_more(tmp_path: Path) -> None:
-    """Whoever was first keeps the plain one, and both find theirs again."""
+def test_names_that_differ_only_in_case_give_files_that_differ_in_more(tmp_path: Path) -> None:
+    """The first unit keeps the plain name, and both find their files again."""
     units = ["Skid", "skid", "SKID"]
     paths = []
     for unit in units:

@@ -54,8 +54,8 @@ def render(picture: Picture, width: int, height: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
-def test_picture_fills_the_screen_and_cuts_no_word(width: int, height: int) -> None:
-    """Every line is as wide as the screen at most, and nothing ends in an ellipsis."""
+def test_the_picture_fits_the_screen_and_cuts_no_word(width: int, height: int) -> None:
+    """No line is wider than the screen, and nothing ends in an ellipsis."""
     lines = render(CATCHING_UP, width, height)
     assert len(lines) == height
     assert max(map(cell_len, lines)) == width
@@ -64,19 +64,19 @@ def test_picture_fills_the_screen_and_cuts_no_word(width: int, height: int) -> N
     assert any("there?" in line for line in lines)
 
 
-def test_progress_is_what_is_delivered_of_what_there_was() -> None:
-    """42 delivered, 18 of them before: 24 done, 21 wait: 24 of 45."""
+def test_the_progress_is_the_share_that_is_delivered() -> None:
+    """Of 42 delivered, 18 were so before, which leaves 24; 21 wait: 24 of 45."""
     assert any("24 of 45" in line for line in render(CATCHING_UP, 80, 24))
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 12), (20, 5)])
-def test_small_screen_is_no_error(width: int, height: int) -> None:
-    """A terminal that is too small shows what there is room for."""
+def test_a_small_screen_is_no_error(width: int, height: int) -> None:
+    """A terminal that is too small shows as much as fits."""
     assert max(map(cell_len, render(CATCHING_UP, width, height))) <= width
 
 
-def test_countdown_ends_at_zero() -> None:
-    """4.3 s left are shown as 5 s, and what is over is never negative."""
+def test_the_countdown_ends_at_zero() -> None:
+    """4.3 s that are left are shown as 5 s, and the time left is never negative."""
     soon = evolve(CATCHING_UP, chapter="It ends in", chapter_ends_s=17.5)
     assert render(soon, 80, 24)[0].rstrip().endswith("It ends in 5 s")
     over = evolve(soon, chapter_ends_s=13.0)
@@ -92,7 +92,7 @@ def test_countdown_ends_at_zero() -> None:
         ("utf-8", False, "dumb", False),
     ],
 )
-def test_picture_is_for_consoles_that_can_show_it(
+def test_the_picture_is_drawn_only_on_consoles_that_can_show_it(
     encoding: str, legacy: bool, term: str, shows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An old console of Windows, one without Braille and a dumb one get lines instead."""

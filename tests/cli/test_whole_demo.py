@@ -11,12 +11,12 @@ from tests.cli.test_simulate import drawn
 STATES = re.compile(r"state: \w+ -> (\w+)")
 
 
-def test_demo_survives_its_outage_and_loses_nothing(
+def test_the_demo_survives_its_outage_and_loses_nothing(
     whole_demo: "subprocess.Popen[str]", demo_page: Path
 ) -> None:
-    """Through a pipe it prints a line for each thing that happens, ends by itself, exits with 0.
+    """Through a pipe it prints a line for each thing that happens, and ends by itself with 0.
 
-    Its picture has the outage, and all that was made is seen to arrive.
+    Its picture shows the outage, and all that was made arrives in it.
     """
     out, err = whole_demo.communicate(timeout=40)
     assert (whole_demo.returncode, err) == (0, "")
@@ -33,7 +33,7 @@ def test_demo_survives_its_outage_and_loses_nothing(
     verdict = lines.index("Nothing lost.")
     assert all(re.fullmatch(r" *\d+\.\d s  .+", line) for line in lines[:verdict])
     samples, events, outage, plot, picture = lines[verdict + 1 :]
-    # At the steady rate the outage alone has more than 20 samples.
+    # The outage alone has more than 20 samples at the steady rate.
     taken, delivered = map(int, re.findall(r"(\d+) (?:taken|delivered)", samples))
     assert taken == delivered > 40
     assert "0 lost" in samples
@@ -48,6 +48,6 @@ def test_demo_survives_its_outage_and_loses_nothing(
     assert [span["name"] for span in life["links"]] == ["link 1", "link 2"]
     assert len(life["samples"]) == taken
     assert all(one["arrived_s"] is not None for one in (*life["samples"], *life["events"]))
-    # The outage's first sample is the oldest that waits at its end.
+    # The outage's first sample is the oldest one that waits at its end.
     assert max(level["oldest_s"] or 0 for level in life["levels"]) > 7
     assert [span["name"] for span in life["states"][1:]] == states

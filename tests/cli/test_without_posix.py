@@ -1,4 +1,4 @@
-"""The command without the names of POSIX that Windows lacks; `without_posix` says what it shows."""
+"""The command without the POSIX names that Windows lacks; `without_posix` says what this shows."""
 
 import signal
 import sys
@@ -12,7 +12,7 @@ POORER = [sys.executable, "-m", "tests.cli.without_posix"]
 
 
 async def test_every_module_can_be_imported() -> None:
-    """None asks for a name that is not there, at its top."""
+    """No module asks for a missing name when it is imported."""
     command = await ran("import-all", program=POORER)
     assert (command.code, command.err) == (0, "")
     assert "trio_runner._cli._signals\n" in command.out
@@ -20,15 +20,15 @@ async def test_every_module_can_be_imported() -> None:
 
 
 async def test_help_is_given() -> None:
-    """Of the command and of each of its parts."""
+    """The command and each of its subcommands give help."""
     for arguments in ([], ["demo"], ["simulated"], ["simulate"], ["outbox", "show"]):
         command = await ran(*arguments, "--help", program=POORER)
         assert (command.code, command.err) == (0, "")
         assert command.out.startswith("usage: trio-runner")
 
 
-async def test_demo_is_played_until_it_is_interrupted() -> None:
-    """Far enough to have connected, and lost the link; it ends in order."""
+async def test_the_demo_is_played_until_it_is_interrupted() -> None:
+    """It goes on until the link was there and is lost; then it ends in order."""
     async with running("demo", program=POORER) as command:
         await command.until("Nothing answers at")
         command.send(signal.SIGINT)
@@ -36,14 +36,14 @@ async def test_demo_is_played_until_it_is_interrupted() -> None:
     assert "Interrupted. Nothing lost" in command.out
 
 
-async def test_outages_are_simulated() -> None:
-    """Network, disk and processes included."""
+async def test_outages_can_be_simulated() -> None:
+    """Network, disk and processes are included."""
     command = await ran("simulate", "--seed", "1", "--hours", "1/60", program=POORER)
     assert (command.code, command.err) == (0, "")
 
 
-async def test_outbox_is_made_shown_exported_and_discarded(tmp_path: Path) -> None:
-    """By the command; what waits in it is put in by the test between."""
+async def test_an_outbox_is_made_shown_exported_and_discarded(tmp_path: Path) -> None:
+    """The command does it; in between, the test puts something in that waits."""
     path = tmp_path / "skid.outbox"
     async with running("simulated", "-ap", "9", "--outbox", str(path), program=POORER) as command:
         await command.until("Disconnected -> Failed")

@@ -1,13 +1,13 @@
-"""Run the command, or import every module, without the names of POSIX that Windows lacks.
+"""Run the command, or import every module, without the POSIX names that Windows lacks.
 
-`python -m tests.cli.without_posix demo` is `trio-runner demo` to which `os`, `signal`, `socket` and
-`select` look as if those names were not there; `import-all` imports the package, module by module.
+`python -m tests.cli.without_posix demo` is `trio-runner demo` with those names missing from `os`,
+`signal`, `socket` and `select`. `import-all` imports the package module by module.
 
-What it can show: that no module of the package needs such a name, neither when it is imported nor
-in the code that the test runs. Only the package's own imports are given the poorer modules, since
-Trio and the standard library need the names on the POSIX system that this runs on. What it cannot
-show: anything in which Windows behaves otherwise under the same name, such as files that are open,
-signals, file names and consoles, and code that asks for `sys.platform`, which stays what it is.
+This can show that no module of the package needs such a name, neither when it is imported nor in
+the code that the test runs. Only the package's own imports get the reduced modules, since Trio and
+the standard library need the names on the POSIX system that this runs on. It cannot show where
+Windows behaves differently under the same name, as with open files, signals, file names and
+consoles. Nor does it change `sys.platform`, so code that asks for that sees the real system.
 """
 
 import builtins
@@ -21,7 +21,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-# Each is marked `sys.platform != "win32"` in typeshed, or by "Availability: Unix" in Python's docs.
+# Each is marked `sys.platform != "win32"` in typeshed, or "Availability: Unix" in Python's docs.
 POSIX_ONLY = {
     os: """
         chown chroot confstr ctermid fchdir fchown fdatasync fork forkpty getegid geteuid getgid
@@ -48,7 +48,7 @@ POSIX_ONLY = {
 
 
 def poorer(module: ModuleType, names: str) -> ModuleType:
-    """Return a module like this one in which there are no such names."""
+    """Return a module like this one without these names."""
     copy = ModuleType(module.__name__, module.__doc__)
     gone = set(names.split())
     copy.__dict__.update({name: it for name, it in vars(module).items() if name not in gone})
@@ -56,7 +56,7 @@ def poorer(module: ModuleType, names: str) -> ModuleType:
 
 
 def take_away() -> None:
-    """Give every module of the package that is imported from now on the poorer modules."""
+    """Give the reduced modules to every module of the package that is imported from now on."""
     instead = {module.__name__: poorer(module, names) for module, names in POSIX_ONLY.items()}
     as_usual = builtins.__import__
 
@@ -71,7 +71,7 @@ def take_away() -> None:
 
 
 def import_all() -> None:
-    """Import every module, but for those of Open Pectus where that is not installed."""
+    """Import every module, except those of Open Pectus where that is not installed."""
     import trio_runner
 
     for found in pkgutil.walk_packages(trio_runner.__path__, "trio_runner.", onerror=missing):
@@ -84,7 +84,7 @@ def import_all() -> None:
 
 
 def missing(name: str) -> None:
-    """Pass over the bridge without Open Pectus; raise any other error that is being handled."""
+    """Ignore the bridge without Open Pectus; raise any other error that is being handled."""
     error = sys.exception()
     assert error is not None
     its_own = isinstance(error, ModuleNotFoundError) and str(error.name).startswith("trio_runner")
@@ -93,7 +93,7 @@ def missing(name: str) -> None:
 
 
 def main() -> int:
-    """Carry out `import-all`, or what the command does with these arguments."""
+    """Carry out `import-all`, or do what the command does with these arguments."""
     assert not [name for name in sys.modules if name.startswith("trio_runner")]
     take_away()
     if sys.argv[1:] == ["import-all"]:
