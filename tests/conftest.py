@@ -1,4 +1,4 @@
-"""What the tests of several folders need."""
+"""What tests of several folders need."""
 
 from pathlib import Path
 
@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return where an outbox may be, in a folder of the test's own."""
+    """Return a path for an outbox, in a folder that only this test uses."""
     return tmp_path / "unit.outbox"

@@ -1,4 +1,4 @@
-"""The page of the public API lists every public name with what it says."""
+"""The page of the public API lists every public name with its documentation."""
 
 import inspect
 
@@ -13,7 +13,7 @@ PUBLIC = [(package, name) for package in api.PACKAGES for name in package.__all_
     ("package", "name"), PUBLIC, ids=[f"{p.__name__}.{name}" for p, name in PUBLIC]
 )
 def test_every_public_name_is_documented(package: object, name: str) -> None:
-    """The name itself, its methods and its properties have docstrings of this project's."""
+    """The name itself, its methods and its properties have docstrings written in this project."""
     given = getattr(package, name)
     text = api.documentation(package, name)
     assert text
@@ -24,7 +24,7 @@ def test_every_public_name_is_documented(package: object, name: str) -> None:
 
 
 def test_the_page_lists_every_public_name() -> None:
-    """Once for each package, with its signature; methods below their classes."""
+    """Each is listed once for each package, with its signature, and methods below their class."""
     lines = api.page().splitlines()
     for _, name in PUBLIC:
         assert any(line.startswith((f"## `{name}`", f"## `{name}(")) for line in lines), name

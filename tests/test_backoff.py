@@ -36,8 +36,8 @@ class Shortest(Random):
 @pytest.mark.parametrize(
     ("failure", "shortest_s", "longest_s"),
     [
-        # The first is what is left of a wait of up to 2 s; then min(10, 2**n) for n = 1, 2, 3, ...,
-        # and 3/8 of it.
+        # The first wait is what is left of one of up to 2 s. Then it is min(10, 2**n) for n = 1, 2,
+        # 3, ..., and 3/8 of that.
         (LOST, [0, 0.75, 1.5, 3, 3.75, 3.75], [2, 2, 4, 8, 10, 10]),
         (REFUSED, [0, 0.75, 0.75, 0.75], [2, 2, 2, 2]),
         (SecretRefused("wrong"), [3.75, 3.75], [10, 10]),
@@ -55,15 +55,15 @@ def test_waits_double_up_to_their_cap(
     assert [longest.wait_s(failure) for _ in longest_s] == longest_s
 
 
-def test_the_longer_a_host_has_refused_the_longer_are_the_waits() -> None:
-    """A fifteenth of the time away, from 2 s to 10 s."""
+def test_waits_grow_the_longer_a_host_has_refused() -> None:
+    """They are a fifteenth of the time away, from 2 s to 10 s."""
     backoff = Backoff(Longest())
     waits_s = [backoff.wait_s(REFUSED, away_s) for away_s in (0, 30, 45, 60, 150, 3600)]
     assert waits_s == [2, 2, 3, 4, 10, 10]
 
 
-def test_a_reset_begins_anew() -> None:
-    """When a link has served for a while the first wait is up to 2 s again."""
+def test_after_a_reset_the_waits_begin_anew() -> None:
+    """When a link has served for a while, the first wait is up to 2 s again."""
     backoff = Backoff(Longest())
     for _ in range(10):
         backoff.wait_s(LOST)
@@ -71,16 +71,17 @@ def test_a_reset_begins_anew() -> None:
     assert backoff.wait_s(LOST) == 2
 
 
-def test_no_wait_ever_exceeds_open_pectus_bound() -> None:
+def test_no_wait_ever_exceeds_the_bound_of_open_pectus() -> None:
     """MAX_RECONNECT_WAIT_SECONDS holds for every draw."""
     backoff = Backoff(Random(1))
     assert max(backoff.wait_s(LOST) for _ in range(10_000)) <= MAX_RECONNECT_WAIT_SECONDS
 
 
-def test_the_first_wait_is_what_is_left_of_one_at_any_moment() -> None:
-    """Drawn from its distribution: as often as a rhythm of waits of 0.75 to 2 s has it so.
+def test_the_first_wait_is_what_a_running_rhythm_would_leave_of_one() -> None:
+    """It is drawn as if the engine had been dialling in a rhythm of 0.75 to 2 s all along.
 
-    At the moments k * 0.01 s of one long rhythm, how long it is until the next dial.
+    The draws are compared with the time until the next dial, at the moments k * 0.01 s of one long
+    rhythm.
     """
     rng = Random(1)
     dials, at = list[float](), 0.0
@@ -93,10 +94,10 @@ def test_the_first_wait_is_what_is_left_of_one_at_any_moment() -> None:
         assert drawn[int(part * len(drawn))] == pytest.approx(left[int(part * len(left))], abs=0.03)
 
 
-def test_who_has_stood_in_line_comes_at_longer_intervals_next_time() -> None:
-    """A dial that is let in late by half of the longest wait doubles it, up to 10 s.
+def test_an_engine_that_stood_in_line_dials_less_often_next_time() -> None:
+    """A dial that is let in late by half of the longest wait doubles that wait, up to 10 s.
 
-    Each that is not takes a quarter from it: 10, 7.5, 5.625, ..., down to 2 s.
+    Each dial that is not late takes a quarter from it: 10, 7.5, 5.625, ..., down to 2 s.
     """
     backoff = Backoff(Longest())
     backoff.let_in(0.1)
@@ -108,14 +109,14 @@ def test_who_has_stood_in_line_comes_at_longer_intervals_next_time() -> None:
         return wait_s
 
     assert [outage(1.2), outage(2.2), outage(4.2)] == [2, 4, 8]
-    assert [outage(5) for _ in range(3)] == [10, 7.5, 10]  # 4.9 s late: under 5, over 3.75
+    assert [outage(5) for _ in range(3)] == [10, 7.5, 10]  # 4.9 s late is under 5 and over 3.75
     for _ in range(10):
         outage(0.1)
     assert outage(0.1) == 2
 
 
-def test_the_first_dial_of_all_teaches_how_far_it_is_and_nothing_else() -> None:
-    """3 s over a slow line is no sign of a crowd, neither at the start nor later."""
+def test_the_first_dial_only_measures_the_distance() -> None:
+    """3 s over a slow path are no sign of a crowd, neither at the start nor later."""
     backoff = Backoff(Longest())
     for _ in range(3):
         backoff.let_in(3)
@@ -123,8 +124,8 @@ def test_the_first_dial_of_all_teaches_how_far_it_is_and_nothing_else() -> None:
         backoff.reset()
 
 
-def test_who_stands_in_line_stays_longer_next_time() -> None:
-    """Behind a dial that was not answered in time the next one has four times as long."""
+def test_an_engine_that_stands_in_line_has_more_patience_for_the_next_dial() -> None:
+    """After a dial that was not answered in time, the next one has four times as long."""
     backoff = Backoff(Random(1))
     patience = []
     for failure in (LOST, IN_LINE, IN_LINE, REFUSED, IN_LINE):
@@ -137,19 +138,19 @@ def test_who_stands_in_line_stays_longer_next_time() -> None:
 
 @pytest.mark.parametrize(
     ("asked_s", "longest_s"),
-    [(1, 1 + 2), (20, 20 + 20), (600, 600 + 60)],  # spread over 2 s at least, 60 s at most
+    [(1, 1 + 2), (20, 20 + 20), (600, 600 + 60)],  # spread over 2 s at least and 60 s at most
 )
 def test_engines_that_are_asked_to_stay_away_come_back_spread_out(
     asked_s: float, longest_s: float
 ) -> None:
-    """No sooner than asked for, and over as long a time again."""
+    """They come no sooner than they were asked to, and spread over as long a time again."""
     failure = AggregatorUnreachable("busy", retry_after_s=asked_s)
     assert Backoff(Shortest()).wait_s(failure) == asked_s
     assert Backoff(Longest()).wait_s(failure) == longest_s
 
 
 def test_turns_are_two_milliseconds_apart() -> None:
-    """One that nobody else wants is now; of many at once each gets its own."""
+    """An engine alone has its turn at once; of many at the same time, each has its own turn."""
     turns = Turns()
     assert turns.take(5) == 5
     assert turns.take(6) == 6

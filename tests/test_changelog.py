@@ -1,4 +1,4 @@
-"""The version has one place, `pyproject.toml`, and the changelog has an entry for it."""
+"""The version is in one place, `pyproject.toml`, and the changelog has an entry for it."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_changelog_begins_with_the_version() -> None:
-    """No module holds a version of its own: `--version` and User-Agent ask the installation."""
+    """No module contains the version: `--version` and User-Agent ask the installation."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     entries = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert entries[0] == version

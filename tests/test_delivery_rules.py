@@ -1,4 +1,4 @@
-"""`trio_runner/DELIVERY.md`: its tests are there, its figures are those of the code."""
+"""`trio_runner/DELIVERY.md`: its tests exist, and its figures are those of the code."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ RULES = " ".join((ROOT / "trio_runner" / "DELIVERY.md").read_text().split())
 
 
 def test_each_rule_names_a_test_that_is_there() -> None:
-    """A file of tests, or a test in one."""
+    """It names a file of tests, or a test in one."""
     rules = re.split(r" (?=\d+\. \*\*)", RULES)[1:]
     assert [int(rule.split(".")[0]) for rule in rules] == list(range(1, 15))
     for rule in rules:
@@ -25,13 +25,13 @@ def test_each_rule_names_a_test_that_is_there() -> None:
 
 
 def test_the_figures_are_those_of_the_code() -> None:
-    """Pauses, patience, what is given up when, the window, the backoff."""
+    """The pauses, the patience, the bounds, the window and the backoff are compared."""
     pauses = [_again.pause_s(failures) for failures in range(1, 22)]
     assert pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert "1, 2, 4, 8, 16, 32 and then 60 s" in RULES
     assert [_again.patience(failures) for failures in range(6)] == [1, 2, 4, 8, 12, 12]
     assert "2, 4, 8, then 12 times the usual 10 s" in RULES
-    # The last failure has no pause behind it.
+    # There is no pause after the last failure.
     assert sum(pauses[: _line.FAILURES_MAX - 1]) >= 15 * 60
     assert f"after {_line.FAILURES_MAX} failures, which is 15 min" in RULES
     assert sum(pauses[: _line.SAMPLE_FAILURES_MAX - 1]) >= 2 * 60

@@ -26,10 +26,10 @@ from trio_runner.simulation import Aggregator
 EMBED = Path(__file__).parent.parent / "examples" / "embed_engine.py"
 
 
-async def test_an_engine_of_ones_own_is_embedded_in_under_sixty_lines(
+async def test_an_engine_is_embedded_in_under_sixty_lines(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The bath of the example is warmed by a run that the page starts, and stopped by it."""
+    """A run that is started on the page warms the bath of the example, and its end stops that."""
     assert len(EMBED.read_text().splitlines()) < 60
     aggregator = Aggregator()
     bath: Any = runpy.run_path(str(EMBED))["Bath"](
@@ -53,7 +53,7 @@ async def test_an_engine_of_ones_own_is_embedded_in_under_sixty_lines(
 
 
 def test_the_figures_of_the_readme_are_those_of_the_examples() -> None:
-    """The bioreactor has no more lines than it says."""
+    """The bioreactor has no more lines than the page says."""
     lines = (EMBED.parent / "bioreactor.py").read_text().splitlines()
     readme = (EMBED.parent.parent / "README.md").read_text()
     assert len(lines) <= 80
@@ -78,7 +78,7 @@ async def test_a_bioreactor_runs_its_method(autojump_clock: trio.testing.MockClo
         assert reactor.current_run_id is not None
         await trio.sleep(0.2)
         assert reactor.current_run_id is None
-        # 600 steps from 22 towards 37 degC: 37 - 15 * 0.99**600 = 36.96, and noise of 0.15
+        # 600 steps from 22 towards 37 degC: 37 - 15 * 0.99**600 = 36.96, with noise of 0.15.
         assert abs(reactor.celsius - 36.96) < 1
         # 600 steps of 0.2 %: 0.5 * 1.002**600 = 1.66
         assert abs(reactor.biomass - 1.66) < 0.02
@@ -107,7 +107,7 @@ class _Driver:
 
 
 async def test_an_engine_in_a_thread_holds_nobody_up() -> None:
-    """While its driver hangs, commands are carried out; its loss is told once, and its return."""
+    """While its driver hangs, commands are carried out; its loss and its return are told once."""
     driver = _Driver()
     balance = engine_in_thread.Balance(driver)  # type: ignore[arg-type]
     heard: list[str] = []
@@ -140,8 +140,8 @@ async def test_an_engine_in_a_thread_holds_nobody_up() -> None:
     assert heard == ["Connected", "Disconnected"]
 
 
-def test_an_engine_runs_in_a_program_of_asyncios(caplog: pytest.LogCaptureFixture) -> None:
-    """Beside the program's own work, until that ends; the runner then stops in order."""
+def test_an_engine_runs_in_an_asyncio_program(caplog: pytest.LogCaptureFixture) -> None:
+    """It runs beside the program's own work until that ends; then the runner stops in order."""
     caplog.set_level(logging.INFO)
     steps: list[str] = []
 
@@ -156,7 +156,7 @@ def test_an_engine_runs_in_a_program_of_asyncios(caplog: pytest.LogCaptureFixtur
 
 
 async def test_health_is_told_when_it_changes(autojump_clock: trio.testing.MockClock) -> None:
-    """Well when connected; an outage of 10 s is not told, one of 5 min is after a minute."""
+    """Being connected is healthy. An outage of 10 s is not told, one of 5 min is after a minute."""
     told: list[tuple[bool, float]] = []
 
     def tell(is_well: bool) -> None:

@@ -1,4 +1,4 @@
-"""Messages on their way into the outbox: nobody waits while a large one is made ready."""
+"""Messages on their way into the outbox: nobody waits while a large one is prepared."""
 
 import threading
 
@@ -14,7 +14,7 @@ from trio_runner.protocol import engine_messages as em
 
 @define(eq=False)
 class Slow(MemoryOutbox):
-    """An outbox in which the end of a run takes its time to be encoded and packed."""
+    """An outbox in which encoding and packing the end of a run takes its time."""
 
     reached: threading.Event = field(factory=threading.Event)
     may_go_on: threading.Event = field(factory=threading.Event)
@@ -28,7 +28,7 @@ class Slow(MemoryOutbox):
 
 @pytest.mark.timeout(60)
 async def test_samples_are_taken_while_the_end_of_a_run_is_encoded() -> None:
-    """It is the engine's thread that does it; the samples are of the run, and stand before it."""
+    """The engine's thread encodes it; the samples belong to the run and come before its end."""
     unit, outbox = Engine("Unit", computer_name="host"), Slow()
     intake = Intake(unit, outbox, lambda: 0.0)
     intake.post(unit.create_run_started_msg("run-1", 0.0))

@@ -1,4 +1,4 @@
-"""The layers of the package: imports only go down."""
+"""The layers of the package: a module imports only from its own layer or from those below."""
 
 import ast
 from collections.abc import Iterator
@@ -53,21 +53,21 @@ LAYERS = {
     "bridge": 6,
     "status": 6,
 }
-"""Layer of each module or package right under `trio_runner`."""
+"""The layer of each module or package directly in `trio_runner`."""
 
 ROOMS = {"skid": 0, "stand_ins": 1, "trials": 2, "__init__": 3}
-"""Layer of each room in `trio_runner.simulation`; its `__init__` is the public face of all."""
+"""The layer of each room in `trio_runner.simulation`; its `__init__` is the public face of all."""
 
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 
 def member(module: Path) -> str:
-    """Return which module or package right under `trio_runner` a file belongs to."""
+    """Return the module or package directly in `trio_runner` to which a file belongs."""
     return module.parts[0].removesuffix(".py")
 
 
 def imports(source: str) -> Iterator[str]:
-    """Yield the full name of each module, or name in one, that a source imports at any place."""
+    """Yield the full name of each module, or name in one, that a source imports anywhere."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -77,7 +77,7 @@ def imports(source: str) -> Iterator[str]:
 
 
 def target(name: str) -> str | None:
-    """Return which member of `trio_runner` an import is of, None for another package."""
+    """Return the member of `trio_runner` that an import belongs to, or None for another package."""
     package, _, rest = name.partition(".")
     if package != "trio_runner":
         return None
@@ -86,7 +86,7 @@ def target(name: str) -> str | None:
 
 
 def room(name: str) -> int | None:
-    """Return the layer of the room that an import is of, None if it is of none."""
+    """Return the layer of the room that an import belongs to, or None if it belongs to none."""
     parts = name.split(".")
     if parts[:2] != ["trio_runner", "simulation"]:
         return None
@@ -94,13 +94,13 @@ def room(name: str) -> int | None:
 
 
 def full_name(module: Path) -> str:
-    """Return the name by which a file is imported."""
+    """Return the name under which a file is imported."""
     parts = ("trio_runner", *module.with_suffix("").parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def faults(module: Path, source: str) -> list[str]:
-    """Return what a module imports against the rules."""
+    """Return the imports of a module that are against the rules."""
     own, own_room = member(module), room(full_name(module))
     found = []
     for name in imports(source):
@@ -117,9 +117,10 @@ def faults(module: Path, source: str) -> list[str]:
 
 
 def graph(sources: dict[str, str]) -> dict[str, set[str]]:
-    """Return which modules each of these imports, at any place, also for type checking only.
+    """Return which of these modules each one imports, anywhere, even for type checking only.
 
-    A package that re-exports a name counts as what is imported from, not the name's own module.
+    If a package re-exports a name, the import counts as one of the package, not of the name's
+    module.
     """
     found = {}
     for module, source in sources.items():
@@ -129,7 +130,7 @@ def graph(sources: dict[str, str]) -> dict[str, set[str]]:
 
 
 def circle(imported: dict[str, set[str]]) -> list[str]:
-    """Return the modules whose imports, followed on, end in a circle."""
+    """Return the modules whose imports, followed onwards, end in a circle."""
     left = dict(imported)
     while free := [module for module, names in left.items() if not names & left.keys()]:
         for module in free:
@@ -139,19 +140,19 @@ def circle(imported: dict[str, set[str]]) -> list[str]:
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.as_posix())
 def test_imports_go_down(module: Path) -> None:
-    """No module imports from a layer above its own, nor what its layer is to be free of."""
+    """No module imports from a layer above its own, nor anything that its layer must be free of."""
     assert member(module) in LAYERS, "give the module its layer"
     assert faults(module, (ROOT / module).read_text()) == []
 
 
 def test_no_imports_go_in_a_circle() -> None:
-    """No module imports, by way of others, itself."""
+    """No module imports itself by way of others."""
     sources = {full_name(module): (ROOT / module).read_text() for module in MODULES}
     assert circle(graph(sources)) == []
 
 
 def test_a_circle_is_found() -> None:
-    """A circle is found though one of its imports is for type checking only."""
+    """A circle is found even if one of its imports is for type checking only."""
     sources = {
         "p.a": "import trio",
         "p.b": "from p import a\nfrom p.c import C",
@@ -161,8 +162,8 @@ def test_a_circle_is_found() -> None:
     assert circle(graph(sources | {"p.c": ""})) == []
 
 
-def test_the_whole_package_is_looked_at() -> None:
-    """Every layer that there is has modules that the test has seen."""
+def test_every_layer_has_modules() -> None:
+    """The tests of the layers have seen modules of each one."""
     assert {"protocol", "net", "simulation", "_runner", "_errors"} <= {
         member(module) for module in MODULES
     }
@@ -188,5 +189,5 @@ def test_the_whole_package_is_looked_at() -> None:
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str) -> None:
-    """Each kind of wrong import is one that the test would find."""
+    """The tests would find each kind of wrong import."""
     assert len(faults(Path(module), source)) == 1

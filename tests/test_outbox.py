@@ -1,4 +1,4 @@
-"""The contract of every outbox: order, what is in flight, the bound, and its use from threads."""
+"""The contract of every outbox: order, what is in flight, the bound, and use from threads."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ Make = Callable[..., Outbox]
 
 @pytest.fixture(params=["memory", "durable"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
-    """Return what makes the outbox: each test runs with both."""
+    """Return a function that makes the outbox; each test runs with both kinds."""
     made: list[Outbox] = []
 
     def make(bytes_max: int = OUTBOX_BYTES_MAX) -> Outbox:
@@ -69,11 +69,11 @@ def event(text: str) -> em.WebPushNotificationMsg:
 
 
 SAMPLE_BYTES = len(pack(encode_body(sample(0)))) + ENTRY_BYTES + 9
-"""The room for a sample; their digits compress to within 9 bytes of each other."""
+"""The room that a sample takes; their digits compress to within 9 bytes of each other."""
 
 
 def taken(outbox: Outbox) -> list[Entry]:
-    """Take all that waits."""
+    """Take everything that waits."""
     entries = []
     while (head := outbox.head()) is not None:
         assert outbox.make_ready(head)
@@ -82,12 +82,12 @@ def taken(outbox: Outbox) -> list[Entry]:
 
 
 def waiting(outbox: Outbox) -> list[int]:
-    """Take all that waits and return its sequence numbers."""
+    """Take everything that waits, and return its sequence numbers."""
     return [entry.sequence_number for entry in taken(outbox)]
 
 
 def test_every_message_of_an_engine_has_a_delivery_class() -> None:
-    """The table covers all messages but those that no runner sends."""
+    """The table covers all messages except those that no runner sends."""
     messages = {
         kind
         for kind in vars(em).values()
@@ -99,13 +99,13 @@ def test_every_message_of_an_engine_has_a_delivery_class() -> None:
 
 
 def test_a_message_that_a_runner_does_not_send_is_refused(make: Make) -> None:
-    """A registration in the outbox is a bug of the caller's, told at once."""
+    """A registration in the outbox is a bug of the caller, which hears of it at once."""
     with pytest.raises(TypeError, match="PingMsg is not a message that a runner sends"):
         make().put(em.PingMsg())
 
 
-def test_what_is_in_flight_returns_to_the_head_in_order(make: Make) -> None:
-    """After a rewind the unanswered messages come first, with the numbers that they had."""
+def test_what_was_in_flight_returns_to_the_head_in_order(make: Make) -> None:
+    """After a rewind the unanswered messages come first, with their old numbers."""
     outbox = make()
     for number in range(5):
         outbox.put(sample(number))
@@ -116,7 +116,7 @@ def test_what_is_in_flight_returns_to_the_head_in_order(make: Make) -> None:
 
 
 def test_the_open_run_is_the_one_that_the_aggregator_knows(make: Make) -> None:
-    """It opens when RunStarted is delivered, not when it is put in, and likewise ends."""
+    """A run opens when RunStarted is delivered, not when it is put in; it ends likewise."""
     outbox = make()
     unit = UNIT
     outbox.put(unit.create_run_started_msg("a", 1.0))
@@ -131,8 +131,8 @@ def test_the_open_run_is_the_one_that_the_aggregator_knows(make: Make) -> None:
     assert outbox.open_run is None
 
 
-def test_of_a_state_only_the_latest_is_kept_and_a_run_log_only_within_its_run(make: Make) -> None:
-    """States wait outside the line; a run's log does not outlive it."""
+def test_only_the_latest_state_is_kept_and_a_run_log_only_within_its_run(make: Make) -> None:
+    """States wait outside the line, and the log of a run does not outlive the run."""
     outbox, unit = make(), UNIT
     outbox.put(em.MethodMsg(method=mdl.Method(version=1, lines=[])))
     outbox.put(em.MethodMsg(method=mdl.Method(version=2, lines=[])))
@@ -144,12 +144,12 @@ def test_of_a_state_only_the_latest_is_kept_and_a_run_log_only_within_its_run(ma
     assert outbox.state(em.RunLogMsg) is None
 
 
-def test_at_the_bound_every_second_sample_of_the_oldest_half_goes(make: Make) -> None:
-    """The 9th of samples of which 8 fit thins the oldest half, once; the newest stay whole."""
+def test_at_the_bound_every_second_sample_of_the_oldest_half_is_dropped(make: Make) -> None:
+    """When 8 samples fit, the 9th thins the oldest half once, and the newest stay whole."""
     outbox = make(bytes_max=8 * SAMPLE_BYTES)
     for number in range(9):
         outbox.put(sample(number))
-    # 9 samples: the oldest half are 4 (numbers 1 to 4), of which the 2nd and the 4th go.
+    # Of 9 samples the oldest half are 4 (numbers 1 to 4), of which the 2nd and the 4th are dropped.
     statistics = outbox.statistics()
     assert (statistics.thinned, statistics.waiting) == (2, 7)
     entries = [outbox.take() for _ in range(7)]
@@ -157,12 +157,12 @@ def test_at_the_bound_every_second_sample_of_the_oldest_half_goes(make: Make) ->
     assert statistics.bytes_waiting == sum(len(entry.body) + ENTRY_BYTES for entry in entries)
 
 
-def test_of_three_days_an_even_picture_stays_and_the_last_hour_whole(
+def test_three_days_leave_an_even_picture_and_a_whole_last_hour(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """72 h without an aggregator, a unit of 20 tags that is sampled every 1.1 s, 64 MiB.
+    """72 h without an aggregator, for a unit of 20 tags that is sampled every 1.1 s, in 64 MiB.
 
-    Scaled by 100, so that the test is quick: a sample every 110 s, in 64 MiB / 100.
+    The test is quick because it is scaled by 100: a sample every 110 s, in 64 MiB / 100.
     """
     outbox, rng, times = make(64 * 1024 * 1024 // 100), Random(1), dict[int, int]()
     for number, time_s in enumerate(range(0, 72 * 3600, 110), 1):
@@ -174,7 +174,7 @@ def test_of_three_days_an_even_picture_stays_and_the_last_hour_whole(
         times[number] = time_s
     kept = [times[number] for number in waiting(outbox)]
     hours = [sum(time_s // 3600 == hour for time_s in kept) for hour in range(72)]
-    # An hour has 32 or 33 samples; thinned by 8 it has 4 or 5, which lie 8 * 110 s apart.
+    # An hour has 32 or 33 samples. Thinned by 8 it has 4 or 5, which lie 8 * 110 s apart.
     assert hours[-1] in (32, 33)
     assert min(hours) >= 4
     assert max(b - a for a, b in pairwise(kept)) <= 8 * 110
@@ -183,10 +183,10 @@ def test_of_three_days_an_even_picture_stays_and_the_last_hour_whole(
 
 
 @pytest.mark.parametrize("count", [40, 70, 100, 150])
-def test_where_events_leave_room_for_few_samples_these_are_still_spread_out(
+def test_if_events_leave_room_for_few_samples_these_are_still_spread_out(
     make: Make, count: int
 ) -> None:
-    """Seed 524: of 60 samples all but the first and the last ten were given up."""
+    """Seed 524: of 60 samples, all except the first and the last ten were given up."""
     events = [event(str(number)) for number in range(20)]
     room = MemoryOutbox()
     for message in events:
@@ -197,13 +197,12 @@ def test_where_events_leave_room_for_few_samples_these_are_still_spread_out(
         if number % 2 and events:
             outbox.put(events.pop())
     kept = [entry.sequence_number for entry in taken(outbox) if not entry.is_event]
-    # Five gaps at the least lie between the older half of them. None is above 8 thirds of the mean
-    # of its time.
+    # There are at least five gaps in the older half. None exceeds 8/3 of the mean of its time.
     assert max(b - a for a, b in pairwise(kept)) <= 8 / 3 * (count + 20) / 5
 
 
-def test_thinning_again_and_again_keeps_the_first_the_last_and_every_event(make: Make) -> None:
-    """10,000 samples in the room of 100: bounded, counted to the last, oldest and newest there."""
+def test_repeated_thinning_keeps_the_first_the_last_and_every_event(make: Make) -> None:
+    """10,000 samples in the room of 100: bounded, counted exactly, the oldest and newest remain."""
     outbox = make(bytes_max=100 * SAMPLE_BYTES)
     events = 0
     for number in range(10_000):
@@ -227,7 +226,7 @@ def test_thinning_again_and_again_keeps_the_first_the_last_and_every_event(make:
 
 
 def test_what_may_have_arrived_is_not_given_up(make: Make) -> None:
-    """A sample of unknown outcome stays, so that the count of what was lost is exact."""
+    """A sample of unknown outcome stays, so that the count of lost samples is exact."""
     outbox = make(bytes_max=4 * SAMPLE_BYTES)
     for number in range(4):
         outbox.put(sample(number))
@@ -239,7 +238,7 @@ def test_what_may_have_arrived_is_not_given_up(make: Make) -> None:
     assert waiting(outbox)[:3] == [1, 2, 3]
 
 
-def test_events_alone_may_pass_the_bound(make: Make) -> None:
+def test_only_events_may_exceed_the_bound(make: Make) -> None:
     """Events are never given up, whatever the bound."""
     outbox = make(bytes_max=1)
     for number in range(50):
@@ -247,10 +246,10 @@ def test_events_alone_may_pass_the_bound(make: Make) -> None:
     assert len(outbox) == 50
 
 
-def test_where_events_alone_are_over_the_bound_the_line_is_looked_at_seldom(
+def test_if_events_alone_exceed_the_bound_the_line_is_rarely_searched(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A put costs the same however long the line is; of the samples few stay all the same."""
+    """A put costs the same however long the line is, and of the samples only a few stay."""
     looks = [0]
 
     def counted(samples: list[Entry]) -> list[Entry]:
@@ -268,8 +267,8 @@ def test_where_events_alone_are_over_the_bound_the_line_is_looked_at_seldom(
     assert outbox.statistics().waiting < 320 + 50
 
 
-def test_a_retried_message_goes_first_and_one_set_aside_is_counted(make: Make) -> None:
-    """Of two in flight the failed one returns to the head; poison leaves the line."""
+def test_a_retried_message_goes_first_and_a_message_set_aside_is_counted(make: Make) -> None:
+    """Of two in flight, the failed one returns to the head, and the refused one leaves the line."""
     outbox = make()
     for number in range(3):
         outbox.put(sample(number))
@@ -281,8 +280,8 @@ def test_a_retried_message_goes_first_and_one_set_aside_is_counted(make: Make) -
     assert waiting(outbox) == [2, 3]
 
 
-def test_what_is_retried_keeps_its_order(make: Make) -> None:
-    """Of five in flight, whichever returns first, the oldest is sent again first."""
+def test_retried_messages_keep_their_order(make: Make) -> None:
+    """Whichever of five in flight returns first, the oldest is sent again first."""
     outbox = make()
     for number in range(7):
         outbox.put(sample(number))
@@ -295,7 +294,7 @@ def test_what_is_retried_keeps_its_order(make: Make) -> None:
 
 
 def test_a_run_that_is_not_resumed_is_closed_with_its_last_run_log(make: Make) -> None:
-    """The end stands behind all that waits, and holds the run log and method state put in last."""
+    """The end comes after all that waits, with the run log and method state that were put last."""
     outbox = make()
     outbox.close_run()
     assert len(outbox) == 0
@@ -319,7 +318,7 @@ def test_a_run_that_is_not_resumed_is_closed_with_its_last_run_log(make: Make) -
 
 
 def test_the_run_log_of_another_run_does_not_close_this_one(make: Make) -> None:
-    """A run of which no run log came is closed with an empty one."""
+    """A run without a run log is closed with an empty one."""
     outbox = make()
     outbox.put(UNIT.create_run_started_msg("b", 1.0))
     outbox.put(em.RunLogMsg(id="", run_id="a", runlog=mdl.RunLog(lines=[LINE])))
@@ -330,8 +329,8 @@ def test_the_run_log_of_another_run_does_not_close_this_one(make: Make) -> None:
     assert (message.run_id, message.runlog.lines) == ("b", [])
 
 
-def test_threads_keep_their_order(make: Make) -> None:
-    """Eight threads put in 200 events each: none is lost, and each thread's are in its order."""
+def test_messages_of_each_thread_keep_their_order(make: Make) -> None:
+    """Eight threads put 200 events each: none is lost, and those of each thread are in order."""
     outbox = make()
 
     def put(thread: int) -> None:
@@ -352,7 +351,7 @@ def test_threads_keep_their_order(make: Make) -> None:
 
 
 def test_delivery_classes_are_those_of_the_design() -> None:
-    """Runs begin and end by events; notices are what people must hear of; samples are tags."""
+    """Runs begin and end with events; notices are what people must hear; samples are tags."""
     events = {kind for kind, delivery in DELIVERY.items() if delivery is Delivery.RUN_EVENT}
     assert events == {em.RunStartedMsg, em.RunStoppedMsg}
     notices = {kind for kind, delivery in DELIVERY.items() if delivery is Delivery.NOTICE}
@@ -371,7 +370,7 @@ def texts_of(entry: Entry) -> list[str]:
 def test_what_is_logged_while_a_log_waits_goes_out_with_it_up_to_the_next_run_event(
     make: Make,
 ) -> None:
-    """Across samples and notifications, which it passes; what is logged after a run stays there."""
+    """They pass samples and notifications. What is logged after a run event stays after it."""
     outbox = make()
     begin = em.RunStartedMsg(run_id="a", started_tick=1.0)
     logs = [error_log(text) for text in "abcd"]
@@ -392,8 +391,8 @@ def test_an_error_log_of_another_shape_goes_out_as_it_is(make: Make) -> None:
     assert waiting(outbox) == [1, 3, 4]
 
 
-def test_what_stood_aside_goes_out_with_the_first_of_it(make: Make) -> None:
-    """Samples have passed them."""
+def test_error_logs_that_stood_aside_go_out_with_the_first_of_them(make: Make) -> None:
+    """Samples have passed them meanwhile."""
     outbox = make()
     for message in (error_log("a"), error_log("b"), sample(1)):
         outbox.put(message)
@@ -414,11 +413,12 @@ def test_an_error_log_that_waits_is_bounded_in_characters() -> None:
         outbox.put(error_log(f"{number:04}" + "x" * 10_000))
         if number % 100 == 0:
             waits = sum(len(entry.text) for entry in outbox._waiting())
-            assert waits < 1.5 * 1024 * 1024 + 2 * 10_150  # what the last two put in makes too much
+            # The last two that were put in make it too much.
+            assert waits < 1.5 * 1024 * 1024 + 2 * 10_150
     entry, *others = taken(outbox)
     assert not others
     assert len(entry.text) <= 1024 * 1024
-    # In the log one has 10,056 characters, so 52 of them are 522,912 and 53 are more than 524,288.
+    # An entry has 10,056 characters in the log, so 52 are 522,912, and 53 are over 524,288.
     texts = [text[:4] for text in texts_of(entry)]
     assert texts[:52] == [f"{number:04}" for number in range(52)]
     assert texts_of(entry)[52] == "2896 entries of the error log are left out here"
@@ -426,7 +426,7 @@ def test_an_error_log_that_waits_is_bounded_in_characters() -> None:
 
 
 def test_an_entry_that_is_far_too_long_is_cut(make: Make) -> None:
-    """To 256 KiB, and of many that are logged at once the middle is left out."""
+    """It is cut to 256 KiB. Of many that are logged at once, the middle is left out."""
     outbox = make()
     outbox.put(error_log("x" * 2_000_000))
     outbox.put(error_log(*map(str, range(3000))))
@@ -437,8 +437,8 @@ def test_an_entry_that_is_far_too_long_is_cut(make: Make) -> None:
     assert texts[501:] == [str(number) for number in range(2500, 3000)]
 
 
-def test_what_is_logged_costs_the_same_however_much_of_it_waits() -> None:
-    """Nothing that waits is touched, but when some of it is to be left out."""
+def test_logging_costs_the_same_however_much_waits() -> None:
+    """What waits is touched only when some of it must be left out."""
     outbox = MemoryOutbox()
     outbox.put(error_log("0"))
     first = outbox._waiting()[0]
@@ -452,8 +452,8 @@ def test_what_is_logged_costs_the_same_however_much_of_it_waits() -> None:
     assert outbox.statistics().merged == 1499
 
 
-def test_how_big_a_body_is_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that may be too big is unpacked the first time it is asked, and when it is another."""
+def test_the_size_of_a_body_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that may be too big is unpacked when it is first asked, and again after a change."""
     unpacked: list[bytes] = []
 
     def noted(body: bytes) -> str:
@@ -474,10 +474,10 @@ def test_how_big_a_body_is_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) ->
     assert unpacked == [small, large]
 
 
-def test_the_oldest_is_the_oldest_also_while_it_is_tried_again(
+def test_the_oldest_message_counts_as_such_while_it_is_tried_again(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is tried again is in flight behind what is newer."""
+    """A message that is tried again is in flight after newer ones."""
     monkeypatch.setattr("time.time", lambda: 1000.0)
     outbox = make()
     outbox.put(event("old"))

@@ -1,4 +1,4 @@
-"""Whether a file is whole: each kind of damage is found, and nothing is changed by looking."""
+"""Whether a file is whole: each kind of damage is found, and looking changes nothing."""
 
 import sqlite3
 from contextlib import closing
@@ -21,8 +21,8 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_that_is_whole_is_said_to_be(path: Path, tmp_path: Path) -> None:
-    """After an end in order and after a crash: 25 put in, 1 delivered, the others are counted."""
+def test_a_whole_file_is_reported_as_whole(path: Path, tmp_path: Path) -> None:
+    """After an orderly end and after a crash: 25 put in, 1 delivered, the rest is counted."""
     assert [examine(path).messages, examine(path).log_fault, examine(path).faults] == [25, None, []]
     outbox = filled(tmp_path / "other")
     image = crash(outbox.path, tmp_path / "image")
@@ -54,8 +54,8 @@ def test_a_file_that_is_whole_is_said_to_be(path: Path, tmp_path: Path) -> None:
         ("DROP TABLE set_aside", "no such table: set_aside"),
     ],
 )
-def test_what_is_not_as_it_was_written_is_told(path: Path, damage: str, told: str) -> None:
-    """Of messages, of what was set aside, of what is known besides, of numbers, of tables."""
+def test_whatever_differs_from_what_was_written_is_told(path: Path, damage: str, told: str) -> None:
+    """This covers messages, what was set aside, known facts, numbers and tables."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(damage)
     before = path.read_bytes()
@@ -65,7 +65,7 @@ def test_what_is_not_as_it_was_written_is_told(path: Path, damage: str, told: st
 
 
 def test_pages_of_rubbish_are_told(path: Path) -> None:
-    """What SQLite finds itself."""
+    """SQLite itself finds this damage."""
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\x5a" * 3000)
@@ -73,7 +73,7 @@ def test_pages_of_rubbish_are_told(path: Path) -> None:
 
 
 def test_a_log_that_is_not_whole_is_told(tmp_path: Path) -> None:
-    """SQLite itself reads up to there without a word."""
+    """SQLite itself reads up to the damage without a word."""
     outbox = filled(tmp_path / "other")
     image = crash(outbox.path, tmp_path / "image")
     outbox.close()
@@ -87,7 +87,7 @@ def test_a_log_that_is_not_whole_is_told(tmp_path: Path) -> None:
 
 
 def test_many_faults_are_told_up_to_a_bound(path: Path) -> None:
-    """A file full of them does not fill the terminal."""
+    """A file full of faults does not fill the terminal."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         body = pack('{"_type":"Unknown"}')
         for number in range(1000, 1100):
@@ -98,8 +98,8 @@ def test_many_faults_are_told_up_to_a_bound(path: Path) -> None:
     assert len(examine(path).faults) == 20
 
 
-def test_what_is_no_outbox_is_refused(tmp_path: Path) -> None:
-    """A text, and nothing at all."""
+def test_a_file_that_is_no_outbox_is_refused(tmp_path: Path) -> None:
+    """The file is a text, or does not exist."""
     text = tmp_path / "text"
     text.write_text("notes\n" * 1000)
     with pytest.raises(NotAnOutbox):

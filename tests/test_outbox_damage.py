@@ -1,4 +1,4 @@
-"""What the disk has spoilt: a damaged outbox is read whole, or it is told; never a traceback."""
+"""What the disk has spoilt: it is read whole or the damage is told, but there is no traceback."""
 
 import io
 import logging
@@ -26,7 +26,7 @@ MUTATIONS = int(os.environ.get("TRIO_RUNNER_MUTATIONS", "240"))
 
 
 def filled(path: Path) -> DurableOutbox:
-    """Return an outbox in which there is some of everything."""
+    """Return an outbox that contains some of everything."""
     outbox = DurableOutbox(path)
     outbox.claim("host_Unit")
     outbox.put(UNIT.create_run_started_msg("a", 1.0))
@@ -46,7 +46,7 @@ def filled(path: Path) -> DurableOutbox:
 
 @pytest.fixture(params=["all in the log", "half in the log", "nothing in the log"])
 def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Return the files that a process leaves which dies before, amid or behind a checkpoint."""
+    """Return the files left by a process that dies before, during or after a checkpoint."""
     path = tmp_path / "first"
     outbox = filled(path)
     if request.param != "all in the log":
@@ -82,7 +82,7 @@ def contents(path: Path) -> tuple[Contents, int]:
 
 
 def spoil(file: Path, rng: Random) -> None:
-    """Flip a bit, or overwrite a byte, a few, or a sector."""
+    """Flip a bit, or overwrite a byte, a few bytes, or a sector."""
     data = bytearray(file.read_bytes())
     at = rng.randrange(len(data))
     size = rng.choice((0, 0, 1, 8, 512))
@@ -93,10 +93,10 @@ def spoil(file: Path, rng: Random) -> None:
     file.write_bytes(data)
 
 
-def test_a_spoilt_file_is_read_whole_or_it_is_told(
+def test_a_spoilt_file_is_read_whole_or_the_damage_is_told(
     image: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever is spoilt of the file or its log; and looking at it does not fail otherwise."""
+    """Whatever is spoilt in the file or its log, looking at it fails in no other way."""
     rng = Random(13)
     whole, number = contents(crash(image, image.with_name("whole")))
     silent, outcomes = [], Counter[str]()
@@ -127,7 +127,7 @@ def test_a_spoilt_file_is_read_whole_or_it_is_told(
 
 
 def look_at(path: Path) -> None:
-    """Do what a person does, which either works or says why not."""
+    """Do what a person does; it works or says why not."""
     for look in (summarize, lambda path: export(path, io.StringIO())):
         try:
             look(path)
@@ -135,10 +135,10 @@ def look_at(path: Path) -> None:
             assert str(path) in str(error)  # noqa: PT017
 
 
-def test_a_log_that_is_spoilt_is_told_and_a_copy_is_kept(
+def test_a_spoilt_log_is_told_and_a_copy_is_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SQLite drops all behind the damage without a word; numbers are not used twice either."""
+    """SQLite drops all after the damage without a word; no number is used twice either."""
     outbox = filled(tmp_path / "first")
     path = crash(outbox.path, tmp_path / "unit")
     used = outbox.next_number()
@@ -177,7 +177,7 @@ def test_no_more_than_three_copies_are_kept(tmp_path: Path) -> None:
 
 
 def test_copying_does_not_give_up_the_lock(tmp_path: Path) -> None:
-    """Another process stays out while this one has the file, also behind a copy of it."""
+    """Another process stays out while this one has the file, even after it was copied."""
     outbox = filled(tmp_path / "first")
     path = crash(outbox.path, tmp_path / "unit")
     outbox.close()
@@ -192,7 +192,7 @@ def test_copying_does_not_give_up_the_lock(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["empty", "gone"])
 def test_a_log_whose_file_is_empty_or_gone_is_not_deleted(tmp_path: Path, what: str) -> None:
-    """SQLite would, and all that is in it would be lost."""
+    """SQLite would delete it, and everything in it would be lost."""
     outbox = filled(tmp_path / "first")
     path = crash(outbox.path, tmp_path / "unit")
     outbox.close()
@@ -205,10 +205,10 @@ def test_a_log_whose_file_is_empty_or_gone_is_not_deleted(tmp_path: Path, what: 
     assert Path(f"{path}-wal").read_bytes() == before
 
 
-def test_a_file_that_is_deleted_alone_is_made_anew_by_the_engine_that_has_it(
+def test_a_file_deleted_without_its_log_is_made_anew_by_its_engine(
     tmp_path: Path,
 ) -> None:
-    """Its log has nothing that is not in memory."""
+    """Its log contains nothing that is not in memory."""
     now = 0.0
     path = tmp_path / "unit"
     with DurableOutbox(path, clock=lambda: now) as outbox:
@@ -240,10 +240,10 @@ os._exit(0)
 
 @pytest.mark.parametrize("application", ["0", "7"])
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-def test_what_a_crash_left_of_another_programs_database_is_not_touched(
+def test_another_programs_database_is_not_touched_after_its_crash(
     tmp_path: Path, mode: str, application: str
 ) -> None:
-    """SQLite would put its log into the file, or roll its journal back, when it looks at it."""
+    """SQLite would write its log into the file, or roll its journal back, when it looks."""
     path = tmp_path / "theirs.db"
     command = [sys.executable, "-c", LEAVE_A_LOG, str(path), mode, application]
     subprocess.run(command, check=True)
@@ -255,7 +255,7 @@ def test_what_a_crash_left_of_another_programs_database_is_not_touched(
 
 
 def states_of(folder: Path) -> dict[str, tuple[bytes, int, int]]:
-    """Return what is in the files of a folder, their rights, and when they were written."""
+    """Return the content, the permissions and the time of writing of the files of a folder."""
     files = {file: file.stat() for file in folder.iterdir()}
     return {f.name: (f.read_bytes(), s.st_mode, s.st_mtime_ns) for f, s in files.items()}
 
@@ -283,7 +283,7 @@ def states_of(folder: Path) -> dict[str, tuple[bytes, int, int]]:
 def test_nulls_and_a_damaged_schema_are_told(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Never a traceback, neither for an engine nor for a person."""
+    """Neither an engine nor a person gets a traceback."""
     path = tmp_path / "unit"
     filled(path).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:

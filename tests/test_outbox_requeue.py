@@ -1,4 +1,4 @@
-"""What was set aside goes back into its place in the line; what would do harm there does not."""
+"""What was set aside returns to its place in the line, unless it would do harm there."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ def in_run(run_id: str) -> em.TagsUpdatedMsg:
 
 
 def handle(path: Path, messages: Iterable[tuple[str, em.EngineMessage]]) -> None:
-    """Put messages in; let each be delivered, set aside or wait."""
+    """Put messages in; let each one be delivered, set aside or wait."""
     with DurableOutbox(path) as outbox:
         for fate, message in messages:
             outbox.put(message)
@@ -52,7 +52,7 @@ def aside(path: Path) -> list[int]:
 
 
 def test_what_was_set_aside_waits_again_in_its_place(path: Path) -> None:
-    """By its number, before what was put in later; it counts as sent once."""
+    """Its number gives its place, before what was put in later. It counts as sent once."""
     handle(
         path,
         [("aside", event("1")), ("aside", sample(2)), ("delivered", event("3")), ("", event("4"))],
@@ -67,15 +67,15 @@ def test_what_was_set_aside_waits_again_in_its_place(path: Path) -> None:
     assert requeue(path) == Requeued(waiting=0, spoilt=0, too_late=0)
 
 
-def test_a_whole_run_that_was_set_aside_comes_back_as_a_whole(path: Path) -> None:
-    """Its beginning, its samples and its end."""
+def test_a_run_that_was_set_aside_comes_back_as_a_whole(path: Path) -> None:
+    """Its beginning, its samples and its end come back."""
     handle(path, [("aside", started("a")), ("aside", in_run("a")), ("aside", stopped("a"))])
     assert requeue(path).waiting == 3
     assert numbers(path) == [1, 2, 3]
 
 
-def test_the_end_of_the_run_that_the_aggregator_has_comes_back(path: Path) -> None:
-    """With the samples of that run: the aggregator has it as long as nothing else began."""
+def test_the_end_of_a_run_that_the_aggregator_has_comes_back(path: Path) -> None:
+    """So do its samples: the aggregator has that run as long as no other one began."""
     handle(path, [("delivered", started("a")), ("aside", in_run("a")), ("aside", stopped("a"))])
     assert requeue(path).waiting == 2
     assert numbers(path) == [2, 3]
@@ -95,10 +95,10 @@ def test_samples_of_the_run_that_is_on_come_back(path: Path) -> None:
     [started("old"), stopped("old"), in_run("old"), sample(0)],
     ids=["beginning", "end", "sample", "sample of no run"],
 )
-def test_what_the_run_that_is_on_now_does_not_bear_stays_aside(
+def test_what_would_harm_the_run_that_is_on_stays_aside(
     message: em.EngineMessage, path: Path
 ) -> None:
-    """It would end that run, or be thrown away with Success."""
+    """It would end that run, or be answered with Success and thrown away."""
     handle(path, [("aside", message), ("delivered", started("new")), ("", in_run("new"))])
     assert requeue(path) == Requeued(waiting=0, spoilt=0, too_late=1)
     assert aside(path) == [1]
@@ -106,8 +106,8 @@ def test_what_the_run_that_is_on_now_does_not_bear_stays_aside(
         assert outbox.run_id == "new"
 
 
-def test_a_beginning_stays_aside_whose_run_would_not_end_before_what_waits(path: Path) -> None:
-    """What was sampled after that run would be thrown away as long as it is on."""
+def test_a_beginning_stays_aside_if_its_run_would_not_end_before_what_waits(path: Path) -> None:
+    """What was sampled after that run would be thrown away while it is on."""
     handle(path, [("aside", started("a")), ("delivered", stopped("a")), ("", sample(1))])
     assert requeue(path) == Requeued(waiting=0, spoilt=0, too_late=1)
 
@@ -130,15 +130,15 @@ def test_what_the_disk_has_spoilt_stays_aside(path: Path) -> None:
 
 
 def test_the_file_of_a_running_engine_is_refused(path: Path) -> None:
-    """It would not know of what comes back."""
+    """The engine would not know what comes back."""
     with DurableOutbox(path) as outbox:
         outbox.put(event("1"))
         with pytest.raises(OutboxInUse):
             requeue(path)
 
 
-def test_the_end_of_a_run_stays_aside_once_another_has_come_and_gone(path: Path) -> None:
-    """The aggregator knows that run no more: it would say Success and throw away what comes."""
+def test_the_end_of_a_run_stays_aside_after_another_run(path: Path) -> None:
+    """The aggregator no longer knows that run: it would answer Success and throw it away."""
     handle(
         path,
         [

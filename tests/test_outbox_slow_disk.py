@@ -1,4 +1,4 @@
-"""A disk under the durable outbox that is slow, or hangs: who waits for it, and how long."""
+"""A slow or hanging disk under the durable outbox: who waits for it, and for how long."""
 
 import math
 import sqlite3
@@ -25,16 +25,16 @@ from trio_runner.simulation import Aggregator, SimulatedDisk
 
 @define(eq=False)
 class HangingDisk:
-    """A disk on which a commit takes a time (s), or hangs while `works` is not set.
+    """A disk whose commits take a time (s), or hang while `works` is not set.
 
-    Of `good` commits more none fails.
+    The next `good` commits succeed, and those after them fail.
     """
 
     commit_s: float = 0.0
     good: float = math.inf
     works: threading.Event = field(factory=threading.Event)
     reached: threading.Event = field(factory=threading.Event)
-    """Set when a commit has come to it."""
+    """Set when a commit has reached the disk."""
 
     def __attrs_post_init__(self) -> None:
         self.works.set()
@@ -65,7 +65,7 @@ def disk() -> Iterator[HangingDisk]:
 
 @contextmanager
 def committed(outbox: DurableOutbox) -> Iterator[threading.Event]:
-    """Commit in another thread when that is wanted, as a runner does; yield what is set then."""
+    """Commit in another thread when that is wanted, as a runner does; yield the event for that."""
     wanted, is_over, done = threading.Event(), threading.Event(), threading.Event()
 
     def keep_committing() -> None:
@@ -84,7 +84,7 @@ def committed(outbox: DurableOutbox) -> Iterator[threading.Event]:
 
 
 async def test_no_disk_holds_up_trios_thread(path: Path, disk: HangingDisk) -> None:
-    """Put, head, delivered and statistics return at once; the event goes out once it is on disk."""
+    """Each call returns at once, and the event goes out once it is on the disk."""
     with DurableOutbox(path, connect=disk.connect) as outbox, committed(outbox) as done:
         disk.works.clear()
         began = time.perf_counter()
@@ -100,10 +100,10 @@ async def test_no_disk_holds_up_trios_thread(path: Path, disk: HangingDisk) -> N
         assert rows(path) == [1]
 
 
-def test_an_engines_thread_waits_for_a_disk_that_hangs_a_second_at_most(
+def test_an_engines_thread_waits_for_a_hanging_disk_a_second_at_most(
     path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The event is in memory then, said as degraded, and can be sent; the next does not wait."""
+    """The event is then in memory, told as degraded, and can be sent; the next does not wait."""
     with DurableOutbox(path, connect=disk.connect) as outbox, committed(outbox):
         disk.works.clear()
         began = time.perf_counter()
@@ -122,16 +122,16 @@ def test_an_engines_thread_waits_for_a_disk_that_hangs_a_second_at_most(
     assert caplog.text.count("hangs") == 1
 
 
-def test_a_tick_that_tells_of_much_waits_for_a_slow_disk_a_second_at_most(
+def test_a_tick_with_many_events_waits_for_a_slow_disk_a_second_at_most(
     path: Path, disk: HangingDisk
 ) -> None:
-    """Six events at 0.3 s a commit; the next tick waits a tenth of what has passed since."""
+    """Six events take 0.3 s a commit. The next tick waits for a tenth of the time since."""
     with DurableOutbox(path, connect=disk.connect) as outbox, committed(outbox):
         disk.commit_s = 0.3
         began = time.perf_counter()
         for number in range(6):
             outbox.put(event(str(number)))
-        # Four commits would be 1.2 s.
+        # Four commits would take 1.2 s.
         assert 0.9 < time.perf_counter() - began < 1.1
         assert outbox.statistics().degraded == (
             "the disk is slow: WebPushNotificationMsg 6 is not on it yet"
@@ -146,10 +146,10 @@ def test_a_tick_that_tells_of_much_waits_for_a_slow_disk_a_second_at_most(
     assert numbers(path) == list(range(1, 8))
 
 
-def test_without_a_runner_too_a_put_waits_for_a_disk_that_hangs_a_second_at_most(
+def test_a_put_without_a_runner_waits_for_a_hanging_disk_a_second_at_most(
     path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Before it runs and when it has ended: an engine's control loop goes on all the same."""
+    """Before the runner runs and after it has ended, an engine's control loop still goes on."""
     with DurableOutbox(path, connect=disk.connect) as outbox:
         outbox.put(event("zero"))
         assert rows(path) == [1]
@@ -169,9 +169,9 @@ def test_without_a_runner_too_a_put_waits_for_a_disk_that_hangs_a_second_at_most
 async def test_an_error_log_goes_out_when_it_is_written_whatever_is_logged_meanwhile(
     path: Path, disk: HangingDisk
 ) -> None:
-    """One that grew while it is written would never be done where each commit finds another entry.
+    """A log that grew while it is written would never be done, as each commit finds another entry.
 
-    What is on disk already goes out with the first, when that is written so.
+    What is already on the disk goes out with the first, when it is written in that form.
     """
     with DurableOutbox(path, connect=disk.connect) as outbox:
         outbox.commit_wanted = lambda: None
@@ -195,12 +195,13 @@ async def test_an_error_log_goes_out_when_it_is_written_whatever_is_logged_meanw
         outbox.commit_wanted = None
 
 
-def test_a_commit_that_fails_after_a_slow_one_that_it_waited_for_withholds_nothing(
+def test_a_commit_that_waited_for_a_slow_one_and_fails_withholds_nothing(
     path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The event of the first is on disk, that of the second is in memory; both can be sent.
+    """The first one's event is on the disk, and the second one's is in memory; both can be sent.
 
-    The second, the beginning of a run, would else wait for what went before it to be off the disk.
+    Otherwise the second event, the beginning of a run, would wait for what went before to be off
+    the disk.
     """
     with DurableOutbox(path, connect=disk.connect) as outbox:
         outbox.commit_wanted = lambda: None
@@ -229,10 +230,10 @@ def test_a_commit_that_fails_after_a_slow_one_that_it_waited_for_withholds_nothi
     assert caplog.text.count("cannot be written (disk I/O error)") == 1
 
 
-def test_closing_leaves_a_disk_that_hangs_behind(
+def test_closing_does_not_wait_for_a_hanging_disk(
     path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In 3 s, also if it hangs from just then on; what is written later is whole."""
+    """It takes 3 s, even if the disk hangs from that moment on; what is written later is whole."""
     outbox = DurableOutbox(path, connect=disk.connect)
     outbox.put(event("one"))
     disk.works.clear()
@@ -251,8 +252,8 @@ def test_closing_leaves_a_disk_that_hangs_behind(
             time.sleep(0.01)
 
 
-async def test_a_run_event_goes_out_when_the_disk_has_what_went_before_it(path: Path) -> None:
-    """Nor does anything behind one that was delivered, before that is on disk."""
+async def test_a_run_event_goes_out_after_the_disk_knows_what_was_delivered(path: Path) -> None:
+    """What follows a delivered run event waits until the disk knows that it was delivered."""
     wanted: list[None] = []
     with DurableOutbox(path) as outbox:
         outbox.commit_wanted = lambda: wanted.append(None)
@@ -284,7 +285,7 @@ STILL_S_MAX = 0.05 + 0.15
 
 @define(eq=False)
 class Pulse:
-    """Measures for how long Trio's thread did nothing else at most (s)."""
+    """Measures the longest time (s) in which Trio's thread did nothing else."""
 
     longest_s: float = 0.0
 
@@ -299,7 +300,7 @@ class Pulse:
 async def test_a_disk_that_needs_more_than_a_second_never_holds_up_trios_thread(
     path: Path, disk: HangingDisk
 ) -> None:
-    """1.2 s a commit, and events of the engine's thread: 50 ms at most, all arrive in order."""
+    """1.2 s a commit, and events of the engine's thread: 50 ms at most, and all arrive in order."""
     aggregator, unit, pulse = Aggregator(), Unit(clock=time.time), Pulse()
     with DurableOutbox(path, connect=disk.connect) as outbox:
         async with trio.open_nursery() as nursery:
@@ -337,7 +338,7 @@ def notified(aggregator: Aggregator) -> list[str]:
 async def test_a_disk_that_hangs_does_not_hold_up_the_end(
     path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture, is_down: bool
 ) -> None:
-    """Without a link to flush over, and with one that has nothing to flush: 3 s at most."""
+    """It takes 3 s at most, without a link for the flush and with one that has nothing to flush."""
     aggregator, unit, pulse = Aggregator(), Unit(clock=time.time), Pulse()
     if is_down:
         aggregator.down()
@@ -368,10 +369,10 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_end(
 # Under a runner, in virtual time
 
 
-async def test_an_event_goes_out_when_a_slow_disk_has_it(
+async def test_an_event_goes_out_as_soon_as_a_slow_disk_has_it(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """0.4 s a commit: it is asked for it at once, not at the next half second."""
+    """A commit takes 0.4 s, and is asked for at once and not at the next half second."""
     aggregator, unit, disk = Aggregator(), Unit(), SimulatedDisk(tmp_path, Random(1))
     async with running(disk, aggregator, unit) as runner:
         await trio.sleep(3.01)
@@ -382,10 +383,10 @@ async def test_an_event_goes_out_when_a_slow_disk_has_it(
         assert runner.statistics().outbox.degraded is None
 
 
-async def test_when_the_disk_hangs_an_event_goes_out_from_memory_and_the_end_comes_in_time(
+async def test_while_the_disk_hangs_an_event_goes_out_from_memory_and_the_end_is_in_time(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At 1 s, with the next sample; the end waits for the last commit for a second, not more."""
+    """It goes out at 1 s, with the next sample. The end waits only a second for the last commit."""
     aggregator, unit, disk = Aggregator(), Unit(), SimulatedDisk(tmp_path, Random(1))
     async with running(disk, aggregator, unit) as runner:
         await trio.sleep(3.01)

@@ -24,11 +24,11 @@ SPAWN = multiprocessing.get_context("spawn")
 
 KEPT = 20
 LOG_PAGES = 40
-"""After so many pages the log begins anew: again and again while somebody reads."""
+"""After this many pages the log begins anew, so it does so again and again while somebody reads."""
 
 
 def _work(path: Path, told: Connection) -> None:
-    """Put events in and deliver old ones, a commit each, and shrink the file now and then."""
+    """Put events in and deliver old ones, with a commit each, and shrink the file now and then."""
     with DurableOutbox(path) as outbox:
         outbox.claim("host_Unit")
         outbox._disk.file.db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
@@ -47,7 +47,7 @@ def _work(path: Path, told: Connection) -> None:
 
 @contextmanager
 def working(path: Path) -> Generator[None, None, None]:
-    """Run an engine that writes all the time, in a process of its own."""
+    """Run an engine that writes all the time, in its own process."""
     ours, theirs = SPAWN.Pipe(duplex=False)
     process = SPAWN.Process(target=_work, args=(path, theirs))
     process.start()
@@ -67,8 +67,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "unit.outbox"
 
 
-def test_what_is_seen_of_a_file_that_is_written_is_one_moment(path: Path) -> None:
-    """Each commit takes the oldest message away and adds one: 20 or 21 in a row, no page torn."""
+def test_a_look_at_a_file_that_is_being_written_shows_one_moment(path: Path) -> None:
+    """Each commit removes the oldest message and adds one: 20 or 21 in a row, and no torn page."""
     logs, last = set[bytes](), 0
     with working(path):
         for _ in range(60):
@@ -85,7 +85,7 @@ def test_what_is_seen_of_a_file_that_is_written_is_one_moment(path: Path) -> Non
 
 
 def _turn_over(path: Path, told: Connection) -> None:
-    """Replace all that waits, and begin the log anew, each time when told to."""
+    """Replace everything that waits and begin the log anew, each time when told to."""
     with DurableOutbox(path) as outbox:
         while True:
             for number in range(KEPT):
@@ -100,14 +100,14 @@ def _turn_over(path: Path, told: Connection) -> None:
 
 
 def test_a_log_that_begins_anew_between_file_and_log_is_noticed(path: Path) -> None:
-    """The old file under the new log would be a database that there never was: it is read again."""
+    """The old file with the new log would be a database that never existed, so it is read again."""
     ours, theirs = SPAWN.Pipe()
     process = SPAWN.Process(target=_turn_over, args=(path, theirs))
     process.start()
     turns = iter(range(3))
 
     class Slow(type(path)):  # type: ignore[misc]
-        """A file on a disk that gives the engine time to do much after the first reads."""
+        """A file on a disk that is so slow that the engine does much after the first reads."""
 
         def read_bytes(self) -> bytes:
             data: bytes = super().read_bytes()
@@ -126,14 +126,14 @@ def test_a_log_that_begins_anew_between_file_and_log_is_noticed(path: Path) -> N
         process.join()
         ours.close()
         theirs.close()
-    # Of each turn the last 20, one more of the last; the numbers are those of the 4th.
+    # The last 20 of each turn, and one more of the last; the numbers are those of the 4th.
     assert len(found) == KEPT + 1
     assert found == list(range(found[0], found[0] + KEPT + 1))
     assert next(turns, None) is None
 
 
 def test_summary_export_and_check_work_while_the_engine_runs(path: Path) -> None:
-    """They say that it runs; no file is made."""
+    """They say that the engine runs, and they make no file."""
     with working(path):
         summary = summarize(path)
         assert summary.is_in_use
@@ -152,7 +152,7 @@ def test_summary_export_and_check_work_while_the_engine_runs(path: Path) -> None
 
 
 def test_an_engine_starts_and_writes_while_somebody_looks(path: Path) -> None:
-    """A person who reads for long has the file as it was; the engine has it for itself."""
+    """A person who reads for long sees the file as it was; the engine has the file to itself."""
     with DurableOutbox(path) as outbox:
         outbox.put(sample(1))
     with snapshot_of(path) as snapshot, DurableOutbox(path) as outbox:
@@ -162,15 +162,15 @@ def test_an_engine_starts_and_writes_while_somebody_looks(path: Path) -> None:
         assert snapshot.db.execute("SELECT sequence_number FROM messages").fetchall() == [(1,)]
 
 
-def test_a_process_does_not_look_so_at_its_own_outbox(path: Path) -> None:
-    """It would give up its lock by that, and another process could take the file."""
+def test_a_process_cannot_look_at_its_own_outbox_this_way(path: Path) -> None:
+    """This would release its lock, and another process could take the file."""
     with DurableOutbox(path), pytest.raises(OutboxInUse, match="in use by this process"):
         summarize(path)
     assert summarize(path).waiting == 0
 
 
-def test_all_that_a_dead_process_has_left_is_seen(path: Path, tmp_path: Path) -> None:
-    """Pages in the file and in the log: the same as an engine finds that opens it."""
+def test_everything_that_a_dead_process_has_left_is_seen(path: Path, tmp_path: Path) -> None:
+    """Pages in the file and in the log give what an engine finds when it opens the file."""
     with DurableOutbox(path) as outbox:
         for number in range(300):
             outbox.put(event("x" * 300))
@@ -183,7 +183,7 @@ def test_all_that_a_dead_process_has_left_is_seen(path: Path, tmp_path: Path) ->
         assert len(outbox) == 300
 
 
-def test_a_link_shows_what_it_leads_to(path: Path, tmp_path: Path) -> None:
+def test_a_symbolic_link_shows_what_it_points_to(path: Path, tmp_path: Path) -> None:
     """SQLite keeps the log beside the file itself, not beside the link."""
     with DurableOutbox(path) as outbox:
         for _ in range(5):
@@ -198,10 +198,10 @@ def test_a_link_shows_what_it_leads_to(path: Path, tmp_path: Path) -> None:
         assert len(outbox) == 5
 
 
-def test_of_a_log_that_is_not_whole_the_part_before_counts_and_it_is_told(
+def test_a_log_that_is_not_whole_counts_up_to_the_damage_and_is_told(
     path: Path, tmp_path: Path
 ) -> None:
-    """And the files stay as they are, without a copy: only an engine needs to make one."""
+    """The files stay as they are, without a copy: only an engine needs to make one."""
     with DurableOutbox(path) as outbox:
         for number in range(20):
             outbox.put(event(str(number)))
@@ -218,7 +218,7 @@ def test_of_a_log_that_is_not_whole_the_part_before_counts_and_it_is_told(
 
 
 def test_a_file_that_may_not_be_read_is_told() -> None:
-    """With what it needs."""
+    """It says what it needs."""
     folder = Path(tempfile.mkdtemp())
     try:
         path = folder / "unit.outbox"
@@ -232,7 +232,7 @@ def test_a_file_that_may_not_be_read_is_told() -> None:
 
 
 def test_a_big_database_of_another_program_is_not_read(path: Path) -> None:
-    """It is known by its header."""
+    """Its header shows what it is."""
     path.write_bytes(b"SQLite format 3\0" + bytes(1 << 20))
     with pytest.raises(OutboxError, match="it is the database of another program"):
         summarize(path)

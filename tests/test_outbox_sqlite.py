@@ -1,4 +1,4 @@
-"""The durable outbox: what is on disk when, every fault of the file, and what people can do."""
+"""The durable outbox: what is on disk when, all faults of the file, and what people can do."""
 
 import io
 import json
@@ -56,7 +56,7 @@ def numbers(path: Path) -> list[int]:
 
 
 def crash(path: Path, to: Path) -> Path:
-    """Copy what a process that dies now leaves on the disk."""
+    """Copy what a process that dies now would leave on the disk."""
     for end in ("", "-wal"):
         if Path(f"{path}{end}").exists():
             shutil.copy(f"{path}{end}", f"{to}{end}")
@@ -75,7 +75,7 @@ def rows(path: Path, table: str = "messages") -> list[int]:
 
 
 def test_an_event_is_on_disk_when_put_returns_and_a_sample_at_the_commit(path: Path) -> None:
-    """An event takes with it the samples before it; those behind it follow at the commit."""
+    """Earlier samples are written with an event; later ones follow at the commit."""
     with DurableOutbox(path) as outbox:
         outbox.put(sample(1))
         assert rows(path) == []
@@ -87,7 +87,7 @@ def test_an_event_is_on_disk_when_put_returns_and_a_sample_at_the_commit(path: P
 
 
 def test_what_is_answered_before_its_commit_never_touches_the_disk(path: Path) -> None:
-    """1,000 samples that are delivered at once leave not a byte."""
+    """1,000 samples that are delivered at once do not leave a single byte."""
     with DurableOutbox(path) as outbox:
         before = summary_of_files(path)
         for number in range(400):
@@ -105,7 +105,7 @@ def summary_of_files(path: Path) -> list[tuple[int, int]]:
 def test_a_sample_that_is_under_way_is_written_after_2_s_or_when_no_answer_comes(
     path: Path,
 ) -> None:
-    """It is answered, as a rule, before it need be; one that was never sent is written at once."""
+    """It is usually answered before that; one that was never sent is written at once."""
     now = 0.0
     with DurableOutbox(path, clock=lambda: now) as outbox:
         outbox.commit_wanted = lambda: None
@@ -124,7 +124,7 @@ def test_a_sample_that_is_under_way_is_written_after_2_s_or_when_no_answer_comes
         outbox.take()
         fifth = outbox.take()
         for now in (1.0, 1.6, 2.2, 2.8):  # noqa: B007 - the outbox's clock
-            outbox.put(event("look"))  # of which the answer shows that the link lives
+            outbox.put(event("look"))  # the answer to this shows that the link lives
             outbox.commit()
             outbox.delivered(outbox.take())
             assert fifth.sequence_number not in rows(path)
@@ -137,7 +137,7 @@ def test_a_sample_that_is_under_way_is_written_after_2_s_or_when_no_answer_comes
 def test_a_sample_that_is_under_way_is_written_when_its_link_breaks_or_the_outbox_is_closed(
     path: Path,
 ) -> None:
-    """It waits again, or is of unknown outcome."""
+    """It waits again, or its outcome is unknown."""
     with DurableOutbox(path) as outbox:
         for number in range(3):
             outbox.put(sample(number))
@@ -154,7 +154,7 @@ def test_a_sample_that_is_under_way_is_written_when_its_link_breaks_or_the_outbo
 
 
 def test_an_event_that_is_not_on_disk_yet_is_not_sent(path: Path) -> None:
-    """Between its place in the line and its place on the disk the sender does not see it."""
+    """The sender does not see an event that is in the line but not yet on the disk."""
     with DurableOutbox(path) as outbox:
         with outbox._disk.writing:  # the disk is busy with something else
             thread = threading.Thread(target=outbox.put, args=(event("one"),))
@@ -167,7 +167,7 @@ def test_an_event_that_is_not_on_disk_yet_is_not_sent(path: Path) -> None:
 
 
 def test_thinned_samples_leave_the_disk(path: Path) -> None:
-    """What the bound gave up is not there after a restart either."""
+    """Samples that the bound gave up are not there after a restart either."""
     with DurableOutbox(path, bytes_max=20 * (ENTRY_BYTES + 200)) as outbox:
         for number in range(100):
             outbox.put(sample(number))
@@ -179,7 +179,7 @@ def test_thinned_samples_leave_the_disk(path: Path) -> None:
 
 
 def test_reading_back_goes_on_where_it_ended(path: Path) -> None:
-    """In flight first with their numbers and marked as tried, then the rest; numbers go on."""
+    """First comes what was in flight, marked as tried, then the rest; numbers go on."""
     with DurableOutbox(path) as outbox:
         for number in range(4):
             outbox.put(sample(number))
@@ -195,7 +195,7 @@ def test_reading_back_goes_on_where_it_ended(path: Path) -> None:
 
 
 def test_no_number_is_used_twice_after_a_crash(path: Path, tmp_path: Path) -> None:
-    """Numbers that states and lost samples had are left out."""
+    """The numbers of states and of lost samples are skipped."""
     with DurableOutbox(path) as outbox:
         outbox.put(event("one"))
         used = [outbox.next_number() for _ in range(300)]
@@ -205,7 +205,7 @@ def test_no_number_is_used_twice_after_a_crash(path: Path, tmp_path: Path) -> No
 
 
 def test_the_open_run_is_known_after_a_crash(path: Path, tmp_path: Path) -> None:
-    """RunStarted as it was, the run log and the method state of at most a commit ago."""
+    """RunStarted is unchanged; the run log and the method state are at most one commit old."""
     state = em.MethodStateMsg(
         method_state=mdl.MethodState(
             started_line_ids=["1"],
@@ -243,12 +243,12 @@ def test_the_open_run_is_known_after_a_crash(path: Path, tmp_path: Path) -> None
     "event_of_run",
     [em.RunStartedMsg(run_id="1", started_tick=0.0), UNIT.create_run_stopped_msg("1")],
 )
-def test_samples_are_not_repeated_behind_a_run_event_that_a_power_cut_follows(
+def test_samples_are_not_repeated_after_a_run_event_and_a_power_cut(
     path: Path, event_of_run: em.EngineMessage
 ) -> None:
-    """What was answered before it went out is not on the disk any more when it goes out.
+    """What was answered before the event is off the disk when the event goes out.
 
-    The aggregator would refuse it: tags without a run in a run, or those of a run that has ended.
+    The aggregator would refuse it, as tags without a run in a run, or tags of a run that has ended.
     """
     with DurableOutbox(path) as outbox:
         outbox.put(sample(1))
@@ -258,8 +258,8 @@ def test_samples_are_not_repeated_behind_a_run_event_that_a_power_cut_follows(
         assert rows(path) == [sent.sequence_number]
 
 
-def test_the_end_of_a_run_is_not_repeated_behind_the_next_beginning(path: Path) -> None:
-    """That RunStopped was delivered is on disk before anything behind it can be sent."""
+def test_the_end_of_a_run_is_not_repeated_after_the_next_beginning(path: Path) -> None:
+    """The delivery of RunStopped is on the disk before anything after it can be sent."""
     with DurableOutbox(path) as outbox:
         outbox.put(UNIT.create_run_started_msg("a", 1.0))
         outbox.put(UNIT.create_run_stopped_msg("a"))
@@ -318,7 +318,7 @@ class Model:
         return self.folder / str(self.generation)
 
     def committed(self) -> None:
-        """Note a commit: it leaves samples to a later one that are under way while answers come."""
+        """Note a commit. Samples under way are left to a later one while answers come."""
         under_way = {entry.sequence_number for entry in self.flying if not entry.is_event}
         put_off = under_way - self.on_disk if self.is_answering else set[int]()
         self.on_disk = self.alive - put_off
@@ -403,7 +403,7 @@ class Model:
         self.check()
 
     def check(self) -> None:
-        """Compare what was read back, and go on from it."""
+        """Compare what was read back, and go on from there."""
         found = [entry.sequence_number for entry in self.outbox._line]
         assert found == sorted(set(found))
         assert {n for n in self.events if n in self.alive} <= set(found)
@@ -425,9 +425,9 @@ class Model:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(OPERATIONS), max_size=40))
 def test_a_crash_at_any_point_keeps_what_was_promised(operations: list[str]) -> None:
-    """Events put and not delivered are there in order, samples as of the last commit, no more.
+    """Undelivered events are there in order, and samples as of the last commit, but no others.
 
-    Only samples that were under way then, over a link that answered, may be missing.
+    Only samples that were under way at that time, over a link that answered, may be missing.
     """
     with tempfile.TemporaryDirectory() as folder:
         model = Model(Path(folder))
@@ -459,7 +459,7 @@ def _fill_until_killed(path: Path, told: Connection) -> None:
 
 @pytest.mark.parametrize("words", [1, 200, 777])
 def test_a_process_that_is_killed_leaves_what_was_promised(path: Path, words: int) -> None:
-    """SIGKILL amid writing: every event whose put had returned is there, in order, none extra."""
+    """SIGKILL while writing leaves, in order, every event whose put had returned, and no other."""
     ours, theirs = SPAWN.Pipe(duplex=False)
     process = SPAWN.Process(target=_fill_until_killed, args=(path, theirs))
     process.start()
@@ -478,7 +478,7 @@ def test_a_process_that_is_killed_leaves_what_was_promised(path: Path, words: in
     found = numbers(path)
     assert found == sorted(found)
     assert not gone & set(found)
-    # Odd numbers are samples; what is missing besides was delivered when it was killed.
+    # Odd numbers are samples. What else is missing had been delivered when it was killed.
     at_kill = max(gone, default=0) + 1
     assert {n for n in put if n > at_kill} <= set(found)
 
@@ -487,7 +487,7 @@ def test_a_process_that_is_killed_leaves_what_was_promised(path: Path, words: in
 
 
 def test_only_the_owner_can_read_the_files(path: Path) -> None:
-    """Mode 0600, of the log as well, whatever the umask; a file that was open to all is closed."""
+    """Mode 0600, for the log too and whatever the umask; a file open to all is closed."""
     before = os.umask(0)
     try:
         with DurableOutbox(path) as outbox:
@@ -516,7 +516,7 @@ def _open_and_tell(path: Path, told: Connection) -> None:
 
 
 def test_a_second_process_is_told_that_the_file_is_in_use(path: Path) -> None:
-    """Neither an engine nor a person changes the file of an engine that runs; one can look."""
+    """Neither an engine nor a person can change a running engine's file, but people can look."""
     with DurableOutbox(path) as outbox:
         outbox.put(event("one"))
         ours, theirs = SPAWN.Pipe(duplex=False)
@@ -537,8 +537,8 @@ def test_a_second_process_is_told_that_the_file_is_in_use(path: Path) -> None:
     assert numbers(path) == [1, 2]
 
 
-def test_messages_of_another_unit_are_not_taken_for_this_ones(path: Path) -> None:
-    """While some wait, another unit is refused; then the file is its own."""
+def test_messages_of_another_unit_are_not_taken_over(path: Path) -> None:
+    """While some wait, another unit is refused; after that the file is its own."""
     with DurableOutbox(path) as outbox:
         outbox.claim("host_A")
         outbox.put(UNIT.create_run_started_msg("a", 1.0))
@@ -552,10 +552,10 @@ def test_messages_of_another_unit_are_not_taken_for_this_ones(path: Path) -> Non
     assert summarize(path).unit == "B"
 
 
-def test_when_the_hosts_name_has_changed_the_old_messages_are_kept_and_new_ones_flow(
+def test_after_the_host_is_renamed_old_messages_are_kept_and_new_ones_flow(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are in an outbox of their own, under their own name, and it is told where."""
+    """They are in their own outbox, under their own name, and the log says where."""
     with DurableOutbox(path) as outbox:
         outbox.claim("dhcp-17_Skid")
         outbox.put(UNIT.create_run_started_msg("a", 1.0))
@@ -576,7 +576,7 @@ def test_when_the_hosts_name_has_changed_the_old_messages_are_kept_and_new_ones_
 
 
 def test_what_was_set_aside_under_an_old_name_stays_with_it(path: Path) -> None:
-    """Requeued it would else be sent under the new one; also if that is quite another unit's."""
+    """Requeued, it would be sent under the new name, which may even be that of another unit."""
     with DurableOutbox(path) as outbox:
         outbox.claim("host_Skid")
         outbox.put(event("one"))
@@ -604,14 +604,14 @@ def test_a_run_that_is_on_under_an_old_host_name_is_kept_too(path: Path) -> None
 
 
 class Still(PlainEngine):
-    """An engine that can be described outside of Trio."""
+    """An engine that can be described outside Trio."""
 
     def read_tags(self) -> list[mdl.TagValue]:
         return [mdl.TagValue(name="Count", tick_time=1.0, value=1, value_unit="L")]
 
 
-def test_it_is_known_how_the_unit_registers_and_what_it_is(path: Path, tmp_path: Path) -> None:
-    """At once, also if no run is on, and without the secret; another unit's is forgotten."""
+def test_the_file_knows_how_the_unit_registers_and_what_it_is(path: Path, tmp_path: Path) -> None:
+    """It does at once, even without a run, and without the secret; another unit's is forgotten."""
     unit = Still("Skid", computer_name="host", location="Lab 4", secret="hush hush")  # noqa: S106
     register, uod_info = unit.create_register_engine_msg(), unit.create_uod_info()
     with DurableOutbox(path) as outbox:
@@ -634,10 +634,10 @@ def test_it_is_known_how_the_unit_registers_and_what_it_is(path: Path, tmp_path:
     assert (origin.registration, origin.uod_info, origin.method) == ({}, None, None)
 
 
-def test_what_the_disk_has_spoilt_of_a_units_description_stops_no_engine(
+def test_a_spoilt_description_of_the_unit_stops_no_engine(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The engine says it again; it is told."""
+    """The engine describes itself again, and the damage is told."""
     with DurableOutbox(path) as outbox:
         outbox.claim("host_Unit", UNIT.create_register_engine_msg())
         outbox.put(Still().create_uod_info())
@@ -652,7 +652,7 @@ def test_what_the_disk_has_spoilt_of_a_units_description_stops_no_engine(
 
 
 def test_an_outbox_that_is_not_closed_warns(path: Path) -> None:
-    """It is a leak, as of a file; what was put in is on disk all the same."""
+    """This is a leak, like that of a file; what was put in is on the disk nevertheless."""
     outbox = DurableOutbox(path)
     outbox.put(event("one"))
     with pytest.warns(ResourceWarning, match=f"unclosed outbox {path}"):
@@ -661,7 +661,7 @@ def test_an_outbox_that_is_not_closed_warns(path: Path) -> None:
 
 
 def test_a_closed_outbox_takes_nothing(path: Path) -> None:
-    """What it would take would be lost, so it says so; closing twice is no error."""
+    """What it took would be lost, so it says so. Closing it twice is no error."""
     outbox = DurableOutbox(path)
     outbox.close()
     outbox.close()
@@ -673,7 +673,7 @@ def test_a_closed_outbox_takes_nothing(path: Path) -> None:
 
 
 def test_a_file_of_a_newer_schema_is_left_alone(path: Path) -> None:
-    """It says to update, and changes nothing."""
+    """The error says to update, and nothing is changed."""
     DurableOutbox(path).close()
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 2")
@@ -684,7 +684,7 @@ def test_a_file_of_a_newer_schema_is_left_alone(path: Path) -> None:
 
 
 def test_a_file_that_is_something_else_is_left_alone(path: Path) -> None:
-    """A text, and the database of another program; discarding does not touch them either."""
+    """A text and the database of another program are not touched, not even by discarding."""
     path.write_text("notes\n" * 1000)
     with pytest.raises(NotAnOutbox, match="is not an outbox: it is no SQLite database"):
         DurableOutbox(path)
@@ -702,8 +702,8 @@ def test_a_file_that_is_something_else_is_left_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_the_rights_of_what_is_something_else_are_left_alone(path: Path) -> None:
-    """A text and a folder that all may read stay so when they are taken for an outbox."""
+def test_the_permissions_of_something_else_are_left_alone(path: Path) -> None:
+    """A text and a folder that everybody may read stay so when they are taken for an outbox."""
     path.write_text("notes\n" * 1000)
     path.chmod(0o644)
     with pytest.raises(NotAnOutbox):
@@ -715,10 +715,10 @@ def test_the_rights_of_what_is_something_else_are_left_alone(path: Path) -> None
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
 
 
-def test_a_damaged_beginning_of_the_open_run_is_found_behind_its_end(
+def test_a_damaged_beginning_of_the_open_run_is_found_although_its_end_waits(
     path: Path, tmp_path: Path
 ) -> None:
-    """It is sent as it lies on the disk with every new link, also while the run's end waits."""
+    """It is sent as it lies on the disk with every new link, even while the run's end waits."""
     with DurableOutbox(path) as outbox:
         outbox.put(UNIT.create_run_started_msg("a", 1.0))
         outbox.delivered(outbox.take())
@@ -735,10 +735,10 @@ def test_a_damaged_beginning_of_the_open_run_is_found_behind_its_end(
 
 
 @pytest.mark.parametrize("shape", [{"run_id": "a", "batch": 7}, {"run_id": "a"}])
-def test_a_beginning_of_a_run_of_another_shape_is_no_damage(
+def test_a_beginning_of_a_run_in_another_shape_is_no_damage(
     path: Path, shape: dict[str, object]
 ) -> None:
-    """Fields that are not known here, or lack, come from an engine of another version."""
+    """An engine of another version may add fields that are not known here, or leave some out."""
     with DurableOutbox(path) as outbox:
         outbox.put(foreign({"_type": "RunStartedMsg", **shape}, em.RunStartedMsg))
     with DurableOutbox(path) as outbox:
@@ -752,7 +752,7 @@ def test_a_beginning_of_a_run_of_another_shape_is_no_damage(
 
 
 def test_a_damaged_file_says_so_and_can_be_discarded(path: Path) -> None:
-    """Pages full of rubbish are found when it is opened; what can be read can be exported."""
+    """Pages full of rubbish are found at the opening, and what can be read can be exported."""
     with DurableOutbox(path) as outbox:
         for number in range(1000):
             outbox.put(sample(number))
@@ -775,7 +775,7 @@ def test_a_damaged_file_says_so_and_can_be_discarded(path: Path) -> None:
 def test_a_message_that_the_disk_has_spoilt_is_set_aside(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One changed byte in a body costs that message only, and it is told and listed."""
+    """A changed byte in a body costs only that message, which is told and listed."""
     with DurableOutbox(path) as outbox:
         for number in range(3):
             outbox.put(sample(number))
@@ -797,7 +797,7 @@ def test_a_message_that_the_disk_has_spoilt_is_set_aside(
 
 @contextmanager
 def no_root() -> Iterator[None]:
-    """Have the rights of nobody, where root would be stopped by none."""
+    """Take the rights of nobody, since nothing would stop root."""
     if os.geteuid() != 0:
         yield
         return
@@ -809,7 +809,7 @@ def no_root() -> Iterator[None]:
 
 
 def test_a_folder_that_cannot_be_written_says_so() -> None:
-    """A new file in it, a file that is there, and a folder that is not there."""
+    """This covers a new file in it, a file that exists, and a folder that does not exist."""
     folder = Path(tempfile.mkdtemp())
     try:
         path = folder / "unit.outbox"
@@ -842,10 +842,10 @@ def _socket(path: Path) -> None:
     [Path.mkdir, _fifo, _socket, lambda path: path.symlink_to("/dev/null")],
     ids=["folder", "pipe", "socket", "link to a device"],
 )
-def test_what_is_no_regular_file_is_refused_untouched(
+def test_something_that_is_no_regular_file_is_refused_untouched(
     path: Path, make: Callable[[Path], None]
 ) -> None:
-    """Whoever starts the engine, root too: neither the thing nor its rights are changed."""
+    """Even if root starts the engine, neither the thing nor its permissions change."""
     make(path)
     before = path.stat().st_mode
     for use in (DurableOutbox, summarize, discard):
@@ -857,7 +857,7 @@ def test_what_is_no_regular_file_is_refused_untouched(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another's file")
 def test_another_users_empty_file_is_refused_untouched(path: Path) -> None:
-    """It waits for something of theirs; its rights and its emptiness stay."""
+    """It waits for something of theirs, so its permissions and its emptiness stay."""
     path.touch(0o644)
     os.chown(path, 65534, 65534)
     with pytest.raises(NotAnOutbox, match="another user's"):
@@ -878,7 +878,7 @@ def _meet_a_full_disk(path: Path, told: Connection) -> None:
     for number in range(1, 100):
         outbox.put(event(str(number)))
     degraded = [outbox.statistics().degraded]
-    for now[0] in (29.9, 30.0):  # not yet tried; tried, and the disk is full still
+    for now[0] in (29.9, 30.0):  # not yet tried; then tried, and the disk is still full
         outbox.commit()
         degraded.append(outbox.statistics().degraded)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -891,8 +891,8 @@ def _meet_a_full_disk(path: Path, told: Connection) -> None:
     time.sleep(60)
 
 
-def test_a_full_disk_degrades_and_when_there_is_room_all_is_written(path: Path) -> None:
-    """A limit on the size of files: the outbox goes on in memory, says so, and recovers at 60 s."""
+def test_a_full_disk_degrades_and_everything_is_written_when_there_is_room(path: Path) -> None:
+    """File sizes are limited: the outbox goes on in memory, says so, and recovers at 60 s."""
     ours, theirs = SPAWN.Pipe(duplex=False)
     process = SPAWN.Process(target=_meet_a_full_disk, args=(path, theirs))
     process.start()
@@ -903,7 +903,7 @@ def test_a_full_disk_degrades_and_when_there_is_room_all_is_written(path: Path) 
     process.join()
     assert [reason is not None for reason in degraded] == [True, True, True, True, False]
     assert "disk I/O error" in degraded[0] or "full" in degraded[0]
-    # 100 events, 2 samples, 1 event; killed before it was closed
+    # 100 events, 2 samples and 1 event; it was killed before it was closed.
     assert last == 103
     assert numbers(path) == list(range(1, 104))
 
@@ -911,7 +911,7 @@ def test_a_full_disk_degrades_and_when_there_is_room_all_is_written(path: Path) 
 def test_a_file_that_vanishes_is_noticed_and_made_anew(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Writing into a file that is deleted would be a silent loss; said once, tried every 30 s."""
+    """Writing into a deleted file would be a silent loss. It is said once and tried every 30 s."""
     now = 0.0
     with DurableOutbox(path, clock=lambda: now) as outbox:
         for number in range(5):
@@ -934,8 +934,8 @@ def test_a_file_that_vanishes_is_noticed_and_made_anew(
     assert moved.exists()
 
 
-def test_another_outbox_that_took_the_place_is_not_touched(path: Path, tmp_path: Path) -> None:
-    """A stranger's messages are neither sent nor deleted; the outbox stays in memory."""
+def test_another_outbox_in_the_same_place_is_not_touched(path: Path, tmp_path: Path) -> None:
+    """The messages of a stranger are neither sent nor deleted; the outbox stays in memory."""
     other = tmp_path / "other"
     with DurableOutbox(other) as outbox:
         outbox.put(event("theirs"))
@@ -954,7 +954,7 @@ def test_another_outbox_that_took_the_place_is_not_touched(path: Path, tmp_path:
 
 
 def test_what_is_delivered_while_the_disk_is_away_is_gone_when_it_is_back(path: Path) -> None:
-    """The file that comes back is brought up to date: removed, added, and marked as tried."""
+    """The file that comes back is updated: messages are removed, added, and marked as tried."""
     now = 0.0
     with DurableOutbox(path, clock=lambda: now) as outbox:
         for number in range(3):
@@ -972,8 +972,8 @@ def test_what_is_delivered_while_the_disk_is_away_is_gone_when_it_is_back(path: 
         assert [(e.sequence_number, e.tries) for e in outbox._line] == [(2, 1), (3, 0), (4, 0)]
 
 
-def test_what_becomes_one_while_the_disk_is_away_is_whole_when_it_is_back(path: Path) -> None:
-    """What is logged goes out as one, and comes back; the file has the first of it as it was."""
+def test_logs_merged_while_the_disk_is_away_are_whole_when_it_is_back(path: Path) -> None:
+    """Logs go out as one message and come back, while the file has only the first of them."""
     now = 0.0
     with DurableOutbox(path, clock=lambda: now) as outbox:
         outbox.put(error_log("one"))
@@ -991,10 +991,8 @@ def test_what_becomes_one_while_the_disk_is_away_is_whole_when_it_is_back(path: 
         assert '"two"' in text
 
 
-def test_what_a_process_that_died_has_logged_goes_out_as_it_lies_there(
-    path: Path, tmp_path: Path
-) -> None:
-    """It may have been sent so: what is sent again with its number is the same."""
+def test_the_error_logs_of_a_dead_process_go_out_unchanged(path: Path, tmp_path: Path) -> None:
+    """They may have been sent in that form, and what is sent again is the same."""
     with DurableOutbox(path) as outbox:
         outbox.put(error_log("a"))
         outbox.put(error_log("b"))
@@ -1004,7 +1002,7 @@ def test_what_a_process_that_died_has_logged_goes_out_as_it_lies_there(
         assert list(map(texts_of, taken(outbox))) == [["a"], ["b"], ["c"]]
 
 
-def test_a_disk_that_fails_leaves_what_was_set_aside_for_later(path: Path) -> None:
+def test_what_was_set_aside_while_the_disk_failed_is_written_later(path: Path) -> None:
     """The reason why a message was given up is written when the disk is back."""
     now = 0.0
     with DurableOutbox(path, clock=lambda: now) as outbox:
@@ -1024,7 +1022,7 @@ def test_a_disk_that_fails_leaves_what_was_set_aside_for_later(path: Path) -> No
 
 
 def test_fifty_thousand_messages_open_in_no_time(path: Path) -> None:
-    """The backlog of days is written in batches and read back at once (0.4 s where measured)."""
+    """The backlog of days is written in batches and read at once (0.4 s where it was measured)."""
     message = sample(1)
     with DurableOutbox(path) as outbox:
         for _ in range(50_000):
@@ -1039,7 +1037,7 @@ def test_fifty_thousand_messages_open_in_no_time(path: Path) -> None:
 def test_a_file_above_its_bound_opens_in_time_linear_in_its_size_and_shrinks(
     path: Path, count: int
 ) -> None:
-    """The bound was lowered to a quarter: 33 us a message where measured."""
+    """The bound was lowered to a quarter; this took 33 us a message where it was measured."""
     message = sample(1)
     with DurableOutbox(path, bytes_max=2**40) as outbox:
         for _ in range(count):
@@ -1056,7 +1054,7 @@ def test_a_file_above_its_bound_opens_in_time_linear_in_its_size_and_shrinks(
 
 
 def test_a_file_shrinks_when_what_waited_is_delivered(path: Path) -> None:
-    """The outage of days has gone from the disk when it has gone from the line."""
+    """An outage of days has left the disk when it has left the line."""
     with DurableOutbox(path) as outbox:
         for number in range(40_000):
             outbox.put(sample(number))
@@ -1071,8 +1069,8 @@ def test_a_file_shrinks_when_what_waited_is_delivered(path: Path) -> None:
         assert path.stat().st_size < 1e6
 
 
-def test_of_what_was_set_aside_the_newest_thousand_are_kept(path: Path) -> None:
-    """Of 1,005 the first 5 are dropped, and counted."""
+def test_the_newest_thousand_messages_set_aside_are_kept(path: Path) -> None:
+    """Of 1,005 the first 5 are dropped and counted."""
     with DurableOutbox(path) as outbox:
         for number in range(1005):
             outbox.put(sample(number))
@@ -1089,14 +1087,14 @@ def test_of_what_was_set_aside_the_newest_thousand_are_kept(path: Path) -> None:
 
 @pytest.fixture
 def crashed(path: Path, tmp_path: Path) -> Path:
-    """Return the file of a process that died in a run, with four messages waiting."""
+    """Return the file of a process that died in a run with four messages waiting."""
     with DurableOutbox(path) as outbox:
         outbox.claim("host_Unit")
         outbox.put(UNIT.create_run_started_msg("a", 1.0))
         outbox.delivered(outbox.take())
         for number in range(3):
             outbox.put(sample(number))
-        outbox.commit()  # what is under way for a moment would not be written
+        outbox.commit()  # what is under way for only a moment would not be written
         outbox.set_aside(outbox.take(), "not understood")
         outbox.take()
         outbox.put(event("hello"))
@@ -1106,7 +1104,7 @@ def crashed(path: Path, tmp_path: Path) -> Path:
 
 
 def test_a_summary_tells_what_waits(crashed: Path) -> None:
-    """Counts, sizes, the run, what was set aside and why; twice, since nothing is changed."""
+    """Counts, sizes, the run, what was set aside and why; looking twice shows nothing changes."""
     for _ in range(2):
         summary = summarize(crashed)
         assert (summary.schema, summary.unit, summary.open_run) == (1, "host_Unit", "a")
@@ -1123,7 +1121,7 @@ def test_a_summary_tells_what_waits(crashed: Path) -> None:
 
 
 def test_an_export_holds_the_messages_as_they_would_be_sent(crashed: Path) -> None:
-    """A line of JSON each, in order, that decodes to the message."""
+    """It has a line of JSON for each, in order, that decodes to the message."""
     file = io.StringIO()
     assert export(crashed, file) == 4
     messages = [decode_json(line) for line in file.getvalue().splitlines()]
@@ -1134,8 +1132,8 @@ def test_an_export_holds_the_messages_as_they_would_be_sent(crashed: Path) -> No
     assert json.loads(aside.getvalue())["sequence_number"] == 2
 
 
-def test_discarding_keeps_the_numbers_and_the_run_that_is_to_be_ended(crashed: Path) -> None:
-    """Nothing waits behind it; the aggregator still has the run, so the next start ends it."""
+def test_discarding_keeps_the_numbers_and_the_run_that_must_be_ended(crashed: Path) -> None:
+    """Nothing waits after it. The aggregator still has the run, so the next start ends it."""
     assert discard(crashed) == 4
     summary = summarize(crashed)
     assert (summary.counts, summary.set_aside, summary.open_run) == ({}, [], "a")
@@ -1145,7 +1143,7 @@ def test_discarding_keeps_the_numbers_and_the_run_that_is_to_be_ended(crashed: P
 
 
 def test_a_state_flows_to_the_aggregator_whatever_is_on_the_disk(path: Path) -> None:
-    """A run log is written seldom, so one that waited for the disk would be an old one."""
+    """A run log is seldom written, so one that waited for the disk would be old."""
     with DurableOutbox(path) as outbox:
         outbox.put(UNIT.create_run_started_msg("a", 1.0))
         for number in range(3):
@@ -1160,7 +1158,7 @@ def test_a_state_flows_to_the_aggregator_whatever_is_on_the_disk(path: Path) -> 
 def test_a_run_log_that_changes_all_the_time_writes_less_than_a_gigabyte_a_day(
     path: Path, lines: int
 ) -> None:
-    """An hour of virtual time, committed twice a second; what is written is counted at the file."""
+    """An hour of virtual time, committed twice a second; the bytes are counted at the file."""
     now, written = 0.0, 0
     rng = Random(1)
     with DurableOutbox(path, clock=lambda: now) as outbox:
@@ -1182,7 +1180,7 @@ def test_a_run_log_that_changes_all_the_time_writes_less_than_a_gigabyte_a_day(
 
 
 def empty_log(outbox: DurableOutbox) -> int:
-    """Empty the write-ahead log into the file; return how much both were written."""
+    """Empty the write-ahead log into the file; return how much was written to both."""
     size = Path(f"{outbox.path}-wal").stat().st_size
     outbox._disk.file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return 2 * size
@@ -1193,8 +1191,10 @@ def empty_log(outbox: DurableOutbox) -> int:
     [summarize, lambda path: export(path, io.StringIO()), discard],
     ids=["summarize", "export", "discard"],
 )
-def test_a_file_that_is_not_there_is_not_made(path: Path, look: Callable[[Path], object]) -> None:
-    """Looking at nothing says so; an empty file is no outbox."""
+def test_looking_at_a_missing_file_does_not_make_it(
+    path: Path, look: Callable[[Path], object]
+) -> None:
+    """Looking at nothing says so, and an empty file is no outbox."""
     with pytest.raises(OutboxNotFound, match="There is no outbox"):
         look(path)
     assert not path.exists()
@@ -1203,8 +1203,8 @@ def test_a_file_that_is_not_there_is_not_made(path: Path, look: Callable[[Path],
         look(path)
 
 
-def test_a_unit_whose_name_ends_alike_is_another_one(path: Path) -> None:
-    """Tank_1 of the same computer is not Column_1 under another computer's name."""
+def test_a_unit_whose_name_only_ends_alike_is_another_one(path: Path) -> None:
+    """Tank_1 of this computer is not Column_1 under another computer's name."""
     column, tank = Unit(name="Column_1"), Unit(name="Tank_1")
     with DurableOutbox(path) as outbox:
         outbox.claim("host_Column_1", column.create_register_engine_msg())
@@ -1214,11 +1214,11 @@ def test_a_unit_whose_name_ends_alike_is_another_one(path: Path) -> None:
             outbox.claim("host_Tank_1", tank.create_register_engine_msg())
         assert len(outbox) == 1
         outbox.claim("other_Column_1", column.create_register_engine_msg())
-        assert len(outbox) == 0  # they are in a file of their own
+        assert len(outbox) == 0  # they are in their own file
 
 
-def test_what_a_recovered_disk_was_given_is_taken_from_it_again(tmp_path: Path) -> None:
-    """When a disk recovers all that waits is written, a sample under way too; then it arrives."""
+def test_what_a_recovered_disk_was_given_leaves_it_when_delivered(tmp_path: Path) -> None:
+    """A recovering disk is given all that waits, even a sample under way, which then arrives."""
     now, disk = 0.0, SimulatedDisk(tmp_path, Random(1))
     with (
         disk.elsewhere(),

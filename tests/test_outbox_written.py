@@ -1,4 +1,4 @@
-"""How much a durable outbox writes while all is well: counted by the system, in virtual time."""
+"""How much a durable outbox writes while all is well, as counted by the system, in virtual time."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ DAY_S = 24 * 3600
 
 @define(eq=False)
 class Busy(Unit):
-    """An engine whose run log is another one each time that it is asked."""
+    """An engine whose run log is different each time that it is asked for it."""
 
     lines: int = field(kw_only=True)
     tags: int = field(default=1, kw_only=True)
@@ -52,7 +52,7 @@ class Busy(Unit):
 
 
 def written() -> int:
-    """Return how many bytes this process has written (bytes)."""
+    """Return how much this process has written (bytes)."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return int(dict(line.split(": ") for line in lines)["wchar"])
 
@@ -69,7 +69,7 @@ def written() -> int:
         (1000, 1, 0.02, 60),
     ],
 )
-async def test_a_healthy_link_costs_less_than_a_gigabyte_a_day(
+async def test_a_healthy_link_writes_less_than_a_gigabyte_a_day(
     lines: int,
     tags: int,
     distance_s: float,
@@ -77,10 +77,10 @@ async def test_a_healthy_link_costs_less_than_a_gigabyte_a_day(
     tmp_path: Path,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """A run log that changes all the time, or a distance on which a commit finds samples under way.
+    """The run log changes all the time, or the distance lets commits find samples under way.
 
-    0.3 GB over 0.4 s and 1 s, with few tags or many; 0.3, 0.5 and 0.5 with 20, 300 and 1,000 lines,
-    over ten minutes.
+    It is 0.3 GB over 0.4 s and over 1 s, with few tags or many. It is 0.3, 0.5 and 0.5 GB with 20,
+    300 and 1,000 lines, over ten minutes.
     """
     aggregator, unit = Aggregator(), Busy(lines=lines, tags=tags)
     path = tmp_path / "unit.outbox"
@@ -96,7 +96,7 @@ async def test_a_healthy_link_costs_less_than_a_gigabyte_a_day(
             await trio.sleep(during_s)
             a_day = (written() - before) * DAY_S / during_s
             nursery.cancel_scope.cancel()
-    # At 300 lines and fewer with each sample, 3.3 times a second. One of 1,000 lines has 250,000
-    # characters, of which half a million a second are told.
+    # Up to 300 lines there is one with each sample, 3.3 times a second. A run log of 1,000 lines
+    # has 250,000 characters, and half a million a second are told.
     assert unit.asked > during_s * (3 if lines <= 300 else 1.9)
     assert 0 < a_day < 1e9

@@ -1,4 +1,4 @@
-"""The pages: what they name is there, their links lead somewhere, their figures are counted."""
+"""The pages: what they name exists, their links lead somewhere, and their figures are counted."""
 
 import ast
 import re
@@ -40,7 +40,7 @@ each_page = pytest.mark.parametrize(
 
 @cache
 def text_of(page: Path) -> str:
-    """Return what people read of a page."""
+    """Return the text of a page."""
     return page.read_text()
 
 
@@ -50,13 +50,13 @@ def without_code(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """Return what a link may lead to in a page: its headings, as GitHub calls them."""
+    """Return the headings of a page as GitHub calls them; links may lead to these."""
     headings = re.findall(r"^#+ (.+)$", without_code(text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def missing(page: Path, link: str) -> bool:
-    """Tell whether a link of a page leads nowhere; others' sites are not looked at."""
+    """Tell whether a link of a page leads nowhere; other sites are not checked."""
     if re.match(r"https?:", link):
         return False
     path, _, anchor = link.partition("#")
@@ -82,7 +82,7 @@ def names_in(source: str) -> set[str]:
 
 
 def test_no_page_is_left_out() -> None:
-    """Whatever is written for people is looked at."""
+    """Everything that is written for people is checked."""
     found = set(ROOT.glob("*.md"))
     for folder in ("examples", "tests", "trio_runner"):
         found |= set((ROOT / folder).rglob("*.md"))
@@ -90,21 +90,21 @@ def test_no_page_is_left_out() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """A newcomer reads it in ten minutes; everything else lives beside what it speaks of."""
+    """A newcomer reads it in ten minutes; everything else is in the page of its subject."""
     assert len(text_of(ROOT / "README.md").splitlines()) <= 200
     assert len(text_of(ROOT / "CONTRIBUTING.md").splitlines()) <= 40
 
 
 @each_page
 def test_every_link_leads_somewhere(page: Path) -> None:
-    """To a file, and to a heading in it."""
+    """It leads to a file, and to a heading in it."""
     links = re.findall(r"\]\(([^)]+)\)", without_code(text_of(page)))
     assert [link for link in links if missing(page, link)] == []
 
 
 @each_page
-def test_every_name_in_the_code_is_there(page: Path) -> None:
-    """Functions named by their path: `trio_runner/_sender.py: Sender._send_head`."""
+def test_every_name_of_code_exists(page: Path) -> None:
+    """Functions are named by their path: `trio_runner/_sender.py: Sender._send_head`."""
     named = re.findall(r"`(\w[\w/]*\.py):\s+([\w.]+)`", text_of(page))
     assert [
         f"{path}: {name}" for path, name in named if name not in names_in(text_of(ROOT / path))
@@ -122,7 +122,7 @@ def test_the_journeys_name_their_functions() -> None:
         assert [step for step in found if not re.search(r"`[\w/]+\.py: ", step)] == []
 
 
-def test_the_layers_are_those_that_are_held() -> None:
+def test_the_layers_in_the_page_are_those_that_are_enforced() -> None:
     """The table has each module and package in the layer that `test_layers` gives it."""
     text = text_of(ROOT / "trio_runner/ARCHITECTURE.md")
     rows = re.findall(r"^\| (\d) \| [^|]+ \| (.+) \|$", text, re.MULTILINE)
@@ -130,7 +130,7 @@ def test_the_layers_are_those_that_are_held() -> None:
 
 
 def test_the_figures_of_the_simulation_are_counted() -> None:
-    """Kinds of faults, bugs on purpose, marks."""
+    """They are those of the kinds of faults, of the deliberate bugs and of the marks."""
     text = " ".join(text_of(ROOT / "trio_runner/simulation/README.md").split())
     assert f"{len(FAULTS)} kinds of faults meet it" in text
     assert f"each of {len(MUTANTS)} deliberate bugs" in text
@@ -138,7 +138,7 @@ def test_the_figures_of_the_simulation_are_counted() -> None:
 
 
 def test_every_bug_that_was_found_has_its_test() -> None:
-    """The table names tests that are there."""
+    """The table names tests that exist."""
     text = text_of(ROOT / "trio_runner/simulation/README.md")
     named = re.findall(r"\| `(test_\w+)` \|$", text, re.MULTILINE)
     sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
@@ -146,8 +146,8 @@ def test_every_bug_that_was_found_has_its_test() -> None:
     assert [name for name in named if f"def {name}(" not in sources] == []
 
 
-def test_what_is_amiss_is_found() -> None:
-    """A link to nowhere, a heading that is not there, a function that was renamed."""
+def test_mistakes_in_a_page_are_found() -> None:
+    """They are a link to nowhere, a missing heading, and a function that was renamed."""
     page = ROOT / "README.md"
     assert missing(page, "trio_runner/NOWHERE.md")
     assert missing(page, "trio_runner/DELIVERY.md#nothing")

@@ -1,4 +1,4 @@
-"""`PlainEngine`: a unit from functions, a method of commands, runs with their log."""
+"""`PlainEngine`: a unit made of functions, a method of commands, and runs with their log."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -121,7 +121,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 async def test_a_unit_is_described_from_its_functions(autojump_clock: Clock) -> None:
-    """Entry field, choice, plot, validators and docstrings; it survives the wire."""
+    """Entry field, choice, plot, validators and docstrings survive the way over the wire."""
     info = engine_of(Pump()).create_uod_info()
     assert decode(encode(info)) == info
     kinds = {reading.tag_name: reading.discriminator for reading in info.readings}
@@ -146,7 +146,7 @@ async def test_a_unit_is_described_from_its_functions(autojump_clock: Clock) -> 
 
 
 async def test_tags_are_formatted_and_tell_the_run(autojump_clock: Clock) -> None:
-    """`System State` and `Run Time` are kept; digits are those of the reading."""
+    """`System State` and `Run Time` are kept; each reading has its own number of digits."""
     async with bench() as b:
         await b.press("Start")
         await trio.sleep(3725)  # 1 h 2 min 5 s
@@ -161,7 +161,7 @@ async def test_tags_are_formatted_and_tell_the_run(autojump_clock: Clock) -> Non
 
 
 async def test_a_method_is_carried_out_line_by_line(autojump_clock: Clock) -> None:
-    """An async command takes its time; then the next line begins. The run log has it all."""
+    """A command takes its time before the next line begins, and the run log has everything."""
     async with bench() as b:
         await b.save("# Fill", "", "Valve: Open", "Speed: 40 %  # slowly", "Rinse", "Label: done")
         await b.press("Start")
@@ -187,7 +187,7 @@ async def test_a_method_is_carried_out_line_by_line(autojump_clock: Clock) -> No
 
 
 async def test_a_method_may_stop_its_run(autojump_clock: Clock) -> None:
-    """With what ran in the stored run log; nothing behind it is carried out."""
+    """The stored run log has what ran, and nothing after the stop is carried out."""
     async with bench() as b:
         await b.save("Label: a", "Stop", "Label: b")
         await b.press("Start")
@@ -200,7 +200,7 @@ async def test_a_method_may_stop_its_run(autojump_clock: Clock) -> None:
 
 
 async def test_stop_cancels_what_is_under_way(autojump_clock: Clock) -> None:
-    """The method's command and one that was entered; both are so in the stored run log."""
+    """Both the method's command and an entered one are cancelled in the stored run log."""
     async with bench() as b:
         await b.save("Rinse", "Label: never")
         await b.press("Start")
@@ -214,8 +214,8 @@ async def test_stop_cancels_what_is_under_way(autojump_clock: Clock) -> None:
         assert [name for name, _, _ in b.pump.told] == ["rinse"]
 
 
-async def test_a_person_cancels_a_command_and_the_method_goes_on(autojump_clock: Clock) -> None:
-    """By the run log; a second time there is nothing to cancel."""
+async def test_a_person_may_cancel_a_command_and_the_method_goes_on(autojump_clock: Clock) -> None:
+    """The run log allows it; a second time there is nothing to cancel."""
     async with bench() as b:
         await b.save("Wait: 100 s", "Label: next")
         await b.press("Start")
@@ -238,7 +238,7 @@ async def test_a_person_cancels_a_command_and_the_method_goes_on(autojump_clock:
 async def test_a_command_that_fails_ends_the_method_and_not_the_run(
     line: str, told: str, autojump_clock: Clock
 ) -> None:
-    """The line is red, the unit's error log says why, people are notified; the engine works on."""
+    """The line is red, the error log says why, people are notified, and the engine works on."""
     async with bench() as b:
         await b.save(line, "Label: never")
         await b.press("Start")
@@ -250,7 +250,7 @@ async def test_a_command_that_fails_ends_the_method_and_not_the_run(
         assert unit.run is not None
         topics = [n.topic.value for n in b.aggregator.engine().notifications]
         assert topics.count("method_error") == 1
-        await b.enter(line)  # fails too, and is no part of the method
+        await b.enter(line)  # this one fails too, and is not part of the method
         await b.enter("Label: on")
         await trio.sleep(1)
         assert [value for _, value, _ in b.pump.told] == ["on"]
@@ -268,10 +268,10 @@ async def test_a_command_that_fails_ends_the_method_and_not_the_run(
         ("Rinse: 3", "Rinse: '3' does not fit, write for instance 'Rinse'"),
     ],
 )
-async def test_what_cannot_be_done_is_said_at_once(
+async def test_a_command_that_cannot_be_carried_out_is_refused_at_once(
     entered: str, told: str, autojump_clock: Clock
 ) -> None:
-    """To who enters it or saves it in a method; nothing is carried out."""
+    """The person who enters it or saves it in a method hears so; nothing is carried out."""
     async with bench() as b:
         for answer in (await b.enter(f"Label: a\n{entered}"), await b.save("Label: a", entered)):
             assert isinstance(answer, ErrorMessage)
@@ -281,7 +281,7 @@ async def test_what_cannot_be_done_is_said_at_once(
 
 
 async def test_buttons_that_make_no_sense_are_refused(autojump_clock: Clock) -> None:
-    """Start in a run, Stop and a new method at the wrong time, and Pause, which it has not."""
+    """Start in a run, Stop and a new method at the wrong time, and Pause, which it lacks."""
     async with bench() as b:
         refused = [await b.press("Stop"), await b.press("Pause")]
         await b.press("Start")
@@ -295,8 +295,8 @@ async def test_buttons_that_make_no_sense_are_refused(autojump_clock: Clock) -> 
         ]
 
 
-async def test_an_engine_that_does_not_run_says_so() -> None:
-    """A program that forgot `run_commands` hears of it at the first Start; no run is on then."""
+async def test_an_engine_that_is_not_running_says_so() -> None:
+    """A program that forgot `run_commands` hears so at the first Start, and no run is on then."""
     engine = engine_of(Pump())
     with pytest.raises(RuntimeError, match=r"run_commands\(\) has to run for that"):
         await engine.execute_control_command("Start")
@@ -304,7 +304,7 @@ async def test_an_engine_that_does_not_run_says_so() -> None:
 
 
 def test_a_wrong_description_is_refused_where_it_is_made() -> None:
-    """Names that are there twice or nowhere, ranges that are none, functions that are none."""
+    """Names occur twice or nowhere, a range is none, or a function is none."""
     engine = engine_of(Pump())
     with pytest.raises(ValueError, match="there are two readings 'Speed'"):
         engine.add_reading("Speed", lambda: 1.0)
@@ -318,8 +318,8 @@ def test_a_wrong_description_is_refused_where_it_is_made() -> None:
         engine.add_command("B", None)  # type: ignore[arg-type]
 
 
-def test_errors_are_kept_for_the_next_message_and_no_more_than_there_is_room_for() -> None:
-    """The oldest of more than 1,000 go; each is told once."""
+def test_a_bounded_number_of_errors_is_kept_for_the_next_message() -> None:
+    """Of more than 1,000 the oldest are dropped, and each is told once."""
     engine = PlainEngine()
     for number in range(1003):
         engine.report_error(f"error {number}", logging.WARNING)

@@ -1,4 +1,4 @@
-"""What a peer says, as it stands in a log."""
+"""What a peer says, as a log shows it."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ from trio_runner._printable import CHARS_MAX, printable
     ],
 )
 def test_a_text_of_a_peer_is_shown_on_one_line(said: str, shown: str) -> None:
-    """Control characters are escaped, and what is long is cut to 200 characters."""
+    """Control characters are escaped, and a long text is cut to 200 characters."""
     assert printable(said) == shown
 
 
@@ -35,7 +35,7 @@ def test_any_text_comes_out_short_and_printable(said: str) -> None:
     assert said.isprintable() is False or len(said) > CHARS_MAX or shown == said
 
 
-def test_length_can_be_given_and_any_object_is_shown() -> None:
-    """Where there is less room, less is shown; an error is shown by its text."""
+def test_a_length_can_be_given_and_any_object_is_shown() -> None:
+    """With less room, less is shown. An error is shown by its text."""
     assert printable("123456789", 8) == "12345..."
     assert printable(ValueError("wrong\n")) == r"wrong\n"

@@ -9,7 +9,7 @@ from trio_runner._publish import Broadcast, Doorbell
 async def test_a_doorbell_wakes_once_however_often_it_was_rung(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Rings before a wait are heard as one; the next wait waits."""
+    """Rings before a wait count as one, and the next wait waits."""
     bell = Doorbell()
     bell.ring()
     bell.ring()
@@ -20,7 +20,7 @@ async def test_a_doorbell_wakes_once_however_often_it_was_rung(
 
 
 async def test_a_cancelled_wait_hears_no_ring(autojump_clock: trio.testing.MockClock) -> None:
-    """A ring behind a cancelled wait is there for the next."""
+    """A ring after a cancelled wait is kept for the next one."""
     bell = Doorbell()
     with trio.move_on_after(1):
         await bell.wait()
@@ -30,7 +30,7 @@ async def test_a_cancelled_wait_hears_no_ring(autojump_clock: trio.testing.MockC
 
 
 async def test_a_slow_subscriber_loses_nothing() -> None:
-    """A thousand values wait for who reads late, in order, and then the loop ends."""
+    """A thousand values wait, in order, for a subscriber that reads late; then the loop ends."""
     broadcast = Broadcast[int]()
     with broadcast.subscribe() as values, broadcast.subscribe() as others:
         for value in range(1000):
@@ -40,8 +40,8 @@ async def test_a_slow_subscriber_loses_nothing() -> None:
         assert [value async for value in others] == list(range(1000))
 
 
-async def test_who_has_left_is_forgotten() -> None:
-    """Publishing to nobody, or behind a subscriber that has gone, is no error."""
+async def test_a_subscriber_that_has_left_is_forgotten() -> None:
+    """Publishing to nobody, or after a subscriber has gone, is no error."""
     broadcast = Broadcast[int]()
     with broadcast.subscribe() as values:
         broadcast.publish(1)
@@ -50,8 +50,8 @@ async def test_who_has_left_is_forgotten() -> None:
     assert not broadcast._subscribers
 
 
-async def test_who_comes_late_or_leaves_early_is_no_harm() -> None:
-    """Behind the end a subscription ends at once; a subscriber that closed hears no more."""
+async def test_a_subscriber_that_comes_late_or_leaves_early_does_no_harm() -> None:
+    """After the end a subscription ends at once; a subscriber that has closed hears no more."""
     broadcast = Broadcast[int]()
     with broadcast.subscribe() as early, broadcast.subscribe() as other:
         early.close()

@@ -1,4 +1,4 @@
-"""README and the pages beside it: their code runs, their figures are those of the code."""
+"""README and the pages beside it: their code runs, and their figures are those of the code."""
 
 import re
 import runpy
@@ -32,22 +32,22 @@ def test_the_diagram_is_drawn_from_the_edges() -> None:
     assert f"```mermaid\n{diagram()}\n```" in README
 
 
-def test_the_table_of_times_is_that_of_the_code() -> None:
-    """Each time stands in the table with its default, and no other does."""
+def test_the_table_of_times_agrees_with_the_code() -> None:
+    """Each time is in the table with its default, and the table has no other."""
     rows = re.findall(r"^\| `(\w+_s)` \| ([\d.]+) \|", OPTIONS.read_text(), re.MULTILINE)
     assert {name: float(value) for name, value in rows} == attrs.asdict(Timing())
 
 
 def test_the_commands_are_those_that_ci_runs() -> None:
-    """The two commands of the README are run by .ci/run, step for step."""
+    """`.ci/run` runs the two commands of the README, step for step."""
     ci = (ROOT / ".ci" / "run").read_text()
     for command in ("bin/pip install .", "bin/trio-runner demo", "bin/pip install -e '.[test]'"):
         assert command in README
         assert re.sub(r"^bin/", "", command) in ci
 
 
-def test_what_ci_is_said_to_run_it_runs() -> None:
-    """What README says of `.ci/run` stands in it, and what it says is left out does not."""
+def test_ci_runs_what_the_readme_says() -> None:
+    """It contains what the README says it runs, and not what the README says it leaves out."""
     ci = (ROOT / ".ci" / "run").read_text()
     for command in (
         "ruff check .",
@@ -74,7 +74,7 @@ def test_the_example_of_a_test_passes() -> None:
 
 
 def test_the_example_of_a_storm_passes() -> None:
-    """The bath of the example lives through a minute of it, as told."""
+    """The bath of the example lives through a minute of it, as the page says."""
     namespace = runpy.run_path(str(ROOT / "examples" / "embed_engine.py"))
     (_, storm) = blocks(SIMULATION)
     exec(storm.replace("seed=7", "seed=7, duration_s=60"), namespace)  # noqa: S102

@@ -13,8 +13,8 @@ def loud(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG]
 
 
-def test_alternating_things_are_loud_once_each(caplog: pytest.LogCaptureFixture) -> None:
-    """Not only the last thing is remembered."""
+def test_alternating_things_are_each_logged_loudly_once(caplog: pytest.LogCaptureFixture) -> None:
+    """More than the last thing is remembered."""
     caplog.set_level(logging.DEBUG, "said")
     say = SayOnce(logger)
     for text in ["a", "b", "a", "b"]:
@@ -24,7 +24,7 @@ def test_alternating_things_are_loud_once_each(caplog: pytest.LogCaptureFixture)
 
 
 def test_the_same_thing_may_have_different_words(caplog: pytest.LogCaptureFixture) -> None:
-    """`about` tells what is the same."""
+    """`about` says what counts as the same."""
     say = SayOnce(logger)
     for number in range(3):
         say(logging.ERROR, "Failed for the %d. time", number, about="failed")
@@ -32,7 +32,7 @@ def test_the_same_thing_may_have_different_words(caplog: pytest.LogCaptureFixtur
 
 
 def test_what_is_forgotten_is_news_again(caplog: pytest.LogCaptureFixture) -> None:
-    """As after a time in which all was well."""
+    """This is used after a time in which all was well."""
     say = SayOnce(logger)
     for _ in range(2):
         say(logging.WARNING, "lost")
@@ -40,8 +40,10 @@ def test_what_is_forgotten_is_news_again(caplog: pytest.LogCaptureFixture) -> No
     assert loud(caplog) == ["lost", "lost"]
 
 
-def test_ever_new_things_fill_neither_memory_nor_log(caplog: pytest.LogCaptureFixture) -> None:
-    """A peer may make up a new text with each message."""
+def test_an_endless_stream_of_new_things_fills_neither_memory_nor_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A peer may make up a new text for each message."""
     say = SayOnce(logger)
     for number in range(3 * THINGS_MAX):
         say(logging.WARNING, "odd: %d", number)

@@ -1,4 +1,4 @@
-"""The states: their legal edges, and the one place that lets only those through."""
+"""The states: their legal edges, and the one place that lets only these through."""
 
 import itertools
 
@@ -17,8 +17,8 @@ def machine_in(state: RecoverState) -> StateMachine:
     return machine
 
 
-def test_edges_are_those_of_the_protocol() -> None:
-    """The table of PROTOCOL's states, edge for edge."""
+def test_the_edges_are_those_of_the_protocol() -> None:
+    """The table is compared with that of the protocol, edge by edge."""
     assert EDGES == {
         "Started": ("Connected", "Failed", "Stopped"),
         "Connected": ("Failed", "Stopped"),
@@ -34,7 +34,7 @@ def test_edges_are_those_of_the_protocol() -> None:
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.permutations(STATES, 2)))
 async def test_only_legal_edges_pass(before: RecoverState, after: RecoverState) -> None:
-    """An illegal edge is a bug and names both states and what would be legal."""
+    """An illegal edge is a bug; the error names both states and those that would be legal."""
     machine = machine_in(before)
     if after in EDGES[before]:
         await machine.enter(after)
@@ -45,7 +45,7 @@ async def test_only_legal_edges_pass(before: RecoverState, after: RecoverState) 
         assert machine.current == before
 
 
-async def test_a_change_is_told_before_and_behind() -> None:
+async def test_a_change_is_told_before_and_after() -> None:
     """`changing` sees the state before, `changed` the state after."""
     told: list[tuple[str, ...]] = []
 
@@ -70,7 +70,7 @@ async def test_a_lifetime_may_have_several_steps() -> None:
 
 
 async def test_no_lifetime_begins_within_another() -> None:
-    """Two blocks that are open at once are a bug, and the state stays the one that is alive."""
+    """Two open blocks at once are a bug, and the state stays that of the block that is alive."""
     machine = machine_in("Disconnected")
     async with machine.alive("Disconnected"):
         with pytest.raises(AssertionError, match="Disconnected is alive still, Reconnecting"):

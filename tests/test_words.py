@@ -112,6 +112,6 @@ def test_what_is_plain_is_left_alone(text: str) -> None:
     assert faults(text) == []
 
 
-def test_the_pages_are_those_that_there_are() -> None:
+def test_there_are_pages_to_check() -> None:
     """And there are some."""
     assert len(PAGES) > 10

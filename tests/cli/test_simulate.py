@@ -289,7 +289,7 @@ class Terminal:
     _change: Change = field(factory=Change, init=False)
 
     async def read(self) -> None:
-        # This is how a terminal ends that nobody writes to
+        # This is how a terminal ends to which nobody writes any more.
         with suppress(trio.BrokenResourceError):
             async for data in trio.lowlevel.FdStream(self.fd):
                 self.shown += data.decode()
