@@ -1,6 +1,6 @@
-"""The real Open Pectus engine; skipped where its package is not installed.
+"""The real Open Pectus engine. The tests are skipped where its package is not installed.
 
-With `TRIO_RUNNER_REQUIRE_BRIDGE=1` that is a failure.
+With `TRIO_RUNNER_REQUIRE_BRIDGE=1` that is a failure instead.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ if importlib.util.find_spec("openpectus") is None:
         raise RuntimeError(f"the bridge's tests are required here: this {HOW_TO_GET_IT}")
     pytest.skip(HOW_TO_GET_IT, allow_module_level=True)
 
-# The package warns when it is imported, and sets up logging for a program of its own.
+# The package warns when it is imported, and sets up logging as if it were the program.
 _root = logging.getLogger()
 _handlers, _level = list(_root.handlers), _root.level
 with warnings.catch_warnings():

@@ -26,13 +26,13 @@ from .units import DEMO_UOD
 pytestmark = pytest.mark.timeout(120)
 
 NOBODY = "-ap", "9"
-"""A port on which nobody listens."""
+"""A port at which nobody listens."""
 
 SALT = "salt-and-pepper"
-"""What the aggregator asks for."""
+"""The secret that the aggregator asks for."""
 
 IGNORE = "-ignore", "True"
-"""The aggregator's version does not matter."""
+"""The version of the aggregator does not matter."""
 
 
 LONG = (
@@ -42,7 +42,7 @@ LONG = (
 
 
 def uod_named(folder: Path, name: str) -> str:
-    """Return the path of a UOD file like the demo unit's, with another name of the unit."""
+    """Return the path of a UOD file like that of the demo unit, with another name of the unit."""
     path = folder / f"{name}.py"
     path.write_text(DEMO_UOD.read_text().replace("DemoUod", name))
     return str(path)
@@ -56,17 +56,17 @@ def wrong_uod(folder: Path) -> str:
 
 
 def without_driver(folder: Path) -> str:
-    """Return the path of a UOD that imports what is not installed."""
+    """Return the path of a UOD file that imports something that is not installed."""
     return written(folder, "import no_such_driver\n")
 
 
 def unfinished(folder: Path) -> str:
-    """Return the path of a UOD that is no Python."""
+    """Return the path of a UOD file that is not valid Python."""
     return written(folder, "def create():\n    return (\n")
 
 
 def not_a_unit(folder: Path) -> str:
-    """Return the path of a UOD that forgets to return its unit."""
+    """Return the path of a UOD file that forgets to return its unit."""
     return written(folder, "def create():\n    pass\n")
 
 
@@ -87,9 +87,9 @@ def without_hardware(folder: Path) -> str:
 
 
 def unit_with(folder: Path, name: str, hardware: str, *, builder: str = "") -> str:
-    """Return the path of a UOD file like the demo unit's, with methods of its hardware's own.
+    """Return the path of a UOD file like that of the demo unit, with these methods of its hardware.
 
-    `builder` stands in the chain that builds the definition.
+    `builder` is inserted into the chain that builds the definition.
     """
     path = folder / f"{name}.py"
     text = DEMO_UOD.read_text().replace("DemoUod", name)
@@ -102,9 +102,10 @@ def unit_with(folder: Path, name: str, hardware: str, *, builder: str = "") -> s
 
 
 def when_told(folder: Path, act: str) -> str:
-    """Return a hardware's method that acts when the file `now` is there.
+    """Return a method of the hardware that acts as soon as the file `now` exists.
 
-    It has been read once by then: a unit that never was has no last values to go on with.
+    The hardware has been read once by then, since a unit that was never read has no last values to
+    go on with.
     """
     return f"""
 has_been_read = False
@@ -129,14 +130,14 @@ def connect(self):
     threading.Thread(target=lambda: {HANG}, daemon=False).start()
 """,
 }
-"""Methods of hardware that hang; a thread that does is one that an interpreter waits for."""
+"""Methods of hardware that hang. An interpreter waits for a thread that hangs so."""
 
 HANGING_TAG = f"type('Hangs', (Tag,), {{'on_engine_configured': lambda self: {HANG}}})('Hangs')"
-"""A tag that hangs when its engine is started."""
+"""A tag that hangs when its engine starts."""
 
 
 def test_the_defaults_are_those_of_the_package() -> None:
-    """Without arguments: the demo unit at 127.0.0.1, the engine started when first connected."""
+    """Without arguments it is the demo unit at 127.0.0.1, started when it is first connected."""
     given = parse([], "engine", add_options)
     assert evolve(given, network=Namespace()) == Arguments(
         hostname="127.0.0.1",
@@ -164,7 +165,7 @@ def test_the_defaults_are_those_of_the_package() -> None:
     ],
 )
 def test_the_packages_spellings_are_taken(line: str) -> None:
-    """Short, long and abbreviated."""
+    """They may be short, long or abbreviated."""
     given = parse(line.split(), "engine", add_options)
     assert (given.hostname, given.port, given.network.secure) == ("host", 443, True)
     assert (given.uods, given.sentry_event_level) == (["a.py"], "ERROR")
@@ -172,8 +173,8 @@ def test_the_packages_spellings_are_taken(line: str) -> None:
     assert parse(["--no-secure"], "engine", add_options).network.secure is False
 
 
-def test_several_uods_are_several_units() -> None:
-    """Each `--uod` is one; the default is not among them."""
+def test_each_uod_makes_a_unit() -> None:
+    """The default unit is not among them."""
     assert parse(["-uod", "a.py", "--uod", "b.py"], "engine", add_options).uods == ["a.py", "b.py"]
 
 
@@ -189,7 +190,7 @@ def test_several_uods_are_several_units() -> None:
     ],
 )
 def test_wrong_arguments_are_told(line: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """With exit code 2."""
+    """The exit code is 2."""
     with pytest.raises(SystemExit) as ended:
         parse(line.split(), "trio-runner engine", add_options)
     assert ended.value.code == 2
@@ -212,16 +213,18 @@ def test_wrong_arguments_are_told(line: str, told: str, capsys: pytest.CaptureFi
         ),
     ],
 )
-def test_wrong_ways_to_the_aggregator_are_told(
+def test_a_wrong_way_to_the_aggregator_is_told(
     line: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With exit code 2, before any hardware is connected."""
+    """The exit code is 2, and no hardware is connected before."""
     assert run(line.split()) == 2
     assert told in capsys.readouterr().err
 
 
-async def test_validate_and_register_details_are_the_packages_own(tmp_path: Path) -> None:
-    """`-validate` runs the UOD's examples; a UOD that is wrong gives exit code 1."""
+async def test_validation_and_details_of_the_registration_are_the_packages_own(
+    tmp_path: Path,
+) -> None:
+    """`-validate` runs the UOD's examples; a wrong UOD gives exit code 1."""
     validated = await ran("engine", "-validate", "-uod", str(DEMO_UOD))
     assert validated.code == 0
     assert "Validation complete. Exiting." in validated.err
@@ -232,8 +235,8 @@ async def test_validate_and_register_details_are_the_packages_own(tmp_path: Path
     assert "Engine started in register details mode" in details.err
 
 
-async def test_secret_can_come_from_a_file(tmp_path: Path) -> None:
-    """The engine registers with it; one that cannot be read is told of, exit code 2."""
+async def test_the_secret_can_come_from_a_file(tmp_path: Path) -> None:
+    """The engine registers with it; a file that cannot be read is told, with exit code 2."""
     file, aggregator = tmp_path / "secret", Aggregator(secret=SALT)
     missing = await ran("engine", "--secret-file", str(file))
     assert missing.code == 2
@@ -251,8 +254,8 @@ async def test_secret_can_come_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
-    """Without an aggregator the engine runs if told to; a signal stops it, exit code 0."""
+async def test_a_signal_ends_the_command_in_order(number: signal.Signals) -> None:
+    """Without an aggregator the engine runs if told to; a signal stops it with exit code 0."""
     async with running("engine", *NOBODY, "--start-engine", "at-once") as command:
         await command.until("Starting engine at once")
         await command.until("Started -> Failed")
@@ -275,7 +278,7 @@ async def test_a_signal_ends_it_in_order(number: signal.Signals) -> None:
     ],
 )
 async def test_a_unit_that_cannot_run_is_told(make: object, told: str, tmp_path: Path) -> None:
-    """Alone, with its cause and the line of the file, with exit code 1."""
+    """It fails alone, and its cause and the line of the file are told, with exit code 1."""
     assert callable(make)
     command = await ran("engine", *NOBODY, "-uod", make(tmp_path))
     assert command.code == 1
@@ -284,7 +287,7 @@ async def test_a_unit_that_cannot_run_is_told(make: object, told: str, tmp_path:
 
 
 async def test_failing_units_do_not_take_down_the_others(tmp_path: Path) -> None:
-    """A wrong UOD, mute hardware and a name that is taken: the fourth unit runs, exit code 3."""
+    """A wrong UOD, mute hardware and a taken name fail; the fourth unit runs, with exit code 3."""
     good, folder = uod_named(tmp_path, "Good one"), tmp_path / "waiting"
     again = shutil.copy(good, tmp_path / "again.py")
     uods = [wrong_uod(tmp_path), without_hardware(tmp_path), good, str(again)]
@@ -300,8 +303,8 @@ async def test_failing_units_do_not_take_down_the_others(tmp_path: Path) -> None
     assert _after_failures(command).count("Engine stopped") == 1
 
 
-async def test_outboxes_are_on_disk_unless_told_otherwise(tmp_path: Path) -> None:
-    """In the user's state folder, a file for each unit; a size that is none is told of."""
+async def test_outboxes_are_on_disk_by_default(tmp_path: Path) -> None:
+    """They are in the user's state folder, a file for each unit; a wrong size is told."""
     wrong = await ran("engine", "--outbox-max", "64X")
     assert wrong.code == 2
     assert "error: argument --outbox-max: '64X' is no size" in wrong.err
@@ -317,7 +320,7 @@ async def test_outboxes_are_on_disk_unless_told_otherwise(tmp_path: Path) -> Non
 
 
 async def test_a_uod_that_ends_the_process_ends_its_unit_alone(tmp_path: Path) -> None:
-    """`sys.exit()` in a UOD is a failure of its unit's; the other runs."""
+    """`sys.exit()` in a UOD is a failure of its unit, and the other unit runs."""
     path = tmp_path / "exits.py"
     path.write_text("import sys\nsys.exit('no licence')\n")
     good = uod_named(tmp_path, "Good one")
@@ -329,9 +332,9 @@ async def test_a_uod_that_ends_the_process_ends_its_unit_alone(tmp_path: Path) -
 
 
 async def test_units_fail_alone_while_they_run(tmp_path: Path) -> None:
-    """Two drivers end the thread of their engine, one loses its equipment, one unit is well.
+    """Two drivers end the thread of their engine, one loses its equipment, and one unit is well.
 
-    Lost equipment is no failure of the unit: the package tries to find it again.
+    Lost equipment is no failure of the unit, since the package tries to find it again.
     """
     acts = {
         "Raises": "raise OSError('of a driver')",
@@ -358,8 +361,10 @@ async def test_units_fail_alone_while_they_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "code"), [("connect", 0), ("disconnect", 1), ("read", 0), ("thread", 0), ("start", 0)]
 )
-async def test_what_hangs_does_not_keep_the_command(tmp_path: Path, where: str, code: int) -> None:
-    """It ends within 15 s of a signal; hardware that is not disconnected is told by the code."""
+async def test_a_driver_that_hangs_does_not_keep_the_command(
+    tmp_path: Path, where: str, code: int
+) -> None:
+    """It ends within 15 s of a signal; the exit code tells if hardware was not disconnected."""
     if where == "start":
         uod = unit_with(tmp_path, "Hangs", "", builder=f".with_tag({HANGING_TAG})")
     else:
@@ -375,7 +380,7 @@ async def test_what_hangs_does_not_keep_the_command(tmp_path: Path, where: str, 
 
 
 async def test_an_outbox_that_cannot_be_closed_is_left_behind(tmp_path: Path) -> None:
-    """Each unit's own, so that the others end in order, and told."""
+    """This holds for each unit's own, so the others end in order; it is told."""
     hang = "import threading\nfrom trio_runner import DurableOutbox\n"
     hang += "DurableOutbox.close = lambda self: threading.Event().wait()\n"
     uod = Path(uod_named(tmp_path, "Good one"))
@@ -395,7 +400,7 @@ async def test_an_outbox_that_cannot_be_closed_is_left_behind(tmp_path: Path) ->
 async def test_a_units_disk_that_hangs_stops_neither_the_others_nor_the_end(
     tmp_path: Path, where: str
 ) -> None:
-    """When its outbox is opened, or its runner made: the other unit dials, a signal ends both."""
+    """It hangs at the opening, or for the runner. The other unit dials, and a signal ends both."""
     hang = f"""
 import threading
 from trio_runner import EngineRunner
@@ -437,8 +442,8 @@ else:
     assert "Engine stopped" in command.err
 
 
-async def test_what_hangs_in_the_end_itself_is_left_behind(tmp_path: Path) -> None:
-    """The process ends also if Trio cannot."""
+async def test_a_thread_that_hangs_at_the_end_is_left_behind(tmp_path: Path) -> None:
+    """The process ends even if Trio cannot."""
     hang = "import threading\nfrom trio_runner import EngineRunner\n"
     hang += "EngineRunner.shutdown = lambda self: threading.Event().wait()\n"
     uod = Path(uod_named(tmp_path, "Good one"))
@@ -454,7 +459,7 @@ async def test_what_hangs_in_the_end_itself_is_left_behind(tmp_path: Path) -> No
 
 
 async def test_the_run_of_an_engine_that_died_is_ended(tmp_path: Path) -> None:
-    """With the driver's error the run ends at the aggregator too, flushed before the exit."""
+    """After the driver's error the run ends at the aggregator too, flushed before the exit."""
     name = "Dies"
     uod = unit_with(tmp_path, name, when_told(tmp_path, "raise OSError('of a driver')"))
     aggregator = Aggregator()
@@ -488,12 +493,12 @@ def make_restored(self, *arguments, **named):
 
 Engine.__init__ = make_restored
 """
-"""Lets a UOD file stand for an engine that can restore its run, which the package's cannot yet."""
+"""Lets a UOD file play an engine that can restore its run, which the package's cannot yet."""
 
 
 @pytest.mark.parametrize("restored", [False, True])
 async def test_a_run_that_the_engine_has_restored_goes_on(tmp_path: Path, restored: bool) -> None:
-    """It is not ended for the aggregator; without, it is, before anything else is sampled."""
+    """A restored run is not ended. Otherwise it is ended before anything else is sampled."""
     uod, file, aggregator = Path(uod_named(tmp_path, "Unit")), tmp_path / "outbox", Aggregator()
     if restored:
         uod.write_text(RESTORE + uod.read_text())
@@ -517,8 +522,8 @@ async def test_a_run_that_the_engine_has_restored_goes_on(tmp_path: Path, restor
     assert [m.run_id for m in aggregator.messages(em.RunStoppedMsg)] == ["R"]
 
 
-async def test_roles_that_the_aggregator_does_not_know_are_warned_of(tmp_path: Path) -> None:
-    """A unit for certain roles, an aggregator without authentication: nobody would see it."""
+async def test_roles_that_the_aggregator_does_not_know_cause_a_warning(tmp_path: Path) -> None:
+    """The unit is for certain roles, but without authentication nobody would see it."""
     roles = ".with_required_roles({'Operator'})"
     uods = [
         unit_with(tmp_path, "Of roles", "", builder=roles),

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Return the path of settings with two units, for an aggregator that there is not."""
+    """Return the path of settings with two units, for an aggregator that does not exist."""
     units = "".join(
         f"[units.{name}]\nuod = '{Path(uod_named(tmp_path, name)).name}'\n"
         for name in ("One", "Two")
@@ -34,12 +34,12 @@ def file(tmp_path: Path) -> Path:
 
 
 def outboxes(file: Path) -> list[str]:
-    """Return the names of the outboxes that there are."""
+    """Return the names of the existing outboxes."""
     return sorted(path.name for path in (file.parent / "waiting").glob("*.outbox"))
 
 
 async def test_all_units_of_a_file_run_in_one_process(file: Path) -> None:
-    """With its secret, its folder and its log; the port is the command line's."""
+    """They have the file's secret, folder and log; the port is the command line's."""
     aggregator = Aggregator(secret=SALT)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(aggregator.run)
@@ -54,8 +54,8 @@ async def test_all_units_of_a_file_run_in_one_process(file: Path) -> None:
     assert names == {"One", "Two"}
 
 
-async def test_one_unit_of_a_file_has_the_outbox_that_it_has_among_all(file: Path) -> None:
-    """Whether its units are in one process or each in its own is no matter to what waits."""
+async def test_a_unit_has_the_same_outbox_alone_and_among_all(file: Path) -> None:
+    """It does not matter whether units run in one process or each in its own."""
     arguments = ("--config", str(file), "--unit", "Two", "--log-format", "text")
     async with running("engine", *arguments) as command:
         await command.until("Started -> Failed")
@@ -65,8 +65,8 @@ async def test_one_unit_of_a_file_has_the_outbox_that_it_has_among_all(file: Pat
     assert f"The outbox is {file.parent / 'waiting' / 'Two.outbox'}: nothing" in command.err
 
 
-async def test_wrong_settings_are_one_line_and_code_2(file: Path) -> None:
-    """Before anything runs: the file, the line, the key, and the one that may be meant."""
+async def test_wrong_settings_give_one_line_and_exit_code_2(file: Path) -> None:
+    """Before anything runs, it names the file, the line, the key, and the one that may be meant."""
     file.write_text(file.read_text().replace("port = 9", "prot = 9"))
     command = await ran("engine", "--config", str(file))
     assert (command.code, command.out) == (2, "")
@@ -77,15 +77,15 @@ async def test_wrong_settings_are_one_line_and_code_2(file: Path) -> None:
 
 
 async def test_a_wrong_outbox_is_blamed_on_its_line(file: Path) -> None:
-    """Where there is a file instead of the folder."""
+    """There is a file in the place of the folder."""
     (file.parent / "waiting").write_text("notes\n")
     command = await ran("engine", "--config", str(file), "--unit", "One", "--log-format", "text")
     assert command.code == 1
     assert f"has failed: {file}, line 9: outbox.folder: Several UODs need a folder" in command.err
 
 
-async def test_status_of_a_file_is_served(file: Path) -> None:
-    """At its address, with the units of the file."""
+async def test_the_status_that_a_file_asks_for_is_served(file: Path) -> None:
+    """It is served at the file's address, with the file's units."""
     port = free_port()
     file.write_text(f"{file.read_text()}[status]\naddress = {port}\n")
     async with running("engine", "--config", str(file)) as command:
@@ -99,7 +99,7 @@ async def test_status_of_a_file_is_served(file: Path) -> None:
 
 
 def get(url: str) -> str:
-    """Return what an address answers."""
+    """Return what a URL answers."""
     with urllib.request.urlopen(url) as answer:  # noqa: S310
         text: str = answer.read().decode()
         return text

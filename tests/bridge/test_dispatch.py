@@ -26,7 +26,7 @@ from .units import demo_engine, ticked_demo
 
 
 def what(answer: MessageBase) -> Any:
-    """Return the name of an answer's class on the wire."""
+    """Return the name of the class of an answer, as on the wire."""
     return encode(answer)["_type"]
 
 
@@ -56,7 +56,7 @@ async def test_the_five_commands_reach_the_engine() -> None:
 
 
 async def test_a_refused_command_is_answered_with_the_packages_words() -> None:
-    """The person's own error stays one."""
+    """A mistake of the person stays one."""
     with ticked_demo() as unit:
         dispatcher = UodDispatcher(engine=unit.engine)
         answer = await dispatcher.dispatch(serialize(am.ExecuteControlCommandMsg(name="Stop")))
@@ -66,15 +66,15 @@ async def test_a_refused_command_is_answered_with_the_packages_words() -> None:
 
 
 @pytest.mark.parametrize("nonsense", [None, {}, {"_type": "X", "_ns": "y"}])
-async def test_nonsense_is_answered(nonsense: object) -> None:
-    """What is no message is answered as such, whatever it is."""
+async def test_nonsense_is_answered_as_such(nonsense: object) -> None:
+    """An object that is no message is answered as such, whatever it is."""
     with demo_engine() as engine:
         answer = await UodDispatcher(engine=engine).dispatch(nonsense)
     assert isinstance(answer, ProtocolErrorMessage)
 
 
 async def test_a_handler_that_raises_is_answered() -> None:
-    """The person is told; the link stays."""
+    """The person is told, and the link stays."""
 
     async def fail(message: Any) -> Any:
         raise ZeroDivisionError("division by zero")
@@ -87,7 +87,7 @@ async def test_a_handler_that_raises_is_answered() -> None:
 
 
 async def test_a_blocked_handler_blocks_nobody_and_does_not_pile_up() -> None:
-    """Those behind a blocked one are given up at their deadline and never carried out late."""
+    """Those that wait after a blocked one are given up at their deadline, and never run late."""
     blocked, release, carried_out = threading.Event(), threading.Event(), list[str]()
 
     async def block(message: Any) -> Any:
@@ -116,9 +116,9 @@ async def test_a_blocked_handler_blocks_nobody_and_does_not_pile_up() -> None:
 
 
 async def test_a_blocked_handler_is_answered_in_time_over_a_link_that_lives() -> None:
-    """The blocked command and the next are refused, the next never carried out; then all is well.
+    """The blocked command and the next are refused, and the next never runs; then all is well.
 
-    Samples go out all the while, over the same link.
+    Samples go out all the while over the same link.
     """
     release, carried_out = threading.Event(), list[str]()
 

@@ -16,15 +16,15 @@ from trio_runner.protocol import encode
 from .units import demo_engine, ticked_demo
 
 
-async def test_two_engines_tick_in_threads_of_their_own() -> None:
-    """Each ticks, and the stop of one does not stop the other."""
+async def test_two_engines_tick_in_their_own_threads() -> None:
+    """Each ticks, and stopping one does not stop the other."""
     with demo_engine() as one, demo_engine() as other:
         for engine in (one, other):
             engine.start()
             engine.start()  # a second time does nothing
         with trio.fail_after(5):
             while min(e._engine._tick_number for e in (one, other)) < 3:  # noqa: ASYNC110
-                await trio.sleep(0.01)  # threads of the package's
+                await trio.sleep(0.01)  # the threads are the package's
         one.stop()
         seen = other._engine._tick_number
         with trio.fail_after(5):
@@ -34,7 +34,7 @@ async def test_two_engines_tick_in_threads_of_their_own() -> None:
 
 
 async def test_an_engine_whose_thread_dies_is_told() -> None:
-    """An error that the package does not expect ends its thread; nobody thinks it still runs."""
+    """An error that the package does not expect ends its thread, and is told."""
     with demo_engine() as engine:
 
         def fail(*_: object) -> None:
@@ -47,7 +47,7 @@ async def test_an_engine_whose_thread_dies_is_told() -> None:
 
 
 def test_each_engine_takes_its_own_error_log() -> None:
-    """What is logged for people goes to the unit in whose thread it was, else to all."""
+    """An entry goes to the unit in whose thread it was logged, or else to all units."""
     builders: list[Any] = []
     for name in ("one", "other"):
         current_unit.set(name)
@@ -67,7 +67,7 @@ def test_each_engine_takes_its_own_error_log() -> None:
 
 
 def test_tags_are_told_from_the_first_tick_on() -> None:
-    """Before it they have no time: nothing is told. Behind it all are, then those that change."""
+    """Before it they have no time and are not told; then all are, and later those that change."""
     with ticked_demo() as unit:
         builder = unit.engine.builder
         assert builder.create_tag_updates_snapshot_msg().tags == []
@@ -83,7 +83,7 @@ def test_tags_are_told_from_the_first_tick_on() -> None:
 
 
 def test_an_infinite_data_log_interval_is_a_very_long_one() -> None:
-    """Infinity is no JSON, and an aggregator takes no unit without its interval."""
+    """JSON has no infinity, and an aggregator takes no unit without its interval."""
     with demo_engine() as engine:
         engine.uod.data_log_interval_seconds = math.inf
         info = engine.builder.create_uod_info()
@@ -91,7 +91,7 @@ def test_an_infinite_data_log_interval_is_a_very_long_one() -> None:
 
 
 def test_a_run_that_is_on_when_the_engine_stops_is_ended() -> None:
-    """RunStopped goes out with its archive, so that it does not stay open at the aggregator."""
+    """RunStopped goes out with its archive, or the run would stay open at the aggregator."""
     with demo_engine() as engine:
         engine._engine.run(skip_timer_start=True)
         outbox = MemoryOutbox()
@@ -111,7 +111,7 @@ def test_a_run_that_is_on_when_the_engine_stops_is_ended() -> None:
 
 
 def test_what_the_engine_cannot_tell_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The runner goes on; the run log is the last that could be made."""
+    """The runner goes on, and the run log is the last one that could be made."""
     with ticked_demo() as unit:
         unit.press("Start")
         builder: Any = unit.engine.builder

@@ -19,11 +19,11 @@ from .test_command import IGNORE, NOBODY, uod_named, wrong_uod
 pytestmark = pytest.mark.timeout(120)
 
 FORGED = "Mark: A\n2026-11-29 00:00:00,000 ERROR forged\x1b[31m"
-"""Code that would write a line of its own into the log."""
+"""Code that would write its own line into the log."""
 
 
 async def test_commands_are_named_on_one_line() -> None:
-    """With what they are: the button, and the code cut and printable."""
+    """Each line says what it is: the name of the button, or the code, cut and printable."""
     aggregator = Aggregator()
     async with trio.open_nursery() as nursery:
         port = await nursery.start(aggregator.run)
@@ -48,8 +48,8 @@ async def test_commands_are_named_on_one_line() -> None:
     assert [line for line in lines if not re.match(TIME, line)] == []
 
 
-async def test_json_names_each_record_unit(tmp_path: Path) -> None:
-    """Of two units, and of one that fails, with its traceback."""
+async def test_json_names_the_unit_of_each_record(tmp_path: Path) -> None:
+    """Of two units one fails, with its traceback."""
     uods = [uod_named(tmp_path, "One"), uod_named(tmp_path, "Two"), wrong_uod(tmp_path)]
     named = [text for uod in uods for text in ("-uod", uod)]
     async with running("engine", *NOBODY, *named, "--log-format", "json") as command:
@@ -65,7 +65,7 @@ async def test_json_names_each_record_unit(tmp_path: Path) -> None:
 
 
 async def test_json_is_written_by_a_validation_too() -> None:
-    """Which is the package's own."""
+    """The validation is the package's own."""
     command = await ran("engine", "-validate", "--log-format", "json")
     assert (command.code, command.out) == (0, "")
     messages = [json.loads(line)["message"] for line in command.err.splitlines()]
@@ -74,7 +74,7 @@ async def test_json_is_written_by_a_validation_too() -> None:
 
 
 async def test_the_version_is_told() -> None:
-    """Of the engine's package too."""
+    """That of the engine's package is told too."""
     command = await ran("engine", "--version")
     assert (command.code, command.err) == (0, "")
     assert re.fullmatch(r"trio-runner .*, Python .*, openpectus [\d.]+\n", command.out)

@@ -1,4 +1,4 @@
-"""What the package's builder makes is what goes out."""
+"""What the package's builder makes goes out unchanged."""
 
 import json
 from typing import Any
@@ -47,14 +47,14 @@ def as_the_package_sends_it(message: Any) -> Any:
 
 
 def as_we_send_it(message: em.EngineMessage) -> Any:
-    """Return a message as a session of ours puts it on the wire."""
+    """Return a message as our session puts it on the wire."""
     frame = json.loads(encode_dispatch("call", "id", 7, encode_body(message)))
     return frame["request"]["arguments"]["message_json"]
 
 
 @define(eq=False)
 class Tap:
-    """Takes what the package's builder makes and what becomes of it."""
+    """Takes what the package's builder makes, and what becomes of it."""
 
     made: list[Any] = field(factory=list)
     kinds: set[str] = field(factory=set)
@@ -75,7 +75,7 @@ class Tap:
         return noting
 
     def check(self, ours: MessageBase | None) -> None:
-        """Compare what came of the last message."""
+        """Compare what became of the last message."""
         if ours is None:
             return
         theirs = self.made[-1]
@@ -88,7 +88,7 @@ class Tap:
 
 
 def lose_equipment(unit: Ticked) -> None:
-    """Let the hardware answer no more, and the package's patience with it be over at once."""
+    """Let the hardware fall silent, and let the package's patience with it end at once."""
 
     def fail(registers: object) -> None:
         raise HardwareLayerException("no answer")
@@ -102,7 +102,7 @@ def lose_equipment(unit: Ticked) -> None:
 def test_a_whole_session_goes_out_as_the_package_serialises_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each message of a session with all that a method has is the package's own, to the letter."""
+    """Each message of a session that has everything is the package's own, to the letter."""
     monkeypatch.setattr(_run_log, "PROGRESS_S_MAX", 0)
     with ticked_demo(secret="s") as unit:  # noqa: S106
         builder, tap, posted = unit.engine.builder, Tap(), list[em.EngineMessage]()
@@ -149,7 +149,7 @@ def test_a_whole_session_goes_out_as_the_package_serialises_it(
         unit.inside.inject_code("Mark: by hand")
         unit.tick(3)
         sample()
-        unit.inside.inject_code("Category: Neither")  # fails in the unit's command
+        unit.inside.inject_code("Category: Neither")  # this fails in the unit's command
         unit.tick(5)
         sample()
         assert unit.inside.has_error_state()

@@ -18,7 +18,7 @@ from .units import demo_engine, ticked_demo
 
 
 class TagsWithQualityMsg(package.TagsUpdatedMsg):  # type: ignore[misc]
-    """Made up: a sample that tells how good its values are."""
+    """A made-up sample that tells how good its values are."""
 
     quality: dict[str, set[str]]
     source: str = "FT01"
@@ -26,20 +26,20 @@ class TagsWithQualityMsg(package.TagsUpdatedMsg):  # type: ignore[misc]
 
 
 class TareMsg(am.AggregatorMessage):  # type: ignore[misc]
-    """Made up: a command that this project does not know."""
+    """A made-up command that this project does not know."""
 
     scale: str
     grams: float
 
 
 class TaredMsg(package_base.SuccessMessage):  # type: ignore[misc]
-    """Made up: an answer that it does not know either."""
+    """A made-up answer that this project does not know either."""
 
     offset: float
 
 
 def test_a_made_up_message_and_field_are_sent_as_they_are() -> None:
-    """The sample that the runner queues is the class of the package's, with all its fields."""
+    """The sample that the runner queues is of the package's class, with all its fields."""
     with ticked_demo() as unit:
         unit.tick()
         builder: Any = unit.engine.builder
@@ -64,7 +64,7 @@ def test_a_made_up_message_and_field_are_sent_as_they_are() -> None:
 
 
 async def test_a_made_up_command_reaches_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A class that the package has and this project has not is handled, its answer sent."""
+    """A class that only the package has is handled, and its answer is sent."""
     monkeypatch.setattr(am, "TareMsg", TareMsg, raising=False)
     monkeypatch.setattr(TareMsg, "__module__", am.__name__)
     heard: list[Any] = []

@@ -1,4 +1,4 @@
-"""An engine that cannot tell what it is asked for."""
+"""An engine that cannot make the messages that it is asked for."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -47,7 +47,7 @@ IS_OLDER = "locked_line_ids" not in package_models.MethodState.model_fields
 
 @contextmanager
 def unable(error: BaseException = ZERO) -> Iterator[None]:
-    """Let every builder of the package's raise within the block."""
+    """Let every builder of the package raise while the block runs."""
 
     def fail(*_: object, **__: object) -> Any:
         raise error
@@ -61,7 +61,7 @@ def unable(error: BaseException = ZERO) -> Iterator[None]:
 
 @asynccontextmanager
 async def connected(unit: Ticked, aggregator: Aggregator) -> AsyncIterator[EngineRunner]:
-    """Run the engine at a stand-in, ticking in Trio's thread."""
+    """Run the engine at a stand-in, and tick it in Trio's thread."""
     builder = unit.engine.builder
     async with trio.open_nursery() as nursery:
         dispatcher = EngineDispatcher(
@@ -75,17 +75,17 @@ async def connected(unit: Ticked, aggregator: Aggregator) -> AsyncIterator[Engin
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what the log says that the engine cannot tell, each as often as it says so."""
+    """Return what the log says the engine cannot tell, each as often as the log says so."""
     loud = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
     return sorted(m.removeprefix(TOLD).partition(":")[0] for m in loud if m.startswith(TOLD))
 
 
 @pytest.mark.skipif(IS_OLDER, reason="the stand-in refuses its method states: they lack fields")
 @pytest.mark.parametrize("error", [ZERO, SystemExit("of a driver")])
-async def test_what_raises_in_mid_run_ends_neither_the_runner_nor_the_run(
+async def test_a_builder_that_raises_in_mid_run_ends_neither_the_runner_nor_the_run(
     error: BaseException, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """States stay as they were last, also on a new link; the end of the run arrives with them."""
+    """States stay the last ones, even on a new link, and the end of the run arrives with them."""
     aggregator = Aggregator(version=OPENPECTUS_VERSION)
     with ticked_demo() as unit:
         unit.set_method("Mark: A", "Wait: 10 min")
@@ -122,10 +122,10 @@ async def test_what_raises_in_mid_run_ends_neither_the_runner_nor_the_run(
             assert runner.statistics().outbox.set_aside == 0
 
 
-async def test_an_engine_that_never_could_tell_anything_is_connected(
+async def test_an_engine_that_could_never_tell_anything_is_connected(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who it is, that runs begin and end: that much is known. What is not is left out."""
+    """Its registration and its runs are known without the builders; everything else is left out."""
     aggregator = Aggregator(version=OPENPECTUS_VERSION)
     with ticked_demo() as unit, unable():
         unit.inside.uod.required_roles = {"Operator"}
@@ -145,10 +145,10 @@ async def test_an_engine_that_never_could_tell_anything_is_connected(
         assert (topics[0], topics[-1]) == ("run_start", "run_stop")
 
 
-def test_what_an_older_package_does_not_make_is_left_out(
+def test_a_message_that_an_older_package_does_not_make_is_left_out(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not an error: there is no queue before 0.1.1564."""
+    """This is no error: there is no queue before 0.1.1564."""
     with ticked_demo() as unit:
         monkeypatch.delattr(EngineMessageBuilder, "create_queued_runlog_msg", raising=False)
         unit.inside.inject_code("Mark: waits for a run")

@@ -28,13 +28,13 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 METHOD = ["Mark: begun", "Block: Feed", "    Mark: fed", "    End block", "Wait: 10 min"]
 
 OUTAGE_S = 6.0
-# The unit logs every 1 s. Sampling while offline is two ticks (of 0.1 s) slower, and the aggregator
-# stores what is more than 1 s newer than the last: 2 s, and 0.5 s for two busy processors.
+# The unit logs every 1 s. Offline, sampling is two ticks (of 0.1 s) slower, and the aggregator
+# stores what is over 1 s newer than the last: 2 s. Add 0.5 s for two busy processors.
 GAP_S_MAX = 2.5
 
 
 def uod_named(folder: Path, name: str) -> str:
-    """Return the path of a UOD like the demo unit's that logs every second."""
+    """Return the path of a UOD file like that of the demo unit, which logs every second."""
     text = DEMO_UOD.read_text().replace("DemoUod", name)
     text = text.replace(".with_location(", ".with_data_log_interval_seconds(1.0).with_location(")
     path = folder / "unit.py"
@@ -46,7 +46,7 @@ def uod_named(folder: Path, name: str) -> str:
 async def test_a_run_survives_an_outage(
     aggregator: RealAggregator, tmp_path: Path, how: str
 ) -> None:
-    """Method, Start, outage, Stop: one recent run without a hole, with run log and CSV."""
+    """Method, Start, outage, Stop: one recent run without a hole, with its run log and CSV."""
     name = f"Real unit {how}"
     arguments = ("engine", "-ap", str(aggregator.port), "-uod", uod_named(tmp_path, name))
     async with open_api(aggregator, name) as api, running(*arguments) as command:
@@ -65,7 +65,7 @@ async def test_a_run_survives_an_outage(
         await eventually(api.state, lambda state: state == "in_progress")
         method = await api.of_unit("method")
         assert [line["content"] for line in method["lines"]] == METHOD
-        await trio.sleep(2)  # of the run, behind the outage
+        await trio.sleep(2)  # of the run, after the outage
         await api.press("Stop")
         (run,) = await eventually(api.runs, bool)
         log = await api.get(f"recent_runs/{run['run_id']}/run_log")
@@ -84,7 +84,7 @@ async def test_a_run_survives_an_outage(
 async def test_a_killed_engine_closes_its_run_when_it_is_back(
     aggregator: RealAggregator, tmp_path: Path
 ) -> None:
-    """With an outbox the run of before is stored; the unit is ready for another."""
+    """With an outbox the earlier run is stored, and the unit is ready for another."""
     name = "Real unit that is killed"
     where = ("-ap", str(aggregator.port), "--outbox", str(tmp_path / "unit.outbox"))
     arguments = ("engine", "-uod", uod_named(tmp_path, name), *where)
@@ -139,7 +139,7 @@ async def test_the_page_shows_the_real_engine(
 async def of_version(
     aggregator: RealAggregator, version: str, **options: bool
 ) -> AsyncIterator[EngineRunner]:
-    """Run an engine that says it is of a version."""
+    """Run an engine that claims a version."""
     with demo_engine(**options) as engine:
         engine.builder._builder.version_override = version
         dispatcher = UodDispatcher(port=aggregator.port, engine=engine)
@@ -150,10 +150,10 @@ async def of_version(
             nursery.cancel_scope.cancel()
 
 
-async def test_another_version_is_told_what_to_do(
+async def test_an_engine_of_another_version_is_told_what_to_do(
     aggregator: RealAggregator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Refused, the message has the commands; told to ignore it, the log says that it does."""
+    """A refusal gives the commands to run; told to ignore it, the log says so."""
     async with of_version(aggregator, "0.0.1") as runner:
         with runner.state_changes() as changes:
             async for change in changes:

@@ -1,4 +1,4 @@
-"""What a real engine has left when it was killed is delivered as its own."""
+"""What a killed real engine has left is delivered as its own."""
 
 import signal
 from pathlib import Path
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 async def test_what_a_killed_engine_has_left_is_delivered_as_its_own(tmp_path: Path) -> None:
-    """Registration, description and method are those that the engine itself told."""
+    """Registration, description and method are those that the engine itself has told."""
     uod, file, aggregator = uod_named(tmp_path, "Left behind"), tmp_path / "outbox", Aggregator()
     async with trio.open_nursery() as nursery:
         port = await nursery.start(aggregator.run)

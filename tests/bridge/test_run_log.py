@@ -17,7 +17,7 @@ from .units import Ticked, ticked_demo
 
 @contextmanager
 def run_of(*method: str) -> Iterator[Ticked]:
-    """Give an engine that has begun to run a method."""
+    """Yield an engine that has begun to run a method."""
     with ticked_demo() as unit:
         unit.set_method(*method)
         unit.press("Start")
@@ -30,7 +30,7 @@ def told(unit: Ticked) -> Any:
 
 
 def whole(unit: Ticked) -> Any:
-    """Return the run log as the package makes it at one go."""
+    """Return the run log as the package makes it all at once."""
     builder: Any = unit.engine.builder
     return to_object(builder._builder.create_runlog_msg("R"))["runlog"]["lines"]
 
@@ -50,14 +50,14 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_a_line_that_has_ended_is_made_once(models: list[Any]) -> None:
-    """Each later run log costs the line that runs: one with the values that it began with."""
+    """Each later run log costs only the running line: one model with the values at its start."""
     with run_of(*["Mark: A"] * 50, "Wait: 100 s") as unit:
         unit.tick(100)
         assert len(told(unit)) == 51
         readings = len(unit.inside.uod.readings)
         assert len(models) == (2 * 50 + 1) * readings
         for _ in range(3):
-            unit.tick(51)  # over 5 s: progress is told
+            unit.tick(51)  # this is over 5 s, so progress is told
             models.clear()
             lines = told(unit)
             assert len(models) == readings
@@ -65,7 +65,7 @@ def test_a_line_that_has_ended_is_made_once(models: list[Any]) -> None:
 
 
 def progress_told(unit: Ticked, samples: int) -> int:
-    """Return how often another progress is told in so many samples, three ticks each."""
+    """Return how often new progress is told in this many samples, three ticks each."""
     shown = [told(unit)[-1]["progress"]]
     for _ in range(samples):
         unit.tick(3)
@@ -73,8 +73,8 @@ def progress_told(unit: Ticked, samples: int) -> int:
     return len(set(shown)) - 1
 
 
-def test_progress_alone_is_told_every_tenth_of_a_second_per_line_and_every_5_s() -> None:
-    """All the rest of a long run log is as it was."""
+def test_progress_alone_is_told_after_0_1_s_a_line_and_5_s_at_most() -> None:
+    """The rest of a long run log has not changed."""
     with run_of("Mark: A", "Wait: 100 s") as unit:  # 2 lines, 0.2 s: with each sample
         unit.tick(5)
         assert progress_told(unit, samples=10) == 10
@@ -86,8 +86,8 @@ def test_progress_alone_is_told_every_tenth_of_a_second_per_line_and_every_5_s()
         assert progress_told(unit, samples=51) == 3
 
 
-def test_what_has_not_changed_but_for_progress_is_not_even_looked_at() -> None:
-    """Within the 5 s that a long run log rests the package is asked for it once."""
+def test_a_run_log_that_differs_only_in_progress_is_not_even_made() -> None:
+    """Within the 5 s that a long run log rests, the package is asked for it once."""
     with run_of(*["Mark: A"] * 99, "Wait: 100 s") as unit:
         unit.tick(200)
         asked: list[float] = []
@@ -104,8 +104,8 @@ def test_what_has_not_changed_but_for_progress_is_not_even_looked_at() -> None:
         assert len(asked) == 1
 
 
-def test_that_a_line_has_ended_is_told_at_once() -> None:
-    """However lately progress was."""
+def test_the_end_of_a_line_is_told_at_once() -> None:
+    """It does not wait as progress does."""
     with run_of(*["Mark: A"] * 60, "Wait: 10 s", "Mark: B", "Wait: 100 s") as unit:
         unit.tick(120)
         assert [line["command_name"] for line in told(unit)][-1] == "Wait: 10 s"
@@ -115,7 +115,7 @@ def test_that_a_line_has_ended_is_told_at_once() -> None:
         assert told(unit)[60]["end"] == unit.now
 
 
-def test_the_next_run_begins_with_no_line_of_the_last() -> None:
+def test_the_next_run_begins_without_lines_of_the_last() -> None:
     """Nothing is kept of a run that has ended."""
     with run_of("Mark: A", "Wait: 100 s") as unit:
         unit.tick(10)
@@ -130,8 +130,8 @@ def test_the_next_run_begins_with_no_line_of_the_last() -> None:
         assert len(builder._run_logs._ended) == len(ended)
 
 
-def test_a_package_that_makes_its_lines_otherwise_makes_them_all(models: list[Any]) -> None:
-    """An older one has its run log elsewhere; what it makes goes out as ever."""
+def test_a_package_that_makes_its_lines_differently_makes_them_all(models: list[Any]) -> None:
+    """An older package keeps its run log elsewhere; what it makes goes out all the same."""
     with run_of("Mark: A", "Wait: 100 s") as unit:
         unit.tick(10)
         expected = whole(unit)
@@ -142,8 +142,8 @@ def test_a_package_that_makes_its_lines_otherwise_makes_them_all(models: list[An
         assert len(models) == 3 * len(unit.inside.uod.readings)
 
 
-def test_the_end_of_a_run_has_the_last_run_log_if_it_cannot_be_made() -> None:
-    """The run log that was told last, with all its lines."""
+def test_the_end_of_a_run_has_the_last_run_log_if_none_can_be_made() -> None:
+    """It is the run log that was told last, with all its lines."""
     with run_of("Mark: A", "Wait: 100 s") as unit:
         unit.tick(10)
         lines = told(unit)

@@ -17,8 +17,8 @@ from .test_command import IGNORE, uod_named, without_hardware, wrong_uod
 pytestmark = pytest.mark.timeout(120)
 
 
-async def test_it_shows_all_units_also_those_that_failed(tmp_path: Path) -> None:
-    """Two that run, one whose definition is wrong, one without its hardware: each with its name."""
+async def test_the_status_shows_all_units_even_those_that_failed(tmp_path: Path) -> None:
+    """Two run, one has a wrong definition, and one lacks its hardware; each has its name."""
     uods = [uod_named(tmp_path, "Alpha"), uod_named(tmp_path, "Beta")]
     uods += [wrong_uod(tmp_path), without_hardware(tmp_path)]
     given = [text for uod in uods for text in ("-uod", uod)]

@@ -1,4 +1,4 @@
-"""What systemd is told of real engines."""
+"""What systemd is told about real engines."""
 
 import signal
 import uuid
@@ -30,11 +30,11 @@ def block(self):
 
 UodMessageBuilder.create_control_state_msg = block
 """
-"""Lets a UOD's file stand for an engine that does not return to who samples it."""
+"""Lets a UOD file play an engine that never returns when it is sampled."""
 
 
 async def test_a_driver_that_hangs_starves_the_watchdog(tmp_path: Path) -> None:
-    """The engine's thread has not ticked for 10 s: it is told, logged, and not fed any more."""
+    """The engine's thread has not ticked for 10 s: this is told and logged, and nothing is fed."""
     uod = unit_with(tmp_path, "Hangs", when_told(tmp_path, HANG))
     async with systemd(f"@{uuid.uuid4()}") as it:
         environment = {"NOTIFY_SOCKET": it.address, "WATCHDOG_USEC": "8000000"}
@@ -50,12 +50,12 @@ async def test_a_driver_that_hangs_starves_the_watchdog(tmp_path: Path) -> None:
             await it.until("STOPPING=1")
             assert it.told.count("WATCHDOG=1") == fed
     assert it.told[0] == "READY=1"
-    assert fed >= 4  # 2 s apart, in the 10 s that it has not ticked
+    assert fed >= 4  # 2 s apart, in the 10 s without a tick
     assert "The watchdog of systemd is not fed: the thread of Hangs stands still" in command.err
 
 
 async def test_a_uod_that_blocks_trios_thread_starves_the_watchdog(tmp_path: Path) -> None:
-    """Of 1 s: what is sampled does not return, and nobody feeds any more."""
+    """With a watchdog of 1 s: sampling does not return, and nobody feeds it any more."""
     uod = Path(uod_named(tmp_path, "Blocks"))
     uod.write_text(BLOCKING.format(now=str(tmp_path / "now")) + uod.read_text())
     async with systemd(f"@{uuid.uuid4()}") as it:
@@ -70,8 +70,8 @@ async def test_a_uod_that_blocks_trios_thread_starves_the_watchdog(tmp_path: Pat
             command.send(signal.SIGKILL)
 
 
-async def test_units_that_have_failed_are_told_of(tmp_path: Path) -> None:
-    """It is ready with the first that runs, and feeds for that."""
+async def test_systemd_is_told_of_units_that_have_failed(tmp_path: Path) -> None:
+    """The command is ready with the first unit that runs, and feeds the watchdog for that."""
     uods = ("-uod", wrong_uod(tmp_path), "-uod", uod_named(tmp_path, "Good"))
     async with systemd(f"@{uuid.uuid4()}") as it:
         environment = {"NOTIFY_SOCKET": it.address, "WATCHDOG_USEC": "2000000"}

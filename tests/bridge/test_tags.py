@@ -11,8 +11,8 @@ from trio_runner.protocol import encode
 from .units import ticked_demo
 
 
-def test_of_each_tag_one_model_is_made_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine ticks three times between two samples; a flow changes at each tick."""
+def test_each_sample_makes_one_model_of_each_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine ticks three times between two samples, and a flow changes at each tick."""
     models: list[Any] = []
     make = builder.to_model_tag
 
@@ -35,10 +35,10 @@ def test_of_each_tag_one_model_is_made_a_sample(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_tags_keep_the_engines_order() -> None:
-    """The aggregator shows and plots them in the order in which it hears of them first."""
+    """The aggregator shows and plots them in the order in which it first hears of them."""
     with ticked_demo() as ticked:
         ticked.tick()
-        ticked.engine.builder.create_tag_updates_snapshot_msg()  # begins with what had changed
+        ticked.engine.builder.create_tag_updates_snapshot_msg()  # it begins with what had changed
         message = ticked.engine.builder.create_tag_updates_snapshot_msg()
         told = [tag["name"] for tag in encode(message)["tags"]]
         assert told == [tag.name for tag in ticked.inside._iter_all_tags()]
@@ -47,7 +47,7 @@ def test_tags_keep_the_engines_order() -> None:
 def test_a_tag_that_no_message_can_hold_costs_that_tag_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A driver gave a list for a flow: one line in the log, once, and all other tags go out."""
+    """A driver gave a list for a flow: that is logged once, in one line; all other tags go out."""
     with ticked_demo() as ticked:
         ticked.tick()
         names = [tag.name for tag in ticked.inside._iter_all_tags()]

@@ -1,4 +1,4 @@
-"""Messages of the package's write themselves, to what the package would send."""
+"""Messages of the package write themselves, just as the package would send them."""
 
 import json
 import math
@@ -27,18 +27,18 @@ def sample(value: float | str | None, cls: Any = package.TagsUpdatedMsg) -> Any:
 
 
 def written(message: Any) -> str:
-    """Return the body that a sample goes out with."""
+    """Return the body with which a sample goes out."""
     return encode_body(_wire.to_ours(message, em.TagsUpdatedMsg))
 
 
 def as_serialised(message: Any) -> str:
-    """Return the body of what the package's `serialize` makes of a sample."""
+    """Return the body that follows from what the package's `serialize` makes of a sample."""
     return encode_body(foreign(to_object(message), em.TagsUpdatedMsg))
 
 
 @given(st.floats() | st.integers() | st.text() | st.none())
 def test_every_value_is_written_as_the_package_sends_it(value: float | str | None) -> None:
-    """To the letter, but for the sign of a great exponent: 1e16 here, 1e+16 there."""
+    """It is the same to the letter, except the sign of a large exponent: 1e16 here, 1e+16 there."""
     message = sample(value)
     if isinstance(value, float) and math.isfinite(value) and abs(value) >= 1e16:
         assert json.loads(written(message)) == json.loads(as_serialised(message))
@@ -47,7 +47,7 @@ def test_every_value_is_written_as_the_package_sends_it(value: float | str | Non
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_what_is_not_finite_is_null(value: float) -> None:
+def test_a_number_that_is_not_finite_becomes_null(value: float) -> None:
     """JSON has no such numbers."""
     message = sample(value)
     message.tags[0].tick_time = value
@@ -56,7 +56,7 @@ def test_what_is_not_finite_is_null(value: float) -> None:
 
 
 class RoundedMsg(package.TagsUpdatedMsg):  # type: ignore[misc]
-    """Made up: its text is not what `serialize` gives."""
+    """A made-up message whose text is not what `serialize` gives."""
 
     @field_serializer("run_id", when_used="json")  # type: ignore[untyped-decorator]
     def _run_id(self, run_id: str | None) -> str:
@@ -64,7 +64,7 @@ class RoundedMsg(package.TagsUpdatedMsg):  # type: ignore[misc]
 
 
 class CautiousMsg(package.TagsUpdatedMsg):  # type: ignore[misc]
-    """Made up: it does not tell all that it holds."""
+    """A made-up message that does not tell all that it holds."""
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """Leave the tags out."""
@@ -72,8 +72,8 @@ class CautiousMsg(package.TagsUpdatedMsg):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("cls", [RoundedMsg, CautiousMsg])
-def test_a_class_that_writes_itself_otherwise_goes_out_as_the_package_sends_it(cls: Any) -> None:
-    """A newer package may have its own ideas of how its messages are serialised."""
+def test_a_class_that_writes_itself_differently_goes_out_as_the_package_sends_it(cls: Any) -> None:
+    """A newer package may serialise its messages in its own way."""
     for value in (1.5, 2.5):
         message = sample(value, cls)
         assert written(message) == as_serialised(message)
@@ -113,7 +113,7 @@ def test_only_the_first_message_of_a_class_is_written_twice(
 
 
 def test_a_messages_fields_can_be_read_and_changed() -> None:
-    """They are the package's; the run that a sample is stamped with goes out, with the rest."""
+    """They are the package's. The run with which a sample is stamped goes out with the rest."""
     message = _wire.to_ours(sample(1.5), em.TagsUpdatedMsg)
     assert [tag.name for tag in message.tags] == ["T"]
     assert message.run_id == "R"

@@ -1,4 +1,4 @@
-"""The package's demo unit, with its engine ticked by hand: no thread, no waiting."""
+"""The package's demo unit, with its engine ticked by hand: no thread and no waiting."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ DEMO_UOD = Path(str(demo_uod.__file__))
 
 @define(eq=False)
 class Ticked:
-    """An engine and the time it is told."""
+    """An engine, and the time that it is told."""
 
     engine: UodEngine
     now: float = field(default=1.7e9, init=False)
@@ -44,7 +44,7 @@ class Ticked:
 
 @contextmanager
 def demo_engine(**options: Any) -> Iterator[UodEngine]:
-    """Give an engine of the demo unit, connected to its hardware."""
+    """Yield an engine of the demo unit, connected to its hardware."""
     engine = UodEngine(load_uod(str(DEMO_UOD)), **options)
     assert engine.connect()
     yield engine
@@ -53,7 +53,7 @@ def demo_engine(**options: Any) -> Iterator[UodEngine]:
 
 @contextmanager
 def ticked_demo(**options: Any) -> Iterator[Ticked]:
-    """Give an engine of the demo unit that ticks when it is told to."""
+    """Yield an engine of the demo unit that ticks only when it is told to."""
     with demo_engine(**options) as engine:
         ticked = Ticked(engine)
         ticked.inside.run(skip_timer_start=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 VERSION = "0.1.1585"
 PYTHON_VARIABLE = "TRIO_RUNNER_OPENPECTUS_PYTHON"
-_MINORS = (13, 12, 14)  # the first that is there is taken; 0.1.1585 was published for 3.13
+_MINORS = (13, 12, 14)  # the first one found is used; 0.1.1585 was published for 3.13
 PROJECT = Path(__file__).parents[2]
 _CACHE = PROJECT / ".cache"
 

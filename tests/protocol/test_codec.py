@@ -28,7 +28,7 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.protocol._json import dumps
 
-# derandomized: the same examples in every run; building a unit's description is slow, not wrong
+# Derandomized: the same examples in every run. To build a unit's description slowly is no fault.
 properties = settings(
     derandomize=True,
     database=None,
@@ -81,7 +81,7 @@ def test_an_example_decodes_and_encodes_back_equal(name: str) -> None:
     assert type(message).__name__ == example["_type"]
     assert message.__class__.__module__.rpartition(".")[2] == example["_ns"].rpartition(".")[2]
     assert list(encode(message).items()) == list(example.items())
-    # `repr` tells 11 from 11.0, which Python's comparison does not
+    # `repr` tells 11 from 11.0, and Python's comparison does not.
     assert repr(json.loads(encode_json(message))) == repr(example)
 
 
@@ -128,7 +128,7 @@ def test_a_model_survives_the_round_trip_through_a_converter(cls: Any, data: st.
 @pytest.mark.parametrize("cls", MESSAGE_CLASSES, ids=name_of)
 @given(data=st.data())
 @properties
-def test_what_is_not_finite_is_null_wherever_it_is(cls: Any, data: st.DataObject) -> None:
+def test_numbers_that_are_not_finite_become_null_everywhere(cls: Any, data: st.DataObject) -> None:
     """NaN and infinity become null at any depth, and nothing else changes."""
     message = data.draw(instances(cls, finite=False))
     obj = encode(message)
@@ -153,8 +153,8 @@ def test_an_instant_that_is_not_finite_is_refused_on_decoding() -> None:
         decode(encode(message))
 
 
-def test_an_integer_is_taken_for_a_float_and_stays_an_integer() -> None:
-    """JSON's 1 does for a float field and goes out as 1."""
+def test_an_integer_is_accepted_as_a_float_and_stays_an_integer() -> None:
+    """JSON's 1 is accepted in a float field, and goes out as 1."""
     obj = EXAMPLES["engine.RunStartedMsg"] | {"started_tick": 1700000000}
     message = decode(obj)
     assert isinstance(message, em.RunStartedMsg)
@@ -281,7 +281,7 @@ def test_a_value_of_another_type_is_refused_with_its_path(
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_missing_field_is_refused_unless_it_has_a_default(name: str) -> None:
-    """Each field in turn is left out: the required ones are missed by name, others get defaults."""
+    """Each field in turn is left out: an error names a required one, others get their defaults."""
     example = EXAMPLES[name]
     cls = type(decode(example))
     for attribute in attrs.fields(cls):
@@ -304,7 +304,7 @@ def test_a_missing_field_of_a_nested_object_is_refused_with_its_path() -> None:
 
 
 def test_unknown_fields_are_ignored_at_every_depth() -> None:
-    """An aggregator that is newer may send more than is known here."""
+    """A newer aggregator may send more than is known here."""
     obj = copy.deepcopy(EXAMPLES["aggregator.MethodMsg"])
     expected = decode(obj)
     obj["new"] = {"a": [1]}
@@ -331,8 +331,8 @@ def test_unknown_fields_are_ignored_at_every_depth() -> None:
         ),
     ],
 )
-def test_what_is_no_message_is_refused(obj: object, expected: str) -> None:
-    """Only an object whose `_ns` and `_type` name a message class is one."""
+def test_an_object_that_is_no_message_is_refused(obj: object, expected: str) -> None:
+    """An object is a message only if its `_ns` and `_type` name a class of messages."""
     with pytest.raises(DecodeError) as caught:
         decode(obj)
     assert str(caught.value) == expected
@@ -347,14 +347,14 @@ def test_literals_that_json_does_not_have_are_refused(literal: str) -> None:
 
 
 def test_a_number_too_large_for_a_float_is_refused() -> None:
-    """1e999 is JSON, and infinity once it is read."""
+    """1e999 is JSON, and becomes infinity when it is read."""
     text = encode_json(em.RunStartedMsg(run_id="r", started_tick=1.5)).replace("1.5", "1e999")
     with pytest.raises(DecodeError, match=r"^\$\.started_tick: expected a number, found inf"):
         decode_json(text)
 
 
 @pytest.mark.parametrize("text", ["", "{", b"\xff{}", "[" * 100_000, "9" * 5000, "\ufeff{}"])
-def test_what_is_no_json_is_refused(text: str | bytes) -> None:
+def test_a_text_that_is_no_json_is_refused(text: str | bytes) -> None:
     """Broken text, other encodings and endless nesting give the one error, kept short."""
     with pytest.raises(DecodeError, match=r"^\$: expected JSON, found ") as caught:
         decode_json(text)
@@ -373,7 +373,7 @@ def test_what_is_no_json_is_refused(text: str | bytes) -> None:
 def test_a_message_with_any_one_field_changed_decodes_or_is_refused(
     value: object, name: str, data: st.DataObject
 ) -> None:
-    """Whatever JSON stands in a field, the outcome is a message or a DecodeError with its path."""
+    """Whatever JSON a field contains, the outcome is a message or a DecodeError with its path."""
     field = data.draw(st.sampled_from(sorted(EXAMPLES[name])))
     try:
         outcome: object = decode(EXAMPLES[name] | {field: value})
@@ -409,7 +409,7 @@ def test_a_body_has_neither_engine_id_nor_sequence_number() -> None:
 @pytest.mark.parametrize("cls", MESSAGE_CLASSES, ids=name_of)
 @given(data=st.data())
 def test_a_body_is_the_text_of_what_a_message_encodes_to(cls: Any, data: st.DataObject) -> None:
-    """Also with numbers that JSON does not have, and with texts that are of an enumeration."""
+    """This includes numbers that JSON does not have, and texts that belong to an enumeration."""
     message = data.draw(instances(cls, finite=False))
     obj = encode(message)
     for name in ("engine_id", "sequence_number"):
@@ -426,12 +426,12 @@ def test_roles_are_sorted_on_the_wire() -> None:
 
 
 def test_a_decode_error_is_one_of_the_packages_errors() -> None:
-    """Who catches TrioRunnerError catches it."""
+    """Code that catches TrioRunnerError catches it."""
     assert issubclass(DecodeError, TrioRunnerError)
 
 
 def test_every_class_of_message_has_an_example() -> None:
-    """The examples leave out only bases of which no message of their own is sent."""
+    """The examples leave out only base classes that are never sent themselves."""
     shown = {(example["_ns"].rpartition(".")[2], example["_type"]) for example in EXAMPLES.values()}
     without = {name_of(cls) for cls in MESSAGE_CLASSES} - {f"{ns}.{name}" for ns, name in shown}
     assert without == {

@@ -22,8 +22,8 @@ OBJ: dict[str, Any] = {
 }
 
 
-def test_a_foreign_message_encodes_to_what_it_was_made_of() -> None:
-    """Fields, values and a class that are unknown here are kept, in their order."""
+def test_a_foreign_message_encodes_to_what_it_was_made_from() -> None:
+    """Unknown fields, values and classes are kept in their order."""
     message = foreign(OBJ, em.TagsUpdatedMsg)
     assert json.dumps(encode(message)) == json.dumps(OBJ)
     assert isinstance(message, em.TagsUpdatedMsg)
@@ -31,13 +31,13 @@ def test_a_foreign_message_encodes_to_what_it_was_made_of() -> None:
 
 
 def test_a_changed_field_goes_out_changed() -> None:
-    """The run id that a sample is stamped with is sent; nothing else changes."""
+    """The run id with which a sample is stamped is sent, and nothing else changes."""
     message = evolve(foreign(OBJ, em.TagsUpdatedMsg), run_id="R")
     assert encode(message) == {**OBJ, "run_id": "R"}
 
 
-def test_a_body_that_it_comes_with_goes_out_as_it_is() -> None:
-    """Not even a blank is changed, unless a field was."""
+def test_a_foreign_body_goes_out_unchanged() -> None:
+    """Not even a blank changes, unless a field was changed."""
     body = '{ "run_id":null, "a":1}'
     message = foreign({"run_id": None, "tags": ()}, em.TagsUpdatedMsg, body=body)
     assert encode_body(message) == body
@@ -45,8 +45,8 @@ def test_a_body_that_it_comes_with_goes_out_as_it_is() -> None:
     assert encode_body(evolve(message, run_id="R")) == '{"run_id":"R","a":1}'
 
 
-def test_it_waits_in_the_outbox_as_what_it_is_taken_for() -> None:
-    """A foreign sample is a sample; its body has all that it came with."""
+def test_a_foreign_message_waits_in_the_outbox_as_its_kind() -> None:
+    """A foreign sample is a sample, and its body has everything that it came with."""
     outbox = MemoryOutbox()
     outbox.put(foreign(OBJ, em.TagsUpdatedMsg))
     entry = outbox.take()
@@ -56,13 +56,13 @@ def test_it_waits_in_the_outbox_as_what_it_is_taken_for() -> None:
 
 
 def test_a_foreign_message_that_no_runner_sends_is_refused() -> None:
-    """It is named by what it is taken for."""
+    """The error names the kind that it stands for."""
     with pytest.raises(TypeError, match="PingMsg is not a message that a runner sends"):
         MemoryOutbox().put(foreign(OBJ, em.PingMsg))
 
 
 def test_the_end_of_a_run_after_a_crash_keeps_what_is_unknown() -> None:
-    """Run log and method state that waited stand in RunStopped as another version made them."""
+    """The run log and method state that waited are in RunStopped as another version made them."""
     log = {"lines": [{"id": 1, "mood": "new"}]}
     state = {"started_line_ids": [], "skipped_line_ids": ["3"]}
     common = {"version": 0, "_ns": "x"}
@@ -79,7 +79,7 @@ def test_the_end_of_a_run_after_a_crash_keeps_what_is_unknown() -> None:
 
 
 def test_a_known_message_is_its_own_kind() -> None:
-    """What this project made is encoded as ever."""
+    """What this project makes is encoded as always."""
     message = em.RunStartedMsg(run_id="R", started_tick=1.0)
     assert kind_of(message) is em.RunStartedMsg
     assert json.loads(encode_body(message))["_type"] == "RunStartedMsg"

@@ -1,4 +1,4 @@
-"""The text that values are written as."""
+"""The text into which values are written."""
 
 import json
 import math
@@ -23,8 +23,8 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_is_written_is_read_as_it_was(value: object) -> None:
-    """Integers of any size, floats to the last bit, texts of all characters that UTF-8 has."""
+def test_what_is_written_is_read_back_unchanged(value: object) -> None:
+    """Integers of any size, floats to the last bit, and texts of all characters that UTF-8 has."""
     assert json.loads(dumps(value)) == value
 
 
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_as_it_was(value: object) -> None:
     ],
 )
 def test_the_spelling_is_always_the_same(value: object, text: str) -> None:
-    """A body is compared with the one before it, and lies in outboxes: its text is a promise."""
+    """A body is compared with the one before and is kept in outboxes, so its text is a promise."""
     assert dumps(value) == text
 
 
@@ -62,7 +62,7 @@ class Point:
 @pytest.mark.parametrize(
     "value", [Decimal(1), b"x", date(2026, 1, 1), Point(1), object(), {"a": {3}}]
 )
-def test_what_json_does_not_have_is_refused(value: object) -> None:
-    """An engine that gives such a value hears of it."""
+def test_a_value_that_json_does_not_have_is_refused(value: object) -> None:
+    """An engine that gives such a value gets an error."""
     with pytest.raises(TypeError):
         dumps(value)

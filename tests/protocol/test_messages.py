@@ -16,7 +16,7 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 OURS = {name_of(cls): cls for cls in CLASSES}
 
-# The same type in other words, or, in the last two, what it is on the wire and once it is decoded.
+# The same type in other words. The last two differ on the wire and after decoding.
 SAME_TYPE = {
     "Union[Literal['str'], Literal['int'], Literal['float'], Literal['auto'], NoneType]": (
         "Optional[Literal['str', 'int', 'float', 'auto']]"
@@ -60,7 +60,7 @@ def test_a_class_has_the_fields_of_open_pectus_in_its_order(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_required_fields_are_required_and_others_have_the_default(name: str) -> None:
-    """What Open Pectus requires has no default; what it does not has the one of Open Pectus."""
+    """A field that Open Pectus requires has no default; any other has that of Open Pectus."""
     for attribute in attrs.fields(OURS[name]):
         facts = FIELDS[name][attribute.name]
         assert (attribute.default is attrs.NOTHING) == facts["required"], attribute.name
@@ -69,7 +69,7 @@ def test_required_fields_are_required_and_others_have_the_default(name: str) -> 
 
 
 def test_defaults_of_a_notification_are_made_anew() -> None:
-    """A notification without more than a title has no actions, empty data, and now as its time."""
+    """A notification with only a title has no actions, empty data, and the present time."""
     before_ms = time.time_ns() // 1_000_000
     first, second = (mdl.WebPushNotification(title="T") for _ in range(2))
     assert first.actions == []
@@ -95,7 +95,7 @@ def test_a_record_is_frozen_slotted_and_keyword_only(cls: Any) -> None:
 
 
 def test_the_secret_is_not_in_the_representation() -> None:
-    """A registration that is logged does not give the secret away."""
+    """A logged registration does not reveal the secret."""
     register = em.RegisterEngineMsg(
         computer_name="c",
         uod_name="u",
@@ -110,5 +110,5 @@ def test_the_secret_is_not_in_the_representation() -> None:
 
 
 def test_the_version_is_that_of_the_recording() -> None:
-    """The version that is claimed is the one whose messages these are."""
+    """The version that is claimed is the one from which these messages were recorded."""
     assert MESSAGES["openpectus_version"] == OPENPECTUS_VERSION

@@ -98,7 +98,7 @@ def test_a_response_survives_the_round_trip(
     ],
 )
 def test_a_dispatch_carries_the_message_with_its_engine_and_number(name: str) -> None:
-    """Splicing the two into an encoded body gives what encoding the whole message gives."""
+    """Splicing both into an encoded body gives the same as encoding the whole message."""
     message = decode(EXAMPLES[name])
     assert isinstance(message, em.EngineMessage)
     frame = decode_frame(encode_dispatch("c0ffee", "host_Unit%20A", 42, encode_body(message)))
@@ -169,7 +169,7 @@ def test_a_dispatch_takes_no_body_that_is_no_message(body: str) -> None:
     ],
 )
 def test_a_frame_that_is_no_envelope_is_refused_with_the_path(text: str, expected: str) -> None:
-    """A frame holds one call or one answer, and what it holds is of its type."""
+    """A frame must contain one call or one answer, of the right types."""
     with pytest.raises(DecodeError) as caught:
         decode_frame(text)
     assert str(caught.value) == expected
@@ -186,8 +186,8 @@ def test_a_frame_that_is_no_envelope_is_refused_with_the_path(text: str, expecte
         ('{"response":{"result":"r","result_type":"str"}}', Response("r", "str", None)),
     ],
 )
-def test_what_is_null_may_be_left_out(text: str, expected: Request | Response) -> None:
-    """A peer that leaves out keys of the envelope that are null is read."""
+def test_keys_that_are_null_may_be_left_out(text: str, expected: Request | Response) -> None:
+    """A peer may leave out keys of the envelope that are null."""
     assert decode_frame(text) == expected
 
 
@@ -200,7 +200,7 @@ def test_a_frame_nested_without_end_is_refused() -> None:
 
 @pytest.mark.parametrize(("depth", "is_read"), [(100, True), (101, False)])
 def test_nesting_has_a_bound(depth: int, is_read: bool) -> None:
-    """What is nested 100 deep is read, on every Python; more is refused, also in wide levels."""
+    """100 levels can be read on every Python; more are refused, even if the levels are wide."""
     for opening, closing in (("[", "]"), ('{"a":0,"b":', "}"), ('[0,"",', "]")):
         inner = opening * (depth - 2) + "0" + closing * (depth - 2)
         text = f'{{"response":{{"result":{inner},"call_id":"1"}}}}'
@@ -212,13 +212,13 @@ def test_nesting_has_a_bound(depth: int, is_read: bool) -> None:
 
 
 def test_a_text_full_of_brackets_is_not_nested() -> None:
-    """Only what is nested counts."""
+    """Only real nesting counts."""
     frame = decode_frame(json.dumps({"response": {"result": ["[" * 1000, [], {}] * 100}}))
     assert isinstance(frame, Response)
 
 
 def test_unknown_fields_of_a_frame_are_ignored() -> None:
-    """A newer peer may put more into the envelope."""
+    """A newer peer may add more to the envelope."""
     text = (
         '{"request":{"method":"_ping_","arguments":{},"call_id":"1","new":1},"response":null,"n":2}'
     )
@@ -228,6 +228,6 @@ def test_unknown_fields_of_a_frame_are_ignored() -> None:
 @given(st.text() | st.binary())
 @properties
 def test_any_text_is_a_frame_or_is_refused(text: str | bytes) -> None:
-    """Nothing else than a DecodeError comes out of noise."""
+    """Noise causes nothing but a DecodeError."""
     with pytest.raises(DecodeError):
         decode_frame(text)

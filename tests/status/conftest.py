@@ -1,4 +1,4 @@
-"""A folder for a browser, where there is one."""
+"""A folder for a browser, if there is one."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.interop._browser import CHROMIUM, HOW_TO_GET_IT
 
 @pytest.fixture
 def browser_folder(tmp_path: Path) -> Path:
-    """Give a folder for a browser's profile, where there is a browser."""
+    """Return a folder for a browser's profile, or skip the test without a browser."""
     if not CHROMIUM.exists():
         go_without(HOW_TO_GET_IT)
     return tmp_path

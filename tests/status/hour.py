@@ -1,4 +1,4 @@
-"""An hour of a process with many units, in virtual time, and the page as it is then."""
+"""An hour of a process with many units, in virtual time, and the page at its end."""
 
 import math
 import time
@@ -21,7 +21,7 @@ EPOCH = 1_795_000_000.0
 """When the hour begins (s since the epoch)."""
 
 TIMING = Timing(tick_s=1, steady_s=5)
-"""Few samples: an hour of a dozen units is to pass in seconds."""
+"""With few samples, an hour of a dozen units passes in seconds."""
 
 
 class Wave(PlainEngine):
@@ -34,7 +34,7 @@ class Wave(PlainEngine):
 
 @define
 class Stuck:
-    """A unit that has no runner: it still starts, or it has failed."""
+    """A unit without a runner: it still starts, or it has failed."""
 
     name: str
     failed: str | None = None
@@ -43,13 +43,13 @@ class Stuck:
 
 @define(eq=False)
 class Process:
-    """The units of a process, each with an aggregator of its own."""
+    """The units of a process, each with its own aggregator."""
 
     _nursery: trio.Nursery
     units: list[EngineRunner | Unit] = field(factory=list, init=False)
 
     async def add(self, name: str, bytes_max: int = 64 * 2**20) -> Aggregator:
-        """Run one more unit; return its aggregator."""
+        """Run one more unit, and return its aggregator."""
         aggregator, engine = Aggregator(), Wave(name, clock=time.time)
         opener = aggregator.in_memory(self._nursery)
         dispatcher = EngineDispatcher(handlers=engine, open_stream=opener)
@@ -60,7 +60,7 @@ class Process:
         return aggregator
 
     async def pass_time(self, board: Board, seconds: float) -> None:
-        """Let time pass, noted by the board as a server would."""
+        """Let time pass, and let the board take note of it as in a server."""
         for _ in range(round(seconds / SAMPLE_S)):
             board.sample()
             await trio.sleep(SAMPLE_S)
@@ -74,7 +74,7 @@ async def _process() -> AsyncGenerator[Process, None]:
 
 
 async def _one() -> str:
-    """Return the page of a unit that was away twice in the hour, and is well."""
+    """Return the page of a unit that was away twice in the hour and is well now."""
     async with _process() as process:
         aggregator = await process.add("Filtration Skid")
         board = Board.of(process.units, 300)
@@ -93,7 +93,7 @@ async def _one() -> str:
 
 
 async def _dozen() -> str:
-    """Return the page of twelve units, among which is one of each kind."""
+    """Return the page of twelve units, with one of each kind among them."""
     async with _process() as process:
         away = await process.add("Chromatography 1")
         catching_up = await process.add("Chromatography 2")

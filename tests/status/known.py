@@ -1,4 +1,4 @@
-"""Statistics of a runner that is well, to be changed."""
+"""Statistics of a runner that is well, which a test can change."""
 
 from typing import Any
 
@@ -40,5 +40,5 @@ WELL = Statistics(
 
 
 def known(*, outbox: dict[str, Any] | None = None, **changes: Any) -> Statistics:
-    """Return the statistics of a runner that is well, but for these."""
+    """Return the statistics of a runner that is well, with these changes."""
     return evolve(WELL, outbox=evolve(WELL.outbox, **(outbox or {})), **changes)

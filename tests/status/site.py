@@ -1,4 +1,4 @@
-"""A client for the status, and a runner to be told of."""
+"""A client for the status, and runners whose status it can ask for."""
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
@@ -13,7 +13,7 @@ from trio_runner.status import Unit, serve
 
 
 async def get(url: str, path: str = "", method: str = "GET") -> httpx2.Response:
-    """Ask once, over a connection of its own."""
+    """Ask once, over a new connection."""
     async with httpx2.AsyncClient(trust_env=False) as client:
         return await client.request(method, url + path)
 
@@ -34,7 +34,7 @@ async def serving(
 async def running_units(
     names: Iterable[str], aggregator: Aggregator
 ) -> AsyncGenerator[list[EngineRunner], None]:
-    """Run units of these names on one aggregator."""
+    """Run units with these names at one aggregator."""
     async with trio.open_nursery() as nursery:
         opener = aggregator.in_memory(nursery)
         runners = []

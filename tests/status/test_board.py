@@ -1,4 +1,4 @@
-"""What is remembered of a unit, in virtual time."""
+"""What the board remembers of a unit, in virtual time."""
 
 import trio
 import trio.testing
@@ -33,7 +33,7 @@ def is_thinned(sight: Sight) -> bool:
 async def test_the_progress_of_catching_up_counts_what_waited(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """From the first message of the backlog to the last, though the board looks only at times."""
+    """It counts from the backlog's first message to its last, although the board looks rarely."""
     async with trio.open_nursery() as nursery:
         aggregator, board = await a_unit(nursery)
         await trio.sleep(100)
@@ -48,8 +48,8 @@ async def test_the_progress_of_catching_up_counts_what_waited(
         while progress is None or not progress.done:
             await trio.sleep(1)
             progress = look(board).progress
-        # one is handled a second, and a new sample comes every 5 s: more than in a minute they
-        # cannot be, so that most of what is counted is what waited
+        # One message is handled a second, and a new sample comes every 5 s. More than those of a
+        # minute cannot be new, so most of what is counted had waited.
         more = progress.done + progress.left - waited.statistics.outbox.waiting
         assert progress.left > 0
         assert 0 <= more <= 12
@@ -62,7 +62,7 @@ async def test_the_progress_of_catching_up_counts_what_waited(
 async def test_thinning_is_told_until_the_alarm_time_has_passed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Looked at or not while it happened, it is critical for 60 s behind the last time."""
+    """Seen or not while it happened, it is critical until 60 s after the last time."""
     async with trio.open_nursery() as nursery:
         aggregator, board = await a_unit(nursery, bytes_max=12_000)
         async with aggregator.outage():
@@ -77,7 +77,7 @@ async def test_thinning_is_told_until_the_alarm_time_has_passed(
 
 
 async def test_the_plots_hold_an_hour_and_no_more(autojump_clock: trio.testing.MockClock) -> None:
-    """360 points, 10 s apart; the mean answer time is that of the answers in between."""
+    """360 points, 10 s apart; the mean answer time is that of the answers between two points."""
     async with trio.open_nursery() as nursery:
         aggregator, board = await a_unit(nursery)
         aggregator.handling_time_s = 0.25
@@ -87,7 +87,7 @@ async def test_the_plots_hold_an_hour_and_no_more(autojump_clock: trio.testing.M
         history = look(board).history
         assert len(history) == POINTS_MAX
         times = [point.answer_s for point in history]
-        # a sample every 5 s is alone on the line: 250 ms each
+        # A sample every 5 s is alone on the path, which takes 250 ms each.
         assert {round(answer_s or 0, 3) for answer_s in times} == {0.25}
         async with aggregator.outage():
             await trio.sleep(1)

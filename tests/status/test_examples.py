@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard name what there is."""
+"""The alert rules and the dashboard use names that exist."""
 
 import json
 import re
@@ -19,13 +19,13 @@ from trio_runner.status._metrics import LINKED
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 OF_PROMETHEUS = {"up", "job", "instance"}
-"""What Prometheus itself adds."""
+"""The names that Prometheus itself adds."""
 
 WORDS = {
     *("and", "by", "ignoring", "increase", "histogram_quantile", "label_values", "max", "on"),
     *("rate", "sum"),
 }
-"""Of its language."""
+"""The words of its language."""
 
 
 def alert_rules() -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def queries() -> Iterator[str]:
-    """Yield what the rules and the dashboard ask Prometheus."""
+    """Yield the queries of the rules and of the dashboard."""
     yield from (rule["expr"] for rule in alert_rules())
     yield from (target["expr"] for panel in panels() for target in panel["targets"])
     variables = json.loads((EXAMPLES / "dashboard.json").read_text())["templating"]["list"]
@@ -49,28 +49,28 @@ QUERIES = list(queries())
 
 
 def names(query: str) -> set[str]:
-    """Return the metrics and labels that a query names."""
+    """Return the metrics and labels in a query."""
     without_values = re.sub(r'"[^"]*"|\[[^\]]*\]', "", query)
     return set(re.findall(r"\b[a-z_]+\b", without_values)) - WORDS
 
 
 async def scraped() -> set[str]:
-    """Return the names of all metrics and labels that a scrape gives."""
+    """Return the names of all metrics and labels in a scrape."""
     async with running_units(["A"], Aggregator()) as runners, serving(*runners) as url:
         text = (await get(url, "metrics")).text
     samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
     return {s.name for s in samples} | {label for s in samples for label in s.labels}
 
 
-async def test_every_name_in_them_is_one_of_a_scrape() -> None:
-    """Metrics and labels: one that is misspelt would be an alert that never fires."""
+async def test_every_name_in_the_examples_is_in_a_scrape() -> None:
+    """An alert with a misspelt metric or label would never fire."""
     there = await scraped() | OF_PROMETHEUS
     assert len(QUERIES) > 25
     assert [(query, names(query) - there) for query in QUERIES if names(query) - there] == []
 
 
-def test_the_states_and_outcomes_in_them_are_those_of_the_code() -> None:
-    """The values of labels, too."""
+def test_the_states_and_outcomes_in_the_examples_are_those_of_the_code() -> None:
+    """The values of labels are checked too."""
     states, outcomes = set[str](), set[str]()
     for query in QUERIES:
         states.update(re.findall(r'trio_runner_state="(\w+)"', query))
@@ -84,7 +84,7 @@ def test_the_states_and_outcomes_in_them_are_those_of_the_code() -> None:
 
 
 def test_every_alert_says_what_to_do() -> None:
-    """At three in the morning a name is not enough."""
+    """At three in the morning a name alone is not enough."""
     rules = alert_rules()
     assert len({rule["alert"] for rule in rules}) == len(rules)
     for rule in rules:
@@ -93,7 +93,7 @@ def test_every_alert_says_what_to_do() -> None:
 
 
 def test_the_panels_do_not_overlap() -> None:
-    """Each has a place of its own in Grafana's 24 columns, and a number of its own."""
+    """Each has its own place in Grafana's 24 columns, and its own number."""
     taken = set[tuple[int, int]]()
     for panel in panels():
         at = panel["gridPos"]
@@ -110,5 +110,5 @@ def test_the_panels_do_not_overlap() -> None:
 
 @pytest.mark.parametrize("misspelt", ["trio_runner_away_second > 1", 'up{jobs="trio_runner"}'])
 async def test_a_misspelt_name_is_found(misspelt: str) -> None:
-    """A metric's and a label's."""
+    """It may be that of a metric or of a label."""
     assert names(misspelt) - await scraped() - OF_PROMETHEUS

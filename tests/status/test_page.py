@@ -1,4 +1,4 @@
-"""The page, as a person sees it on a desk and on a telephone, by day and by night."""
+"""The page, as people see it on a desk and on a telephone, by day and by night."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from trio_runner.status._page import POLICY
 pytestmark = [pytest.mark.page, pytest.mark.timeout(300)]
 
 PICTURE_VARIABLE = "TRIO_RUNNER_STATUS_PICTURES"
-"""Names a folder; the pictures of all layouts are left there."""
+"""Names a folder in which the pictures of all layouts are left."""
 
 DESK, TELEPHONE, NARROW = (1280, 800), (390, 844), (320, 568)
 
@@ -39,12 +39,12 @@ CONTRAST = """
   return Math.min(...ratios);
 })()
 """
-"""The least contrast of a text to what it stands on, as WCAG has it."""
+"""The least contrast of any text with its background, as WCAG defines it."""
 
 
 @asynccontextmanager
 async def shown(text: str) -> AsyncGenerator[str, None]:
-    """Serve a page that stays as it is; yield its URL."""
+    """Serve a page that does not change; yield its URL."""
     headers = [("Content-Security-Policy", POLICY)]
     answer = Answer(200, text, "text/html; charset=utf-8", headers)
     async with trio.open_nursery() as nursery:
@@ -56,7 +56,7 @@ async def shown(text: str) -> AsyncGenerator[str, None]:
 
 
 async def eventually(condition: Callable[[], Awaitable[object]]) -> None:
-    """Ask the browser again and again."""
+    """Ask the browser again and again until the condition holds."""
     with trio.fail_after(20):
         while not await condition():  # noqa: ASYNC110 - of another process
             await trio.sleep(0.05)
@@ -70,14 +70,14 @@ async def open_page(page: Page, url: str) -> None:
 @pytest.mark.parametrize(
     ("name", "make", "units"), [("one", page_of_one, 1), ("twelve", page_of_twelve, 12)]
 )
-async def test_it_is_readable_on_a_desk_and_a_telephone_by_day_and_by_night(
+async def test_the_page_is_readable_on_desk_and_telephone_by_day_and_night(
     name: str,
     make: Callable[[pytest.MonkeyPatch], str],
     units: int,
     browser_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No text is cut or has to be scrolled to the side, and each has contrast enough (4.5:1)."""
+    """No text is cut or needs scrolling sideways, and each has enough contrast (4.5:1)."""
     text = await trio.to_thread.run_sync(make, monkeypatch)
     async with shown(text) as url, open_browser(browser_folder) as page:
         for scheme in ("light", "dark"):
@@ -92,7 +92,7 @@ async def test_it_is_readable_on_a_desk_and_a_telephone_by_day_and_by_night(
 
 
 async def take_picture(page: Page, name: str, width: int) -> None:
-    """Leave a picture of the whole page where one is wanted."""
+    """Leave a picture of the whole page, if one is wanted."""
     folder = os.environ.get(PICTURE_VARIABLE)
     if folder:
         height = await page.evaluate("document.documentElement.scrollHeight")
@@ -100,10 +100,10 @@ async def take_picture(page: Page, name: str, width: int) -> None:
         await page.screenshot(Path(folder) / f"{name}.png")
 
 
-async def test_it_tells_of_an_outage_by_itself_and_says_when_it_is_old(
+async def test_the_page_shows_an_outage_by_itself_and_says_when_it_is_old(
     browser_folder: Path,
 ) -> None:
-    """What the aggregator does is seen without a reload; a page of a dead process says so."""
+    """The page follows the aggregator without a reload, and says if its process is dead."""
     aggregator = Aggregator()
     async with open_browser(browser_folder) as page, serving(aggregator) as port:
         async with simulated(port) as (command, url):

@@ -35,7 +35,7 @@ async def serving(aggregator: Aggregator) -> AsyncGenerator[int, None]:
 
 @asynccontextmanager
 async def simulated(port: int, *more: str) -> AsyncGenerator[tuple[Command, str], None]:
-    """Run the simulated engine with its status; yield the URL of that."""
+    """Run the simulated engine with its status; yield the URL of the status."""
     at = free_port()
     arguments = ("-ap", str(port), "--status", str(at), "--alarm-after", f"{ALARM_S}s", *more)
     async with running("simulated", *arguments) as command:
@@ -45,7 +45,7 @@ async def simulated(port: int, *more: str) -> AsyncGenerator[tuple[Command, str]
 
 
 async def samples(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Scrape; return all values by name and labels."""
+    """Scrape, and return all values by name and labels."""
     answer = await get(url, "metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     families = text_string_to_metric_families(answer.text)
@@ -57,7 +57,7 @@ async def metric(url: str, name: str, **labels: str) -> float:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Ask an outside process again and again."""
+    """Ask an outside process again and again until the condition holds."""
     with trio.fail_after(30):
         while not await condition():  # noqa: ASYNC110 - of another process
             await trio.sleep(0.1)
@@ -68,7 +68,7 @@ async def health(url: str) -> int:
 
 
 async def test_the_scrape_tells_what_the_run_did() -> None:
-    """Its figures are those of the aggregator: all that it took, of one link, by one dial."""
+    """Its figures are the aggregator's: everything that it took, over one link, after one dial."""
     aggregator = Aggregator()
     async with serving(aggregator) as port, simulated(port) as (command, url):
         await command.until("Changing state: Started -> Connected")
@@ -87,7 +87,7 @@ async def test_the_scrape_tells_what_the_run_did() -> None:
     def value(name: str, **labels: str) -> float:
         return scraped[f"trio_runner_{name}", frozenset({**SKID, **labels}.items())]
 
-    # what is under way at the scrape may be counted on one side only: a handful
+    # What is under way at the scrape may be counted on one side only, which is a handful.
     assert before - 3 <= value("delivered_total") <= after
     assert value("events_taken_total") == len(events(aggregator))
     taken = value("samples_taken_total") + value("events_taken_total")
@@ -120,8 +120,8 @@ def events(aggregator: Aggregator) -> list[em.EngineMessage]:
     return [m for m in of_the_queue(aggregator) if not isinstance(m, em.TagsUpdatedMsg)]
 
 
-async def test_an_outage_fails_the_health_when_it_has_lasted_and_not_for_longer() -> None:
-    """200 at once, 503 with the reason behind the alarm time, 200 when data flows again."""
+async def test_the_health_fails_only_while_an_outage_lasts_longer_than_the_alarm_time() -> None:
+    """200 at first, 503 with the reason after the alarm time, and 200 when data flows again."""
     aggregator = Aggregator()
     async with serving(aggregator) as port, simulated(port) as (command, url):
         await command.until("Changing state: Started -> Connected")
@@ -130,7 +130,7 @@ async def test_an_outage_fails_the_health_when_it_has_lasted_and_not_for_longer(
         async with aggregator.outage(kill=True):
             await command.until("Failed -> Disconnected")
             answer = await get(url, "health")
-            if trio.current_time() - began < ALARM_S:  # or this machine was very slow
+            if trio.current_time() - began < ALARM_S:  # otherwise this machine was very slow
                 assert answer.status_code == 200
                 assert answer.text.startswith("WARNING\nFiltration Skid: no link")
             await until(lambda: _is(health(url), 503))
@@ -150,8 +150,8 @@ async def _is(answer: Awaitable[int], expected: int) -> bool:
     return await answer == expected
 
 
-async def test_status_tells_a_terminal_the_same(tmp_path: Path) -> None:
-    """0 in steady state, 1 in an outage, 2 in a long one, 3 where nothing answers."""
+async def test_the_status_command_tells_the_same_at_a_terminal(tmp_path: Path) -> None:
+    """0 in steady state, 1 in an outage, 2 in a long one, and 3 where nothing answers."""
     aggregator, outbox = Aggregator(), str(tmp_path / "skid.outbox")
     async with (
         serving(aggregator) as port,
@@ -178,7 +178,7 @@ async def test_status_tells_a_terminal_the_same(tmp_path: Path) -> None:
 
 
 async def test_a_port_in_use_does_not_stop_the_engine() -> None:
-    """It is an error in the log, and the engine runs."""
+    """An error is logged, and the engine runs."""
     aggregator = Aggregator()
     async with serving(aggregator) as port:
         arguments = ("-ap", str(port), "--status", str(port))
@@ -191,7 +191,7 @@ async def test_a_port_in_use_does_not_stop_the_engine() -> None:
 
 
 async def test_the_end_waits_for_no_reader() -> None:
-    """A page that is open, and a peer that says nothing, do not hold up the command."""
+    """Neither an open page nor a peer that says nothing holds up the command."""
     aggregator = Aggregator()
     async with serving(aggregator) as port:
         async with simulated(port) as (command, url):
@@ -205,7 +205,7 @@ async def test_the_end_waits_for_no_reader() -> None:
 
 
 async def test_without_its_libraries_one_line_says_what_to_install(tmp_path: Path) -> None:
-    """As after an installation without the extra."""
+    """So it is after an installation without the extra."""
     (tmp_path / "sitecustomize.py").write_text(
         dedent("""\
             import sys
@@ -222,8 +222,8 @@ async def test_without_its_libraries_one_line_says_what_to_install(tmp_path: Pat
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:{}/", "{}"])
-async def test_what_is_no_status_is_unknown(address: str) -> None:
-    """The aggregator itself, say: exit code 3, and no traceback."""
+async def test_a_server_that_gives_no_status_is_unknown(address: str) -> None:
+    """That may be the aggregator itself: the exit code is 3, and there is no traceback."""
     async with serving(Aggregator()) as port:
         told = await ran("status", address.format(port))
     assert told.code == 3
@@ -231,8 +231,8 @@ async def test_what_is_no_status_is_unknown(address: str) -> None:
     assert told.err == ""
 
 
-async def test_a_scrape_gets_its_answer_though_others_are_connected() -> None:
-    """Ten scrapes at once, each whole."""
+async def test_a_scrape_is_answered_while_others_are_connected() -> None:
+    """Ten scrapes at once are each whole."""
     aggregator = Aggregator()
     async with serving(aggregator) as port, simulated(port) as (command, url):
         await command.until("Changing state: Started -> Connected")

@@ -1,4 +1,4 @@
-"""The status over HTTP: what is answered, and what a peer cannot do."""
+"""The status over HTTP: what it answers, and what a peer cannot do."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ REQUEST = b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n"
 
 @define
 class Failed:
-    """A unit that did not come up."""
+    """A unit that could not start."""
 
     name: str = "<script>alert(1)</script>"
     runner: EngineRunner | None = None
@@ -29,8 +29,8 @@ class Failed:
 
 @pytest.mark.parametrize("path", ["", "health", "metrics", "status.json"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-async def test_nothing_can_be_changed_over_it(path: str, method: str) -> None:
-    """All but GET and HEAD is refused, with what is allowed."""
+async def test_nothing_can_be_changed_over_http(path: str, method: str) -> None:
+    """Everything but GET and HEAD is refused, with the methods that are allowed."""
     async with serving() as url:
         answer = await get(url, path, method)
     assert answer.status_code == 405
@@ -38,8 +38,8 @@ async def test_nothing_can_be_changed_over_it(path: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "health", "metrics", "status.json"])
-async def test_head_is_get_without_a_body(path: str) -> None:
-    """The same status and type; nothing but the headers."""
+async def test_head_is_answered_like_get_without_a_body(path: str) -> None:
+    """It has the same status and type, but only the headers."""
     async with serving() as url:
         body, head = await get(url, path), await get(url, path, "HEAD")
     assert head.status_code == body.status_code == 200
@@ -47,8 +47,8 @@ async def test_head_is_get_without_a_body(path: str) -> None:
     assert head.content == b""
 
 
-async def test_what_is_not_there_is_said_to_be_elsewhere() -> None:
-    """A path that somebody guessed gets the four that there are."""
+async def test_an_unknown_path_gets_a_list_of_the_paths() -> None:
+    """Somebody who guesses a path gets the four that exist."""
     async with serving() as url:
         answer = await get(url, "stats?x=1")
     assert answer.status_code == 404
@@ -56,7 +56,7 @@ async def test_what_is_not_there_is_said_to_be_elsewhere() -> None:
 
 
 async def test_health_is_ok_while_data_flows() -> None:
-    """One line, for people and for load balancers."""
+    """It is one line, for people and for load balancers."""
     async with running_units(["A", "B"], Aggregator()) as runners, serving(*runners) as url:
         await steady(runners)
         answer = await get(url, "health")
@@ -64,7 +64,7 @@ async def test_health_is_ok_while_data_flows() -> None:
 
 
 async def test_health_names_each_unit_that_is_not_well() -> None:
-    """In an outage with the alarm at once: 503 with unit and reason, and 200 when it is over."""
+    """With an alarm at once, an outage gives 503 with unit and reason, and 200 when it is over."""
     aggregator = Aggregator()
     async with (
         running_units(["A"], aggregator) as runners,
@@ -80,7 +80,7 @@ async def test_health_names_each_unit_that_is_not_well() -> None:
         assert (await get(url, "health")).status_code == 200
 
 
-async def test_a_unit_that_failed_fails_the_health_of_all() -> None:
+async def test_a_failed_unit_fails_the_health_of_all() -> None:
     """The others are shown as they are."""
     async with (
         running_units(["A"], Aggregator()) as runners,
@@ -93,8 +93,8 @@ async def test_a_unit_that_failed_fails_the_health_of_all() -> None:
     assert [unit["level"] for unit in units] == ["ok", "critical"]
 
 
-async def test_texts_of_others_are_escaped_in_the_page() -> None:
-    """A unit's name and an error's text may hold anything; nothing of it becomes markup."""
+async def test_foreign_texts_are_escaped_in_the_page() -> None:
+    """A unit's name and an error may contain anything, and none of it becomes markup."""
     async with serving(Failed()) as url:
         answer = await get(url)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in answer.text
@@ -103,8 +103,8 @@ async def test_texts_of_others_are_escaped_in_the_page() -> None:
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-async def test_units_of_one_name_are_told_apart() -> None:
-    """Two series of the same labels would spoil the whole scrape."""
+async def test_units_with_the_same_name_are_told_apart() -> None:
+    """Two series with the same labels would spoil the whole scrape."""
     async with serving(Failed("A"), Failed("A"), Failed("A\n2" * 99)) as url:
         text = (await get(url, "metrics")).text
         names = [unit["unit"] for unit in (await get(url, "status.json")).json()["units"]]
@@ -115,7 +115,7 @@ async def test_units_of_one_name_are_told_apart() -> None:
 
 
 class Broken:
-    """A unit of an embedder's, with a bug."""
+    """A unit of an embedder that has a bug."""
 
     name = "broken"
     runner = None
@@ -126,7 +126,7 @@ class Broken:
 
 
 async def test_a_bug_in_the_status_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """It is answered with 500, again and again, and logged once, with its traceback."""
+    """Each request gets 500, and the bug is logged once with its traceback."""
     async with serving(Broken()) as url:
         answers = [await get(url, "health") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [500] * 3
@@ -139,7 +139,7 @@ async def test_a_bug_in_the_status_ends_nothing(caplog: pytest.LogCaptureFixture
 
 
 async def test_a_reader_that_stalls_does_not_hold_up_the_end() -> None:
-    """It asks and reads nothing; what is cancelled is gone at once all the same."""
+    """It asks and reads nothing; a cancelled server is gone at once nevertheless."""
     ours, theirs = trio.testing.lockstep_stream_pair()
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
@@ -151,10 +151,10 @@ async def test_a_reader_that_stalls_does_not_hold_up_the_end() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", REQUEST])
-async def test_a_peer_that_stalls_is_let_go(
+async def test_a_stalled_peer_is_disconnected(
     sent: bytes, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """After 20 s: before, within and behind its request."""
+    """It has 20 s before, within and after its request."""
     ours, theirs = trio.testing.lockstep_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(converse, theirs, echo)
@@ -163,8 +163,8 @@ async def test_a_peer_that_stalls_is_let_go(
     assert trio.current_time() == 20
 
 
-async def test_connections_are_bounded_and_come_free_again() -> None:
-    """Who opens more than 32 finds the next one closed; a closed one makes room."""
+async def test_the_number_of_connections_is_bounded_and_closed_ones_make_room() -> None:
+    """If a peer opens more than 32, the next one is closed; a closed one makes room."""
     async with serving() as url:
         idle = [await connected(url) for _ in range(CONNECTIONS_MAX)]
         await trio.testing.wait_all_tasks_blocked()
@@ -188,8 +188,8 @@ async def test_connections_are_bounded_and_come_free_again() -> None:
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n" + b"a" * 50_000, b"405"),
     ],
 )
-async def test_what_is_no_request_is_refused(sent: bytes, status: bytes) -> None:
-    """TLS, no host, endless headers, odd bytes, a body: an answer that arrives, and the end."""
+async def test_bytes_that_are_no_request_are_refused(sent: bytes, status: bytes) -> None:
+    """TLS, no host, endless headers, odd bytes, a body: each gets an answer, and then the end."""
     async with serving() as url, await connected(url) as stream:
         assert (await answer_of(stream, sent)).startswith(b"HTTP/1.1 " + status)
 
@@ -198,10 +198,10 @@ async def test_what_is_no_request_is_refused(sent: bytes, status: bytes) -> None
     ("host", "level"),
     [("127.0.0.1", logging.INFO), ("0.0.0.0", logging.WARNING)],  # noqa: S104
 )
-async def test_whom_it_is_open_to_is_logged(
+async def test_the_log_says_to_whom_the_status_is_open(
     host: str, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Loopback is for this computer; any other address is said to be open to all."""
+    """A loopback address is for this computer; of any other the log says that it is open to all."""
     with caplog.at_level(logging.INFO, "trio_runner"):
         async with trio.open_nursery() as nursery:
             (url,) = await nursery.start(serve, [], host)
@@ -212,16 +212,16 @@ async def test_whom_it_is_open_to_is_logged(
     assert ("open to all" in record.getMessage()) == (level == logging.WARNING)
 
 
-async def test_where_it_cannot_listen_it_says_so() -> None:
-    """An address in use is an OSError for the caller to judge."""
+async def test_an_address_that_is_in_use_raises_an_error() -> None:
+    """It is an OSError, which the caller can judge."""
     async with serving() as url:
         port = int(url.rstrip("/").rpartition(":")[2])
         with pytest.raises(OSError, match="in use"):
             await serve([], port=port)
 
 
-async def test_the_json_is_json() -> None:
-    """With all that the page shows."""
+async def test_the_status_is_available_as_json() -> None:
+    """It has everything that the page shows."""
     async with running_units(["A"], Aggregator()) as runners, serving(*runners) as url:
         await steady(runners)
         (unit,) = json.loads((await get(url, "status.json")).content)["units"]
@@ -246,7 +246,7 @@ async def connected(url: str) -> trio.SocketStream:
 
 
 async def answer_of(stream: trio.SocketStream, sent: bytes = REQUEST) -> bytes:
-    """Send and return all that comes, nothing if the peer closed."""
+    """Send, and return everything that comes, or nothing if the peer has closed."""
     got = b""
     try:
         await stream.send_all(sent)

@@ -19,7 +19,7 @@ from trio_runner.status._words import brief, counted, sized
         (12_000_000_000, "12 GB"),
     ],
 )
-def test_sizes(number: int, text: str) -> None:
+def test_sizes_are_shown_in_fitting_units(number: int, text: str) -> None:
     assert sized(number) == text
 
 
@@ -27,11 +27,11 @@ def test_sizes(number: int, text: str) -> None:
     ("seconds", "text"),
     [(0.0, "0.0 ms"), (0.0024, "2.4 ms"), (0.0312, "31 ms"), (0.9994, "999 ms"), (1.0, "1.0 s")],
 )
-def test_short_times(seconds: float, text: str) -> None:
+def test_short_times_are_shown_in_fitting_units(seconds: float, text: str) -> None:
     assert brief(seconds) == text
 
 
-def test_counts() -> None:
+def test_counts_are_easy_to_read() -> None:
     assert [counted(n, "message") for n in (0, 1, 1234)] == [
         "0 messages",
         "1 message",

@@ -1,7 +1,7 @@
-"""Code of a user that mypy --strict has to take, and wrong code that it has to refuse.
+"""A user's code that mypy --strict must accept, and wrong code that it must refuse.
 
-It is checked and never run. An `ignore` that is not needed is an error, so each one here is a
-mistake that the types find.
+It is checked and never run. A needless `ignore` is an error, so each one here is a mistake that the
+types find.
 """
 
 from collections.abc import Mapping

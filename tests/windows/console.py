@@ -1,11 +1,11 @@
-"""Run the command, and let events of its console come as Windows lets them come.
+"""Run the command, and let events of its console come as Windows does.
 
-`python -m tests.windows.console 5,0 simulated ...`: when the aggregator was dialled in vain again,
-the events come, here a log-off and then Ctrl-C. What the system does for that is
-done here: it starts a thread in the process that calls the console's handlers, and when that has
-returned from a closed console it ends the process.
+`python -m tests.windows.console 5,0 simulated ...`: when a dial of the aggregator has failed again,
+the events come, in this example a log-off and then Ctrl-C. What the system does is imitated: it
+starts a thread in the process that calls the console's handlers, and when that has returned from a
+closed console, it ends the process.
 
-Wine cannot send any event but Ctrl-C itself, and of Ctrl-Break its C library makes no SIGBREAK.
+Wine itself can send no event but Ctrl-C, and its C library makes no SIGBREAK of Ctrl-Break.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ class Events(logging.Handler):
 
 
 def let_come(event: int) -> None:
-    """Do what the system does, and tell of it."""
+    """Do what the system does, and report it."""
     kernel = ctypes.WinDLL("kernel32")
     kernel.CreateThread.argtypes = [wintypes.LPVOID] * 4 + [wintypes.DWORD, wintypes.LPVOID]
     kernel.CreateThread.restype = wintypes.HANDLE

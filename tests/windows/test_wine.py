@@ -1,9 +1,10 @@
-"""The command on a Windows Python: the demo, an outbox that outlives a kill, what ends it in order.
+"""The command on a Windows Python: the demo, an outbox that outlives a kill, and how it ends.
 
-It is CPython for Windows with the wheels for Windows, but Wine is no Windows: these tests show that
-nothing in the package fails where a Windows is asked for its files, sockets and processes. They do
-not show what a real one does: its file locks and virus scanners, its consoles, log-offs, services.
-What Wine lacks for it is worked around in `shims`, and in `console`; Ctrl-Break cannot be.
+It is CPython for Windows with the wheels for Windows. But Wine is not Windows: these tests show
+that nothing in the package fails when it asks a Windows for files, sockets and processes. They do
+not show what a real one does: its file locks and virus scanners, its consoles, log-offs and
+services. What Wine lacks is worked around in `shims` and in `console`; for Ctrl-Break that is not
+possible.
 """
 
 import json
@@ -27,7 +28,7 @@ from ._wine import WindowsPython, windows_path, windows_python
 CTRL_C = 0
 
 DEADLINE_S = 120
-"""Each file that is opened goes to and fro between Wine's processes; others may be busy too."""
+"""Each file that is opened travels between Wine's processes, and other tests may run too."""
 
 pytestmark = pytest.mark.timeout(3 * DEADLINE_S)
 
@@ -47,7 +48,7 @@ def windows() -> Iterator[WindowsPython]:
 async def trio_runner(
     windows: WindowsPython, *arguments: str, module: str = "trio_runner"
 ) -> AsyncGenerator[Command, None]:
-    """Run the command there."""
+    """Run the command under Wine."""
     program, environment = [*windows.program, "-m", module], windows.environment
     start = running(*arguments, program=program, environment=environment, deadline_s=DEADLINE_S)
     try:
@@ -58,7 +59,7 @@ async def trio_runner(
 
 
 async def outbox(windows: WindowsPython, action: str, path: Path) -> str:
-    """Return what a look at an outbox tells."""
+    """Return what a look at an outbox says."""
     async with trio_runner(windows, "outbox", action, windows_path(path)) as command:
         pass
     assert (command.code, command.err) == (0, ""), command.err
@@ -66,7 +67,7 @@ async def outbox(windows: WindowsPython, action: str, path: Path) -> str:
 
 
 async def test_help_is_given(windows: WindowsPython) -> None:
-    """As anywhere."""
+    """It is the same as anywhere else."""
     async with trio_runner(windows, "--help") as command:
         pass
     assert (command.code, command.err) == (0, ""), command.err
@@ -74,7 +75,7 @@ async def test_help_is_given(windows: WindowsPython) -> None:
 
 
 async def test_nothing_is_lost_in_the_demo(windows: WindowsPython) -> None:
-    """Told in lines, as there is no console."""
+    """The demo tells its story in lines, since there is no console."""
     async with trio_runner(windows, "demo") as command:
         pass
     assert (command.code, command.err) == (0, ""), command.err
@@ -83,7 +84,7 @@ async def test_nothing_is_lost_in_the_demo(windows: WindowsPython) -> None:
 
 
 async def test_what_waits_outlives_a_kill(windows: WindowsPython, tmp_path: Path) -> None:
-    """It is shown, and the next process delivers it as it was."""
+    """It is shown, and the next process delivers it unchanged."""
     path = tmp_path / "skid.outbox"
     at_path = ("simulated", "--outbox", windows_path(path), "-ap")
     async with trio_runner(windows, *at_path, "9") as command:
@@ -110,7 +111,7 @@ async def test_what_waits_outlives_a_kill(windows: WindowsPython, tmp_path: Path
 
 
 def samples(aggregator: Aggregator) -> list[int]:
-    """Return the numbers of the samples that have come, in their order."""
+    """Return the numbers of the samples that have come, in order."""
     received = [r for engine in aggregator.engines.values() for r in engine.received]
     return [r.sequence_number for r in received if isinstance(r.message, em.TagsUpdatedMsg)]
 
@@ -118,10 +119,10 @@ def samples(aggregator: Aggregator) -> list[int]:
 @pytest.mark.parametrize(
     ("events", "name"), [([LOGGED_OFF, CTRL_C], "SIGINT"), ([CLOSED], "SIGBREAK")]
 )
-async def test_console_ends_it_in_order(
+async def test_the_console_ends_the_command_in_order(
     events: list[int], name: str, windows: WindowsPython, tmp_path: Path
 ) -> None:
-    """Ctrl-C does, and a closed console; but not that somebody logs off, who had no part in it."""
+    """Ctrl-C and a closed console do, but the log-off of a person does not."""
     arguments = ("simulated", "-ap", "9", "--outbox", windows_path(tmp_path / "skid.outbox"))
     numbers = ",".join(map(str, events))
     async with trio_runner(windows, numbers, *arguments, module="tests.windows.console") as command:
