@@ -76,4 +76,4 @@ if __name__ == "__main__":
     try:
         trio.run(main)
     except* KeyboardInterrupt:
-        pass  # the runner has flushed what waited
+        pass  # the runner has sent what still waited

@@ -1,4 +1,4 @@
-"""Embed an engine of your own: a bath that is warmed and cools, kept connected until Ctrl-C.
+"""Embed an engine: a bath that is warmed and cools, kept connected until Ctrl-C.
 
 Start an aggregator (`pectus-aggregator`), run this, and open http://127.0.0.1:9800.
 """
@@ -56,4 +56,4 @@ if __name__ == "__main__":
     try:
         trio.run(main)
     except* KeyboardInterrupt:
-        pass  # the runner has flushed what waited
+        pass  # the runner has sent what still waited

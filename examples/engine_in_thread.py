@@ -1,7 +1,7 @@
-"""An engine whose driver blocks: a balance that is asked in a thread of its own.
+"""An engine whose driver blocks: a balance that is asked in its own thread.
 
-Trio's thread never waits for the driver. It shows the last value that the thread has read; commands
-go to the driver in a worker thread; events may be told from any thread.
+Trio's thread never waits for the driver. It shows the last value that the thread has read. Commands
+go to the driver in a worker thread, and any thread may tell events.
 """
 
 import logging
@@ -15,7 +15,7 @@ from trio_runner import ConnectionStatus, EngineDispatcher, EngineRunner, PlainE
 
 
 class Driver:
-    """Stands for a balance on a serial line: each call blocks, one at a time."""
+    """Stands for a balance on a serial line: each call blocks, and only one runs at a time."""
 
     def __init__(self) -> None:
         self._lock, self._zero = threading.Lock(), 0.0

@@ -1,4 +1,4 @@
-"""Tell a watchdog, a lamp or a load balancer how the link to the aggregator is."""
+"""Tell a watchdog, a lamp or a load balancer whether the link to the aggregator is healthy."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ WELL = ("Connected", "Reconnected")
 async def watch(
     runner: EngineRunner, tell: Callable[[bool], None], *, patience_s: float = 60
 ) -> None:
-    """Call `tell(True)` when all is delivered and live, `tell(False)` when it was not for so long.
+    """Call `tell(True)` when all is delivered and live, `tell(False)` after `patience_s` without.
 
     It ends with the runner. A short outage is not told.
     """

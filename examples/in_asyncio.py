@@ -1,6 +1,6 @@
 """Run an engine in a program whose loop is asyncio's: Trio is its guest, in the same thread.
 
-Tk or Qt are hosts likewise: give `start_guest_run` their way of calling a function soon.
+Tk and Qt can be hosts too: give `start_guest_run` their way of calling a function soon.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from bioreactor import main as run_bioreactor
 
 
 async def host(work: Callable[[], Awaitable[None]], port: int = 9800) -> None:
-    """Do the program's own work in asyncio, beside the engine, and stop the engine behind it."""
+    """Run the program's own work in asyncio beside the engine, and then stop the engine."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[Any] = loop.create_future()
     scope = trio.CancelScope()
@@ -25,13 +25,13 @@ async def host(work: Callable[[], Awaitable[None]], port: int = 9800) -> None:
     trio.lowlevel.start_guest_run(
         guest,
         run_sync_soon_threadsafe=loop.call_soon_threadsafe,
-        done_callback=ended.set_result,  # in asyncio's thread
+        done_callback=ended.set_result,  # called in asyncio's thread
         host_uses_signal_set_wakeup_fd=True,
     )
     try:
         await work()
     finally:
-        scope.cancel()  # the runner flushes what waits
+        scope.cancel()  # the runner sends what still waits
         outcome = await asyncio.shield(ended)  # noqa: ASYNC102 - the flush is bounded
         outcome.unwrap()  # raises what has ended the engine
 

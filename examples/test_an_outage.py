@@ -1,4 +1,4 @@
-"""Test an engine of your own against a bad network and an outage, in virtual time, with pytest."""
+"""Test your engine against a bad network and an outage, in virtual time, with pytest."""
 
 from itertools import pairwise
 
@@ -23,7 +23,7 @@ async def test_a_run_survives_an_outage(autojump_clock: trio.testing.MockClock) 
         await nursery.start(runner.run)
         await trio.sleep(5)
         await aggregator.call("pc_Bath", am.ExecuteControlCommandMsg(name="Start"))
-        network.wires[-1].up.lose()  # nothing tells either side
+        network.wires[-1].up.lose()  # neither side is told
         await trio.sleep(30)
         async with aggregator.outage(kill=True):
             await trio.sleep(120)

@@ -1,7 +1,7 @@
-"""Let an engine of your own live through ten minutes of faults, in virtual time, with pytest.
+"""Let your engine live through ten minutes of faults, in virtual time, with pytest.
 
-Processes are killed, links lost, disks full, and people press Start and Stop meanwhile. What goes
-wrong is an AssertionError that names the promise, the moment, and how to repeat it.
+Meanwhile processes are killed, links are lost, disks are full, and people press Start and Stop. A
+failure is an AssertionError that names the promise, the moment, and how to repeat it.
 """
 
 import pytest
@@ -16,7 +16,7 @@ def test_the_bath_lives_through_storms(seed: int) -> None:
 
 
 class ForgetfulBath(Bath):
-    """It stops, and tells nobody that the run has ended."""
+    """A bath that stops and does not tell that its run has ended."""
 
     async def execute_control_command(self, name: str) -> None:
         if name == "Stop":
@@ -25,6 +25,6 @@ class ForgetfulBath(Bath):
             await super().execute_control_command(name)
 
 
-def test_a_bath_that_forgets_the_end_of_a_run_is_found_out() -> None:
+def test_a_bath_that_forgets_the_end_of_a_run_is_caught() -> None:
     with pytest.raises(AssertionError, match=r"the end of run .* was not told by on_stop\(\)"):
         survive(lambda clock: ForgetfulBath("Bath", clock=clock), 1, run=ForgetfulBath.run)

@@ -36,7 +36,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "footprint": _lives.footprint,
 }
 ALONE: dict[str, Benchmark] = {"thousand": partial(_steady.thousand, runs=1)}
-"""What takes too long for a look, if it is the only one."""
+"""What takes too long in full for a quick look, when it is the only one asked for."""
 
 
 def main() -> int:
@@ -73,7 +73,7 @@ def main() -> int:
             progress.advance(task)
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {where.version}"
     title = f"{machine}, {time.strftime('%Y-%m-%d')}, asyncio engine of openpectus 0.1.1585"
-    # Redirected, it would be folded to 80 columns.
+    # When redirected, it would be folded to 80 columns.
     Console(width=None if sys.stdout.isatty() else 160).print(table(rows, title))
     if arguments.json:
         figures = [{**attrs.asdict(row), "ratio": row.ratio} for row in rows]

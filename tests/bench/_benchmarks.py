@@ -1,4 +1,4 @@
-"""The benchmarks on the wire: rates, distance, memory, bytes, calls."""
+"""The benchmarks on the wire: rates, distance, memory, bytes and calls."""
 
 import itertools
 import queue
@@ -12,22 +12,24 @@ from tests.bench._rows import Row, at_least, at_most, median, percentile, spread
 SIDES = ("trio_side", "asyncio_side")
 RECEIVERS = {"op_receiver": "openpectus", "sink": "fast sink"}
 BACKLOGS = {1_000: 3, 10_000: 3, 50_000: 3}
-"""How many messages wait, and in how many runs of either side."""
+"""How many messages wait, and how many runs each side makes with them."""
 
 LIMIT_COUNT = 20_000
 READY_S = 60.0
-"""What engines may take to be in steady state, once they are started (s)."""
+"""How long engines may take from their start to steady state (s)."""
 
 CAUGHT_UP_S = 100.0
-"""Who is not through by then has lost the connection on the way: at 500 messages/s the longest is.
+"""The time after which a side must have lost its connection on the way (s).
+
+At 500 messages/s the longest backlog takes this long.
 """
 WAITING = {20: 5_000, 100: 3_000}
 DISTANCES = {0.05: 3.0, 0.2: 6.0}
-"""Round trips (s), and the goals (s) for a backlog of 2 h."""
+"""Round trips (s), and the goals for a backlog of 2 h (s)."""
 BACKLOG_2H = 1_440
 
 Step = Callable[[str], None]
-"""Called with what is measured next."""
+"""Called with the name of what is measured next."""
 
 _names = itertools.count()
 
@@ -36,7 +38,7 @@ _names = itertools.count()
 def catching_up(
     where: Pythons, side: str, port: int, count: int, tags: int = 20
 ) -> Generator[Child, None, None]:
-    """Run an engine that begins with so many messages behind."""
+    """Run an engine that begins with this many messages waiting."""
     name = f"{side}{next(_names)}"
     job: dict[str, Any] = {"job": "catch_up", "name": name, "port": port}
     with child(where, side, **job, count=count, tags=tags) as engine:
@@ -54,7 +56,7 @@ def running(
 ) -> Generator[Child, None, None]:
     """Run an engine at each of these ports, all in steady state.
 
-    Raises queue.Empty if they are not all there soon behind the time they are spread over.
+    Raises queue.Empty if they are not all there soon after the time over which they are started.
     """
     name = f"{side}{next(_names)}-"
     job: dict[str, Any] = {"job": "engines", "name": name, "ports": ports, "tags": 20}
@@ -64,7 +66,7 @@ def running(
 
 
 def catch_up_rate(module: str) -> Callable[[Pythons, Step], list[Row]]:
-    """Return the benchmark of the rate into a receiver; into the fast one of the memory too."""
+    """Return the benchmark of the rate into a receiver; for the fast one it measures memory too."""
 
     def measure(where: Pythons, step: Step) -> list[Row]:
         name, peaks = RECEIVERS[module], dict[str, float]()
@@ -108,7 +110,7 @@ def _limit(where: Pythons, module: str) -> float:
 
 
 def _rate(where: Pythons, module: str, side: str, count: int) -> tuple[float, float]:
-    """Return messages/s from CatchingUp to the last that arrives, and the engine's peak (bytes)."""
+    """Return messages/s from CatchingUp to the last arrival, and the engine's peak (bytes)."""
     with receiver(where, module) as (sink, port):
         sink.tell("expect", count=count)
         with catching_up(where, side, port, count) as engine:
@@ -116,13 +118,13 @@ def _rate(where: Pythons, module: str, side: str, count: int) -> tuple[float, fl
             try:
                 rate = count / (sink.hear("first", CAUGHT_UP_S)["last"] - began)
             except queue.Empty:
-                rate = 0.0  # it loses the connection on the way, and what was under way with it
+                rate = 0.0  # it lost the connection on the way, and what was under way with it
             peak = engine.ask("cost", "peak")["peak"]
     return rate, peak
 
 
 def catch_up_over_distance(where: Pythons, step: Step) -> list[Row]:
-    """Measure the time from the state CatchingUp to the last message's arrival."""
+    """Measure the time from the state CatchingUp to the arrival of the last message."""
     rows = []
     for (round_trip_s, goal_s), took_s in zip(
         DISTANCES.items(), _by_side(where, step), strict=True
@@ -157,7 +159,7 @@ def _over_distance(where: Pythons, side: str, round_trip_s: float) -> float:
 
 
 def _began(engine: Child) -> float:
-    """Wait until an engine begins to send its backlog; return when that was (s, monotonic)."""
+    """Wait until an engine begins to send its backlog; return the time of that (s, monotonic)."""
     state = engine.hear("state")
     while state["state"] != "CatchingUp":
         state = engine.hear("state")
@@ -165,7 +167,7 @@ def _began(engine: Child) -> float:
 
 
 def memory_per_message(where: Pythons, step: Step) -> list[Row]:
-    """Measure what a process grows by, per message that waits."""
+    """Measure by how much a process grows for each message that waits."""
     rows = []
     for tags, count in WAITING.items():
         cost: dict[str, list[float]] = {side: [] for side in SIDES}
@@ -211,7 +213,7 @@ def _total(value: Any) -> float:
 
 
 def answer_to_a_call(where: Pythons, step: Step) -> list[Row]:
-    """Measure how long an aggregator's call takes; one that takes over 2 s ends the connection."""
+    """Measure how long a call of the aggregator takes; over 2 s, the connection ends."""
     idle: dict[str, list[float]] = {side: [] for side in SIDES}
     busy: dict[str, list[float]] = {side: [] for side in SIDES}
     for _, side in itertools.product(range(2), SIDES):

@@ -1,4 +1,4 @@
-"""The processes of a benchmark, and the environments that they run in."""
+"""The processes of a benchmark, and the environments in which they run."""
 
 import fcntl
 import json
@@ -17,14 +17,14 @@ from tests.helpers.install import _CACHE, aggregator_command, find_python
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 240.0
-"""For the longest wait, the replay of an hour by the asyncio engine."""
+"""The time for the longest wait (s), the replay of an hour by the asyncio engine."""
 
 Json = dict[str, Any]
 
 
 @frozen
 class Pythons:
-    """The interpreter of either side, of the same version."""
+    """The interpreters of both sides, of the same version."""
 
     ours: Path
     theirs: Path
@@ -36,7 +36,7 @@ class Pythons:
 
 
 def pythons() -> Pythons:
-    """Return the interpreters, with what they need installed by the first call of all.
+    """Return the interpreters; the very first call installs what they need.
 
     Raises `tests.helpers.install.Unavailable`.
     """
@@ -61,7 +61,7 @@ def _install(python: str, home: Path) -> None:
 
 @define(eq=False)
 class Child:
-    """A process that tells and is told lines of JSON."""
+    """A process that sends and receives lines of JSON."""
 
     process: subprocess.Popen[str]
     _told: "queue.SimpleQueue[Json | None]" = field(factory=queue.SimpleQueue, init=False)
@@ -76,13 +76,13 @@ class Child:
         self._told.put(None)
 
     def tell(self, do: str, **what: object) -> None:
-        """Tell it to do something."""
+        """Tell the process to do something."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"do": do, **what}) + "\n")
         self.process.stdin.flush()
 
     def hear(self, key: str, timeout_s: float = PATIENCE_S) -> Json:
-        """Return the next line that has this key; raise queue.Empty when none comes in time."""
+        """Return the next line that has this key. Raises queue.Empty if none comes in time."""
         while True:
             told = self._told.get(timeout=timeout_s)
             if told is None:
@@ -91,14 +91,14 @@ class Child:
                 return told
 
     def ask(self, do: str, key: str, **what: object) -> Json:
-        """Tell it to do something and return what it says of it."""
+        """Tell the process to do something, and return what it says about that."""
         self.tell(do, **what)
         return self.hear(key)
 
 
 @contextmanager
 def child(where: Pythons, module: str, **job: object) -> Generator[Child, None, None]:
-    """Run a module of this package as a process, which is gone behind the block."""
+    """Run a module of this package as a process, which is gone after the block."""
     process = subprocess.Popen(
         [where.of(module), "-m", f"tests.bench.{module}", json.dumps(job)],
         stdin=subprocess.PIPE,
@@ -117,6 +117,6 @@ def child(where: Pythons, module: str, **job: object) -> Generator[Child, None, 
 def receiver(
     where: Pythons, module: str, **job: object
 ) -> Generator[tuple[Child, int], None, None]:
-    """Run a receiver, or what stands before one; yield it and its first port."""
+    """Run a receiver, or what stands in front of one; yield it and its first port."""
     with child(where, module, **job) as process:
         yield process, process.hear("ports")["ports"][0]

@@ -1,4 +1,4 @@
-"""The benchmarks of engines that come and go: how soon they are back, start, what they take."""
+"""The benchmarks of engines that come and go: how soon they return and start, what they need."""
 
 import itertools
 import subprocess
@@ -14,7 +14,7 @@ from tests.bench.work import memory
 from tests.helpers.install import VERSION, both_of_version
 
 OUTAGES = {0.0: 20, 1.0: 20, 5.0: 20, 30.0: 8}
-"""How long connections are refused (s), and how many engines that happens to."""
+"""How long connections are refused (s), and how many engines are affected."""
 CROWD = 500
 IDLE_S = 8.0
 
@@ -36,7 +36,7 @@ def reconnect(where: Pythons, step: Step) -> list[Row]:
 
 
 def restart(where: Pythons, step: Step) -> list[Row]:
-    """Measure in what crowds engines come back."""
+    """Measure how crowded the dials are when engines come back."""
     rows, crowds = [], {}
     for side in SIDES:
         step(f"{CROWD} engines: {side}")
@@ -78,7 +78,7 @@ def _restart(where: Pythons, side: str) -> tuple[float, float, float]:
 
 
 def _most_within(times: list[float], window_s: float) -> float:
-    """Return how many of the times lie in the fullest window."""
+    """Return how many of the times fall into the fullest window."""
     ordered = sorted(times)
     return float(
         max((bisect_left(ordered, at + window_s) - n for n, at in enumerate(ordered)), default=0)
@@ -86,7 +86,7 @@ def _most_within(times: list[float], window_s: float) -> float:
 
 
 def start(where: Pythons, step: Step) -> list[Row]:
-    """Measure how long a process takes to say something, and what its imports take."""
+    """Measure how long a process takes to say something, and how long its imports take."""
     took: dict[str, dict[str, list[float]]] = {what: {s: [] for s in SIDES} for what in STARTS}
     for run, side in itertools.product(range(5), SIDES):
         step(f"run {run + 1}: {side}")
@@ -125,7 +125,7 @@ def _help_s(command: list[str | Path]) -> float:
 
 
 def _import_s(python: Path, module: str) -> float:
-    """Return what an import takes in a fresh process (s), without the interpreter's own start."""
+    """Return how long an import takes in a fresh process (s), without the interpreter's start."""
     code = (
         f"import time; began = time.monotonic(); import {module}; print(time.monotonic() - began)"
     )
@@ -155,7 +155,7 @@ def footprint(where: Pythons, step: Step) -> list[Row]:
 
 
 def _rss_mb(command: list[str | Path]) -> float:
-    """Return what a process takes when it has run for a while."""
+    """Return the memory of a process that has run for a while (MB)."""
     nowhere = subprocess.DEVNULL
     with subprocess.Popen(command, cwd=ROOT, stdout=nowhere, stderr=nowhere) as process:
         try:
@@ -166,7 +166,7 @@ def _rss_mb(command: list[str | Path]) -> float:
 
 
 def durable_outbox(where: Pythons, step: Step) -> list[Row]:
-    """Measure what the durable outbox takes in, and gives back after a crash."""
+    """Measure how fast the durable outbox takes messages, and recovers them after a crash."""
     figures: dict[str, list[float]] = {"samples_s": [], "events_s": [], "recovery_s": []}
     for _ in range(3):
         step("an outbox")

@@ -21,38 +21,38 @@ class Row:
     is_met: bool
     limit: float | None = None
     spread: float | None = None
-    """The greater of both sides', of its least and its greatest run, by its median."""
+    """The distance of the best from the worst run, relative to the median, of the worse side."""
 
     @property
     def ratio(self) -> float | None:
-        """Ours by theirs, None without theirs."""
+        """Our figure divided by theirs, or None without theirs."""
         return self.ours / self.theirs if self.theirs else None
 
 
 def at_least(times: float, ours: float, theirs: float) -> bool:
-    """Tell whether ours is at least so many times theirs."""
+    """Tell whether our figure is at least this many times theirs."""
     return ours >= times * theirs
 
 
 def at_most(share: float, ours: float, theirs: float) -> bool:
-    """Tell whether ours is at most this share of theirs."""
+    """Tell whether our figure is at most this share of theirs."""
     return ours <= share * theirs
 
 
 def median(values: Iterable[float]) -> float:
-    """Return the median, not a number if there is nothing."""
+    """Return the median, or NaN if there are no values."""
     values = list(values)
     return statistics.median(values) if values else float("nan")
 
 
 def spread(*sides: Sequence[float]) -> float | None:
-    """Return how far apart the runs of a side are, by their median, of the side with most."""
+    """Return how far a side's runs are apart, relative to their median; the worse side counts."""
     several = [side for side in sides if len(side) > 1 and median(side)]
     return max(((max(side) - min(side)) / median(side) for side in several), default=None)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the least value that so many percent do not exceed."""
+    """Return the smallest value that this percentage of the values does not exceed."""
     ordered = sorted(values)
     if not ordered:
         return float("nan")

@@ -1,4 +1,4 @@
-"""The benchmarks of steady state: what an engine costs, and how late what it tells is."""
+"""The benchmarks of steady state: what an engine costs, and how late its news arrive."""
 
 import itertools
 import queue
@@ -14,7 +14,7 @@ from tests.bench._rows import Row, at_most, median, percentile, spread
 RUNS = 3
 OBSERVED_S = 8.0
 START_S = 0.012
-"""Between the starts of two engines: a start is work too, and not what is measured."""
+"""The time between the starts of two engines (s), since starting is work that is not measured."""
 
 EVENTS = 80
 LATENCY_COUNTS = (1, 200)
@@ -22,28 +22,28 @@ MANY = 1_000
 MANY_RUNS = 5
 MANY_START_S = 60.0
 LINES_OBSERVED_S = {100: 6.0, 1_000: 8.0, 4_000: 13.0}
-"""For a run log of so many lines: more than the time from one to the next."""
+"""How long to observe a run log of this many lines (s), more than from one to the next."""
 
 Benchmark = Callable[[Pythons, Step], list[Row]]
 
 
 @define
 class Cost:
-    """What runs of one side have cost, each by its own measure."""
+    """The costs of the runs of one side, each in its own unit."""
 
     per_minute_s: list[float] = field(factory=list)
-    """CPU of an engine (s/min)."""
+    """The CPU time of an engine (s/min)."""
     per_sample_ms: list[float] = field(factory=list)
     cores: list[float] = field(factory=list)
     delivered: list[float] = field(factory=list)
-    """Samples by those that are due."""
+    """The samples that arrived, divided by those that were due."""
     tag_s: list[float] = field(factory=list)
     event_s: list[float] = field(factory=list)
 
     def note(
         self, before: dict[str, float], after: dict[str, float], engines: int, samples: int
     ) -> None:
-        """Note a run, given the CPU at its beginning and end."""
+        """Note a run, given the CPU time at its beginning and at its end."""
         took_s, cpu_s = after["now"] - before["now"], after["cpu_s"] - before["cpu_s"]
         self.per_minute_s.append(cpu_s / took_s * 60 / engines)
         self.per_sample_ms.append(cpu_s / samples * 1000 if samples else float("inf"))
@@ -52,7 +52,7 @@ class Cost:
 
 
 def steady(count: int) -> Benchmark:
-    """Return the benchmark of so many engines in one process."""
+    """Return the benchmark of this many engines in one process."""
 
     def measure(where: Pythons, step: Step) -> list[Row]:
         costs = {side: Cost() for side in SIDES}
@@ -105,14 +105,14 @@ def _latency_rows(count: int, ours: Cost, theirs: Cost) -> list[Row]:
     rows, name = [], f"{count} engines"
     for percent in (50, 99):
         a, b = (percentile(cost.tag_s, percent) * 1000 for cost in (ours, theirs))
-        # Of few samples a percentile is no exact figure.
+        # With few samples a percentile is not exact.
         rows.append(Row(name, f"age of a tag, p{percent}", "ms", a, b, "no worse", a <= 1.05 * b))
     a, b = (percentile(cost.event_s, 99) * 1000 for cost in (ours, theirs))
     return [*rows, Row(name, "age of an event, p99", "ms", a, b, "< 10 ms", a < 10)]
 
 
 def _observe(where: Pythons, side: str, count: int, spread_s: float, cost: Cost) -> None:
-    """Let engines run for a while; note what it costs.
+    """Let engines run for a while, and note what it costs.
 
     The receiver agrees to compression, as the aggregator does.
     """
@@ -172,7 +172,7 @@ def thousand(where: Pythons, step: Step, runs: int = MANY_RUNS) -> list[Row]:
 
 
 def run_log(lines: int) -> Benchmark:
-    """Return the benchmark of an engine late in a run with so many lines in its run log."""
+    """Return the benchmark of an engine late in a run with this many lines in its run log."""
 
     def measure(where: Pythons, step: Step) -> list[Row]:
         share: dict[str, list[float]] = {side: [] for side in SIDES}
@@ -197,7 +197,7 @@ def run_log(lines: int) -> Benchmark:
 
 
 def _log_cost(where: Pythons, side: str, lines: int) -> tuple[float, float]:
-    """Return what the loop's thread takes (cores), and the bytes/s of messages."""
+    """Return what the loop's thread takes (cores), and the rate of messages (bytes/s)."""
     with (
         receiver(where, "sink", deflate=True) as (sink, port),
         child(where, side, job="run_log", name=f"{side}-log", port=port, lines=lines) as engine,

@@ -1,11 +1,11 @@
 """The jobs of the benchmarks, done by the asyncio engine of `openpectus`.
 
-Runs in the environment of `openpectus`; nothing here imports this project's package. Its twin is
-`trio_side`.
+It runs in the environment of `openpectus`, so nothing here imports this project's package. Its twin
+is `trio_side`.
 """
 
 # mypy: ignore-errors
-# What it builds on is installed in another environment than the one that is type-checked.
+# It builds on packages of another environment than the one that is type-checked.
 
 import asyncio
 import gc
@@ -40,7 +40,7 @@ INTRODUCED = ("Connected", "Reconnected")
 
 
 def model(tag) -> mdl.TagValue:
-    """Return a tag as this side has it."""
+    """Return a tag in this side's form."""
     name, tick_time, value, unit, formatted, direction = tag
     return mdl.TagValue(
         name=name,
@@ -53,7 +53,7 @@ def model(tag) -> mdl.TagValue:
 
 
 class StubBuilder:
-    """Makes messages of what a `Plant` says."""
+    """Makes messages from the values of a `Plant`."""
 
     def __init__(self, name: str, tags: int, seed: int = 0, changes: bool = False) -> None:
         self.name = name
@@ -137,7 +137,7 @@ class StubBuilder:
 
 
 class ReplayBuilder(StubBuilder):
-    """Makes messages of a `Recording`, on a clock that the replay moves."""
+    """Makes messages from a `Recording`, on a clock that the replay moves."""
 
     def __init__(self, name: str, lines: int = 100) -> None:
         super().__init__(name, tags=0)
@@ -184,7 +184,7 @@ class ReplayBuilder(StubBuilder):
 
 
 class FirstDialFails(EngineDispatcher):
-    """Begins as after an outage."""
+    """Begins as if after an outage."""
 
     has_failed = False
 
@@ -224,7 +224,7 @@ def make(builder: StubBuilder, port: int, kind=EngineDispatcher) -> EngineRunner
 async def engines(
     name: str, ports: list[int], tags: int, changes: bool = False, spread_s: float = 0.0
 ) -> None:
-    """Keep an engine at each of the ports; tell when all are in steady state, then obey."""
+    """Keep an engine at each of the ports; tell when all are in steady state, and then obey."""
     runners, waiting = [], asyncio.Event()
     steady = 0
 
@@ -248,7 +248,7 @@ async def engines(
 
 
 def obey(runners: list[EngineRunner]) -> None:
-    """Do what is told."""
+    """Do what the benchmark tells."""
     while True:
         told = hear()
         if told["do"] == "cost":
@@ -261,7 +261,7 @@ def obey(runners: list[EngineRunner]) -> None:
 
 
 def notify_in_turn(runners: list[EngineRunner], count: int, every_s: float) -> None:
-    """Let one engine after the other tell the time as a notification."""
+    """Let one engine after the other send the time as a notification."""
     turn = itertools.cycle(runners)
 
     def notify() -> None:
@@ -271,8 +271,8 @@ def notify_in_turn(runners: list[EngineRunner], count: int, every_s: float) -> N
 
 
 async def catch_up(name: str, port: int, count: int, tags: int) -> None:
-    """Begin with a backlog; tell when it stands, obey while it is sent."""
-    # The wait before the next dial is no part of it.
+    """Begin with a backlog; tell when it is complete, and obey while it is sent."""
+    # The wait before the next dial is not part of the measurement.
     engine_runner.random = SimpleNamespace(uniform=lambda _least, _most: 0.25)
     builder = StubBuilder(name, tags)
     runner = make(builder, port, FirstDialFails)
@@ -299,7 +299,7 @@ async def catch_up(name: str, port: int, count: int, tags: int) -> None:
 
 
 async def run_log(name: str, port: int, lines: int) -> None:
-    """Be late in a run of so many lines; tell when it is on, then obey."""
+    """Be late in a run with this many lines; tell when it is on, and then obey."""
     builder = ReplayBuilder(name, lines)
     builder.now_s = Recording.LATE_S
     runner = make(builder, port)
@@ -321,8 +321,8 @@ async def run_log(name: str, port: int, lines: int) -> None:
 async def wire(port: int) -> None:
     """Replay the recording; tell when it has ended.
 
-    The runner's steady-state loop waits for all answers, then sleeps: that sleep is what moves the
-    recording's clock, so that the work takes no time of it.
+    The runner's steady-state loop waits for all answers and then sleeps. Only that sleep moves the
+    clock of the recording, so the work takes no time on that clock.
     """
     builder = ReplayBuilder("wire")
     ended = asyncio.Event()
@@ -356,7 +356,7 @@ async def wire(port: int) -> None:
 
 
 def main() -> None:
-    """Do the job that the process was started for."""
+    """Do the job for which the process was started."""
     logging.disable(logging.CRITICAL)
     begin()
     given = job()

@@ -1,4 +1,4 @@
-"""What a receiver can take: ready frames, sent without a look at the answers. Standard library."""
+"""What a receiver can take: ready-made frames, sent without looking at the answers."""
 
 import json
 import socket
@@ -16,14 +16,14 @@ ANSWERED = b"SuccessMessage"
 
 
 def frame(text: bytes) -> bytes:
-    """Return a text as a client's frame; with a mask of nothing it is the text itself."""
+    """Return a text as a client's frame; its mask is zero, so the payload is the text itself."""
     size = len(text)
     head = bytes([0x81, 0x80 | size]) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
     return head + b"\0\0\0\0" + text
 
 
 def message(number: int, plant: Plant) -> bytes:
-    """Return the frame of a TagsUpdated."""
+    """Return the frame of a TagsUpdated message."""
     names = ("name", "tick_time", "value", "value_unit", "value_formatted", "direction")
     tags = [{**dict(zip(names, tag, strict=True)), "simulated": None} for tag in plant.tags(1.7e9)]
     body = {
@@ -41,7 +41,7 @@ def message(number: int, plant: Plant) -> bytes:
 
 
 def main() -> None:
-    """Blast, and tell when it began and the last answer came."""
+    """Blast; tell when that began and when the last answer came."""
     given = job()
     count, plant = given["count"], Plant(20)
     ready = b"".join(message(n, plant) for n in range(1000)) * (count // 1000)
@@ -57,7 +57,7 @@ def main() -> None:
         while answers < count:
             data = rest + connection.recv(1 << 20)
             answers += data.count(ANSWERED)
-            # A word that is cut in two is counted with what comes next, a whole one only once.
+            # A word that is cut in two is counted with the next piece, and a whole one only once.
             rest = data[data.rfind(ANSWERED) + 1 :][-len(ANSWERED) + 1 :]
     tell(first=began, last=time.monotonic(), count=count)
     hear()

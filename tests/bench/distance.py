@@ -1,6 +1,6 @@
-"""A distance: a TCP proxy that hands on what it gets, later by half a round trip each way.
+"""A distance: a TCP proxy that passes everything on, later by half a round trip each way.
 
-Standard library only.
+It uses only the standard library.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from tests.bench.lines import hear, job, tell
 
 
 async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, late_s: float) -> None:
-    """Hand on until the end, each piece so much later (s) than it came."""
+    """Pass everything on until the end, each piece this much later (s) than it came."""
     loop = asyncio.get_running_loop()
     while data := await source.read(1 << 18):
         loop.call_later(late_s, sink.write, data)

@@ -1,7 +1,7 @@
-"""The least that such work costs: bare clients of trio-websocket that send and get an answer.
+"""The least that such work can cost: bare clients of trio-websocket that send and are answered.
 
-They have nothing else to do, no rules, no encoding. A text is as long as a sample that is
-compressed, and they come in groups, at 12 common instants in the time between two samples.
+They have no rules, no encoding and nothing else to do. A text is as long as a compressed sample.
+The clients send in groups, at 12 common instants between two samples.
 """
 
 import itertools
@@ -19,11 +19,11 @@ GROUPS = 12
 
 
 async def client(port: int, number: int, ready: trio.Event) -> None:
-    """Send and wait for the answer, again and again, when it is this client's turn."""
+    """When it is this client's turn, send and wait for the answer, again and again."""
     text = message(number, Plant(TAGS))[len(frame(b" " * 1000)) - 1000 :].decode()
     url = f"ws://127.0.0.1:{port}/engine-rpc"
     async with trio_websocket.open_websocket_url(url) as websocket:
-        await websocket.get_message()  # it asks who we are
+        await websocket.get_message()  # it asks for our id
         response = {"result": f"floor{number}", "result_type": "str", "call_id": "1"}
         await websocket.send_message(json.dumps({"request": None, "response": response}))
         ready.set()
@@ -35,7 +35,7 @@ async def client(port: int, number: int, ready: trio.Event) -> None:
 
 
 async def clients(port: int, count: int) -> None:
-    """Be so many; tell when all are there, then obey."""
+    """Run this many clients; tell when all are there, and then obey."""
     async with trio.open_nursery() as nursery:
         for number in range(count):
             ready = trio.Event()

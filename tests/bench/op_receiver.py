@@ -1,10 +1,10 @@
 """The server side of `openpectus`: its dispatcher under uvicorn, with handlers that only count.
 
-Runs in the environment of `openpectus`; nothing here imports this project's package.
+It runs in the environment of `openpectus`, so nothing here imports this project's package.
 """
 
 # mypy: ignore-errors
-# What it builds on is installed in another environment than the one that is type-checked.
+# It builds on packages of another environment than the one that is type-checked.
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ HANDLED = (
 
 
 class Receiver:
-    """Registers everybody, counts tags, and calls engines when told to."""
+    """Registers every engine, counts tags, and calls engines when told to."""
 
     def __init__(self) -> None:
         self.dispatcher = AggregatorDispatcher()
@@ -65,13 +65,13 @@ class Receiver:
         return am.SuccessMessage()
 
     async def do_expect(self, count: int) -> None:
-        """Forget all, and tell when so many TagsUpdated have arrived."""
+        """Forget everything, and tell when this many TagsUpdated messages have arrived."""
         self._count, self._expected = 0, count
 
     async def do_call(self, count: int, every_s: float, behind: int) -> None:
-        """Call the newest engine so often, once it has sent so many; tell how long it took (s).
+        """Call the newest engine so often once it has sent enough; tell how long each took (s).
 
-        A call that fails ends the connection, and the calls.
+        A call that fails ends the connection and the calls.
         """
         while self._count < behind:
             await asyncio.sleep(0.01)

@@ -1,8 +1,8 @@
 """A receiver that hardly looks: it answers every message with Success, as fast as Python can.
 
-Of a frame it unmasks the end only, where the message's type and the call's id stand, unless it is
-asked for more. `Connection` does no I/O, so that it serves TCP and streams in memory alike.
-Standard library only.
+It unmasks only the end of a frame, which contains the message's type and the call's id, unless it
+is asked for more. `Connection` does no I/O, so it can serve TCP and streams in memory alike. It
+uses only the standard library.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Book:
-    """What was received, over all connections."""
+    """What was received over all connections."""
 
     def __init__(self, *, deflate: bool = False, look: bool = False) -> None:
         self.deflate = deflate
@@ -75,7 +75,7 @@ class Book:
                 self.on_expected({"first": self.first, "last": now, "count": count})
 
     def look_into(self, connection: "Connection", kind: str, text: bytes) -> None:
-        """Note how old what a message tells is, once for each new value."""
+        """Note the age of what a message tells, once for each new value."""
         if kind == "TagsUpdatedMsg" and (found := _CHANGED.search(text)):
             changed = float(found[1])
             if changed > connection.changed:
@@ -195,7 +195,7 @@ class Connection:
         return self._text(unmask(tail, mask[turn:] + mask[:turn]), size)
 
     def _piece(self, first: int, payload: bytes) -> bytes:
-        """Take a message that comes in several frames; handle it when it is whole."""
+        """Take one of several frames of a message; handle the message when it is complete."""
         if first & 0x0F:
             self._is_deflated = bool(first & 0x40)
         self._pieces.append(payload)
@@ -210,7 +210,7 @@ class Connection:
         return text
 
     def _text(self, text: bytes, size: int = 0) -> bytes:
-        """Handle a text, or the end of one of this size."""
+        """Handle a text, or the end of a text of this size."""
         tail = text[-TAIL:]
         if not tail.endswith((b'"response":null}', b'"response": null}')):
             self.engine_id = str(json.loads(text)["response"]["result"])
@@ -263,7 +263,7 @@ class _Protocol(asyncio.Protocol):
 
 
 class Server:
-    """The sink on TCP, at several ports; does what it is told to in lines of JSON."""
+    """The sink on TCP, at several ports; it does what it is told in lines of JSON."""
 
     def __init__(self, book: Book) -> None:
         self.book = book
@@ -294,7 +294,7 @@ class Server:
             asyncio.run_coroutine_threadsafe(getattr(self, f"do_{told.pop('do')}")(**told), loop)
 
     async def do_expect(self, count: int) -> None:
-        """Forget all, and tell when so many TagsUpdated have arrived."""
+        """Forget everything, and tell when this many TagsUpdated messages have arrived."""
         self.book.messages.clear()
         self.book.on_expected = lambda what: tell(**what)
         self.book.expected = count
@@ -323,9 +323,9 @@ class Server:
         )
 
     async def do_outage(self, outages: list[tuple[int, float]], back: int, within_s: float) -> None:
-        """Cut the engines of these ports and refuse new connections for so long (s).
+        """Cut the engines of these ports, and refuse new connections for this long (s).
 
-        Tell how long after that each engine's tags arrived again, by port, when so many are back.
+        When enough engines are back, tell for each port how long after that its tags arrived again.
         """
         reopened: dict[int, float] = {}
         took_s: dict[str, list[float]] = {str(port): [] for port, _ in outages}

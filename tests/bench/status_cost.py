@@ -1,11 +1,11 @@
-"""What `--status` costs: CPU of an engine and its runner in steady state, without and with.
+"""What `--status` costs: CPU of an engine and its runner in steady state, without and with it.
 
     .venv/bin/python -m tests.bench.status_cost [PAIRS]
 
-The aggregator is another process, as is who scrapes. The status is served and not served in turn
-within one process, for 10 s each: two processes of the same program differ by more than it
-costs, by the layout of their memory alone, and so do two minutes of a busy machine. The figures are
-user and system time.
+The aggregator and the client that scrapes are other processes. The status is on and off in turn
+within one process, for 10 s each. Two processes of the same program differ by more than the status
+costs, if only in the layout of their memory, and so do two minutes of a busy machine. The figures
+are user and system time.
 """
 
 import statistics
@@ -22,7 +22,7 @@ from trio_runner.simulation import Aggregator, SimulatedEngine
 from trio_runner.status import serve
 
 WINDOW_S = 10
-"""A whole period of what the status does by itself: two wakings, one of which takes a sample."""
+"""A whole period of what the status does by itself: two wake-ups, one of which takes a sample."""
 
 SETTLE_S = 0.3
 SCRAPES = 100
@@ -60,7 +60,7 @@ async def measure(port: int, pairs: int) -> None:
 
 
 async def _pairs(runner: EngineRunner, pairs: int) -> tuple[list[float], list[float]]:
-    """Return the CPU (ms a second) without and with, of windows next to each other."""
+    """Return the CPU time (ms a second) without and with the status, in adjacent windows."""
     found: dict[bool, list[float]] = {False: [], True: []}
     for number in range(pairs):
         for is_served in (False, True) if number % 2 else (True, False):
@@ -74,7 +74,7 @@ async def _pairs(runner: EngineRunner, pairs: int) -> tuple[list[float], list[fl
 
 
 async def _scrape_ms(runner: EngineRunner, base: float) -> float:
-    """Return the CPU (ms) of one scrape, which comes over a connection of its own."""
+    """Return the CPU time (ms) of one scrape, which comes over its own connection."""
     async with trio.open_nursery() as nursery:
         (url,) = await nursery.start(serve, [runner])
         began = trio.current_time()
@@ -87,21 +87,21 @@ async def _scrape_ms(runner: EngineRunner, base: float) -> float:
 
 
 async def _cpu(wait: Callable[[], Awaitable[object]]) -> float:
-    """Return the CPU (ms a second) while something is waited for."""
+    """Return the CPU time (ms a second) during a wait."""
     began, before = trio.current_time(), time.process_time()
     await wait()
     return (time.process_time() - before) * 1e3 / (trio.current_time() - began)
 
 
 async def aggregate() -> None:
-    """Be the aggregator; say where."""
+    """Play the aggregator, and tell its port."""
     async with trio.open_nursery() as nursery:
         sys.stdout.write(f"{await nursery.start(Aggregator().run)}\n")
         sys.stdout.flush()
 
 
 def main() -> None:
-    """Measure with an aggregator beside it."""
+    """Measure, with an aggregator in another process."""
     if sys.argv[1:] == ["aggregator"]:
         trio.run(aggregate)
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 20

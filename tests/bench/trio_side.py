@@ -43,7 +43,7 @@ SAMPLES, EVENTS, RECOVERED = 10_000, 2_000, 50_000
 
 
 def model(tag: Tag) -> mdl.TagValue:
-    """Return a tag as this side has it."""
+    """Return a tag in this side's form."""
     name, tick_time, value, unit, formatted, direction = tag
     return mdl.TagValue(
         name=name,
@@ -57,7 +57,7 @@ def model(tag: Tag) -> mdl.TagValue:
 
 @define(eq=False, slots=False)
 class StubEngine(PlainEngine):
-    """Makes messages of what a `Plant` says."""
+    """Makes messages from the values of a `Plant`."""
 
     plant: Plant = field(factory=lambda: Plant(20))
     changes: Changes | None = None
@@ -90,7 +90,7 @@ _NOTHING_DEFINED = mdl.UodDefinition(commands=[], system_commands=[], tags=[])
 
 @define(eq=False, slots=False)
 class ReplayEngine(StubEngine):
-    """Makes messages of a `Recording`, at the second of it that `now_s` gives."""
+    """Makes messages from a `Recording`, at its second that `now_s` gives."""
 
     recording: Recording = field(factory=Recording)
     now_s: Callable[[], float] = trio.current_time
@@ -136,7 +136,7 @@ class ReplayEngine(StubEngine):
 
 
 class FirstDialFails(EngineDispatcher):
-    """Begins as after an outage."""
+    """Begins as if after an outage."""
 
     has_failed = False
 
@@ -172,7 +172,7 @@ class CountsDials(EngineDispatcher):
 async def engines(
     name: str, ports: list[int], tags: int, changes: bool = False, spread_s: float = 0.0
 ) -> None:
-    """Keep an engine at each of the ports; tell when all are in steady state, then obey."""
+    """Keep an engine at each of the ports; tell when all are in steady state, and then obey."""
     runners: list[EngineRunner] = []
     async with trio.open_nursery() as nursery:
         for number, port in enumerate(ports):
@@ -191,7 +191,7 @@ async def engines(
 
 
 def obey(runners: list[EngineRunner]) -> None:
-    """Do what is told."""
+    """Do what the benchmark tells."""
     while True:
         told = hear()
         if told["do"] == "cost":
@@ -204,7 +204,7 @@ def obey(runners: list[EngineRunner]) -> None:
 
 
 def notify_in_turn(runners: list[EngineRunner], count: int, every_s: float) -> None:
-    """Let one engine after the other tell the time as a notification."""
+    """Let one engine after the other send the time as a notification."""
     turn = itertools.cycle(runners)
 
     def notify() -> None:
@@ -214,7 +214,7 @@ def notify_in_turn(runners: list[EngineRunner], count: int, every_s: float) -> N
 
 
 async def catch_up(name: str, port: int, count: int, tags: int) -> None:
-    """Begin with a backlog; tell when it stands, obey while it is sent."""
+    """Begin with a backlog; tell when it is complete, and obey while it is sent."""
     engine = StubEngine(name, Plant(tags), is_quiet=True)
     dispatcher = FirstDialFails("127.0.0.1", port, handlers=engine)
     runner = EngineRunner(dispatcher, engine, engine)
@@ -241,7 +241,7 @@ async def catch_up(name: str, port: int, count: int, tags: int) -> None:
 
 
 async def run_log(name: str, port: int, lines: int) -> None:
-    """Be late in a run of so many lines; tell when it is on, then obey."""
+    """Be late in a run with this many lines; tell when it is on, and then obey."""
     began = time.monotonic() - Recording.LATE_S
     engine = ReplayEngine(name, recording=Recording(lines), now_s=lambda: time.monotonic() - began)
     dispatcher = EngineDispatcher("127.0.0.1", port, handlers=engine)
@@ -305,7 +305,7 @@ def wire() -> None:
 
 
 def outbox() -> None:
-    """Fill a durable outbox and tell how fast; fill another to be recovered, and recover it."""
+    """Fill a durable outbox and tell how fast; fill another one, recover it, and tell how fast."""
     with tempfile.TemporaryDirectory() as folder:
         engine, plant = StubEngine(), Plant(20)
         samples = _samples(plant, SAMPLES)
@@ -335,7 +335,7 @@ def _samples(plant: Plant, count: int) -> list[em.TagsUpdatedMsg]:
 
 
 def _put(box: DurableOutbox, samples: Iterable[em.TagsUpdatedMsg], commit_s: float) -> float:
-    """Put samples in, committing so often (s) as a runner does; return how long it took (s)."""
+    """Put samples in, with a commit at this interval (s); return how long it took (s)."""
     began = committed = time.monotonic()
     for sample in samples:
         box.put(sample)
@@ -347,7 +347,7 @@ def _put(box: DurableOutbox, samples: Iterable[em.TagsUpdatedMsg], commit_s: flo
 
 
 def main() -> None:
-    """Do the job that the process was started for."""
+    """Do the job for which the process was started."""
     logging.disable(logging.CRITICAL)
     begin()
     given = job()

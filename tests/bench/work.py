@@ -1,7 +1,7 @@
-"""The work that both runners are given: the values of a stub engine. Standard library only.
+"""The work that both runners get: the values of a stub engine. It uses only the standard library.
 
-A tag is a tuple `(name, tick_time, value, unit, formatted, direction)`; either side makes its own
-kind of message of it.
+A tag is a tuple `(name, tick_time, value, unit, formatted, direction)`, from which each side makes
+its own kind of message.
 """
 
 import gc
@@ -13,14 +13,14 @@ from collections.abc import Callable
 
 Tag = tuple[str, float, float | int | str | None, str | None, str | None, str]
 Line = tuple[str, str, float, float | None, float | None, list[Tag], list[Tag]]
-"""Of a run log: id, command, start, end, progress, values at the start and at the end."""
+"""A line of a run log: id, command, start, end, progress, values at the start and at the end."""
 
 EPOCH = 1_700_000_000.0
 STEADY_S = 0.3
 
 
 def begin() -> None:
-    """Let the garbage collector be as rare as the command `trio-runner` has it, on either side."""
+    """Make the garbage collector run as rarely as the command `trio-runner` does, on both sides."""
     gc.set_threshold(100_000, 50, 1_000)
 
 
@@ -33,7 +33,7 @@ class Plant:
         self._heads = [(f"Transmitter {n:02}", UNITS[n % len(UNITS)]) for n in range(tags)]
 
     def tags(self, now: float) -> list[Tag]:
-        """Return the tags, all changed: half with all their digits, the others rounded."""
+        """Return the tags, all changed: half of them with all their digits, the others rounded."""
         gauss = self._random.random
         tags: list[Tag] = []
         for n, (name, unit) in enumerate(self._heads):
@@ -62,16 +62,17 @@ class Changes:
         """Return the tag as it is now."""
         while self._next <= (clock := time.monotonic()):
             self._last = self._next
-            # Further apart than two samples, so that none of the changes is overwritten.
+            # The changes are further apart than two samples, so that none of them is overwritten.
             self._next = max(self._last + self._random.uniform(0.45, 0.75), clock - 2)
         return ("Changed", now, self._last, "s", None, "input")
 
 
 class Recording:
-    """An hour of a method of 100 instructions on a unit of 20 tags, of which half change.
+    """An hour of a method of 100 instructions, on a unit of 20 tags of which half change.
 
-    Every tenth instruction is a Wait, which tells its progress once a second. `tags` of the unit
-    are at hand as of any second of the hour; a run log line holds 5 of them, the readings.
+    Every tenth instruction is a Wait, which tells its progress once a second. The `tags` of the
+    unit can be had for any second of the hour. A line of the run log contains 5 of them, the
+    readings.
     """
 
     DURATION_S = 3600.0
@@ -97,7 +98,7 @@ class Recording:
             (
                 f"Transmitter {n:02}",
                 now,
-                # The fast sine stands for noise: it is the same for both runners.
+                # The fast sine takes the place of noise, and is the same for both runners.
                 50 + n + 10 * math.sin(t / (60 + n)) + math.sin(t * 7919.0 * (n + 1)),
                 UNITS[n % 5],
                 None,
@@ -107,7 +108,7 @@ class Recording:
         ]
 
     def lines(self, t: float) -> list[Line]:
-        """Return the run log at t seconds of the hour, the lines that have ended as they are."""
+        """Return the run log at t seconds of the hour; lines that have ended stay as they are."""
         count = min(int(t / self._each_s), self._count)
         while len(self._done) < count:
             self._done.append(self._line(len(self._done), ended=True, t=t))
@@ -134,7 +135,7 @@ class Recording:
 
 
 def repeat_every(interval_s: float, count: int, act: Callable[[], object]) -> None:
-    """Do something so often at random times, on average so far apart (s); blocks the thread."""
+    """Do something so often at random times, this far apart on average (s); blocks the thread."""
     draw = random.Random(1)
     for _ in range(count):
         time.sleep(draw.uniform(0, 2 * interval_s))
@@ -142,7 +143,7 @@ def repeat_every(interval_s: float, count: int, act: Callable[[], object]) -> No
 
 
 def cpu() -> dict[str, float]:
-    """Return the CPU time that the process and its main thread have taken (s), and when."""
+    """Return the CPU time of the process and of its main thread (s), and the present time."""
     main_thread = time.pthread_getcpuclockid(threading.main_thread().ident or 0)
     return {
         "cpu_s": time.process_time(),
@@ -152,7 +153,7 @@ def cpu() -> dict[str, float]:
 
 
 def memory(pid: int | str = "self") -> dict[str, int]:
-    """Return what a process takes now and what it took at most, in bytes."""
+    """Return the present and the greatest memory of a process (bytes)."""
     with open(f"/proc/{pid}/status") as status:
         lines = dict(line.split(":", 1) for line in status)
     return {

@@ -1,4 +1,4 @@
-"""Whatever happens to the link: all arrives in order, back in time, and the log says why."""
+"""Whatever happens to the link, everything arrives in order and in time, and the log says why."""
 
 import logging
 import re
@@ -17,7 +17,7 @@ from tests.faults.scene import RUN, STEADY, Scene, scene, warnings
 from tests.helpers.waiting_cases import Outcomes, chosen
 from trio_runner.protocol import messages as m
 
-# All cases are played by the first test.
+# The first test plays all cases.
 pytestmark = pytest.mark.timeout(300)
 
 ALLOWED_S = 0.5
@@ -77,15 +77,13 @@ def outcomes(request: pytest.FixtureRequest) -> Iterator[Outcomes]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_fault_loses_nothing(case: Case, outcomes: Outcomes) -> None:
-    """Back in time after the fault is undone, and the aggregator has all that the engine told."""
+    """Once it is undone, the link is back in time and the aggregator has all that was told."""
     outcomes.check(case.name)
 
 
 @pytest.mark.parametrize("case", TRUE_TIME, ids=lambda case: case.name)
-def test_silence_is_noticed_in_ten_seconds_of_the_worlds_clock(
-    case: Case, outcomes: Outcomes
-) -> None:
-    """The same for the silent faults, at the speed of the world's clock."""
+def test_silence_is_noticed_in_ten_seconds_of_real_time(case: Case, outcomes: Outcomes) -> None:
+    """The silent faults are played once more at the speed of the world's clock."""
     outcomes.check(case.name)
 
 
@@ -131,8 +129,8 @@ def check_delivered(s: Scene, case: Case) -> None:
     s.check_end()
     assert s.runner.statistics().links == case.links
     assert (s.noticed_s is not None) == (case.links > 1)
-    # A silent link does not keep up, so samples are taken at the data log's rate, one each 1.2 s.
-    # A loaded machine misses some ticks, but there is no hole before the fault is noticed.
+    # A silent link does not keep up, so samples are taken at the rate of the data log, one every
+    # 1.2 s. A loaded machine misses some ticks, but there is no hole before the fault is noticed.
     if s.noticed_s is not None and s.noticed_s > 4:
         assert s.samples_unnoticed >= 0.5 * s.noticed_s / 1.2
 

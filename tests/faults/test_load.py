@@ -34,7 +34,7 @@ class Share(Random):
         return a + (b - a) * self.share
 
 
-async def test_a_glitch_of_no_time_costs_no_more_than_the_wait(
+async def test_a_momentary_glitch_costs_no_more_than_the_wait(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """If the aggregator is there at once, the median cut is repaired in 0.6875 s."""
@@ -77,8 +77,8 @@ class NoWait(Random):
         return 0
 
 
-async def test_beside_the_wait_a_repair_takes_less_than_75_ms() -> None:
-    """Measured over real sockets, from the cut to Reconnected."""
+async def test_a_repair_takes_less_than_75_ms_besides_the_wait() -> None:
+    """This is measured over real sockets, from the cut to Reconnected."""
     # A busy machine only adds time, so the quickest of several shows what the runner needs.
     took_s: list[float] = []
     async with scene(rng=NoWait) as s:
@@ -94,7 +94,7 @@ async def test_beside_the_wait_a_repair_takes_less_than_75_ms() -> None:
 
 
 async def test_an_operator_is_answered_while_a_backlog_is_sent() -> None:
-    """A command amid 2,000 samples is answered in under 0.5 s, and the link lives."""
+    """A command in the middle of 2,000 samples is answered in under 0.5 s, and the link lives."""
     async with scene() as s:
         async with s.proxy.refusing():
             s.proxy.cut()
@@ -135,7 +135,7 @@ class Plant(Unit):
         ]
 
 
-async def test_what_waits_is_small() -> None:
+async def test_messages_that_wait_take_little_memory() -> None:
     """None of 20,000 samples with 10 tags is thinned, and each takes less than 1,500 bytes."""
     async with scene(unit=Plant(secret="right")) as s, s.proxy.refusing():  # noqa: S106
         s.proxy.cut()

@@ -1,4 +1,4 @@
-"""The real aggregator as a process of its own, and its HTTP interface."""
+"""The real aggregator as a process, and its HTTP interface."""
 
 import os
 import signal
@@ -24,9 +24,9 @@ _NOT_FOR_A_TEST = {"SENTRY_DSN", "ENABLE_AZURE_AUTHENTICATION"}
 
 
 class RealAggregator:
-    """The real `pectus-aggregator` with a port, a database and web-push keys of its own.
+    """The real `pectus-aggregator` with its own port, database and web-push keys.
 
-    `start`, `stop` and `kill` block: call them from a thread where Trio runs.
+    `start`, `stop` and `kill` block: call them in a thread where Trio runs.
     """
 
     def __init__(self, command: Path, folder: Path) -> None:
@@ -43,7 +43,7 @@ class RealAggregator:
 
     @property
     def url(self) -> str:
-        """Address of its web page."""
+        """The URL of its web page."""
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -54,7 +54,7 @@ class RealAggregator:
         self.stop()
 
     def start(self) -> None:
-        """Start it, with what its database holds, and return when it answers."""
+        """Start it with what its database contains, and return when it answers."""
         assert self._process is None, "it runs already"
         env = {k: v for k, v in os.environ.items() if k not in _NOT_FOR_A_TEST}
         with self.log.open("ab") as log:
@@ -86,7 +86,7 @@ class RealAggregator:
             raise
 
     def kill(self) -> None:
-        """End it as a crash does: it says goodbye to nobody and saves nothing."""
+        """End it as a crash does: it closes no connection and saves nothing."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -103,7 +103,7 @@ class RealAggregator:
             self.start()
 
     def log_text(self) -> str:
-        """Return all that it has logged."""
+        """Return everything that it has logged."""
         return self.log.read_text(errors="replace")
 
     def _wait_for_health(self, process: subprocess.Popen[bytes]) -> None:
@@ -119,7 +119,7 @@ class RealAggregator:
 
 
 class Api:
-    """What a person's browser asks the aggregator, and tells it, about one unit."""
+    """What a person's browser asks and tells the aggregator about one unit."""
 
     def __init__(self, client: httpx2.AsyncClient, unit_name: str) -> None:
         self._client = client
@@ -127,7 +127,7 @@ class Api:
         self._unit_id: str | None = None
 
     async def unit(self) -> Json | None:
-        """Return the unit's entry in the list of units, None if it is not there."""
+        """Return the unit's entry in the list of units, or None if it has none."""
         for unit in await self.get("process_units"):
             if unit["name"].endswith(f"({self.unit_name})"):
                 self._unit_id = unit["id"]
@@ -135,7 +135,7 @@ class Api:
         return None
 
     async def state(self) -> str | None:
-        """Return the unit's state as the list of units has it, None if it is not there."""
+        """Return the unit's state in the list of units, or None if it is not there."""
         unit = await self.unit()
         return None if unit is None else str(unit["state"]["state"])
 
@@ -152,11 +152,11 @@ class Api:
         return answer.raise_for_status().json()
 
     async def of_unit(self, what: str) -> Any:
-        """Return one of the unit's own resources, such as `run_log`."""
+        """Return one of the unit's resources, such as `run_log`."""
         return await self.get(await self._path(what))
 
     async def post(self, what: str, body: Json) -> httpx2.Response:
-        """Post to one of the unit's own resources; the answer may be a refusal."""
+        """Post to one of the unit's resources; the answer may be a refusal."""
         return await self._client.post(f"/api/{await self._path(what)}", json=body)
 
     async def press(self, button: str) -> None:
@@ -178,7 +178,7 @@ class Api:
         )
 
     async def set_method(self, *lines: str) -> list[str]:
-        """Save a method in place of the one that is there; return the ids of its lines."""
+        """Save a method in place of the present one; return the ids of its lines."""
         before = await self.of_unit("method")
         ids = [f"{self.unit_name}-{number}" for number in range(1, len(lines) + 1)]
         body = {
@@ -200,7 +200,7 @@ class Api:
         return [run for run in await self.get("recent_runs/") if run["engine_id"] == unit_id]
 
     async def _path(self, what: str) -> str:
-        # The id is percent-encoded already; once more, it survives the server's decoding.
+        # The id is already percent-encoded. Encoded once more, it survives the server's decoding.
         return f"process_unit/{quote(await self.unit_id(), safe='')}/{what}"
 
 
@@ -209,7 +209,7 @@ async def eventually(
 ) -> T:
     """Ask an outside process again and again until its answer is right, and return that answer.
 
-    While the process does not answer, it is asked on.
+    Go on asking while the process does not answer.
     """
     answer: object = "no answer"
     with trio.move_on_after(within_s):

@@ -24,7 +24,7 @@ _FLAGS = (
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
-    "--disable-dev-shm-usage",  # a container's is too small for a page
+    "--disable-dev-shm-usage",  # that of a container is too small for a page
     "--disable-sync",
     "--remote-debugging-port=0",
 )
@@ -34,7 +34,7 @@ _FRAME_BYTES_MAX = 64 * 2**20  # a screenshot comes as one frame
 
 
 class PageError(Exception):
-    """The browser refused a command, or a script in the page failed."""
+    """Raised when the browser refuses a command, or when a script in the page fails."""
 
 
 class Page:
@@ -44,21 +44,21 @@ class Page:
         self._connection = connection
         self._call_ids = count(1)
         self.troubles: list[str] = []
-        """Errors of the pages' scripts and what the browser refused, from `watch` on."""
+        """Errors of the pages' scripts, and what the browser has refused, since `watch`."""
 
     async def watch(self) -> None:
-        """Keep from now on what goes wrong in a page."""
+        """Keep everything that goes wrong in a page from now on."""
         for domain in ("Runtime", "Log"):
             await self._call(f"{domain}.enable")
 
     async def open(self, url: str) -> None:
-        """Go to an address. What the page shows then comes in its own time."""
+        """Go to a URL. The page shows its content a while later."""
         answer = await self._call("Page.navigate", url=url)
         if "errorText" in answer:
             raise PageError(f"{url}: {answer['errorText']}")
 
     async def evaluate(self, script: str) -> Any:
-        """Return the value of a JavaScript expression, as JSON has it."""
+        """Return the value of a JavaScript expression, as JSON."""
         answer = await self._call("Runtime.evaluate", expression=script, returnByValue=True)
         if "exceptionDetails" in answer:
             raise PageError(str(answer["exceptionDetails"]))
@@ -79,7 +79,7 @@ class Page:
         )
 
     async def prefer(self, scheme: str) -> None:
-        """Let the page be shown to somebody that prefers it `light` or `dark`."""
+        """Show the page as to a person who prefers `light` or `dark`."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         await self._call("Emulation.setEmulatedMedia", features=features)
 
@@ -111,7 +111,7 @@ class Page:
 
 @asynccontextmanager
 async def open_browser(folder: Path) -> AsyncIterator[Page]:
-    """Run Chromium with a new profile in the folder, and give its page."""
+    """Run Chromium with a new profile in the folder, and yield its page."""
     log = folder / "chromium.log"
     process = _start(folder / "profile", log)
     try:

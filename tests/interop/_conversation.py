@@ -1,6 +1,6 @@
-"""One conversation put to an aggregator, and what the aggregator has made of it.
+"""One conversation with an aggregator, and what the aggregator has made of it.
 
-It is the same for the real one and for the stand-in: over TCP, one message after the other.
+It is the same with the real one and with the stand-in: over TCP, one message after the other.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,26 +33,26 @@ ANSWER_S = 15.0
 
 
 class Do(Enum):
-    """A step of a conversation besides the messages."""
+    """A step of a conversation that is no message."""
 
     LEAVE = "close the connection, and be back"
     KILL = "let the aggregator die, and be back"
 
 
 Step = Json | Do
-"""What is done next; a message is a JSON object whose engine id is put in."""
+"""The next step; a message is a JSON object into which the engine's id is put."""
 
 
 @define(eq=False)
 class Engine:
-    """An engine without any sense: it sends what it is told to."""
+    """An engine without any sense of its own: it sends what it is told to."""
 
     port: int
     name: str
     kill: Callable[[], Awaitable[None]]
     """Kills the aggregator and starts it again."""
     answers: list[tuple[str, str]] = field(factory=list, init=False)
-    """What each message was answered with: the kind of answer, and what it says."""
+    """The answer to each message: its kind, and its text."""
     _calls: int = field(default=0, init=False)
 
     @property
@@ -60,7 +60,7 @@ class Engine:
         return f"pc_{self.name}"
 
     async def play(self, steps: Sequence[Step], look: Callable[[], Awaitable[Json]]) -> Json:
-        """Come, take the steps, and return what is seen then, while still connected."""
+        """Connect, take the steps, and return what is seen then, while still connected."""
         waiting, seen = list(steps), Json()
         while waiting:
             await self._register()
@@ -95,7 +95,7 @@ class Engine:
         url = f"http://127.0.0.1:{self.port}/engine-rest"
         async with httpx2.AsyncClient(trust_env=False) as client:
             with trio.fail_after(ANSWER_S):
-                # Until it has noticed that the last connection has ended, it refuses.
+                # It refuses until it has noticed that the last connection has ended.
                 while True:
                     answer = await client.post(url, json=encode(message))
                     if answer.raise_for_status().json()["success"]:
@@ -123,5 +123,5 @@ class Engine:
 
 
 def said(answer: m.MessageBase) -> tuple[str, str]:
-    """Return what an answer says."""
+    """Return the kind and the text of an answer."""
     return type(answer).__name__, classify(answer).value

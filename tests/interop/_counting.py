@@ -1,7 +1,7 @@
-"""An engine whose one tag counts its samples and that writes down each, as it is taken.
+"""An engine whose one tag counts its samples, and which writes each one down as it is taken.
 
-As a program it runs beside the aggregator at a port until it is killed, with an outbox on disk; its
-run begins with the first link, if it is given one:
+As a program it runs at the aggregator's port, with an outbox on disk, until it is killed. If it is
+given a run, that begins with the first link:
 
     python -m tests.interop._counting PORT OUTBOX NOTES [RUN_ID]
 """
@@ -21,7 +21,7 @@ from trio_runner.protocol import models as mdl
 TAG = "Count"
 NAME = "Counting unit"
 LOG_INTERVAL_S = 0.5
-"""Between two stored samples (s), so that at 0.3 s not every one is stored."""
+"""The time between two stored samples (s), so that at 0.3 s some are not stored."""
 
 Sample = tuple[float, int]
 """When it was taken (s since the epoch), and its value."""
@@ -29,7 +29,7 @@ Sample = tuple[float, int]
 
 @define(eq=False, kw_only=True)
 class CountingUnit(PlainEngine):
-    """Its tag is one higher in every sample, which `note` is told before the runner has it."""
+    """Its tag is one higher in every sample; `note` is told before the runner gets the sample."""
 
     name: str = NAME
     data_log_interval_s: float = LOG_INTERVAL_S
@@ -38,7 +38,7 @@ class CountingUnit(PlainEngine):
     _now: float = field(factory=time.time, init=False)
 
     def read_tags(self) -> list[mdl.TagValue]:
-        """Return the tag as it was sampled last."""
+        """Return the tag as it was last sampled."""
         return [mdl.TagValue(name=TAG, tick_time=self._now, value=self.count, value_unit="")]
 
     def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
@@ -73,7 +73,7 @@ async def run(port: int, outbox_path: Path, notes: Path, run_id: str | None) -> 
 
 
 def noted(notes: Path, run_id: str) -> list[Sample]:
-    """Return the samples of a run that a program has written down."""
+    """Return the samples of a run that the program has written down."""
     lines = [line.split() for line in notes.read_text().splitlines()]
     return [(float(at), int(value)) for at, value, of_run in lines if of_run == run_id]
 

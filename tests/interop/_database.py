@@ -20,12 +20,12 @@ ORDER BY values_.id
 
 @frozen
 class Database:
-    """The file of an aggregator, which may be at work on it."""
+    """The database of an aggregator, which may be using it."""
 
     path: Path
 
     def plot(self, run_id: str, tag: str) -> list[tuple[float, Any]]:
-        """Return the stored samples of a tag in a run, time and value, in the order of storing."""
+        """Return time and value of a tag's stored samples in a run, in the order of storing."""
         return [(at, value) for at, value in self._rows(PLOT, run_id, tag)]
 
     def times_listed(self, run_id: str) -> int:

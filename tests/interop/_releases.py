@@ -1,4 +1,4 @@
-"""Which releases of Open Pectus are tried."""
+"""Which releases of Open Pectus are tested."""
 
 import os
 
@@ -6,10 +6,10 @@ RELEASES = "0.1.1494", "0.1.1538", "0.1.1554", "0.1.1574", "0.1.1581", "0.1.1585
 OLDEST_AND_NEWEST = RELEASES[0], RELEASES[-1]
 
 VARIABLE = "TRIO_RUNNER_OPENPECTUS_RELEASES"
-"""Names releases, with commas between; without, it is the oldest and the newest."""
+"""Names the releases, separated by commas; without it, the oldest and the newest are tested."""
 
 
 def releases() -> tuple[str, ...]:
-    """Return the releases to be tried."""
+    """Return the releases to test."""
     named = os.environ.get(VARIABLE)
     return tuple(named.split(",")) if named else OLDEST_AND_NEWEST

@@ -1,7 +1,7 @@
-"""What an aggregator has made of an engine's messages, in the same words of the real and the other.
+"""What an aggregator has made of an engine's messages, in the same words for both kinds.
 
-`plots` has the stored samples of each tag of each run, `runs` what is kept of those that have
-ended; the rest is what the page shows.
+`plots` has the stored samples of each tag of each run, and `runs` what is kept of the runs that
+have ended. The rest is what the page shows.
 """
 
 import json

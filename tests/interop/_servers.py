@@ -1,4 +1,4 @@
-"""Servers of Debian as processes of their own: what stands between engines and aggregators."""
+"""Servers of Debian as processes: what may stand between engines and aggregators."""
 
 import os
 import shutil
@@ -21,11 +21,11 @@ _STOP_S = 20.0
 
 
 class NotInstalled(Exception):
-    """The program is not here; the message says how to get it."""
+    """Raised when the program is missing; the message says how to get it."""
 
 
 def program(name: str) -> str:
-    """Return the path of a program. Raises NotInstalled."""
+    """Return the path of a program. Raises NotInstalled if it is missing."""
     path = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if path is None:
         raise NotInstalled(f"{name} is not installed: apt-get install {name}")
@@ -39,12 +39,12 @@ class Server:
     _command: list[str]
     _folder: Path
     port: int
-    """One of its own, that answers when it is up."""
+    """One of its ports, which answers when the server is up."""
     _reload: Callable[["subprocess.Popen[bytes]"], object] | None = None
     _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     def start(self) -> None:
-        """Start it, and return when it takes connections."""
+        """Start it, and return when it accepts connections."""
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -85,7 +85,7 @@ class Server:
         self._reload(self._process)
 
     def log_text(self) -> str:
-        """Return all that it has said."""
+        """Return everything that it has written."""
         return "".join(
             f"{path.name}:\n{path.read_text(errors='replace')}"
             for path in sorted(self._folder.glob("*.log"))
@@ -110,25 +110,25 @@ PREFIX = "/lab/pectus"
 
 @frozen
 class Front:
-    """A reverse proxy before an aggregator, with a port for each way to be one."""
+    """A reverse proxy in front of an aggregator, with a port for each way of doing so."""
 
     server: Server
     tls: int
     no_upgrade: int
-    """Where the upgrade is not passed on."""
+    """The port that does not pass the upgrade on."""
     below_path: int
-    """Where the aggregator is below `PREFIX`."""
+    """The port that has the aggregator below `PREFIX`."""
     mutual: int
-    """Where a client certificate is wanted."""
+    """The port that wants a client certificate."""
     to_tls: int
-    """Without TLS, where requests are sent on to the port with it."""
+    """The port without TLS that redirects to the port with TLS."""
     ca_file: Path
     client_cert: Path
 
 
 @contextmanager
 def front(kind: str, backend: int, folder: Path) -> Iterator[Front]:
-    """Run a reverse proxy of a kind before the aggregator at a port."""
+    """Run a reverse proxy of this kind in front of the aggregator at a port."""
     path = program(kind)
     authority = trustme.CA()
     server_cert = authority.issue_cert("127.0.0.1", "localhost")
@@ -301,17 +301,17 @@ class Proxy:
 
     server: Server
     login: str
-    """As it stands in a URL."""
+    """The login as it is written in a URL."""
 
     def url(self, login: str | None = None) -> str:
-        """Return its URL with its login, or with another one or none."""
+        """Return its URL with its login, with another one, or with none."""
         login = self.login if login is None else login
         return f"http://{login}{'@' if login else ''}127.0.0.1:{self.server.port}"
 
 
 @contextmanager
 def tinyproxy(allowed: list[int]) -> Iterator[Proxy]:
-    """Run tinyproxy, which lets through to these ports."""
+    """Run tinyproxy, which lets connections through to these ports."""
     with TemporaryDirectory() as name:
         yield from _tinyproxy(allowed, Path(name))
 
@@ -329,7 +329,7 @@ def _tinyproxy(allowed: list[int], folder: Path) -> Iterator[Proxy]:
 
 @contextmanager
 def squid(allowed: list[int]) -> Iterator[Proxy]:
-    """Run squid, which lets through to these ports."""
+    """Run squid, which lets connections through to these ports."""
     with TemporaryDirectory() as name:
         yield from _squid(allowed, Path(name))
 
@@ -360,6 +360,6 @@ shutdown_lifetime 0 seconds
     # The name is that of its shared memory.
     server = Server([path, "-N", "-n", f"trio{port}", "-f", str(config)], folder, port)
     if os.geteuid() == 0:
-        shutil.chown(folder, "proxy")  # as which it runs then
+        shutil.chown(folder, "proxy")  # it then runs as this user
     with _running(server):
         yield Proxy(server, "ali:open%3Asesame%40")

@@ -18,12 +18,12 @@ from ._aggregator import Api, RealAggregator, eventually
 CONNECT_S = 15.0
 
 ON_DISK_S = 10.0
-"""Until a run log of some lines is on the disk (s): 4 kB of it are written a second."""
+"""How long a run log of some lines takes to the disk (s): 4 kB of it are written a second."""
 
 
 @define(eq=False, kw_only=True)
 class NotingEngine(SimulatedEngine):
-    """Notes what it gives to the runner: that is what was sampled."""
+    """Notes what it gives to the runner, which is what was sampled."""
 
     samples: list[list[mdl.TagValue]] = field(factory=list, init=False)
 
@@ -41,10 +41,10 @@ class NotingEngine(SimulatedEngine):
         return message
 
     def stored_after(self, stored_s: float) -> Iterator[tuple[float, list[mdl.TagValue]]]:
-        """Yield what the aggregator must store behind what it stored last, and with which time.
+        """Yield what the aggregator must store after its last stored sample, and with which time.
 
-        It stores when its newest tag is more than the data-log interval newer than what it stored
-        last: all tags that are newer than that, with the time of the newest.
+        It stores when its newest tag is newer than that sample by more than the data-log interval.
+        Then it stores all tags that are newer than that, with the time of the newest.
         """
         tags: dict[str, mdl.TagValue] = {}
         for sample in self.samples:
@@ -74,9 +74,9 @@ async def running_unit(
     kind: type[NotingEngine] = NotingEngine,
     **network: Unpack[NetworkOptions],
 ) -> AsyncIterator[RunningUnit]:
-    """Run an engine of this name, listed as ready at the aggregator.
+    """Run an engine with this name, which the aggregator lists as ready.
 
-    It dials the aggregator itself, or the port of what stands before it.
+    It dials the aggregator itself, or the port of what stands in front of it.
     """
     engine = kind(name=name, seed=1)
     dispatcher = EngineDispatcher(host, port or aggregator.port, handlers=engine, **network)
@@ -93,6 +93,6 @@ async def running_unit(
 
 @asynccontextmanager
 async def open_api(aggregator: RealAggregator, unit_name: str) -> AsyncIterator[Api]:
-    """Open the aggregator's HTTP interface for a unit of this name."""
+    """Open the aggregator's HTTP interface for a unit with this name."""
     async with httpx2.AsyncClient(base_url=aggregator.url, trust_env=False) as client:
         yield Api(client, unit_name)

@@ -1,4 +1,4 @@
-"""A unit's page of the aggregator, as a person opens and reads it."""
+"""A unit's page at the aggregator, as a person opens and reads it."""
 
 from ._aggregator import eventually
 from ._browser import Page
@@ -14,7 +14,7 @@ _VALUE = """(() => {{
 
 
 async def open_unit_page(page: Page, url: str, name: str) -> None:
-    """Open the aggregator's page, and from the card of a unit that unit's."""
+    """Open the aggregator's page, and from there the page of a unit by its card."""
     await page.resize(1600, 1900)
     await page.open(url)
     card = _CARD.format(name)
@@ -24,7 +24,7 @@ async def open_unit_page(page: Page, url: str, name: str) -> None:
 
 
 async def reading(page: Page, tag: str, *, other_than: str) -> str:
-    """Return what the page shows for a process value, once it shows something else."""
+    """Return what the page shows for a process value as soon as it differs from `other_than`."""
     script = _VALUE.format(tag)
     shown = await eventually(
         lambda: page.evaluate(script), lambda text: text is not None and text != other_than

@@ -1,4 +1,4 @@
-"""The real aggregator, shared by the tests; a unit on it, one a test."""
+"""The real aggregator, shared by the tests, and one unit at it for each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from ._servers import KINDS, NotInstalled, program
 
 @pytest.fixture(scope="session")
 def shared_aggregator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAggregator]:
-    """Run one aggregator for all tests: it takes seconds to start."""
+    """Run one aggregator for all tests, since starting it takes seconds."""
     try:
         command = aggregator_command()
     except Unavailable as error:
@@ -28,8 +28,8 @@ def shared_aggregator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real
 def aggregator(
     shared_aggregator: RealAggregator, request: pytest.FixtureRequest
 ) -> Iterator[RealAggregator]:
-    """Give the aggregator, running; what it logs during the test is shown if the test fails."""
-    shared_aggregator.ensure_started()  # a test that failed in mid-outage left it stopped
+    """Yield the running aggregator; what it logs during the test is shown if the test fails."""
+    shared_aggregator.ensure_started()  # a test that failed in mid-outage may have left it stopped
     seen = len(shared_aggregator.log_text())
     yield shared_aggregator
     text = shared_aggregator.log_text()[seen:]
@@ -38,7 +38,7 @@ def aggregator(
 
 @pytest.fixture
 def browser_folder(tmp_path: Path) -> Path:
-    """Give a folder for a browser's profile, where there is a browser."""
+    """Return a folder for a browser's profile, or skip the test without a browser."""
     if not CHROMIUM.exists():
         go_without(HOW_TO_GET_IT)
     return tmp_path
@@ -46,13 +46,13 @@ def browser_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=KINDS)
 def reverse_proxy(request: pytest.FixtureRequest) -> str:
-    """Give each kind of reverse proxy that is installed."""
+    """Return each kind of reverse proxy that is installed."""
     return _installed(request.param)
 
 
 @pytest.fixture(params=["tinyproxy", "squid"])
 def company_proxy(request: pytest.FixtureRequest) -> str:
-    """Give each kind of a company's proxy that is installed."""
+    """Return each kind of company proxy that is installed."""
     return _installed(request.param)
 
 

@@ -20,7 +20,7 @@ from ._unit_page import open_unit_page
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 PICTURE_VARIABLE = "TRIO_RUNNER_BIOREACTOR_PICTURE"
-"""Names a PNG file; the test then leaves a picture of the unit's page there."""
+"""Names a PNG file into which the test then writes a picture of the unit's page."""
 
 METHOD = (
     "# Warm up, then inoculate",
@@ -42,7 +42,7 @@ class Running:
 
 @asynccontextmanager
 async def running(aggregator: RealAggregator, name: str) -> AsyncIterator[Running]:
-    """Run a bioreactor of this name, listed as ready at the aggregator."""
+    """Run a bioreactor with this name, which the aggregator lists as ready."""
     reactor = Bioreactor(name, author_name="A. Author", author_email="a@example.org")
     runner = EngineRunner(
         EngineDispatcher(port=aggregator.port, handlers=reactor), reactor, reactor
@@ -66,7 +66,7 @@ async def lines(api: Api) -> list[str]:
 
 
 async def test_a_method_of_a_bioreactor_runs(aggregator: RealAggregator) -> None:
-    """Entry fields, a choice, a method with run log and a cancelled wait; the run is stored."""
+    """Entry fields, a choice, a method with its run log and a cancelled wait; the run is stored."""
     async with running(aggregator, "Bioreactor 1") as unit:
         values = await unit.api.process_values()
         assert {"Run Time", "Temperature", "pH", "Stirrer", "Biomass", "Gas"} <= values.keys()
@@ -98,7 +98,7 @@ async def test_a_method_of_a_bioreactor_runs(aggregator: RealAggregator) -> None
 async def test_the_page_shows_the_bioreactor(
     aggregator: RealAggregator, browser_folder: Path
 ) -> None:
-    """The editor knows its commands: it underlines a line that is wrong, and no other."""
+    """The editor knows its commands: it underlines a wrong line, and no other."""
     name = "Bioreactor 2"
     async with running(aggregator, name) as unit, open_browser(browser_folder) as page:
         await unit.api.set_method(*METHOD)

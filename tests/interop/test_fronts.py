@@ -1,4 +1,4 @@
-"""nginx, haproxy and Caddy with TLS before the real aggregator."""
+"""nginx, haproxy and Caddy with TLS in front of the real aggregator."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ def before(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> Iterator[Front]:
-    """Run a reverse proxy before the aggregator; what it says is shown if the test fails."""
+    """Run a reverse proxy in front of the aggregator; its output is shown if the test fails."""
     with front(reverse_proxy, aggregator.port, tmp_path) as it:
         yield it
         request.node.add_report_section("teardown", reverse_proxy, it.server.log_text())
@@ -46,7 +46,7 @@ async def failure(before: Front, port: int, **options: Any) -> DialError:
 
 
 async def assert_values_flow(unit: RunningUnit) -> None:
-    """Wait until the aggregator has a value that was taken from now on."""
+    """Wait until the aggregator has a value that was taken after now."""
     now = unit.engine.clock()
 
     async def newest() -> float:
@@ -56,10 +56,10 @@ async def assert_values_flow(unit: RunningUnit) -> None:
     await eventually(newest, lambda tick_s: tick_s > now, within_s=CONNECT_S)
 
 
-async def test_unit_is_connected_through_a_reload_and_a_restart(
+async def test_a_unit_is_connected_through_a_reload_and_a_restart(
     aggregator: RealAggregator, before: Front
 ) -> None:
-    """Values flow in a run, with the link that there is or with a new one."""
+    """Values flow in a run, over the old link or over a new one."""
     options: Any = {"secure": True, "ca_file": before.ca_file}
     async with running_unit(aggregator, "Unit behind TLS", port=before.tls, **options) as unit:
         await unit.api.press("Start")
@@ -74,10 +74,10 @@ async def test_unit_is_connected_through_a_reload_and_a_restart(
         assert unit.runner.statistics().links <= 3
 
 
-async def test_aggregator_that_is_away_behind_it_is_waited_for(
+async def test_an_aggregator_away_behind_the_proxy_is_waited_for(
     aggregator: RealAggregator, before: Front
 ) -> None:
-    """The proxy answers for it: that is told as such, and the unit is back when it is."""
+    """The proxy answers for it, which is told as such; the unit is back when the aggregator is."""
     options: Any = {"secure": True, "ca_file": before.ca_file}
     async with running_unit(aggregator, "Unit in front", port=before.tls, **options) as unit:
         await trio.to_thread.run_sync(aggregator.kill)
@@ -90,18 +90,18 @@ async def test_aggregator_that_is_away_behind_it_is_waited_for(
         await eventually(unit.api.state, lambda state: state == "ready", within_s=CONNECT_S)
 
 
-async def test_upgrade_that_it_does_not_pass_on_is_told(before: Front) -> None:
-    """The registration came through."""
+async def test_an_upgrade_that_the_proxy_does_not_pass_on_is_told(before: Front) -> None:
+    """The registration has come through."""
     error = await failure(before, before.no_upgrade)
     assert type(error) is NotAnAggregator
     assert f"https://127.0.0.1:{before.no_upgrade} takes no websocket (HTTP status" in str(error)
     assert "let it pass the upgrade on" in str(error)
 
 
-async def test_aggregator_below_a_path_is_reached(
+async def test_an_aggregator_below_a_path_is_reached(
     aggregator: RealAggregator, before: Front
 ) -> None:
-    """With the path; without, the text says to check it."""
+    """It is reached with the path; without the path, the error says to check it."""
     error = await failure(before, before.below_path, path="/elsewhere")
     assert "Check host, port and path." in str(error)
     options: Any = {"secure": True, "ca_file": before.ca_file, "path": PREFIX}
@@ -110,8 +110,8 @@ async def test_aggregator_below_a_path_is_reached(
         assert unit.runner.statistics().links == 1
 
 
-async def test_client_certificate_is_shown(aggregator: RealAggregator, before: Front) -> None:
-    """Where it is wanted; without, the text says what to give."""
+async def test_the_client_certificate_is_shown(aggregator: RealAggregator, before: Front) -> None:
+    """It is shown where it is wanted; without it, the error says what to give."""
     error = await failure(before, before.mutual)
     assert "client certificate" in str(error)
     assert "--client-cert FILE" in str(error)
@@ -126,22 +126,22 @@ async def test_client_certificate_is_shown(aggregator: RealAggregator, before: F
         assert unit.runner.statistics().links == 1
 
 
-async def test_redirect_to_tls_says_secure(before: Front) -> None:
-    """With where to."""
+async def test_a_redirect_to_tls_says_to_use_secure(before: Front) -> None:
+    """The error says where to."""
     error = await failure(before, before.to_tls, secure=False, ca_file=None)
     assert f"to https://127.0.0.1:{before.tls}/engine-rest (HTTP status 30" in str(error)
     assert "(--secure), at that host, port and path." in str(error)
 
 
-async def test_plain_http_to_its_tls_port_says_secure(before: Front) -> None:
-    """In the words of each, or in none."""
+async def test_plain_http_to_the_tls_port_says_to_use_secure(before: Front) -> None:
+    """Each server has its own words for it, or none."""
     error = await failure(before, before.tls, secure=False, ca_file=None)
     assert "secure connection" in str(error)
     assert "(--secure)" in str(error)
 
 
-async def test_authority_that_is_unknown_is_told(before: Front) -> None:
-    """With both ways to make it known."""
+async def test_an_unknown_authority_is_told(before: Front) -> None:
+    """The error has both ways to make it known."""
     error = await failure(before, before.tls, ca_file=None)
     assert f"The certificate of https://127.0.0.1:{before.tls} is not trusted" in str(error)
     assert "add that authority to the system's store or give its CA file" in str(error)

@@ -31,9 +31,9 @@ from ._unit import CONNECT_S, NotingEngine, RunningUnit, open_api, running_unit
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 OUTAGE_S = 6.0
-# The skid logs every 1 s (data log interval), and samples every 1 s while offline. The aggregator
-# stores a sample that is *more* than 1 s newer than the last one stored: one that comes at 0.99 s
-# is left out, and the next one follows 1 s later. 2 s, and 0.5 s for two busy processors.
+# The skid logs every 1 s (its data-log interval), and samples every 1 s while offline. The
+# aggregator stores a sample that is *more* than 1 s newer than the last stored one. One that comes
+# at 0.99 s is left out, and the next follows 1 s later: 2 s. Add 0.5 s for two busy processors.
 GAP_S_MAX = 2.5
 
 
@@ -54,7 +54,7 @@ async def test_a_unit_is_listed_as_ready_then_as_in_progress(aggregator: RealAgg
 
 @define(eq=False)
 class _Overheard(FramedStream):
-    """A stream whose incoming bytes are kept."""
+    """A stream that keeps its incoming bytes."""
 
     heard: bytearray = field(factory=bytearray)
 
@@ -64,7 +64,7 @@ class _Overheard(FramedStream):
         return data
 
 
-async def test_messages_go_compressed(aggregator: RealAggregator) -> None:
+async def test_messages_are_sent_compressed(aggregator: RealAggregator) -> None:
     """The aggregator agrees to permessage-deflate, compresses, and takes what we send."""
     streams: list[_Overheard] = []
 
@@ -82,13 +82,13 @@ async def test_messages_go_compressed(aggregator: RealAggregator) -> None:
         nursery.cancel_scope.cancel()
     head, _, frames = bytes(streams[-1].heard).partition(b"\r\n\r\n")
     assert b"permessage-deflate" in head
-    assert frames[0] == 0xC1  # the last frame of a text, compressed
+    assert frames[0] == 0xC1  # the last frame of a compressed text
     assert runner.statistics().outbox.set_aside == 0
     assert runner.statistics().outbox.waiting == 0
 
 
 async def test_process_values_have_units_and_commands(aggregator: RealAggregator) -> None:
-    """The unit's readings are there with the skid's units, values and commands."""
+    """The readings have the skid's units, values and commands."""
     async with running_unit(aggregator, "Unit with values") as unit:
         values = await unit.api.process_values()
         shown = {name: v.get("value_unit") for name, v in values.items() if not v.get("plot_only")}
@@ -111,8 +111,10 @@ async def test_process_values_have_units_and_commands(aggregator: RealAggregator
         assert offered >= {"Pump", "Set flow", "Valve", "Reset tank", "Change filter"}
 
 
-async def test_a_method_is_set_and_started_and_comes_back(aggregator: RealAggregator) -> None:
-    """A method saved at the page runs in the engine; run log and line states come back."""
+async def test_a_method_is_saved_and_started_and_its_state_comes_back(
+    aggregator: RealAggregator,
+) -> None:
+    """A method saved on the page runs in the engine; run log and line states come back."""
     async with running_unit(aggregator, "Unit with method") as unit:
         method = ["Pump: 40 %", "Mark: begun", "Wait: 1 min"]
         pump, mark, wait = await unit.api.set_method(*method)
@@ -128,7 +130,7 @@ async def test_a_method_is_set_and_started_and_comes_back(aggregator: RealAggreg
 
 
 class _Blocking(NotingEngine):
-    """A skid whose handler of one command holds up Trio's thread."""
+    """A skid with a command whose handler holds up Trio's thread."""
 
     async def execute_control_command(self, name: str) -> None:
         if name == "Pause":
@@ -139,7 +141,7 @@ class _Blocking(NotingEngine):
 async def test_a_warning_of_the_runner_is_in_the_units_error_log(
     aggregator: RealAggregator,
 ) -> None:
-    """A handler that blocked Trio's thread twice is named there, once."""
+    """A handler that blocked Trio's thread twice is named there once."""
     async with running_unit(aggregator, "Unit with a warning", kind=_Blocking) as unit:
         await unit.api.press("Start")
         await eventually(unit.api.state, lambda state: state == "in_progress")
@@ -163,8 +165,8 @@ def _is_paused(unit: RunningUnit) -> Callable[[], Awaitable[bool]]:
     return ask
 
 
-async def test_a_command_by_hand_works(aggregator: RealAggregator) -> None:
-    """What a person enters is carried out, and shows in the process values."""
+async def test_a_command_entered_by_hand_works(aggregator: RealAggregator) -> None:
+    """What a person enters is carried out, and the process values show it."""
     async with running_unit(aggregator, "Unit by hand") as unit:
         await unit.api.press("Start")
         answer = await unit.api.enter("Pump: 35 %")
@@ -176,7 +178,9 @@ async def test_a_command_by_hand_works(aggregator: RealAggregator) -> None:
         await unit.api.press("Stop")
 
 
-async def test_an_invalid_command_gives_the_persons_error(aggregator: RealAggregator) -> None:
+async def test_an_invalid_command_is_answered_as_the_persons_error(
+    aggregator: RealAggregator,
+) -> None:
     """What cannot be carried out is answered with the reason, and the link stays."""
     async with running_unit(aggregator, "Unit with nonsense") as unit:
         answer = await unit.api.enter("Levitate: 3 m")
@@ -193,7 +197,7 @@ async def test_an_invalid_command_gives_the_persons_error(aggregator: RealAggreg
 
 @pytest.mark.parametrize("how", ["restart", "crash"])
 async def test_an_outage_in_a_run_leaves_no_hole(aggregator: RealAggregator, how: str) -> None:
-    """After a restart or a crash of the aggregator in mid-run, all of the run is there."""
+    """After a restart or a crash of the aggregator in mid-run, the whole run is there."""
     async with running_unit(aggregator, f"Unit in a {how}") as unit:
         method = ["Pump: 40 %", "Valve: Feed", "Wait: 10 min"]
         ids = await unit.api.set_method(*method)
@@ -225,14 +229,14 @@ async def test_an_outage_in_a_run_leaves_no_hole(aggregator: RealAggregator, how
 
 
 async def test_a_wrong_secret_is_refused(aggregator: RealAggregator) -> None:
-    """The aggregator's refusal for the secret is told as such."""
+    """The error says that the secret was refused."""
     registration = _registration("Unit with a wrong secret")
     with pytest.raises(SecretRefused):
         await _dial(aggregator, evolve(registration, secret="wrong"))  # noqa: S106
 
 
 async def test_a_wrong_version_is_refused(aggregator: RealAggregator) -> None:
-    """The aggregator's refusal for the version is told with the version that it wants."""
+    """The error names the version that the aggregator wants."""
     registration = _registration("Unit of an old version")
     with pytest.raises(VersionRefused) as refusal:
         await _dial(aggregator, evolve(registration, engine_version="0.0.1"))
@@ -240,7 +244,7 @@ async def test_a_wrong_version_is_refused(aggregator: RealAggregator) -> None:
 
 
 async def test_a_second_engine_with_the_same_id_is_refused(aggregator: RealAggregator) -> None:
-    """While an engine is connected, another one of that name is not let in, and the first stays."""
+    """While an engine is connected, another one of its name is refused, and the first stays."""
     async with running_unit(aggregator, "Unit with a twin") as unit:
         with pytest.raises(AlreadyConnected):
             await _dial(aggregator, _registration("Unit with a twin"))
@@ -290,8 +294,8 @@ def _all_ticks(plot_log: Any) -> list[float]:
 
 def _assert_in_order(plot_log: Any) -> None:
     for name, entry in plot_log["entries"].items():
-        # Delivery is at least once: a sample whose answer was lost with the link is sent again,
-        # and the aggregator, which no longer knows it, stores it again. It is the same sample.
+        # Delivery is at least once. A sample whose answer was lost with the link is sent again, and
+        # the aggregator, which no longer knows it, stores it again. It is the same sample.
         stored = [(value["tick_time"], value.get("value")) for value in entry["values"]]
         once = [later for earlier, later in pairwise([(0.0, None), *stored]) if earlier != later]
         ticks = [tick for tick, _ in once]
@@ -299,7 +303,7 @@ def _assert_in_order(plot_log: Any) -> None:
 
 
 def _assert_no_hole(plot_log: Any, down: float, up: float) -> None:
-    # Run Time changes with every tick of the engine: each stored sample has it.
+    # Run Time changes with every tick of the engine, so each stored sample has it.
     ticks = [value["tick_time"] for value in plot_log["entries"]["Run Time"]["values"]]
     assert ticks[0] < down
     assert ticks[-1] > up
@@ -310,10 +314,10 @@ def _assert_no_hole(plot_log: Any, down: float, up: float) -> None:
 def _assert_holds_what_was_sampled(
     plot_log: Any, engine: NotingEngine, down: float, up: float
 ) -> None:
-    """Value by value: of each tag exactly what was sampled in the outage, by the data log's rule.
+    """Check that each tag has exactly what was sampled in the outage, by the rule of the data log.
 
-    What was sampled behind `down` was stored after the aggregator's return only. Of the first that
-    it stored then, it depends on the sample before whether it is stored; all others follow from it.
+    What was sampled after `down` was stored only after the aggregator's return. Whether the first
+    of these is stored depends on the sample before; all others follow from the first.
     """
     anchor = next(tick for tick in _all_ticks(plot_log) if tick > down)
     sampled = {max(tag.tick_time for tag in sample) for sample in engine.samples}
@@ -324,7 +328,7 @@ def _assert_holds_what_was_sampled(
         for tag in tags:
             if tick <= up and tag.name in expected:
                 expected[tag.name].append((tick, tag.value))
-    # While there is no link, samples are 1.2 s apart, and each of them is stored.
+    # Without a link, samples are 1.2 s apart, and each of them is stored.
     assert len(expected["Run Time"]) >= (OUTAGE_S - GAP_S_MAX) / 1.3
     stored = {
         name: [(v["tick_time"], v["value"]) for v in e["values"] if anchor < v["tick_time"] <= up]
@@ -342,7 +346,7 @@ async def _assert_archive_holds_the_outage(
     content = (await unit.api.get(f"recent_runs/{run_id}/csv_json"))["csv_content"]
     rows = [row for row in csv.reader(content.splitlines()) if row and not row[0].startswith("#")]
     header, *samples = rows
-    assert len(samples) == len(_all_ticks(plot_log))  # a row a moment
+    assert len(samples) == len(_all_ticks(plot_log))  # one row for each moment
     column = header.index("Run Time [s]")
     outage = [
         value["value"]

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 async def test_a_killed_engine_comes_back_by_itself(
     aggregator: RealAggregator, tmp_path: Path
 ) -> None:
-    """The old run is stored with its run log; new values are taken, a new run can be started."""
+    """The old run is stored with its run log; new values flow, and a new run can be started."""
     name = "Unit that is killed"
     where = ("-ap", str(aggregator.port), "--outbox", str(tmp_path / "unit.outbox"))
     arguments = ("simulated", "--name", name, *where)
@@ -40,7 +40,7 @@ async def test_a_killed_engine_comes_back_by_itself(
             commands = [line["command"]["command"] for line in old["lines"]]
             assert commands == ["Pump: 40 %", "Mark: begun", "Wait: 10 min"]
             await eventually(api.state, lambda state: state == "ready")
-            # The new engine's pump stands still: the value of the old one must have gone.
+            # The new engine's pump stands still, so the old engine's value must have gone.
             await eventually(api.process_values, lambda v: "Pump" in v and v["Pump"]["value"] == 0)
             await api.press("Start")
             await eventually(api.state, lambda state: state == "in_progress")

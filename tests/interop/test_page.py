@@ -14,7 +14,7 @@ from ._unit_page import open_unit_page, reading
 pytestmark = [pytest.mark.page, pytest.mark.interop, pytest.mark.timeout(600)]
 
 PICTURE_VARIABLE = "TRIO_RUNNER_PICTURE"
-"""Names a PNG file; the test then leaves a picture of the unit's page there."""
+"""Names a PNG file into which the test then writes a picture of the unit's page."""
 
 PICTURE_METHOD = (
     "Mark: Start",
@@ -33,7 +33,7 @@ PICTURE_AFTER_S = 25.0
 
 
 async def test_the_page_shows_live_values(aggregator: RealAggregator, browser_folder: Path) -> None:
-    """The unit's card is on the page, opens, and its values change while one looks."""
+    """The card of the unit is on the page and opens, and its values change while one looks."""
     name = "Unit on the page"
     async with running_unit(aggregator, name) as unit, open_browser(browser_folder) as page:
         await open_unit_page(page, aggregator.url, name)
@@ -52,11 +52,11 @@ async def test_the_page_shows_live_values(aggregator: RealAggregator, browser_fo
 
 
 async def take_picture(unit: RunningUnit, page: Page, png: Path) -> None:
-    """Run a method and take a picture of the unit's page, which is open, while it runs."""
+    """Run a method, and take a picture of the unit's open page meanwhile."""
     await unit.api.set_method(*PICTURE_METHOD)
     await unit.api.press("Start")
-    # Opened anew: a page that saw the run before draws on from that run's lines.
+    # Open the page anew, since a page that saw the run before continues that run's lines.
     await page.open(await page.evaluate("location.href"))
-    await trio.sleep(PICTURE_AFTER_S)  # for a plot with something on it
+    await trio.sleep(PICTURE_AFTER_S)  # so that the plot shows something
     await page.screenshot(png)
     await unit.api.press("Stop")

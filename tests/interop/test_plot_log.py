@@ -1,10 +1,10 @@
-"""What the real aggregator's plot log holds when the way, it or the engine failed in mid-run.
+"""The real aggregator's plot log after the path, the aggregator or the engine failed in mid-run.
 
-What must be in it follows from what was sampled and from the rule by which the aggregator stores: a
-sample that is the first since it knows of the run, or by more than the data-log interval newer than
-the one it stored last. On a new link it has forgotten what that was, and what had no answer on the
-old one comes again, so that what is stored may begin anew there, without a gap: with the sample
-that would have been stored next or an earlier one, once a link.
+What it must contain follows from what was sampled and from the aggregator's rule. It stores a
+sample if that is the first since it knows the run, or if it is more than the data-log interval
+newer than the last one that it stored. On a new link it has forgotten that last one, and unanswered
+samples of the old link come again. So once on each link, storing may begin anew without a gap: with
+the sample that would have been stored next, or with an earlier one.
 """
 
 import signal
@@ -40,14 +40,15 @@ FAR = {"latency_s": 0.2, "jitter_s": 0.3}
 OUTAGE_S = 2.5
 
 SAMPLING_S_MAX = 2 * (LOG_INTERVAL_S + 0.2)
-"""Between two samples (s): without a link one is due every 0.7 s; a busy machine may miss one."""
+"""The longest time between two samples (s): without a link one is due every 0.7 s, and a busy
+machine may miss one."""
 
 COMMIT_TAKES_S = 0.25
-"""What a commit may take on a busy machine; what was put in before it began is safe then."""
+"""What a commit may take on a busy machine (s); what was put in before it began is safe then."""
 
 
 def after(sample: Sample, sampled: Sequence[Sample]) -> Sample | None:
-    """Return what must be stored next after a sample, None if nothing must."""
+    """Return what must be stored next after a sample, or None if nothing must."""
     place = bisect_right(sampled, sample[0] + LOG_INTERVAL_S, key=lambda other: other[0])
     return sampled[place] if place < len(sampled) else None
 
@@ -57,7 +58,7 @@ def check_plot(
 ) -> None:
     """Check a plot log against what was sampled in the run.
 
-    What was sampled after `sure_until_s` need not be there.
+    Samples taken after `sure_until_s` may be missing.
     """
     assert max(later[0] - earlier[0] for earlier, later in pairwise(sampled)) < SAMPLING_S_MAX
     assert stored[0] == sampled[0]
@@ -74,7 +75,7 @@ def check_plot(
 
 
 def test_the_rule_finds_what_is_missing_wrong_or_too_much() -> None:
-    """It takes what the aggregator may store and nothing else."""
+    """It accepts what the aggregator may store, and nothing else."""
     sampled = [(place * 0.25, place) for place in range(10)]  # 0 to 2.25 s
     stored = [sampled[n] for n in (0, 3, 6, 9)]  # 0.75 s is more than 0.5 s
     check_plot(stored, sampled, links=1)
@@ -100,7 +101,7 @@ class Run:
     database: Database
 
     async def stored(self, count: int) -> None:
-        """Wait until so many more samples are stored."""
+        """Wait until this many more samples are stored."""
         wanted = len(self.plot()) + count
 
         async def plot() -> list[Sample]:
@@ -109,7 +110,7 @@ class Run:
         await eventually(plot, lambda plot: len(plot) >= wanted, within_s=2 * CONNECT_S)
 
     async def listed(self) -> None:
-        """Wait until the run is listed, and see that it is once."""
+        """Wait until the run is listed, and check that it is listed once."""
 
         async def times() -> int:
             return self.database.times_listed(self.run_id)
@@ -124,7 +125,7 @@ class Run:
 async def run_through_a_proxy(
     aggregator: RealAggregator, *, is_far: bool = False
 ) -> AsyncGenerator[Run, None]:
-    """Give a run's id and a proxy that listens for as long as the block runs."""
+    """Yield the id of a run, and a proxy that listens while the block runs."""
     async with trio.open_nursery() as nursery:
         proxy = Proxy(aggregator.port)
         way = proxy.new_connections(up=FAR, down=FAR) if is_far else nullcontext()
@@ -135,7 +136,7 @@ async def run_through_a_proxy(
 
 
 async def outage(run: Run, aggregator: RealAggregator) -> None:
-    """Lose what is sent for 1 s, then the line for a while."""
+    """Lose what is sent for 1 s, and then the whole path for a while."""
     with run.proxy.half_open(up=True):
         await trio.sleep(1)
         async with run.proxy.refusing():
@@ -144,7 +145,7 @@ async def outage(run: Run, aggregator: RealAggregator) -> None:
 
 
 async def crash(run: Run, aggregator: RealAggregator) -> None:
-    """Kill the aggregator and start it on the same database."""
+    """Kill the aggregator, and start it with the same database."""
     async with run.proxy.refusing():
         await trio.to_thread.run_sync(aggregator.kill)
         await trio.to_thread.run_sync(aggregator.start)
@@ -160,7 +161,7 @@ async def test_the_plot_log_equals_what_was_sampled(
     fault: Callable[[Run, RealAggregator], Awaitable[None]],
     is_far: bool,
 ) -> None:
-    """A cut line and a crash of the aggregator in mid-run leave no gap and no wrong value."""
+    """A cut path and a crash of the aggregator in mid-run leave no gap and no wrong value."""
     samples: list[Sample] = []
     unit = CountingUnit(note=samples.append)
     async with (
@@ -171,7 +172,7 @@ async def test_the_plot_log_equals_what_was_sampled(
         runner = EngineRunner(dispatcher, unit, unit)
         with runner.state_changes() as changes:
             await nursery.start(runner.run)
-            await changes.receive()  # Connected: it knows the data-log interval only then
+            await changes.receive()  # Connected; only then is the data-log interval known
         before = len(samples)
         runner.on_start(run.run_id)
         await run.stored(3)
@@ -190,7 +191,7 @@ async def test_the_plot_log_equals_what_was_sampled(
 async def test_the_plot_log_of_a_killed_engine_equals_what_was_sampled(
     aggregator: RealAggregator, tmp_path: Path
 ) -> None:
-    """Killed in an outage: the next process closes the run; but for 0.5 s all samples are there."""
+    """It is killed in an outage. The next process ends the run; all samples but 0.5 s are there."""
     program = [sys.executable, "-m", "tests.interop._counting"]
     notes = tmp_path / "notes"
     async with run_through_a_proxy(aggregator) as run:

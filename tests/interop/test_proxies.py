@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 
 def open_proxy(kind: str, *allowed: int) -> contextlib.AbstractContextManager[Proxy]:
-    """Run a proxy of a kind that lets through to these ports."""
+    """Run a proxy of this kind that lets connections through to these ports."""
     opener: Any = getattr(_servers, kind)
     it: contextlib.AbstractContextManager[Proxy] = opener(list(allowed))
     return it
@@ -35,10 +35,10 @@ async def failure(proxy: str, port: int, host: str = "127.0.0.1") -> str:
     return str(caught.value)
 
 
-async def test_unit_is_connected_through_the_proxy_and_its_restart(
+async def test_a_unit_is_connected_through_the_proxy_and_its_restart(
     aggregator: RealAggregator, company_proxy: str
 ) -> None:
-    """With the login of the URL; while the proxy is away, it is named."""
+    """It uses the login of the URL. While the proxy is away, the error names it."""
     with open_proxy(company_proxy, aggregator.port) as proxy:
         name = f"Unit behind {company_proxy}"
         async with running_unit(aggregator, name, proxy=proxy.url()) as unit:
@@ -60,10 +60,10 @@ async def test_unit_is_connected_through_the_proxy_and_its_restart(
             await eventually(unit.api.state, lambda state: state == "ready", within_s=CONNECT_S)
 
 
-async def test_command_reads_the_environment(
+async def test_the_command_reads_the_proxy_from_the_environment(
     aggregator: RealAggregator, company_proxy: str
 ) -> None:
-    """The log says by which proxy, without its login."""
+    """The log names the proxy, without its login."""
     name = f"Unit by {company_proxy} of the environment"
     arguments = ("simulated", "--name", name, "-ap", str(aggregator.port))
     with open_proxy(company_proxy, aggregator.port) as proxy:
@@ -82,7 +82,7 @@ async def test_command_reads_the_environment(
 
 
 async def test_tls_goes_through_the_proxy(company_proxy: str, tmp_path: Any) -> None:
-    """The certificate is the aggregator's own: the proxy sees nothing of what is said."""
+    """The certificate is the aggregator's own, so the proxy cannot read what is said."""
     import trustme
 
     authority, ca_file = trustme.CA(), tmp_path / "ca.pem"
@@ -100,7 +100,7 @@ async def test_tls_goes_through_the_proxy(company_proxy: str, tmp_path: Any) -> 
 
 
 async def test_each_refusal_by_the_proxy_says_what_to_do(company_proxy: str) -> None:
-    """No login, a wrong one, a port that is not allowed, nobody behind it, a name that is none."""
+    """No login, a wrong one, a forbidden port, nobody listening, and a name that does not exist."""
     nobody = free_port()
     with open_proxy(company_proxy, nobody) as proxy:
         here = f"The proxy http://127.0.0.1:{proxy.server.port}"

@@ -1,4 +1,4 @@
-"""What a dead engine has left is delivered to the real aggregator, by the command."""
+"""The command delivers what a dead engine has left to the real aggregator."""
 
 import signal
 import time
@@ -21,8 +21,8 @@ from ._unit import CONNECT_S, open_api
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 OUTAGE_S = 8.0
-# The skid logs every 1 s and samples every 1.2 s while offline; the last 0.5 s before a SIGKILL are
-# not on the disk; the rest is for two busy processors.
+# The skid logs every 1 s, and samples every 1.2 s while offline. The last 0.5 s before a SIGKILL
+# are not on the disk. The rest is for two busy processors.
 GAP_S_MAX = 2.5
 
 
@@ -31,10 +31,10 @@ async def delivered(path: Path, aggregator: RealAggregator, *options: str) -> Co
     return await ran("outbox", "deliver", str(path), "-ahn", "127.0.0.1", "-ap", port, *options)
 
 
-async def test_the_run_of_an_engine_that_is_dead_is_listed_with_its_whole_plot(
+async def test_the_run_of_a_dead_engine_is_listed_with_its_whole_plot(
     aggregator: RealAggregator, tmp_path: Path
 ) -> None:
-    """Killed in mid-run, with the aggregator away; what it has left is looked at while it lives."""
+    """It was killed in mid-run with the aggregator away. Its outbox is looked at while it lives."""
     name, path = "Unit that stays dead", tmp_path / "unit.outbox"
     arguments = ("simulated", "--name", name, "-ap", str(aggregator.port), "--outbox", str(path))
     async with open_api(aggregator, name) as api:
@@ -71,10 +71,10 @@ async def test_the_run_of_an_engine_that_is_dead_is_listed_with_its_whole_plot(
         assert len(await api.runs()) == 1
 
 
-async def test_what_was_set_aside_is_delivered_behind_a_requeue(
+async def test_what_was_set_aside_is_delivered_after_a_requeue(
     aggregator: RealAggregator, tmp_path: Path
 ) -> None:
-    """In its old place: it is in the error log of its run; what is refused again is aside again."""
+    """It is in its old place, its run's error log. What is refused again is set aside again."""
     engine = SimulatedEngine("Unit that was set aside")
     path = tmp_path / "unit.outbox"
     log = mdl.ErrorLog(
@@ -109,7 +109,7 @@ async def test_what_was_set_aside_is_delivered_behind_a_requeue(
 async def test_a_refused_secret_is_told_and_all_is_kept(
     aggregator: RealAggregator, tmp_path: Path
 ) -> None:
-    """At once, in one line with what to do."""
+    """This happens at once, in one line that says what to do."""
     engine, path = SimulatedEngine("Unit with a secret"), tmp_path / "unit.outbox"
     with DurableOutbox(path) as outbox:
         register = engine.create_register_engine_msg()

@@ -1,7 +1,7 @@
 """The aggregator stand-in of the simulation does what the real aggregator does.
 
-The same conversation into both: the same answers come out, the same samples are stored, the same
-runs listed, and the page would show the same.
+Both get the same conversation. They give the same answers, store the same samples, list the same
+runs, and would show the same on the page.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from ._unit import open_api
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 INTERVAL_S = 2.0
-"""The data-log interval of the unit in the conversations that were made up."""
+"""The data-log interval of the unit in the made-up conversations (s)."""
 
 EXAMPLES = MESSAGES["engine"]
 """The serialised messages of Open Pectus's own engine."""
@@ -36,14 +36,14 @@ def message(kind: str, **changes: Any) -> Json:
 
 
 def tags(run_id: str | None, tick_time: float, **values: object) -> Json:
-    """Return values of tags, all of one time (s)."""
+    """Return values of tags, all with one time (s)."""
     given = {"tick_time": tick_time, "value_unit": None}
     listed = [{"name": name, "value": value, **given} for name, value in values.items()]
     return message("TagsUpdatedMsg", run_id=run_id, tags=listed)
 
 
 def uod(*plotted: str) -> Json:
-    """Return a unit that shows, and so plots, these tags."""
+    """Return a unit that shows, and therefore plots, these tags."""
     nothing = {"valid_value_units": None, "entry_data_type": None, "command_options": None}
     readings: list[Json] = [
         {"discriminator": "reading", "tag_name": name, "commands": [], **nothing}
@@ -73,7 +73,7 @@ def stopped(run_id: str) -> Json:
 
 
 def errors(*entries: tuple[str, float]) -> Json:
-    """Return an error log: each entry has a text and a time (s)."""
+    """Return an error log whose entries have a text and a time (s)."""
     listed = [{"message": text, "created_time": at, "severity": 40} for text, at in entries]
     return message("ErrorLogMsg", log={"entries": listed})
 
@@ -90,7 +90,7 @@ def recorded() -> Iterator[Step]:
             yield Do.LEAVE
 
 
-# A run id in here is one of this conversation's only: see `of`.
+# The run ids in here are made unique for each conversation: see `of`.
 CONVERSATIONS: dict[str, list[Step]] = {
     "recorded": list(recorded()),
     "every example": [
@@ -199,10 +199,10 @@ def of(name: str, step: Step) -> Step:
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
-async def test_the_stand_in_does_what_the_real_one_does(
+async def test_the_stand_in_does_what_the_real_aggregator_does(
     aggregator: RealAggregator, name: str
 ) -> None:
-    """Answers, stored samples, listed runs, and what is shown are the same."""
+    """Answers, stored samples, listed runs and what is shown are the same."""
     steps = [of(name, step) for step in CONVERSATIONS[name]]
     unit_name = f"conversation{list(CONVERSATIONS).index(name)}"
     stand_in = Aggregator()

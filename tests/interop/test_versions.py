@@ -1,6 +1,6 @@
-"""Releases of Open Pectus, old and new: the real aggregator of each, with two engines.
+"""Old and new releases of Open Pectus: the real aggregator of each, with two engines.
 
-One is the real engine of the same release; the other is the simulated engine, which is of this
+One is the real engine of the same release. The other is the simulated engine, which has this
 project's version whatever the aggregator's is.
 """
 
@@ -27,7 +27,7 @@ from ._unit import CONNECT_S, ON_DISK_S, open_api
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 OUTAGE_S = 6.0
-# As in the other tests with an outage: both units log every 1 s.
+# As in other tests with an outage, both units log every 1 s.
 GAP_S_MAX = 2.5
 
 METHODS = {
@@ -64,7 +64,7 @@ class Place:
             yield command
 
     def _uod(self, folder: Path, name: str) -> str:
-        """Return the path of a UOD like the release's demo unit, that logs every second."""
+        """Return the path of a UOD like the release's demo unit, which logs every second."""
         (demo,) = self.commands.parent.glob("lib/*/site-packages/openpectus/engine/*/demo_uod.py")
         text = demo.read_text().replace("DemoUod", name)
         at = ".with_location("
@@ -74,14 +74,14 @@ class Place:
 
 
 QUIET = {"PYTHONWARNINGS": "ignore"}
-"""The package warns when it is imported, each release of other things."""
+"""The package warns when it is imported, about different things in each release."""
 
 
 @pytest.fixture(scope="module", params=releases())
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    """Run the aggregator of a release for all tests of it."""
+    """Run the aggregator of a release for all its tests."""
     try:
         commands = both_of_version(request.param)
     except Unavailable as error:
@@ -93,7 +93,7 @@ def place(
 
 @pytest.fixture
 async def api(place: Place, kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
-    """Give the aggregator's HTTP interface for a unit of its own."""
+    """Yield the aggregator's HTTP interface for a unit that only this test uses."""
     async with open_api(place.aggregator, f"{kind.title()} of {request.node.name}") as of_unit:
         yield of_unit
 
@@ -102,7 +102,7 @@ async def api(place: Place, kind: str, request: pytest.FixtureRequest) -> AsyncI
 async def test_a_run_survives_a_crash_of_the_aggregator(
     place: Place, kind: str, api: Api, tmp_path: Path
 ) -> None:
-    """Method, Start, crash, Stop: one recent run without a hole, with run log and CSV."""
+    """Method, Start, crash, Stop: one recent run without a hole, with its run log and CSV."""
     refusals = place.refusals()
     async with place.engine(kind, tmp_path, api) as command:
         await begin_a_run(api, kind)
@@ -114,7 +114,7 @@ async def test_a_run_survives_a_crash_of_the_aggregator(
         await eventually(api.state, lambda state: state == "in_progress")
         method = await api.of_unit("method")
         assert [line["content"] for line in method["lines"]] == METHODS[kind]
-        await trio.sleep(2)  # of the run, behind the outage
+        await trio.sleep(2)  # of the run, after the outage
         await api.press("Stop")
         (run,) = await eventually(api.runs, bool)
         assert "Mark: begun" in await commands_of(api, run["run_id"])
@@ -134,7 +134,7 @@ async def test_a_run_survives_a_crash_of_the_aggregator(
 async def test_a_killed_engine_closes_its_run(
     place: Place, kind: str, api: Api, tmp_path: Path
 ) -> None:
-    """The run of before is stored with its run log when the engine is back; another one begins."""
+    """The earlier run is stored with its run log when the engine is back, and another begins."""
     async with place.engine(kind, tmp_path, api) as command:
         await begin_a_run(api, kind)
         await trio.sleep(ON_DISK_S)
@@ -151,7 +151,7 @@ async def test_a_killed_engine_closes_its_run(
 
 
 @pytest.mark.parametrize("kind", METHODS)
-async def test_commands_before_a_run_are_told_to_those_who_know_them(
+async def test_commands_before_a_run_are_told_to_aggregators_that_know_them(
     place: Place, kind: str, api: Api, tmp_path: Path
 ) -> None:
     """A package has no queue or tells it; an aggregator of another version is asked once."""
@@ -169,7 +169,7 @@ async def test_commands_before_a_run_are_told_to_those_who_know_them(
 
 
 async def begin_a_run(api: Api, kind: str) -> None:
-    """Give a method and start it, and wait until it waits."""
+    """Give a method and start it, and wait until the method waits."""
     await api.set_method(*METHODS[kind])
     await api.press("Start")
     await eventually(api.state, lambda state: state == "in_progress")
@@ -179,6 +179,6 @@ async def begin_a_run(api: Api, kind: str) -> None:
 
 
 async def commands_of(api: Api, run_id: str) -> list[str]:
-    """Return the commands that a run's stored log has."""
+    """Return the commands in the stored run log of a run."""
     log = await api.get(f"recent_runs/{run_id}/run_log")
     return [line["command"]["command"] for line in log["lines"]]

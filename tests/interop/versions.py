@@ -1,7 +1,7 @@
 """Tries each release of Open Pectus with both engines; prints the table of `examples/README.md`.
 
-`python -m tests.interop.versions` takes some minutes. Releases may be named: all of
-`RELEASES` are tried otherwise. The exit code is that of pytest.
+`python -m tests.interop.versions` takes some minutes. Releases can be named; otherwise all of
+`RELEASES` are tried. The exit code is that of pytest.
 """
 
 import os
@@ -21,16 +21,16 @@ TESTS = Path(__file__).with_name("test_versions.py")
 SCENARIOS = {
     "test_a_run_survives_a_crash_of_the_aggregator": "outage",
     "test_a_killed_engine_closes_its_run": "kill",
-    "test_commands_before_a_run_are_told_to_those_who_know_them": "queue",
+    "test_commands_before_a_run_are_told_to_aggregators_that_know_them": "queue",
 }
 
 
 @define
 class Outcomes:
-    """What became of each test, for pytest to fill in."""
+    """The outcome of each test, for pytest to fill in."""
 
     of_release: dict[str, dict[str, str]] = field(factory=dict)
-    """By release, then by the test's name with its engine."""
+    """By release, and then by the test's name with its engine."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note the outcome of a test, or that it could not begin."""
@@ -56,7 +56,7 @@ class Outcomes:
 
 
 def main(releases: list[str]) -> int:
-    """Run the tests, print the table, return the exit code."""
+    """Run the tests, print the table, and return the exit code."""
     os.environ[VARIABLE] = ",".join(releases or RELEASES)
     os.environ["TRIO_RUNNER_REQUIRE_INTEROP"] = "1"
     outcomes = Outcomes()

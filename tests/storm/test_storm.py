@@ -43,7 +43,7 @@ NOTES = [
     ("begin", 15.0, "b", None),
     ("end", 16.0, "b", "b"),
 ]
-"""Two runs, the first with a sample each 0.5 s, of which every second or third is stored."""
+"""Two runs. The first has a sample every 0.5 s, of which every second or third is stored."""
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from tests.threads.play import fault_of
 
 
 def main() -> int:
-    """Play the seeds that are asked for; return 1 if a promise was broken, else 0."""
+    """Play the seeds that are asked for; return 1 if a promise was broken, and 0 otherwise."""
     first, last = map(int, sys.argv[1].split("-"))
     with multiprocessing.get_context("spawn").Pool(initializer=logging.disable) as pool:
         said = pool.imap_unordered(fault_of, range(first, last + 1), chunksize=100)

@@ -1,9 +1,10 @@
-"""What an engine's thread, the disk's and Trio's do to one outbox, and what must come of it.
+"""What the threads of an engine, the disk and Trio do to one outbox, and what must come of it.
 
 The engine begins and ends runs, notifies and logs. The disk's thread commits when it is asked to.
-Trio's takes samples and plays the sender: what is taken reaches the aggregator at once, its answer
-comes later, or never, when the link is lost. In the end all is delivered; or the process is killed
-at some step, its files are copied as they are then, and the next process delivers what it finds.
+Trio's thread takes samples and plays the sender. What is taken reaches the aggregator at once. Its
+answer comes later, or never when the link is lost. In the end everything is delivered, or the
+process is killed at some step. Then its files are copied as they are, and the next process delivers
+what it finds.
 """
 
 import shutil
@@ -26,42 +27,42 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
 FAST = Path("/dev/shm")  # noqa: S108 - a fresh folder is made in it
-"""Where files cost least, if there is such a place."""
+"""Where files cost least, if the system has such a place."""
 
 SAMPLE_S = 0.3
-"""Between two samples of a steady link (s)."""
+"""The time between two samples of a steady link (s)."""
 
 COMMIT_TAKES_S = 0.4
-"""Longer than that, and less than what counts as slow (s)."""
+"""How long a commit takes (s): longer than that, but less than what counts as slow."""
 
 STEADY_S = 6
-"""For how long it is looked at (s)."""
+"""For how long the steady link is watched (s)."""
 
 WITHHELD_S = 0.5
 """How soon the sender looks again when the disk comes first (s)."""
 
 
 class Killed(BaseException):
-    """Ends a schedule in the middle."""
+    """Raised to end a schedule in the middle."""
 
 
 class Broken(AssertionError):
-    """A promise was not kept."""
+    """Raised when a promise was not kept."""
 
 
 @define(eq=False)
 class Aggregator:
-    """Takes messages as the real one does; the order and the fate of each is checked."""
+    """Takes messages as the real aggregator does, and checks the order and the fate of each."""
 
     run: str | None = None
     got: dict[str, None] = field(factory=dict)
-    """What it has got, in the order of the first arrival."""
+    """What has arrived, in the order of the first arrival."""
     samples: int = 0
     bodies: dict[int, bytes] = field(factory=dict)
-    """What was sent with each number."""
+    """The body that was sent with each number."""
 
     def handle(self, entry: Entry) -> None:
-        """Take a message in, or say which promise is broken."""
+        """Take a message in. Raises Broken if it breaks a promise."""
         is_same = self.bodies.setdefault(entry.sequence_number, entry.body) == entry.body
         self._expect(is_same, entry, "it was another one when it was sent before")
         said = loads(entry.text)
@@ -83,7 +84,7 @@ class Aggregator:
 
 
 def keys_of(kind: type[em.EngineMessage], said: dict[str, Any]) -> list[str]:
-    """Return what is told by an event, each under a name of its own."""
+    """Return what an event tells, with a different name for each thing."""
     if kind is em.WebPushNotificationMsg:
         return [said["notification"]["body"]]
     if kind is em.ErrorLogMsg:
@@ -111,21 +112,21 @@ class Engine(PlainEngine):
 
 
 def log_of(*errors: str) -> em.ErrorLogMsg:
-    """Return an error log of these."""
+    """Return an error log with these errors."""
     entries = [mdl.ErrorLogEntry(message=text, created_time=0.0, severity=40) for text in errors]
     return em.ErrorLogMsg(log=mdl.ErrorLog(entries=entries))
 
 
 @define(eq=False)
 class Sender:
-    """Sends by the rules of order, as far as threads have to do with them."""
+    """Sends by the rules of order, as far as these concern threads."""
 
     outbox: Outbox
     aggregator: Aggregator
     in_flight: list[Entry] = field(factory=list)
 
     def send(self) -> bool:
-        """Send the next message if it may go out; return whether one was sent or let pass."""
+        """Send the next message if it may go out; return whether one was sent or passed over."""
         if any(entry.is_run_event for entry in self.in_flight):
             return False
         if self.outbox.has_aside and not any(entry.is_notice for entry in self.in_flight):
@@ -151,14 +152,14 @@ class Sender:
         self.aggregator.handle(entry)
 
     def answer(self) -> bool:
-        """Have the oldest answered; return whether there was one."""
+        """Let the oldest message be answered; return whether there was one."""
         if self.in_flight:
             self.outbox.delivered(self.in_flight.pop(0))
             return True
         return False
 
     def lose_link(self) -> None:
-        """Have a new link."""
+        """Lose the link and get a new one."""
         self.in_flight.clear()
         self.outbox.rewind()
         if self.outbox.open_run is not None:
@@ -167,7 +168,7 @@ class Sender:
 
 @define(eq=False)
 class Play:
-    """One seed's schedule, from the start to the verdict; `spoil` may break it before."""
+    """The schedule of one seed, from the start to the verdict; `spoil` may break it beforehand."""
 
     seed: int
     spoil: Callable[["Play"], None] = field(default=lambda _: None)
@@ -180,14 +181,14 @@ class Play:
     aggregator: Aggregator = field(factory=Aggregator, init=False)
     sender: Sender = field(init=False)
     posted: dict[str, None] = field(factory=dict, init=False)
-    """The engine's events that count as queued, in order."""
+    """The events of the engine that count as queued, in order."""
     doubtful: set[str] = field(factory=set, init=False)
-    """Those of them that may be lost in a kill: it was said that the disk is slow."""
+    """Those of them that may be lost in a kill, because the disk was reported as slow."""
     _was_killed: bool = field(default=False, init=False)
     _waited_s: float = field(default=0.0, init=False)
     _hangs: bool = field(init=False)
     _is_steady: bool = field(init=False)
-    """Whether it ends with a steady link, over which each commit finds something new."""
+    """Whether the schedule ends with a steady link, on which each commit finds something new."""
     _is_wanted: bool = field(default=False, init=False)
     _bell: bool = field(default=False, init=False)
     _playing: set[str] = field(factory=lambda: {"engine", "trio"}, init=False)
@@ -199,7 +200,7 @@ class Play:
         self._is_steady = not self._hangs and self.rng.random() < 0.1
 
     def run(self) -> None:
-        """Play it. Raises Broken, Deadlock, or what a thread raised."""
+        """Play the schedule. Raises Broken, Deadlock, or what a thread has raised."""
         with tempfile.TemporaryDirectory(dir=FAST if FAST.exists() else None) as folder:
             self.folder = Path(folder)
             self._play()
@@ -237,7 +238,7 @@ class Play:
         got = [key for key in self.aggregator.got if key in self.posted]
         lost = self.doubtful - set(got) if self._was_killed else set[str]()
         due = [key for key in self.posted if key not in lost]
-        # What is logged becomes part of what was logged before, also over a notification.
+        # What is logged becomes part of what was logged before, even across a notification.
         for passed in ("error", "Look"):
             if _without(passed, got) != _without(passed, due):
                 raise Broken(f"posted {list(self.posted)}, arrived {got}")
@@ -298,7 +299,7 @@ class Play:
         return database
 
     def write(self, sql: str) -> None:
-        """Let others go on before a step of a commit, which may take long."""
+        """Let others run before a step of a commit, which may take long."""
         running = self.threads.running
         if running is not None:
             running.in_write = True
@@ -310,16 +311,16 @@ class Play:
             running.in_write = sql not in ("COMMIT", "ROLLBACK")
 
     def _kill(self) -> BaseException:
-        """Copy the files as they are just now, and what has been promised."""
+        """Copy the files as they are now, and note what has been promised."""
         shutil.copytree(
             self.folder, self.folder / "killed", ignore=shutil.ignore_patterns("killed")
         )
         self._was_killed = True
-        self.posted = dict(self.posted)  # what is posted from here on is of a dead process
+        self.posted = dict(self.posted)  # what is posted from here on belongs to a dead process
         return Killed()
 
     def _begin_anew(self) -> None:
-        """Be the process after the one that was killed: end its run, deliver what there is."""
+        """Play the process after the killed one: end its run, and deliver what there is."""
         with self._durable("killed") as outbox:
             sender = Sender(outbox, self.aggregator)
             outbox.close_run()
@@ -332,7 +333,7 @@ class Play:
     # Trio's thread
 
     async def _be_trio(self) -> None:
-        """Sample and send; nothing here waits by Trio's means, which tells who runs in its run."""
+        """Sample and send inside Trio's run, so that code can tell so, but never wait with Trio."""
         for _ in range(self.rng.randrange(2, 12)):
             self.threads.step()
             self.rng.choice((self._sample, self._send, self._answer, self._send, self._lose))()
@@ -346,7 +347,7 @@ class Play:
         self._playing.discard("trio")
 
     def _be_steady(self) -> None:
-        """Sample at the steady rate, with something logged each time: the disk holds up nothing."""
+        """Sample at the steady rate and log something each time; the disk must hold up nothing."""
         began, samples = self.threads.now, self.aggregator.samples
         while self.threads.now - began < STEADY_S:
             self.engine.errors.append(f"an error at {self.threads.now}")
@@ -378,7 +379,7 @@ def _without(prefix: str, keys: list[str]) -> list[str]:
 
 
 def fault_of(seed: int) -> str | None:
-    """Return what goes wrong with a seed, None if nothing does."""
+    """Return what goes wrong with a seed, or None if nothing does."""
     try:
         Play(seed).run()
     except Exception as error:
@@ -387,7 +388,7 @@ def fault_of(seed: int) -> str | None:
 
 
 class Database(sqlite3.Connection):
-    """A connection at whose every statement threads may change."""
+    """A connection on which threads may change at every statement."""
 
     play: Play
 

@@ -1,4 +1,4 @@
-"""Threads that meet in the intake and the outbox: no promise is broken, whatever their order."""
+"""Threads that meet in the intake and the outbox: every order of them keeps the promises."""
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,16 +19,16 @@ SEEDS = 1000
 
 @pytest.mark.timeout(300)
 def test_no_promise_is_broken_in_1_000_schedules() -> None:
-    """Every event arrives, in order, on its side of its run; nobody waits for another's disk."""
+    """Every event arrives in order, on its side of its run; no thread waits for another's disk."""
     for seed in range(SEEDS):
         Play(seed).run()
 
 
-# Races: each takes one precaution away
+# Races, each of which takes one precaution away
 
 
 def no_run_lock(play: Play) -> None:
-    """Let a run begin between "is it still the same?" and "queue it"."""
+    """Let a run begin between asking whether it is still the same and queueing."""
     assert isinstance(play.intake._lock, SeededLock)
     play.intake._lock.excludes = False
 
@@ -52,7 +52,7 @@ def sent_before_it_is_written() -> Generator[None, None, None]:
 
 @contextmanager
 def grown_while_it_is_written() -> Generator[None, None, None]:
-    """Let a log take in what is logged until it is sent, and count as queued when it is written."""
+    """Let a log take in entries until it is sent, and count it as queued when it is written."""
 
     def withhold(self: WaitingLogs, log: Entry, characters: int) -> None:
         add(self, log, characters)
@@ -90,12 +90,12 @@ def found(spoil: Callable[[Play], None] = lambda _: None) -> int | None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("spoil", [no_run_lock, no_line_lock])
 def test_a_lock_that_keeps_nobody_out_is_found(spoil: Callable[[Play], None]) -> None:
-    """Threads change at it as before, and none waits."""
+    """Threads change there as before, but none waits."""
     assert found(spoil) is not None
 
 
-def test_threads_that_wait_for_one_another_are_told() -> None:
-    """Two locks, taken in two orders: some schedule has each wait for the other."""
+def test_a_deadlock_is_found() -> None:
+    """Two locks are taken in two orders, so in some schedule each thread waits for the other."""
 
     def both(first: SeededLock, second: SeededLock) -> None:
         with first, second:
@@ -114,7 +114,7 @@ def test_threads_that_wait_for_one_another_are_told() -> None:
 
 
 def test_a_wait_ends_in_virtual_time() -> None:
-    """One takes the lock for 5 s of writing; the other gives up after 1."""
+    """One thread holds the lock for 5 s, and the other gives up after 1 s."""
     scheduler = Scheduler(Random(1))
     lock, gave_up_at = scheduler.Lock(), list[float]()
 
@@ -142,9 +142,9 @@ def test_a_wait_ends_in_virtual_time() -> None:
         line_held_over_a_write,
     ],
 )
-def test_what_meets_the_disk_wrongly_is_found(
+def test_races_with_the_disk_are_found(
     race: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    """The first two take a kill between two steps."""
+    """The first two need a kill between two steps."""
     with race():
         assert found() is not None

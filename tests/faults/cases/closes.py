@@ -84,14 +84,14 @@ def dials_cut_after(**limits: float) -> Fault:
 
 
 CASES = [
-    # connection closed with 1000 or 1001 while idle
+    # The connection is closed with 1000 or 1001 while idle.
     Case("closed 1000", closed(1000), ("code 1000",)),
     Case("closed 1001", closed(1001), ("code 1001",)),
     Case("closed 1011", closed(1011), ("code 1011",)),
     Case("closed 1012", closed(1012), ("code 1012",)),
     Case("closed without code", closed_without_code, ("code 1005",)),
     Case("restarted", restarted, ("code 1012",)),
-    # a cut with answers outstanding
+    # A cut with answers outstanding.
     Case("cut", moment(lambda scene: scene.proxy.cut()), (BROKE_OFF,)),
     Case("reset", moment(lambda scene: scene.proxy.reset()), (BROKE_OFF,)),
     Case("cut, answers outstanding", cut_with_answers_outstanding, (BROKE_OFF,)),
@@ -99,7 +99,7 @@ CASES = [
     Case("cut after 2,000 bytes up", cut_after(up=2000), (BROKE_OFF,), noticed_s=4),
     Case("cut after 1 byte down", cut_after(down=1), (BROKE_OFF,)),
     Case("cut after 40 bytes down", cut_after(down=40), (BROKE_OFF,), noticed_s=4),
-    # a second failure during the first message after a reconnect
+    # A second failure during the first message after a reconnect.
     Case("second failure, UodInfo", second_failure(em.UodInfoMsg), (BROKE_OFF,), links=3, rate=8),
     Case("second failure, Method", second_failure(em.MethodMsg), (BROKE_OFF,), links=3, rate=8),
     Case(
@@ -119,7 +119,7 @@ CASES = [
         links=3,
         rate=8,
     ),
-    # the aggregator is killed in mid-run and comes back
+    # The aggregator is killed in mid-run and comes back.
     Case("killed", killed, (BROKE_OFF, "connection refused"), rate=8),
     Case(
         "registration cut",

@@ -11,7 +11,7 @@ from trio_runner.protocol import models as mdl
 CALL_ID = "ab" * 16
 
 BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
-"""The reply of a web proxy when nothing answers behind it."""
+"""The reply of a web proxy when the aggregator behind the proxy does not answer."""
 
 UNKNOWN_METHOD = encode_request(Request("sing_async", {"song": "any"}, CALL_ID)).encode()
 WRONG_ARGUMENTS = encode_request(Request(DISPATCH, {"message_json": [1]}, CALL_ID)).encode()
@@ -58,7 +58,7 @@ async def long_method(scene: Scene) -> None:
 
 
 CASES = [
-    # a frame that is no JSON ..., garbage below the websocket
+    # A frame that is no JSON ..., or garbage below the websocket.
     Case("no JSON", frames(TEXT, b"nonsense"), (NO_CALL,)),
     Case("empty text", frames(TEXT, b""), (NO_CALL,)),
     Case("empty binary", frames(BINARY, b""), (NO_CALL,)),

@@ -108,10 +108,10 @@ CASES = [
         passed=("just before",),
     ),
     Case("poison", poison, ("is set aside",), links=1),
-    # registration refused (secret, version): the wait is then always 10 s
+    # Registration refused (secret, version): the wait is then always 10 s.
     Case("wrong secret", refused_for_the_secret, (BROKE_OFF, "secret"), back_s=10, rate=8),
     Case("wrong version", refused_for_the_version, (BROKE_OFF, "0.9"), back_s=10, rate=8),
-    # a dial that leads to nothing; the wait after the first is at most 2 s, after the second 4 s
+    # A dial that leads to nothing. The wait after the first is at most 2 s, after the second 4 s.
     Case("connection refused", refused, (BROKE_OFF, "connection refused"), rate=8),
     Case("black hole", black_holed, (BROKE_OFF, "did not let us in"), rate=8),
     Case(

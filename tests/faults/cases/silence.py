@@ -91,19 +91,19 @@ async def slow_handler(scene: Scene) -> None:
 
 
 CASES = [
-    # one answer never comes; the aggregator reads but never answers
+    # One answer never comes; the aggregator reads and never answers.
     Case("muted", muted, (NO_ANSWER,), noticed_s=10, rate=8),
     Case("one answer missing", one_answer_missing, (NO_ANSWER,), noticed_s=10, rate=8),
-    # the unanswered message is the next sample, which is taken up to 0.3 s later
+    # The unanswered message is the next sample, which is taken up to 0.3 s later.
     Case("one sample unanswered", one_sample_unanswered, (NO_ANSWER,), noticed_s=10.3, rate=8),
-    # half-open (either direction or both, or back pressure without end)
+    # Half-open in either direction or both, or back pressure without end.
     Case("half-open up", half_open(up=True), (NO_ANSWER,), noticed_s=10, rate=8),
     Case("half-open down", half_open(down=True), (NO_ANSWER,), noticed_s=10, rate=8),
     Case("half-open both", half_open(up=True, down=True), (NO_ANSWER,), noticed_s=10, rate=8),
     Case("back pressure", back_pressure, (NO_ANSWER,), noticed_s=10, rate=8),
-    # back in the longest wait by then and its dial
+    # It is back within the longest wait and a dial.
     Case("forgotten", forgotten, (NO_ANSWER, STILL_HELD), noticed_s=10, back_s=10, rate=8),
-    # slow, but no reason to give up the link
+    # Slow, but no reason to give up the link.
     Case("slow link", slow_link, (), links=1, back_s=4, rate=8),
     Case("slow handler", slow_handler, (), links=1, rate=8),
 ]
