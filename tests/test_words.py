@@ -112,6 +112,38 @@ def test_what_is_plain_is_left_alone(text: str) -> None:
     assert faults(text) == []
 
 
+TESTS = ("tests", "examples")
+"""Folders with tests, whose docstrings and names are looked at."""
+
+
+def names_and_docstrings(source: str) -> Iterator[str]:
+    """Yield the docstrings of a module, and the names of its tests as sentences."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield text
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                if name.startswith("test_"):
+                    yield name.removeprefix("test_").replace("_", " ").capitalize()
+
+
+def test_tests_and_examples_are_in_plain_english() -> None:
+    """Only this module may name the words."""
+    paths = {path for folder in TESTS for path in (ROOT / folder).rglob("*.py")}
+    found = {
+        path.relative_to(ROOT).as_posix(): bad
+        for path in sorted(paths - {Path(__file__)})
+        if (bad := [f for text in names_and_docstrings(path.read_text()) for f in faults(text)])
+    }
+    assert found == {}
+
+
+def test_a_module_of_tests_gives_its_names_and_docstrings() -> None:
+    """A name reads as a sentence, with a capital letter."""
+    source = 'def test_who_sends_waits():\n    """It waits."""\nasync def other(): ...'
+    assert list(names_and_docstrings(source)) == ["Who sends waits", "It waits."]
+
+
 def test_there_are_pages_to_check() -> None:
     """And there are some."""
     assert len(PAGES) > 10
