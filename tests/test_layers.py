@@ -139,7 +139,7 @@ def circle(imported: dict[str, set[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.as_posix())
-def test_imports_go_down(module: Path) -> None:
+def test_imports_only_go_down(module: Path) -> None:
     """No module imports from a layer above its own, nor anything that its layer must be free of."""
     assert member(module) in LAYERS, "give the module its layer"
     assert faults(module, (ROOT / module).read_text()) == []

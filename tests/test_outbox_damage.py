@@ -280,7 +280,7 @@ def states_of(folder: Path) -> dict[str, tuple[bytes, int, int]]:
         "DELETE FROM sqlite_master",
     ],
 )
-def test_nulls_and_a_damaged_schema_are_told(
+def test_null_values_and_a_damaged_schema_are_told(
     damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither an engine nor a person gets a traceback."""

@@ -156,7 +156,7 @@ async def test_a_long_answer_and_one_with_bare_line_ends_are_understood() -> Non
     assert await passed([bare]) == ((ANSWER + b"\r\n").replace(b"\r", b""), True)
 
 
-async def test_what_is_held_at_the_end_is_handed_on() -> None:
+async def test_bytes_that_are_held_back_are_handed_on_at_the_end() -> None:
     for sent in (ANSWER, ANSWER + ACCEPTED + b"\r\n\r\n\xc1"):
         received, _ = await passed([sent])
         assert received == sent.replace(ACCEPTED + b"\r\n", b"")

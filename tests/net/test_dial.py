@@ -243,7 +243,7 @@ async def test_a_dispatcher_prints_as_its_address() -> None:
 # Refusals
 
 
-async def test_wrong_secret_is_refused(autojump_clock: MockClock) -> None:
+async def test_another_secret_is_refused(autojump_clock: MockClock) -> None:
     """With another secret, SecretRefused says to give the aggregator's."""
     reply = am.RegisterEngineReplyMsg(success=False, secret_match=False)
     error = await failure_with(replies(200, encode_json(reply)))
@@ -254,7 +254,7 @@ async def test_wrong_secret_is_refused(autojump_clock: MockClock) -> None:
     )
 
 
-async def test_wrong_version_is_refused(autojump_clock: MockClock) -> None:
+async def test_another_version_is_refused(autojump_clock: MockClock) -> None:
     """With another version, VersionRefused names both, and has the wanted one as an attribute."""
     reply = am.RegisterEngineReplyMsg(
         success=False, secret_match=True, version_match=False, aggregator_build_number="9.8.7"

@@ -634,7 +634,7 @@ async def test_links_that_live_for_less_than_a_pause_do_not_hold_a_message_back(
         assert w.runner.statistics().outbox.waiting < 20
 
 
-async def test_links_that_break_at_once_are_dialled_ever_more_seldom(
+async def test_links_that_break_at_once_are_dialled_less_and_less_often(
     autojump_clock: Clock,
 ) -> None:
     """Each breaks with its first sample. In 10 min it is dialled about every 5 s, not 600 times."""
@@ -648,7 +648,7 @@ async def test_links_that_break_at_once_are_dialled_ever_more_seldom(
         assert w.counts()[-1] >= w.unit.count - 1
 
 
-async def test_links_that_live_and_deliver_nothing_are_dialled_ever_more_seldom(
+async def test_links_that_deliver_nothing_are_dialled_less_and_less_often(
     autojump_clock: Clock,
 ) -> None:
     """Each takes only the introduction and breaks after 12 s: in the end one in 12 + 6.875 s.

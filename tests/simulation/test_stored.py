@@ -93,7 +93,7 @@ async def test_the_newest_value_is_young_when_nothing_stands_in_its_way(
     assert oracle.violation == violation
 
 
-async def test_what_was_made_while_it_caught_up_goes_out_first(
+async def test_what_was_made_while_catching_up_goes_out_first(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     """After 3 s of catching up, the value may be old for 10 + 3 * 3 = 19 s of steady state."""
