@@ -37,7 +37,7 @@ def kinds(w: World) -> list[str]:
 
 
 async def test_each_event_method_sends_its_messages_in_order(autojump_clock: Clock) -> None:
-    """The start and the stop of a run each bring a notification; few other events do."""
+    """Start and stop of a run have a notification each; else only what people must hear has one."""
     async with world() as w:
         await w.until("Connected")
         listener = w.unit.listeners[0]
