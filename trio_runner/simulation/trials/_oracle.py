@@ -37,6 +37,10 @@ from trio_runner.simulation.trials._watched_link import (
     keys_of_body,
 )
 
+READY_S = COMMIT_S + 0.5
+"""How long a log that has become one message may wait before it goes out (s): for the disk, and
+then until the sender looks again."""
+
 
 @define(eq=False)
 class Oracle(Ledger):
@@ -219,7 +223,7 @@ class Oracle(Ledger):
         """
         place = self._place.get(key, 0)
         ended_at = (at for at in self._ended_at if at >= self._made_at[key])
-        closed_at = min(trio.current_time(), next(ended_at, math.inf)) - COMMIT_S - ROUNDING_S
+        closed_at = min(trio.current_time(), next(ended_at, math.inf)) - READY_S - ROUNDING_S
         for later in self.made[place + 1 :] if place >= self._life_began else ():
             if later[0] == "errors":
                 together = self._made_at[later] > closed_at
