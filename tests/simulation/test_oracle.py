@@ -375,7 +375,7 @@ async def test_an_end_that_a_torn_disk_lost_need_not_come_while_its_run_goes_on(
 @pytest.mark.parametrize(
     ("between", "waits_s", "violation"),
     [
-        ([], 2.0, "('errors', '1') was sent, and ('errors', '2') had been logged behind it"),
+        ([], 2.0, "('errors', '1') was sent, and ('errors', '2') had been logged after it"),
         (events(1), 2.0, None),
         ([], 0.5, None),
     ],

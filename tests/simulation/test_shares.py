@@ -1,10 +1,15 @@
-"""Single rules of the oracle: the rate of samples, the shares of path and thread, what is told."""
+"""Single rules of the oracle: rates, shares of link and thread, bounds, and what people hear."""
 
 import pytest
 import trio
 
+from trio_runner._outbox._shrinking import LEFT_OUT
+from trio_runner.protocol import dumps
+from trio_runner.simulation.trials._error_logs import ErrorLogs
+from trio_runner.simulation.trials._held_up import HeldUp
 from trio_runner.simulation.trials._rate import Rate
 from trio_runner.simulation.trials._share import StatesShare
+from trio_runner.simulation.trials._state_changes import StateChanges
 from trio_runner.simulation.trials._thread import RunLogTimes
 from trio_runner.simulation.trials._told import Told
 
@@ -115,11 +120,92 @@ async def test_people_are_told_of_what_is_given_up(
     """They are told within 8 s of the first message that is given up, in words that say how."""
     expected = Expected()
     told = Told(expected)
-    told.give_up("set aside")
+    told.await_word("messages are set aside")
     for second in range(20):
         if second == told_after_s:
             told.log(text)
-        told.give_up("set aside")  # nobody has to be told of the later ones
+        told.await_word("messages are set aside")  # nobody has to be told of the later ones
         told.check_second()
         mock_clock.jump(1)  # type: ignore[attr-defined]
     assert expected.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("away_s", "is_told"), [(599.0, False), (601.0, True)], ids=["shorter", "ten minutes"]
+)
+async def test_people_are_told_of_an_outage_of_ten_minutes(
+    away_s: float, is_told: bool, mock_clock: trio.abc.Clock
+) -> None:
+    """It begins with the end of the steady state, and ends with the next one."""
+    expected = Expected()
+    states = StateChanges(expected)
+    states.begin_life()
+    mock_clock.jump(1000)  # type: ignore[attr-defined]
+    assert not states.change("Started", "Connected")
+    mock_clock.jump(1000)  # type: ignore[attr-defined]
+    assert not states.change("Connected", "Failed")
+    assert not states.change("Failed", "Disconnected")
+    mock_clock.jump(away_s)  # type: ignore[attr-defined]
+    assert not states.change("Disconnected", "Reconnecting")
+    assert not states.change("Reconnecting", "CatchingUp")
+    assert states.change("CatchingUp", "Reconnected") == is_told
+    assert expected.violation is None
+
+
+@pytest.mark.parametrize(
+    ("waits", "violation"),
+    [
+        pytest.param("aaaaaa", None, id="5 s"),
+        pytest.param("aaaaaaa", "('a', '') waits for notices that have failed 3 times", id="6 s"),
+        pytest.param("aaaabbbb", None, id="another"),
+        pytest.param("aaaa aaaa", None, id="not always"),
+    ],
+)
+async def test_a_notice_that_fails_again_and_again_holds_up_no_run(
+    waits: str, violation: str | None, mock_clock: trio.abc.Clock
+) -> None:
+    """Where answers take no time, a run event has 5 s from when nothing else is in front of it."""
+    expected = Expected()
+    held_up = HeldUp(expected)
+    for key in waits:
+        held_up.check_second((key, "") if key.strip() else None, 0.0)
+        mock_clock.jump(1)  # type: ignore[attr-defined]
+    assert expected.violation == violation
+
+
+@pytest.mark.parametrize(
+    ("kept", "said", "violation"),
+    [
+        pytest.param([*range(500), *range(700, 1200)], 200, None, id="halves"),
+        pytest.param(
+            [*range(400), *range(600, 1200)],
+            200,
+            "of an error log (400, 600) entries were kept",
+            id="not halves",
+        ),
+        pytest.param(
+            [*range(500), *range(700, 1200)],
+            199,
+            "199 entries are said to be left out, 200 are",
+            id="miscounted",
+        ),
+        pytest.param([*range(1200)], 0, "an error log of 1200 entries was sent", id="all"),
+        pytest.param([*range(1000)], 0, None, id="not too many"),
+    ],
+)
+def test_of_many_errors_the_first_and_the_last_are_sent(
+    kept: list[int], said: int, violation: str | None
+) -> None:
+    """500 of each, with the number of those between them."""
+    expected = Expected()
+    made = [("errors", str(number)) for number in range(1200)]
+    logs = ErrorLogs(expected, made, {}, {key: place for place, key in enumerate(made)})
+    keys = [made[number] for number in kept]
+    lines = [text for _, text in keys]
+    if said:
+        middle = next(place for place, number in enumerate(kept) if number != place)
+        lines.insert(middle, LEFT_OUT.format(said))
+    body = dumps({"log": {"entries": [{"message": line} for line in lines]}})
+    left_out = logs.left_out(keys, body)
+    assert expected.violation == violation
+    assert violation or len(left_out) == said

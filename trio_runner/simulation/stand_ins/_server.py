@@ -319,6 +319,9 @@ class Aggregator(AggregatorRules):
             await trio.sleep(self.archiving_time_s)
         return answer
 
+    def note_no_pong(self) -> None:
+        """Note that an engine has not answered a ping in time; its connection is closed then."""
+
     def _gone(self, link: "Websocket") -> None:
         """Note that a connection has ended; safe to call again."""
         self._links.pop(link, None)

@@ -53,6 +53,9 @@ class Owner(Protocol):
     async def _take_message(self, message: MessageBase, connection: Connection) -> MessageBase:
         """Handle a message that an engine dispatched; return the answer."""
 
+    def note_no_pong(self) -> None:
+        """Note that an engine has not answered a ping in time."""
+
     def _gone(self, link: "Websocket") -> None:
         """Note that a connection has ended; safe to call again."""
 
@@ -137,6 +140,7 @@ class Websocket:
                 with trio.move_on_after(PONG_DEADLINE_S) as pong:
                     await self.websocket.ping()
                 if pong.cancelled_caught:
+                    self.aggregator.note_no_pong()
                     self.close(1011)
 
     async def _receive(self) -> None:

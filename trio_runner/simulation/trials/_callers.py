@@ -152,15 +152,16 @@ class Callers:
     @property
     def is_but_thin(self) -> bool:
         """Whether nothing makes answers late, except perhaps a thin path."""
-        return self._is_untroubled and not self.long_way.is_felt
+        return self.is_untroubled and not self.long_way.is_felt
 
     @property
     def is_but_far(self) -> bool:
         """Whether nothing makes answers late, except perhaps a long distance."""
-        return self._is_untroubled and not self.thin_line.is_felt
+        return self.is_untroubled and not self.thin_line.is_felt
 
     @property
-    def _is_untroubled(self) -> bool:
+    def is_untroubled(self) -> bool:
+        """Whether nothing makes answers late, except perhaps the path's length and width."""
         # A process that loses power leaves such a wire.
         dead = any(wire.up.stage == "lost" for wire in self.network.wires)
         return not (dead or self.trouble.is_felt)

@@ -18,7 +18,9 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.stand_ins._sometimes import sometimes
 from trio_runner.simulation.stand_ins._websocket import MESSAGE_BYTES_MAX
 from trio_runner.simulation.trials._arrivals import Arrivals
-from trio_runner.simulation.trials._ledger import COMMIT_S, Death, Ledger
+from trio_runner.simulation.trials._error_logs import ErrorLogs
+from trio_runner.simulation.trials._held_up import HeldUp
+from trio_runner.simulation.trials._ledger import Death, Ledger
 from trio_runner.simulation.trials._sampling import Sampling
 from trio_runner.simulation.trials._share import StatesShare
 from trio_runner.simulation.trials._state_changes import StateChanges
@@ -26,7 +28,6 @@ from trio_runner.simulation.trials._states_told import StatesTold
 from trio_runner.simulation.trials._told import Told
 from trio_runner.simulation.trials._tries import PASSED_AFTER, TOLD, Tries, keys_or_kind
 from trio_runner.simulation.trials._watched_link import (
-    ROUNDING_S,
     RUN_EVENTS,
     SAMPLE,
     Key,
@@ -36,10 +37,6 @@ from trio_runner.simulation.trials._watched_link import (
     keys_of,
     keys_of_body,
 )
-
-READY_S = COMMIT_S + 0.5
-"""How long a log that has become one message may wait before it goes out (s): for the disk, and
-then until the sender looks again."""
 
 
 @define(eq=False)
@@ -54,6 +51,8 @@ class Oracle(Ledger):
     arrivals: Arrivals = field(init=False)
     states_told: StatesTold = field(init=False)
     states_share: StatesShare = field(init=False)
+    error_logs: ErrorLogs = field(init=False)
+    held_up: HeldUp = field(init=False)
     told: Told = field(init=False)
     resent: int = field(default=0, init=False)
     """How often a message arrived again."""
@@ -65,8 +64,6 @@ class Oracle(Ledger):
     _failed_at: float = field(default=-math.inf, init=False)
     """When the aggregator last did not take an event or a sample (s)."""
     _link: WatchedLink | None = field(default=None, init=False)
-    _ended_at: list[float] = field(factory=list, init=False)
-    """When links have ended (s)."""
     _links: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -76,6 +73,8 @@ class Oracle(Ledger):
         self.arrivals = Arrivals(self.expect, self.made)
         self.states_told = StatesTold(self.expect, self.tries.is_in_trouble, self.steady_s)
         self.states_share = StatesShare(self.expect)
+        self.error_logs = ErrorLogs(self.expect, self.made, self._made_at, self._place)
+        self.held_up = HeldUp(self.expect)
         self.told = Told(self.expect)
 
     # What the engine makes
@@ -128,7 +127,7 @@ class Oracle(Ledger):
         if link.has_state_unanswered:
             self.states_told.fail()
         link.is_open = False
-        self._ended_at.append(trio.current_time())
+        self.error_logs.close_link()
         self.sampling.close_link()
         self.trace.note("link", link.number, "ended")
 
@@ -136,7 +135,7 @@ class Oracle(Ledger):
         self._set_aside.update(dict.fromkeys(sent.keys, trio.current_time()))
         self._set_aside_now += 1
         if sent.kind != "ErrorLogMsg":  # telling of it in another error log would never end
-            self.told.give_up("set aside")
+            self.told.await_word("messages are set aside")
         sometimes("set aside")
         self.taint = self.taint or sent.is_run_event
         if sent.is_run_event:
@@ -149,7 +148,7 @@ class Oracle(Ledger):
         return max(self.state.since, self._engine_run_since, told_at)
 
     def _note_thinned(self) -> None:
-        self.told.give_up("thinned")
+        self.told.await_word("messages are thinned")
 
     def is_unanswered(self, key: Key) -> bool:
         """Tell whether a message is unanswered on the present link."""
@@ -180,7 +179,9 @@ class Oracle(Ledger):
         introduces = kind == "RunStartedMsg" and introduced and not link.last_number
         self.expect(len(body) <= MESSAGE_BYTES_MAX, f"{kind} {number} was sent with over 16 MiB")
         if kind == "ErrorLogMsg" and keys[-1] not in self.identities:
-            self._check_merged(keys[-1])
+            self.error_logs.check_whole(keys[-1], self._life_began)
+            left_out = self.error_logs.left_out(keys, body)
+            self._set_aside.update(dict.fromkeys(left_out, trio.current_time()))
         was_sent = any(key in self.identities for key in keys) or self.states_told.was_sent(kind)
         self.sampling.send()
         for key in keys:
@@ -215,21 +216,6 @@ class Oracle(Ledger):
             self.tries.smaller.discard(key)
             self.identities.may_change(key)
         self.identities.check_body(key, body)
-
-    def _check_merged(self, key: Key) -> None:
-        """Check that errors that were logged while an error log waited are part of it.
-
-        If a link ends when the log is about to go out, the log stays as it is.
-        """
-        place = self._place.get(key, 0)
-        ended_at = (at for at in self._ended_at if at >= self._made_at[key])
-        closed_at = min(trio.current_time(), next(ended_at, math.inf)) - READY_S - ROUNDING_S
-        for later in self.made[place + 1 :] if place >= self._life_began else ():
-            if later[0] == "errors":
-                together = self._made_at[later] > closed_at
-                self.expect(together, f"{key} was sent, and {later} had been logged after it")
-            if later[0] != SAMPLE:
-                return
 
     def _send_state(self, kind: str, body: str) -> None:
         self.states_told.send(kind, body)
@@ -386,7 +372,8 @@ class Oracle(Ledger):
     def change_state(self, before: str, after: str) -> None:
         """Check that a change of state is legal, and note it."""
         self.trace.note("state", before, "->", after)
-        self.state.change(before, after)
+        if self.state.change(before, after):
+            self.told.await_word("the aggregator was away")
 
     def check_second(self, outbox: OutboxStatistics, bytes_max: int, largest: int) -> None:
         """Check what must always hold; to be called once a second while a process lives.
@@ -413,6 +400,26 @@ class Oracle(Ledger):
             self.told.check_second()
         if self._link is not None and self._link.is_open:
             self._link.check_waiting()
+            self.held_up.check_second(self._what_may_go(self._link), self._link.longest_s)
+
+    def _what_may_go(self, link: WatchedLink) -> Key | None:
+        """Return the run event that nothing keeps from going out, or None.
+
+        Nothing is before it but notices that have failed too often to hold it up.
+        """
+        is_steady = self.state.is_steady and not link.is_silent and not self.has_slow_disk
+        if not is_steady or not self.tries.may_pass_any():
+            return None
+        for key in self.made[self._settled :]:
+            if key in self._answered or key in self._set_aside:
+                continue
+            if key in self.excused:
+                return None  # it is not known whether it waits
+            if key[0] in RUN_EVENTS and not (link.is_unanswered(key) or self.tries.in_vain(key)):
+                return key
+            if not (is_notice(key) and self.tries.in_vain(key) >= PASSED_AFTER):
+                return None
+        return None
 
     def _check_gap(self) -> None:
         if not self.state.is_ending:

@@ -27,6 +27,9 @@ WAIT_S = 10.0
 DIAL_S, DIAL_IN_LINE_S = 10.0, 40.0
 """The longest dial, and the longest after one that was accepted but not let in in time (s)."""
 
+OUTAGE_S = 600.0
+"""How long a time without steady state people are told of when it is over (s)."""
+
 
 @define(eq=False)
 class StateChanges:
@@ -39,10 +42,13 @@ class StateChanges:
     """When it was entered (s)."""
     dial_s: float = field(default=DIAL_S, init=False)
     """How long the next dial may take (s)."""
+    _steady_until: float = field(default=0.0, init=False)
+    """When the last steady state ended, or the process began (s)."""
 
     def begin_life(self) -> None:
         """Note that a process has started."""
         self.now, self.since = "Started", trio.current_time()
+        self._steady_until = self.since
 
     @property
     def is_steady(self) -> bool:
@@ -54,13 +60,17 @@ class StateChanges:
         """Whether the process is being stopped."""
         return self.now in ("Stopped", "ShutdownComplete")
 
-    def change(self, before: str, after: str) -> None:
-        """Check that a change of state is legal, and note it."""
+    def change(self, before: str, after: str) -> bool:
+        """Check that a change of state is legal; return whether it ends an outage of `OUTAGE_S`."""
         self.expect(before == self.now, f"the state was {self.now}, and {before} is left")
         sometimes(f"{before} -> {after}")
         legal = EDGES[before].split()
         self.expect(after in legal, f"the state went from {before} to {after}")
-        self.now, self.since = after, trio.current_time()
+        now = trio.current_time()
+        if self.is_steady:
+            self._steady_until = now
+        self.now, self.since = after, now
+        return after == "Reconnected" and now - self._steady_until >= OUTAGE_S + ROUNDING_S
 
     def end_dial(self, *, in_line: bool) -> None:
         """Note that a dial has ended; `in_line` says whether it was accepted but never let in."""

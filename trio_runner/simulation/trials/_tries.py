@@ -12,7 +12,7 @@ from collections.abc import Callable
 import trio
 from attrs import define, field
 
-from trio_runner.simulation.trials._watched_link import SAMPLE, Key, Sent, WatchedLink
+from trio_runner.simulation.trials._watched_link import SAMPLE, Key, Sent, WatchedLink, is_notice
 
 EVENT_TRIES_MAX, SAMPLE_TRIES_MAX = 21, 8
 """After how many tries in vain an event, and a sample, is set aside."""
@@ -117,6 +117,11 @@ class Tries:
     def has_failed(self, key: Key) -> bool:
         """Tell whether the aggregator has failed to handle a message, or refused it."""
         return key in self._failures
+
+    def may_pass_any(self) -> bool:
+        """Tell whether a notice has failed so often that it no longer holds up anything."""
+        failed = self._failures.keys() | self._cuts.keys()
+        return any(is_notice(key) and self.in_vain(key) >= PASSED_AFTER for key in failed)
 
     # Links
 

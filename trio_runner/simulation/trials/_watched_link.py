@@ -2,11 +2,13 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 
 import trio
 from attrs import define, field
 
+from trio_runner._outbox._shrinking import LEFT_OUT
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation.stand_ins._sometimes import sometimes
 
@@ -61,7 +63,8 @@ def keys_of(message: em.EngineMessage) -> tuple[Key, ...]:
         case em.WebPushNotificationMsg():
             return (("notification", str(message.notification.body)),)
         case em.ErrorLogMsg():
-            return tuple(("errors", entry.message) for entry in message.log.entries)
+            texts = (entry.message for entry in message.log.entries)
+            return tuple(("errors", text) for text in texts if not left_out_by(text))
         case em.TagsUpdatedMsg():
             return ((SAMPLE, str(message.tags[0].value)),)
     return ()
@@ -76,9 +79,15 @@ def keys_of_body(kind: str, body: str) -> tuple[Key, ...]:
     if kind == "WebPushNotificationMsg":
         return (("notification", json.loads(body)["notification"]["body"]),)
     if kind == "ErrorLogMsg":
-        entries = json.loads(body)["log"]["entries"]
-        return tuple(("errors", entry["message"]) for entry in entries)
+        texts = (entry["message"] for entry in json.loads(body)["log"]["entries"])
+        return tuple(("errors", text) for text in texts if not left_out_by(text))
     return ()
+
+
+def left_out_by(text: str) -> int:
+    """Return how many entries of an error log an entry stands for, 0 if it is an ordinary one."""
+    match = re.fullmatch(LEFT_OUT.format(r"(\d+)"), text)
+    return int(match[1]) if match else 0
 
 
 def is_notice(key: Key) -> bool:

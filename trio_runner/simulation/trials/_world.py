@@ -48,6 +48,9 @@ THINNEST_BYTES_S = 600
 THIN_BYTES_S = 1e5
 """A thinner path need not carry a storm of tags; see `STORM_S` (bytes/s)."""
 
+PONG_BYTES_S = 1e4
+"""A thinner path may hold up a pong for longer than the aggregator waits for it (bytes/s)."""
+
 STORM_S = 180.0
 """How long after a storm of tags a thin path may still be busy with it (s)."""
 
@@ -66,6 +69,7 @@ class _Recorder(Aggregator):
     oracle: Oracle = field(kw_only=True)
     way_s: Callable[[], float] = field(kw_only=True)
     """Returns the longest time that a message may be on its way (s)."""
+    may_expect_pong: Callable[[], bool] = field(kw_only=True)
     stored: Stored = field(init=False)
     rate: Rate = field(init=False)
 
@@ -83,6 +87,10 @@ class _Recorder(Aggregator):
             for key in keys_of(message):
                 if key[0] == SAMPLE:
                     self.rate.receive(self.oracle.made_at(key))
+
+    def note_no_pong(self) -> None:
+        late = self.may_expect_pong()
+        self.oracle.expect(not late, "a ping of the aggregator's was not answered in time")
 
 
 @define(eq=False)
@@ -131,6 +139,7 @@ class World:
             on_message=self._on_message,
             oracle=self.oracle,
             way_s=self._way_s,
+            may_expect_pong=self._may_expect_pong,
         )
         self.disk = None
         if self.usual.has_disk:
@@ -302,6 +311,9 @@ class World:
     def _way_s(self) -> float:
         network = self.network
         return network.latency_s + network.jitter_s if self.callers.is_calm else math.inf
+
+    def _may_expect_pong(self) -> bool:
+        return self.callers.is_untroubled and self.network.bytes_per_s >= PONG_BYTES_S
 
     async def _on_message(self, message: em.EngineMessage) -> MessageBase | None:
         await self.woken.wait_until(lambda: not self.hangs)
