@@ -130,10 +130,12 @@ class Callers:
         return slow_s + WORK_S + 2 * (network.latency_s + network.jitter_s) <= CALL_S
 
     def _is_line_taken(self, since: float) -> bool:
-        """Tell whether a large message was leaving over a thin path: no answer can overtake it."""
+        """Tell whether a large message was leaving for long: no answer can overtake it."""
         network = self.network
         moved_at = max((wire.up.moved_at for wire in network.wires), default=-math.inf)
-        return network.bytes_per_s < THIN_BYTES_S and moved_at >= since
+        leaves_s = self.oracle.bytes_under_way / network.bytes_per_s
+        is_thin = network.bytes_per_s < THIN_BYTES_S or leaves_s > WORK_S
+        return is_thin and moved_at >= since
 
     @contextmanager
     def resting(self) -> Generator[None, None, None]:

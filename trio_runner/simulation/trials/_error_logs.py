@@ -18,6 +18,9 @@ TOGETHER_S = 0.5 + 0.5 + ROUNDING_S
 """What was logged so shortly before need not be a part of it (s): the log waits for the disk, and
 then until the sender looks again."""
 
+SAMPLES = 4
+"""After this many samples it then has its turn."""
+
 LINES_MAX = 1000
 """How many entries one error log may have; of more, the first half and the last half are kept."""
 
@@ -38,15 +41,17 @@ class ErrorLogs:
         """Note that a link has ended."""
         self._ended_at.append(trio.current_time())
 
-    def check_whole(self, key: Key, life_began: int) -> None:
+    def check_whole(self, key: Key, life_began: int, answer_s: float) -> None:
         """Check that nothing was logged after the last entry of a log that is sent.
 
         If a link ends when the log is about to go out, the log stays as it is. `life_began` is the
-        place in `made` at which the present process began.
+        place in `made` at which the present process began, and `answer_s` the longest time that an
+        answer took on this link (s).
         """
         place = self.place.get(key, 0)
         ended_at = (at for at in self._ended_at if at >= self.made_at[key])
         closed_at = min(trio.current_time(), next(ended_at, math.inf)) - TOGETHER_S
+        closed_at -= SAMPLES * answer_s
         for later in self.made[place + 1 :] if place >= life_began else ():
             if later[0] == "errors":
                 together = self.made_at[later] > closed_at

@@ -179,7 +179,7 @@ class Oracle(Ledger):
         introduces = kind == "RunStartedMsg" and introduced and not link.last_number
         self.expect(len(body) <= MESSAGE_BYTES_MAX, f"{kind} {number} was sent with over 16 MiB")
         if kind == "ErrorLogMsg" and keys[-1] not in self.identities:
-            self.error_logs.check_whole(keys[-1], self._life_began)
+            self.error_logs.check_whole(keys[-1], self._life_began, link.longest_s)
             left_out = self.error_logs.left_out(keys, body)
             self._set_aside.update(dict.fromkeys(left_out, trio.current_time()))
         was_sent = any(key in self.identities for key in keys) or self.states_told.was_sent(kind)

@@ -136,6 +136,11 @@ class Processes:
         """The id under which the aggregator knows the engine."""
         return f"{self.computer_name}_Unit"
 
+    @property
+    def is_written_by_runner(self) -> bool:
+        """Whether a runner writes the outbox; otherwise whatever tells of an event does."""
+        return self.now is not None and self.now.outbox.commit_wanted is not None
+
     def rename(self) -> None:
         """Give the engine's computer another name, from the next process on."""
         self._next_name = f"host-{self.number()}"

@@ -147,7 +147,9 @@ class World:
                 self.folder,
                 self._chance("disk"),
                 lambda: self.processes.tear(),
-                lambda: self.oracle.expect(False, "Trio's thread waits for the disk"),
+                lambda: self.oracle.expect(
+                    not self.processes.is_written_by_runner, "Trio's thread waits for the disk"
+                ),
             )
 
     def _chance(self, what: str) -> Random:
