@@ -298,7 +298,7 @@ async def test_failing_units_do_not_take_down_the_others(tmp_path: Path) -> None
         await command.until("Started -> Failed")
         command.send(signal.SIGTERM)
     assert command.code == 3
-    assert "another one of this command is named 'Good one' too" in command.err
+    assert "another unit of this command is also named 'Good one'" in command.err
     assert [path.name for path in folder.glob("*.outbox")] == ["Good one.outbox"]
     assert _after_failures(command).count("Engine stopped") == 1
 
@@ -307,7 +307,7 @@ async def test_outboxes_are_on_disk_by_default(tmp_path: Path) -> None:
     """They are in the user's state folder, a file for each unit; a wrong size is told."""
     wrong = await ran("engine", "--outbox-max", "64X")
     assert wrong.code == 2
-    assert "error: argument --outbox-max: '64X' is no size" in wrong.err
+    assert "error: argument --outbox-max: '64X' is not a size" in wrong.err
     uods = [text for name in ("One", "Two") for text in ("-uod", uod_named(tmp_path, name))]
     state = {"XDG_STATE_HOME": str(tmp_path / "state")}
     async with running("engine", *NOBODY, *uods, environment=state) as command:
@@ -392,7 +392,7 @@ async def test_an_outbox_that_cannot_be_closed_is_left_behind(tmp_path: Path) ->
         with trio.fail_after(10):
             await command.process.wait()
     assert command.code == 0
-    assert "The outbox is not closed within 4 s, it is left behind" in command.err
+    assert "The outbox did not close within 4 s: ending without it" in command.err
     assert "Engine stopped" in command.err
 
 
@@ -455,7 +455,7 @@ async def test_a_thread_that_hangs_at_the_end_is_left_behind(tmp_path: Path) -> 
         with trio.fail_after(15):
             await command.process.wait()
     assert command.code == 1
-    assert "something hangs, after 14 s it is left behind" in command.err
+    assert "something hangs; ending without it after 14 s" in command.err
 
 
 async def test_the_run_of_an_engine_that_died_is_ended(tmp_path: Path) -> None:

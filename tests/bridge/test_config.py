@@ -71,8 +71,8 @@ async def test_wrong_settings_give_one_line_and_exit_code_2(file: Path) -> None:
     command = await ran("engine", "--config", str(file))
     assert (command.code, command.out) == (2, "")
     assert command.err == (
-        f"trio-runner engine: error: {file}, line 6: aggregator.prot: there is no such key; is it"
-        " aggregator.port?\n"
+        f"trio-runner engine: error: {file}, line 6: aggregator.prot: there is no such key; did you"
+        " mean aggregator.port?\n"
     )
 
 

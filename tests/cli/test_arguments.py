@@ -44,15 +44,21 @@ def test_the_help_tells_the_commands_and_options(
         (["demonstrate"], "trio-runner: error: argument COMMAND: invalid choice: 'demonstrate'"),
         (["demo", "--fast"], "trio-runner demo: error: unrecognized arguments: --fast"),
         (["demo", "--seed", "x"], "trio-runner demo: error: argument --seed: invalid int value"),
-        (["simulated", "-ap", "0"], "'0' is no port from 1 to 65535"),
-        (["simulated", "-ap", "http"], "'http' is no port from 1 to 65535"),
-        (["simulated", "-ahn", "http://a"], "'http://a' is no host name: give -ahn a (see"),
-        (["simulated", "-ahn", "https://a:9/b/"], "is no host name: give -ahn a/b -ap 9 -s (see"),
-        (["simulated", "-ahn", "a:9800"], "'a:9800' is no host name: give -ahn a -ap 9800 (see"),
-        (["simulated", "-ahn", "[::1]:9800"], "is no host name: give -ahn ::1 -ap 9800 (see"),
-        (["simulated", "-ahn", "a:b"], "'a:b' is no host name: give a name or an IP address alone"),
+        (["simulated", "-ap", "0"], "'0' is not a port from 1 to 65535"),
+        (["simulated", "-ap", "http"], "'http' is not a port from 1 to 65535"),
+        (["simulated", "-ahn", "http://a"], "'http://a' is not a host name: give -ahn a (see"),
+        (
+            ["simulated", "-ahn", "https://a:9/b/"],
+            "is not a host name: give -ahn a/b -ap 9 -s (see",
+        ),
+        (["simulated", "-ahn", "a:9800"], "'a:9800' is not a host name: give -ahn a -ap 9800 (see"),
+        (["simulated", "-ahn", "[::1]:9800"], "is not a host name: give -ahn ::1 -ap 9800 (see"),
+        (
+            ["simulated", "-ahn", "a:b"],
+            "'a:b' is not a host name: give a name or an IP address alone",
+        ),
         (["simulated", "--name", " "], "argument --name: a unit needs a name"),
-        (["simulated", "--outbox-max", "64X"], "argument --outbox-max: '64X' is no size"),
+        (["simulated", "--outbox-max", "64X"], "argument --outbox-max: '64X' is not a size"),
         (["simulated", "--ca-file", "x"], "argument --ca-file: it is of use with --secure only"),
         (["simulated", "-s", "--ca-file", "no/such"], "cannot read no/such: No such file"),
         (["simulated", "-s", "--ca-file", ""], "argument --ca-file: a file needs a name"),
@@ -65,7 +71,7 @@ def test_the_help_tells_the_commands_and_options(
         (["simulated", "--proxy", ""], "argument --proxy: it is no proxy's URL"),
         (["simulated", "--proxy", "socks5://a:1"], "through a proxy of kind 'socks5'"),
         (["simulated", "--proxy", "http://a:1", "--no-proxy"], "not allowed with argument --proxy"),
-        (["simulated", "-ahn", "/pectus"], "'/pectus' is no host name"),
+        (["simulated", "-ahn", "/pectus"], "'/pectus' is not a host name"),
     ],
 )
 def test_wrong_arguments_give_one_line_and_exit_code_2(
@@ -180,7 +186,7 @@ async def test_an_unusable_proxy_of_the_environment_is_told() -> None:
     """It is told before anything runs, without its password."""
     command = await ran("simulated", environment={"ALL_PROXY": "socks5://me:secret@a:1"})
     assert (command.code, command.out, command.err.count("\n")) == (2, "", 1)
-    assert "error: the proxy of the environment: there is no way through a proxy" in command.err
+    assert "error: the proxy in the environment: there is no way through a proxy" in command.err
     assert "secret" not in command.err
     async with running(
         "simulated", "--no-proxy", environment={"ALL_PROXY": "socks5://a:1"}

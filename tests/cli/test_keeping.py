@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_made_is_logged(state: Path, log: pytest.LogCapt
     """The home is read-only, or there is none."""
     state.write_text("no folder")
     assert opened(Keeping("engine")).is_durable is False
-    assert f"There can be no outbox in the folder {state}" in log.messages[-1]
+    assert f"Cannot keep an outbox in the folder {state}" in log.messages[-1]
     assert log.records[-1].levelname == "ERROR"
 
 

@@ -86,7 +86,7 @@ async def test_each_line_of_json_is_one_object() -> None:
     command = await signalled("--log-format", "json")
     told = records(command.err)
     assert command.out == ""
-    assert "start a run there. Ctrl-C ends." in told[1]["message"]
+    assert "start a run there. Ctrl-C ends it." in told[1]["message"]
     assert {tuple(record) for record in told} == {("time", "level", "logger", "unit", "message")}
     assert {record["unit"] for record in told} == {"Skid"}
     assert {record["level"] for record in told} == {"INFO", "WARNING"}
@@ -105,7 +105,7 @@ async def test_with_json_nothing_else_is_written() -> None:
     assert error["traceback"].startswith("Traceback (most recent call last):\n")
     assert (warning["level"], warning["logger"]) == ("WARNING", "py.warnings")
     assert "UserWarning: old" in warning["message"]
-    assert thread["message"] == "The thread driver ended by an error"
+    assert thread["message"] == "The thread driver ended with an error"
     assert thread["error"] == "ValueError('of a thread')"
     assert (end["level"], end["error"]) == ("CRITICAL", "RuntimeError('the end: größer')")
 

@@ -79,7 +79,7 @@ async def test_check_tells_whether_a_file_is_whole_and_what_to_do(path: Path) ->
     """The exit code is 0 if the file is whole, and 1 if it is not."""
     command = await ran("outbox", "check", str(path))
     assert (command.code, command.err) == (0, "")
-    assert command.out == f"{path} is whole, 3 messages in it.\n"
+    assert command.out == f"{path} is intact, with 3 messages in it.\n"
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("UPDATE messages SET body = x'00' WHERE sequence_number = 3")
     command = await ran("outbox", "check", str(path))
@@ -94,8 +94,8 @@ async def test_requeue_says_how_many_wait_again(path: Path) -> None:
     command = await ran("outbox", "requeue", str(path))
     assert (command.code, command.err) == (0, "")
     first, second = command.out.splitlines()
-    assert first == f"0 messages set aside before wait again in {path}."
-    assert second.startswith("1 message stays aside: their run has ended")
+    assert first == f"0 messages wait again in {path}."
+    assert second.startswith("1 message stays set aside: their run has ended")
 
 
 async def test_deliver_says_so_if_there_is_nothing_to_deliver(tmp_path: Path) -> None:
@@ -151,8 +151,12 @@ async def test_deliver_needs_an_aggregator_and_a_time(path: Path) -> None:
     """It does not guess where to deliver."""
     check_error(await ran("outbox", "deliver", str(path)), 2, "-ahn")
     options = ("-ahn", "127.0.0.1", "--give-up-after")
-    check_error(await ran("outbox", "deliver", str(path), *options, "0"), 2, "'0' is no number of")
-    check_error(await ran("outbox", "deliver", str(path), *options, "x"), 2, "'x' is no number of")
+    check_error(
+        await ran("outbox", "deliver", str(path), *options, "0"), 2, "'0' is not a number of"
+    )
+    check_error(
+        await ran("outbox", "deliver", str(path), *options, "x"), 2, "'x' is not a number of"
+    )
 
 
 async def test_show_escapes_names_that_the_console_cannot_show(tmp_path: Path) -> None:

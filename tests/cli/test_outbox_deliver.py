@@ -354,7 +354,9 @@ async def test_our_own_dead_connection_is_not_taken_for_a_living_engine(
 ) -> None:
     """After a link, such an answer is no reason to give up, even an hour after the first."""
     twin = AlreadyConnected("An engine of this name is connected.")
-    entrance = Entrance(Scripted(twin, LinkLost("The connection broke off."), twin))
+    entrance = Entrance(
+        Scripted(twin, LinkLost("The connection to the aggregator broke off."), twin)
+    )
     for failure in (AlreadyConnected, LinkLost, AlreadyConnected):
         with pytest.raises(failure):
             await entrance.dial(Unit().create_register_engine_msg(), Timing())
@@ -370,5 +372,5 @@ def test_a_unit_is_not_shown_if_it_is_unknown_who_may_see_it(
         outbox.claim("host_Skid")
         outbox.put(Unit(clock=lambda: 0.0).create_wpn_run_paused_msg())
     assert main(["outbox", "deliver", str(path), "-ahn", "127.0.0.1"]) == 1
-    assert "nor who may see it" in capsys.readouterr().err
+    assert "or who may see it" in capsys.readouterr().err
     assert summarize(path).waiting == 1

@@ -42,9 +42,9 @@ def test_a_service_without_this_credential_has_no_secret(tmp_path: Path) -> None
     ("content", "told"),
     [
         (b" \n", "there is no secret in"),
-        (b"a\nb\n", "there is more than a secret in"),
-        (b"a" * 5000, "there is more than a secret in"),
-        (b"\xff\xfe\x00", "is no text in UTF-8"),
+        (b"a\nb\n", "has more in it than a secret"),
+        (b"a" * 5000, "has more in it than a secret"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
         (None, "cannot read"),
     ],
 )

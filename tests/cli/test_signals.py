@@ -77,4 +77,6 @@ async def test_the_reason_for_the_end_is_logged(
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, nursery.cancel_scope.cancel)
         signal.raise_signal(signal.SIGTERM)
-    assert caplog.messages == ["Stopping: SIGTERM came. Another one, 1 s from now, ends it at once"]
+    assert caplog.messages == [
+        "Stopping, because of SIGTERM. To end at once, send it again after 1 s"
+    ]

@@ -176,7 +176,7 @@ def test_a_shrunk_violation_can_be_repeated(capsys: pytest.CaptureFixture[str]) 
     """`--shrink` gives the command of a shorter simulation that still fails, and it does."""
     assert main(["simulate", "--seed", "1", "--shrink"]) == 1
     out = capsys.readouterr().out
-    assert re.search(r"^Tried \d+ runs?; the shortest that fails has \d+ s", out, re.MULTILINE)
+    assert re.search(r"^Tried \d+ runs?; the shortest that fails takes \d+ s", out, re.MULTILINE)
     arguments = repeated(out)
     assert arguments[:4] == ["simulate", "--seed", "1", "--hours"]
     assert arguments[4] != "1/6"
@@ -241,19 +241,22 @@ def test_only_the_kept_faults_happen(capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--seed", "x"], "argument --seed: 'x' is no seed: give a number, 0 or more"),
-        (["--seeds", "5"], "argument --seeds: '5' is no range of seeds as 0-19"),
-        (["--seeds", "5-4"], "'5-4' has no seeds: give the lower one first"),
+        (["--seed", "x"], "argument --seed: 'x' is not a seed: give a number, 0 or more"),
+        (["--seeds", "5"], "argument --seeds: '5' is not a range of seeds such as 0-19"),
+        (["--seeds", "5-4"], "'5-4' is an empty range: give the lower seed first"),
         (["--seed", "1", "--seeds", "0-9"], "not allowed with argument"),
-        (["--hours", "0"], "argument --hours: '0' is no time"),
-        (["--hours", "1/0"], "argument --hours: '1/0' is no time"),
-        (["--hours", "nan"], "argument --hours: 'nan' is no time"),
-        (["--jobs", "0"], "argument --jobs: '0' is no number from 1"),
-        (["--faults", "reset,fire"], "there is no 'fire'; there are bad_handlers, big_archive, "),
-        (["--seed", "1", "--keep", "a"], "argument --keep: 'a' are no numbers"),
-        (["--keep", "1"], "argument --keep: it is of use with one seed only, give --seed"),
-        (["--trace", "x"], "argument --trace: it is of use with one seed only, give --seed"),
-        (["--html", "x"], "argument --html: it is of use with one seed only, give --seed"),
+        (["--hours", "0"], "argument --hours: '0' is not a time"),
+        (["--hours", "1/0"], "argument --hours: '1/0' is not a time"),
+        (["--hours", "nan"], "argument --hours: 'nan' is not a time"),
+        (["--jobs", "0"], "argument --jobs: '0' is not a number from 1"),
+        (
+            ["--faults", "reset,fire"],
+            "there is no fault 'fire'; there are bad_handlers, big_archive, ",
+        ),
+        (["--seed", "1", "--keep", "a"], "argument --keep: 'a' is not a list of numbers"),
+        (["--keep", "1"], "argument --keep: it needs a single seed: give --seed"),
+        (["--trace", "x"], "argument --trace: it needs a single seed: give --seed"),
+        (["--html", "x"], "argument --html: it needs a single seed: give --seed"),
     ],
 )
 def test_wrong_arguments_give_one_line_and_exit_code_2(
@@ -331,7 +334,7 @@ async def test_ctrl_c_ends_the_command_in_order(jobs: int) -> None:
             os.killpg(terminal.process.pid, signal.SIGINT)  # as a terminal does
             out = await terminal.rest()
             assert await terminal.process.wait() == 0
-    assert re.match(r"Interrupted behind [1-9]\d* of 1000 seeds\.\n[1-9]\d* seeds?, ", out)
+    assert re.match(r"Interrupted after [1-9]\d* of 1000 seeds\.\n[1-9]\d* seeds?, ", out)
     assert "simulated hours a second" in terminal.shown
     assert "Traceback" not in terminal.shown + out
 
@@ -351,7 +354,7 @@ def test_the_report_of_a_fleet_tells_how_it_came_back(capsys: pytest.CaptureFixt
     assert main(["simulate", "--units", "5", "--seed", "1"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.startswith("5 units lose one aggregator, which lets in 600 a second.")
+    assert out.startswith("5 units lose one aggregator, which lets 600 in per second.")
     row = re.compile(r"^  refused for 5 s +\d+ +\d+ +\d\.\d\d s +\d\.\d\d s$", re.MULTILINE)
     assert len(row.findall(out)) == 3
     assert out.endswith("\nEvery promise was kept.\n")
@@ -361,4 +364,4 @@ def test_no_faults_can_be_chosen_for_a_fleet(capsys: pytest.CaptureFixture[str])
     """Options for one life with its faults are refused."""
     with pytest.raises(SystemExit, match="2"):
         main(["simulate", "--units", "5", "--faults", "reset"])
-    assert "--faults: it does not go with --units" in capsys.readouterr().err
+    assert "--faults: not allowed with --units" in capsys.readouterr().err

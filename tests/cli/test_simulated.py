@@ -52,7 +52,7 @@ async def test_without_an_aggregator_it_says_so_once_and_ends_in_order(
     assert command.code == 0
     assert command.out == (
         f"Filtration Skid: open http://127.0.0.1:{closed_port} and start a run there."
-        " Ctrl-C ends.\n"
+        " Ctrl-C ends it.\n"
     )
     assert command.err.count("Nothing answers at") == 1
     assert "Changing state: Started -> Failed" in command.err

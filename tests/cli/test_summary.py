@@ -75,7 +75,7 @@ def test_what_waits_is_not_lost_if_the_demo_is_interrupted() -> None:
     summary = summarize(evolve(WHOLE, samples_received=["a"], waiting=2, interrupted=True))
     assert summary.exit_code == 0
     assert summary.lines[:2] == [
-        "Interrupted. Nothing lost till then, 2 messages still waited.",
+        "Interrupted. Nothing lost so far, 2 messages still waiting.",
         "samples    3 taken,   1 delivered, 2 waiting",
     ]
 

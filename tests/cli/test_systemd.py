@@ -153,11 +153,11 @@ async def test_the_engine_runs_even_if_systemd_cannot_be_told(tmp_path: Path) ->
     """This is logged once."""
     environment = {"NOTIFY_SOCKET": str(tmp_path / "none"), "WATCHDOG_USEC": "400000"}
     async with running(*SKID, "-ap", "9", environment=environment) as command:
-        await command.until("systemd cannot be told")
+        await command.until("Cannot notify systemd")
         await command.until("Started -> Failed")
         command.send(signal.SIGTERM)
     assert command.code == 0
-    assert command.err.count("systemd cannot be told") == 1
+    assert command.err.count("Cannot notify systemd") == 1
 
 
 # What starves the watchdog, in virtual time
@@ -216,7 +216,7 @@ async def test_a_failed_unit_and_one_without_a_runner_are_not_waited_for(
     async with world() as w:
         units = [
             Watched("A", w.runner),
-            Watched("B", never_run(w), failed="it ended by an error"),
+            Watched("B", never_run(w), failed="it ended with an error"),
             Watched("C", None),
         ]
         assert await beat(Hearts(units, STILL_S), seconds=30) is None

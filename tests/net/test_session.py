@@ -612,7 +612,7 @@ async def test_a_connection_that_breaks_off_is_a_lost_link(
     async with linked(opened(behave)) as link:
         failure = await link.lost()
     assert type(failure) is LinkLost
-    assert str(failure) == "The connection broke off."
+    assert str(failure) == "The connection to the aggregator broke off."
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\x81\x02\xff\xff", b"\x88\x02\x00\x01"])

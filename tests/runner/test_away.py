@@ -19,7 +19,7 @@ GONE = (
 )
 
 
-NONE_WAIT = "messages waiting: 0, 0 kB. The connection broke off."
+NONE_WAIT = "messages waiting: 0, 0 kB. The connection to the aggregator broke off."
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -116,7 +116,7 @@ async def test_links_that_break_again_and_again_are_summed_up(
             await trio.sleep(20)
         assert said(caplog) == [
             "INFO Connected -> Failed",
-            "WARNING The connection broke off.",
+            "WARNING The connection to the aggregator broke off.",
             "INFO Failed -> Disconnected",
             "INFO Disconnected -> Reconnecting",
             "INFO Reconnecting -> CatchingUp",
@@ -131,7 +131,7 @@ async def test_links_that_break_again_and_again_are_summed_up(
         await w.until("Failed")
         assert said(caplog)[:2] == [
             "INFO Reconnected -> Failed",
-            "WARNING The connection broke off.",
+            "WARNING The connection to the aggregator broke off.",
         ]
 
 

@@ -537,7 +537,7 @@ async def test_a_failure_after_a_healthy_link_is_news_again(
             await w.until("Reconnected")
         warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
         # The first warning, and the one after more than 60 s.
-        assert warnings == ["The connection broke off."] * 2
+        assert warnings == ["The connection to the aggregator broke off."] * 2
 
 
 async def test_samples_flow_after_an_event_although_states_are_always_under_way(

@@ -96,6 +96,6 @@ def test_many_seeds_must_meet_each_mark(
     out = capsys.readouterr().out
     met = len(marks.keys() & {"taken"})
     assert f"\nSituations met: {met} of {len(marks)}\n" in out
-    lacks = "\nTHE WORLD IS TOO SMALL: so many seeds should have met\n  war   "
+    lacks = "\nTHE WORLD IS TOO SMALL: this many seeds should have met, but did not:\n  war   "
     assert (lacks in out) == (code == 1)
     assert ("There is." in out) == (code == 1)

@@ -174,7 +174,7 @@ async def test_the_status_command_tells_the_same_at_a_terminal(tmp_path: Path) -
             assert told.out.startswith("CRITICAL: Filtration Skid: no link to the aggregator for ")
     told = await ran("status", url)
     assert told.code == 3
-    assert told.out.startswith("UNKNOWN: nothing can be reached at http://127.0.0.1:")
+    assert told.out.startswith("UNKNOWN: nothing answers at http://127.0.0.1:")
 
 
 async def test_a_port_in_use_does_not_stop_the_engine() -> None:
@@ -186,7 +186,7 @@ async def test_a_port_in_use_does_not_stop_the_engine() -> None:
             await command.until("Changing state: Started -> Connected")
             command.send(signal.SIGTERM)
     assert command.code == 0
-    assert f"There is no status at 127.0.0.1:{port} for now: " in command.err
+    assert f"Cannot serve the status at 127.0.0.1:{port} for now: " in command.err
     assert "ERROR" in command.err
 
 
@@ -216,7 +216,7 @@ async def test_without_its_libraries_one_line_says_what_to_install(tmp_path: Pat
     command = await ran("simulated", "--status", "9801", environment=environment)
     assert command.code == 2
     assert command.err == (
-        "trio-runner simulated: error: argument --status: it needs more:"
+        "trio-runner simulated: error: argument --status: it needs more packages:"
         " pip install 'trio-runner[status]' (see trio-runner simulated --help)\n"
     )
 
@@ -227,8 +227,16 @@ async def test_a_server_that_gives_no_status_is_unknown(address: str) -> None:
     async with serving(Aggregator()) as port:
         told = await ran("status", address.format(port))
     assert told.code == 3
-    assert "what answers there is no status of trio-runner" in told.out
+    assert (
+        "what answers there is not a status of trio-runner: it answers with HTTP status" in told.out
+    )
     assert told.err == ""
+
+
+async def test_a_url_of_another_kind_is_named() -> None:
+    """The error says what to give instead."""
+    told = await ran("status", "ftp://a")
+    assert (told.code, told.out) == (3, "UNKNOWN: ftp://a is not an http or https URL\n")
 
 
 async def test_a_scrape_is_answered_while_others_are_connected() -> None:

@@ -129,5 +129,5 @@ async def test_the_console_ends_the_command_in_order(
         pass
     assert command.code == 0
     assert f"event {events[-1]} comes" in command.out
-    assert f"Stopping: {name} came" in command.err
+    assert f"Stopping, because of {name}." in command.err
     assert command.err.splitlines()[-1].endswith("Stopped -> ShutdownComplete")

@@ -105,8 +105,8 @@ def _parse(argv: list[str] | None) -> Namespace:
         allow_abbrev=False,
         help="watch a run survive an outage of the aggregator (20 s, needs nothing else)",
         description="Run a simulated engine, its runner and a stand-in for the aggregator in one"
-        " process. The aggregator is killed in mid-run and comes back 8 s later. Exit code 0 if"
-        " nothing was lost, 1 if something was.",
+        " process. The aggregator is killed in the middle of a run and comes back 8 s later. Exit"
+        " code: 0 if nothing was lost, 1 if something was.",
     )
     simulated = commands.add_parser(
         "simulated",
@@ -117,8 +117,12 @@ def _parse(argv: list[str] | None) -> Namespace:
     )
     simulate = _simulate_arguments.add(commands)
     commands.add_parser("engine", help="run real Open Pectus engines with their UODs")
-    demo.add_argument("--seed", type=int, default=0, help="of the sensors' noise (default: 0)")
-    demo.add_argument("--html", metavar="FILE", help="draw it: a page of its own for a browser")
+    demo.add_argument("--seed", type=int, default=0, help="seed of the sensors' noise (default: 0)")
+    demo.add_argument(
+        "--html",
+        metavar="FILE",
+        help="draw the demo into this file: a self-contained page for a browser",
+    )
     _add_simulated_arguments(simulated)
     outbox, deliver = _outbox_arguments.add(commands)
     config = _config_check.add_command(commands)
@@ -153,25 +157,27 @@ def _add_simulated_arguments(parser: ArgumentParser) -> None:
         "--name",
         type=_name,
         default="Filtration Skid",
-        help="of the unit (default: %(default)s); an aggregator takes one engine of a name",
+        help="the unit's name (default: %(default)s); an aggregator accepts one engine of each"
+        " name",
     )
     add(
         "--outbox",
         metavar="PATH",
         type=_path,
-        help="keep in this file, or in the unit's in this folder, what is not delivered yet, so"
-        " that it outlives the process; 'memory': do not (default: in the user's state folder)",
+        help="where to keep what is not delivered yet, so that it outlives the process: a file, or"
+        " a folder for the unit's file; 'memory' keeps it in memory only (default: in the user's"
+        " state folder)",
     )
     add(
         "--outbox-max",
         metavar="SIZE",
         type=_keeping.bytes_of,
         default=OUTBOX_BYTES_MAX,
-        help="what it may hold, before samples are thinned (default: 64M)",
+        help="how much the outbox may hold before samples are thinned (default: 64M)",
     )
     _log.add_options(parser)
     _version.add_option(parser)
-    _config.add_options(parser, "how the aggregator is reached, if it is not given here,")
+    _config.add_options(parser, "how to reach the aggregator")
     _status_arguments.add_options(parser)
 
 

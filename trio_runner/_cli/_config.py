@@ -36,29 +36,29 @@ class ConfigError(Exception):
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise ArgumentTypeError(f'give a text, as in "...", not {value!r}')
+        raise ArgumentTypeError(f'it must be a string such as "...", not {value!r}')
     return value
 
 
 def _truth(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ArgumentTypeError(f"say true or false, not {value!r}")
+        raise ArgumentTypeError(f"it must be true or false, not {value!r}")
     return value
 
 
 def _port(value: object) -> str:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 65536:
-        raise ArgumentTypeError(f"{value!r} is no port from 1 to 65535")
+        raise ArgumentTypeError(f"{value!r} is not a port from 1 to 65535")
     return str(value)
 
 
 def _host(value: object) -> str:
     spelled = spelled_out(_text(value))
     if spelled is not None:
-        raise ArgumentTypeError(f"{value!r} is no host name: give {_as_keys(*spelled)}")
+        raise ArgumentTypeError(f"{value!r} is not a host name: give {_as_keys(*spelled)}")
     host, path = split_where(_text(value))
     if path:
-        raise ArgumentTypeError("give the path apart, as aggregator.path")
+        raise ArgumentTypeError("it must be the host alone: give the path as aggregator.path")
     return host
 
 
@@ -95,7 +95,7 @@ def _time(value: object) -> str:
 def _one_of(*choices: str) -> Callable[[object], str]:
     def check(value: object) -> str:
         if value not in choices:
-            raise ArgumentTypeError(f"{value!r} is none of {', '.join(choices)}")
+            raise ArgumentTypeError(f"{value!r} is not one of {', '.join(choices)}")
         return str(value)
 
     return check
@@ -159,9 +159,9 @@ def load(file: str) -> Config:
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise ConfigError(f"{file} is no text in UTF-8") from None
+        raise ConfigError(f"{file} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is no TOML: {error}") from None
+        raise ConfigError(f"{file} is not valid TOML: {error}") from None
     config = Config(path)
     for keys, value in _leaves(data):
         _take(config, keys, value, f"{file}, line {line_of(text, keys)}: {_dotted(keys)}")
@@ -218,11 +218,11 @@ def _take(config: Config, keys: tuple[str, ...], value: object, place: str) -> N
 def _unknown(keys: tuple[str, ...], known: str) -> str:
     """Return what is wrong with an unknown key."""
     if _is_table(keys):
-        return f"it is a table: [{_dotted(keys)}]"
+        return f"it must be a table: [{_dotted(keys)}]"
     same = [name for name in KEYS if name.rpartition(".")[2] == keys[-1]]
     tables = {name.partition(".")[0] for name in KEYS}
     near = same or get_close_matches(known, [*KEYS, *tables], n=1)
-    return f"there is no such key{f'; is it {near[0]}?' if near else ''}"
+    return f"there is no such key{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def line_of(text: str, keys: tuple[str, ...]) -> int:
@@ -264,12 +264,16 @@ def _parsed(key: str) -> tuple[str, ...]:
 
 def add_options(parser: ArgumentParser | _ArgumentGroup, what: str) -> None:
     """Add `--config`; `what` tells the help which settings are read from the file."""
-    parser.add_argument("--config", metavar="FILE", help=f"read {what} from this file (TOML)")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"read {what} from this TOML file; the command line overrides it",
+    )
 
 
 def add_unit_option(parser: ArgumentParser | _ArgumentGroup) -> None:
     """Add `--unit`."""
-    parser.add_argument("--unit", metavar="NAME", help="of the units in the file run this one only")
+    parser.add_argument("--unit", metavar="NAME", help="run only this unit of the file")
 
 
 def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
@@ -282,7 +286,7 @@ def parse(parser: ArgumentParser, argv: list[str]) -> Namespace:
     if given.config is not None:
         _fill(given, load(given.config), _said(parser, argv), parser)
     elif getattr(given, "unit", None) is not None:
-        raise ConfigError("argument --unit: it is of use with --config only")
+        raise ConfigError("argument --unit: it needs --config")
     return given
 
 
@@ -323,9 +327,11 @@ def _units(config: Config, said: dict[str, Any]) -> list[str]:
             raise ConfigError("argument --unit: not allowed with argument -uod/--uod")
         return []  # the command line's UODs are used instead
     if not uods:
-        raise ConfigError(f"{config.path}: there is no unit in it: add [{UNITS}.NAME] with its uod")
+        raise ConfigError(
+            f"{config.path}: it has no units: add a table [{UNITS}.NAME] with the key uod"
+        )
     if name is None:
         return list(uods.values())
     if name not in uods:
-        raise ConfigError(f"argument --unit: {name!r} is none of {', '.join(map(repr, uods))}")
+        raise ConfigError(f"argument --unit: {name!r} is not one of {', '.join(map(repr, uods))}")
     return [uods[name]]

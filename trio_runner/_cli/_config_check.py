@@ -30,9 +30,10 @@ def add_command(commands: "_SubParsersAction[Any]") -> "ArgumentParser":
     check = actions.add_parser(
         "check",
         allow_abbrev=False,
-        help="tell what is wrong in a file of settings",
-        description="Tell what is wrong in a file of settings, a line for each mistake. What it"
-        " names must be there: UODs, secret, certificates. Exit code: 0 if all is well, else 2.",
+        help="say what is wrong with a file of settings",
+        description="Say what is wrong with a file of settings, one line for each mistake. The"
+        " files that it names must exist: UODs, secret, certificates. Exit code: 0 if all is well,"
+        " otherwise 2.",
     )
     check.add_argument("file", metavar="FILE", help="the file (TOML)")
     return config
@@ -49,7 +50,7 @@ def run(arguments: Namespace) -> int:
         print(f"trio-runner config check: error: {text}", file=sys.stderr)
     if errors:
         return WRONG
-    print(f"{arguments.file} is right: {', '.join(_told(config))}.")
+    print(f"{arguments.file} is valid: {', '.join(_told(config))}.")
     return 0
 
 

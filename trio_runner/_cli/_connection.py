@@ -29,13 +29,18 @@ def add_options(parser: ArgumentParser, default: tuple[str, str] | None) -> None
     )
     add("-s", "--secure", action=BooleanOptionalAction, default=False, help="use https and wss")
     _network.add_options(parser)
-    add("-secret", "--secret", default="", help="the secret that the aggregator asks for; better:")
+    add(
+        "-secret",
+        "--secret",
+        default="",
+        help="the secret that the aggregator asks for (better in a file: others can see it here)",
+    )
     add("--secret-file", metavar="FILE", help=_secret.HELP)
     add(
         "-ignore",
         "--ignore_version_error",
         action="store_true",
-        help="ask the aggregator to take an engine of another version",
+        help="ask the aggregator to accept an engine of another version",
     )
 
 
@@ -61,5 +66,5 @@ def find(arguments: Namespace, parser: ArgumentParser) -> None:
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
+        raise ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
     return int(text)

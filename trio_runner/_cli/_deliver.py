@@ -28,8 +28,9 @@ FLUSH_S = 3
 """How long to go on sending what waits when the delivery is interrupted (s)."""
 
 NOT_DESCRIBED = (
-    "The outbox does not say what the unit is, nor who may see it. Start its engine once with this"
-    " outbox, or give --for-all: the unit is then shown to everybody, with the tags that wait."
+    "The outbox does not say what the unit is or who may see it. Start its engine once with this"
+    " outbox, or give --for-all. Then everybody can see the unit, with only the tags of the"
+    " messages that wait."
 )
 
 LINE_S = 10
@@ -64,8 +65,9 @@ def _left(path: str, summary: OutboxSummary) -> int:
         print(f"{count(summary.waiting, 'message')} still {verb} in {path}.")
     if aside:
         print(
-            f"{count(aside, 'message')} set aside, which the aggregator did not take:"
-            f" `trio-runner outbox show {path}` says why, `requeue` lets them wait again."
+            f"{count(aside, 'message')} set aside, which the aggregator did not take: `trio-runner"
+            f" outbox show {path}` says why, and `trio-runner outbox requeue {path}` lets them"
+            " wait again."
         )
     return SOME_LEFT if summary.waiting or aside else 0
 
@@ -130,7 +132,9 @@ def _lines(what: str, total: int) -> Callable[[int], None]:
         if trio.current_time() >= due_at:
             due_at = trio.current_time() + LINE_S
             print(
-                f"{what}: {count(waiting, 'message')} wait of {total}", file=sys.stderr, flush=True
+                f"{what}: {waiting} of {count(total, 'message')} waiting",
+                file=sys.stderr,
+                flush=True,
             )
 
     return show

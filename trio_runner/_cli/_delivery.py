@@ -75,7 +75,7 @@ class Entrance:
         if self._twin_since is None:
             self._twin_since = now
         if now - self._twin_since >= TWIN_S:
-            self._give_up(f"{error} It has not: stop that engine first.")
+            self._give_up(f"{error} It has not done so: stop that engine first.")
 
     def _give_up(self, why: str) -> None:
         self.refusal = why

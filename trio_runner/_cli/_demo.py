@@ -54,8 +54,8 @@ async def staged(tell: Callable[[float, str], None], seed: int) -> AsyncGenerato
         logging.getLogger().addHandler(handler)
         try:
             demo.note(
-                f"an aggregator's stand-in listens at {dispatcher},"
-                f" it takes {HANDLING_S * 1000:.0f} ms over each message"
+                f"a stand-in for the aggregator listens at {dispatcher}; it takes"
+                f" {HANDLING_S * 1000:.0f} ms for each message"
             )
             await nursery.start(engine.run)
             await nursery.start(runner.run)

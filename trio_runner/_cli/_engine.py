@@ -104,7 +104,7 @@ def _add_options(group: _ArgumentGroup) -> None:
     _network.add_options(group)
     _log.add_options(group)
     _status_arguments.add_options(group)
-    _config.add_options(group, "what is not given here, and the units,")
+    _config.add_options(group, "settings and units")
     _config.add_unit_option(group)
     _version.add_option(group)
 
@@ -157,7 +157,7 @@ def _exit(after_s: float, code: int) -> None:
         # Do not log: a hanging thread may hold the log's lock. Without a stderr, file descriptor 2
         # may belong to anything.
         if sys.stderr is not None:
-            text = b"trio-runner engine: something hangs, after %g s it is left behind\n"
+            text = b"trio-runner engine: something hangs; ending without it after %g s\n"
             os.write(2, text % after_s)
     finally:
         os._exit(code)
@@ -251,7 +251,7 @@ class Unit:
         except* UnitFailed as group:
             self._fail(str(first(group)))
         except* (Exception, SystemExit) as group:  # only this unit fails; the others go on
-            self._fail("it ended by an error", group)
+            self._fail("it ended with an error", group)
 
     def _fail(self, why: str, error: BaseException | None = None) -> None:
         self.failed = self.failed or why
@@ -292,7 +292,7 @@ class Unit:
         name = str(uod.instrument)
         current_unit.set(name)
         if self._names.setdefault(name, self) is not self:
-            raise UnitFailed(f"another one of this command is named {name!r} too")
+            raise UnitFailed(f"another unit of this command is also named {name!r}")
         self.name = name
         engine = UodEngine(
             uod,
@@ -385,7 +385,7 @@ class Unit:
         with trio.move_on_after(STOP_S, shield=True) as patience:
             await trio.to_thread.run_sync(engine.stop, abandon_on_cancel=True)
         if patience.cancelled_caught:
-            self._fail(f"it did not stop within {STOP_S} s, its hardware may still be connected")
+            self._fail(f"it did not stop within {STOP_S} s; its hardware may still be connected")
 
     async def _warn_of_roles(
         self, engine: "bridge.UodEngine", runner: EngineRunner, dispatcher: "bridge.UodDispatcher"
@@ -403,4 +403,6 @@ class Unit:
                 warn_of_roles, engine.uod, str(dispatcher), abandon_on_cancel=True
             )
         except Exception as error:
-            logger.debug("Whether the aggregator has authentication cannot be told: %r", error)
+            logger.debug(
+                "Could not find out whether the aggregator supports authentication: %r", error
+            )

@@ -30,7 +30,7 @@ def run(arguments: Namespace) -> int:
         Loss("silent for 30 s", 30, RATE, is_silent=True),
         Loss("refused, then slow", 5, max(units / SLOW_S, 1)),
     ]
-    print(f"{units:,} units lose one aggregator, which lets in {RATE} a second.\n")
+    print(f"{units:,} units lose one aggregator, which lets {RATE} in per second.\n")
     broken = list[str]()
     if units <= RUNNERS_MAX:
         print("Units of one process, whole runners", HEAD, sep="\n")
@@ -62,4 +62,4 @@ def _broken(loss: Loss, account: Account, violation: str | None) -> Iterator[str
     if violation is not None:
         yield f"\n{loss.name}: {violation}"
     if account.dials_most > DIALS_MAX:
-        yield f"\n{loss.name}: {account.dials_most} dials in 100 ms"
+        yield f"\n{loss.name}: {account.dials_most} dials in 100 ms, more than {DIALS_MAX}"

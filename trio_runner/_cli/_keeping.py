@@ -79,7 +79,9 @@ class Keeping:
         if not self.is_for_several and not path.is_dir():
             return path
         if path.exists() and not path.is_dir():
-            raise OutboxError(f"Several UODs need a folder, and {path} is none.")
+            raise OutboxError(
+                f"Several UODs need a folder for their outboxes, and {path} is not one."
+            )
         return _unit_in(path, unit)
 
     def _claimed(self, path: Path, builder: MessageBuilder) -> DurableOutbox:
@@ -107,7 +109,7 @@ async def closing(outbox: Outbox) -> AsyncGenerator[None, None]:
         with trio.move_on_after(CLOSE_S, shield=True) as patience:
             await trio.to_thread.run_sync(outbox.close, abandon_on_cancel=True)
         if patience.cancelled_caught:
-            logger.error("The outbox is not closed within %d s, it is left behind", CLOSE_S)
+            logger.error("The outbox did not close within %d s: ending without it", CLOSE_S)
 
 
 def state_folder() -> Path:
@@ -127,7 +129,7 @@ def _unit_in(folder: Path, unit: str) -> Path:
         return outbox_path(folder, unit)
     except OSError as error:
         raise OutboxNotWritable(
-            f"There can be no outbox in the folder {folder}: {error.strerror}."
+            f"Cannot keep an outbox in the folder {folder}: {error.strerror}."
         ) from error
 
 
@@ -142,8 +144,10 @@ def bytes_of(text: str) -> int:
     """Return how many bytes a text like `64M` means. Raises ArgumentTypeError."""
     match = re.fullmatch(r"([0-9]{1,15})([KMG]?)(i?B)?", text, re.IGNORECASE | re.ASCII)
     if match is None:
-        raise ArgumentTypeError(f"{text!r} is no size: give a number with K, M or G, as in 64M")
+        raise ArgumentTypeError(
+            f"{text!r} is not a size: give a number with K, M or G, such as 64M"
+        )
     number = int(match[1]) * UNITS[match[2].upper()]
     if number < BYTES_MIN:
-        raise ArgumentTypeError(f"{text!r} is too small, give 1M or more")
+        raise ArgumentTypeError(f"{text!r} is too small: give 1M or more")
     return number

@@ -36,7 +36,7 @@ def add_options(parser: ArgumentParser | _ArgumentGroup) -> None:
         "--log-format",
         choices=(TEXT, JSON),
         default=TEXT,
-        help="what is written to stderr: lines for people, or a JSON object a line"
+        help="how to write the log to stderr: lines for people, or one JSON object per line"
         " (default: %(default)s)",
     )
 
@@ -150,10 +150,10 @@ def _log_what_python_prints() -> None:
     logger = logging.getLogger(OWN)
 
     def tell_end(kind: type[BaseException], error: BaseException, _: object) -> None:
-        logger.critical("Ended by an error: %s", kind.__name__, exc_info=error)
+        logger.critical("Ended with an error: %s", kind.__name__, exc_info=error)
 
     def tell_thread(ended: threading.ExceptHookArgs) -> None:
         name = ended.thread.name if ended.thread is not None else "unknown"
-        logger.error("The thread %s ended by an error", name, exc_info=ended.exc_value)
+        logger.error("The thread %s ended with an error", name, exc_info=ended.exc_value)
 
     sys.excepthook, threading.excepthook = tell_end, tell_thread

@@ -23,17 +23,17 @@ def add_options(parser: ArgumentParser | _ArgumentGroup) -> None:
     add(
         "--ca-file",
         metavar="FILE",
-        help="with --secure: trust these authorities (PEM) instead of the system's",
+        help="with --secure: trust the authorities in this PEM file instead of the system's",
     )
     add(
         "--client-cert",
         metavar="FILE",
-        help="with --secure: the certificate (PEM) to show where one is asked for",
+        help="with --secure: the engine's own certificate (PEM), for a server that asks for one",
     )
     add(
         "--client-key",
         metavar="FILE",
-        help="its key (PEM, no passphrase), if it is not in the same file",
+        help="the key of that certificate (PEM, without a passphrase), if it is in another file",
     )
     proxy = parser.add_mutually_exclusive_group()
     proxy.add_argument(
@@ -41,7 +41,7 @@ def add_options(parser: ArgumentParser | _ArgumentGroup) -> None:
         metavar="URL",
         default=True,
         help="reach the aggregator through this HTTP proxy, http://USER:PASSWORD@HOST:PORT"
-        " (default: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY of the environment)",
+        " (default: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY in the environment)",
     )
     proxy.add_argument(
         "--no-proxy",
@@ -56,9 +56,9 @@ def split_where(text: str) -> tuple[str, str]:
     host, slash, path = text.partition("/")
     spelled = spelled_out(text)
     if spelled is not None:
-        raise ArgumentTypeError(f"{text!r} is no host name: give {_as_options(*spelled)}")
+        raise ArgumentTypeError(f"{text!r} is not a host name: give {_as_options(*spelled)}")
     if not host or (":" in host and not _is_ipv6(host)) or any(map(str.isspace, text)):
-        raise ArgumentTypeError(f"{text!r} is no host name: give a name or an IP address alone")
+        raise ArgumentTypeError(f"{text!r} is not a host name: give a name or an IP address alone")
     return host, quote(slash + path, safe="/%:@!$&'()*+,;=~").rstrip("/")
 
 
@@ -99,7 +99,7 @@ def network_options(given: Namespace, host: str, port: int | None, path: str) ->
         raise ArgumentTypeError(f"{source(given, error.argument, argument)}: {why}") from None
     except ProxyUnusable as error:
         of_given = source(given, "proxy", "--proxy")
-        whose = "the proxy of the environment" if given.proxy is True else of_given
+        whose = "the proxy in the environment" if given.proxy is True else of_given
         raise ArgumentTypeError(f"{whose}: {error}") from None
     return options
 

@@ -65,7 +65,7 @@ def _is_in_use(path: str) -> bool:
 def _refuse_if_in_use(path: str) -> None:
     if _is_in_use(path):
         raise OutboxInUse(
-            f"The outbox {path} is in use by a running engine, which delivers what is in it itself."
+            f"The outbox {path} is in use by a running engine, which delivers its messages itself."
             " Stop that engine first."
         )
 
@@ -84,7 +84,7 @@ def lines(summary: OutboxSummary) -> Iterator[str]:
     if summary.is_in_use:
         yield f"in use       by a running engine, as of {_time(summary.taken_at)}"
     if summary.fault is not None:
-        yield f"DAMAGED      in its write-ahead log {summary.fault}: what follows is lost"
+        yield f"DAMAGED      in its write-ahead log, {summary.fault}: what follows is lost"
     yield f"unit         {summary.unit or 'none yet'}"
     yield f"open run     {summary.open_run or 'none'}"
     yield f"waiting      {count(summary.waiting, 'message')}, {_size(summary.bytes)}"
@@ -102,7 +102,7 @@ def lines(summary: OutboxSummary) -> Iterator[str]:
 def _set_aside(summary: OutboxSummary) -> str:
     text = count(len(summary.set_aside), "message")
     if summary.set_aside_dropped:
-        text += f", and {summary.set_aside_dropped} older that are not kept any more"
+        text += f", and {summary.set_aside_dropped} older ones that are no longer kept"
     return text
 
 
@@ -180,11 +180,11 @@ def _check(arguments: Namespace) -> int:
     if found.is_in_use:
         print(f"In use by a running engine, as of {_time(found.taken_at)}.")
     if found.log_fault is None and not found.faults:
-        print(f"{arguments.path} is whole, {count(found.messages, 'message')} in it.")
+        print(f"{arguments.path} is intact, with {count(found.messages, 'message')} in it.")
         return 0
     print(f"{arguments.path} IS DAMAGED; {count(found.messages, 'message')} in it can be read:")
     if found.log_fault is not None:
-        print(f"  in its write-ahead log {found.log_fault}: what follows is lost")
+        print(f"  in its write-ahead log, {found.log_fault}: what follows is lost")
     for fault in found.faults:
         print(f"  {fault}")
     print(_what_to_do(arguments.path, is_readable=not found.faults))
@@ -194,13 +194,14 @@ def _check(arguments: Namespace) -> int:
 def _what_to_do(path: str, *, is_readable: bool) -> str:
     if is_readable:
         return (
-            "The next engine that opens it takes what is before, and keeps a copy. Look at the disk"
-            " and its cables: it loses what was written."
+            "The next engine that opens it uses what comes before the damage, and keeps a copy of"
+            " the files. Check the disk and its cables: data that was written has been lost."
         )
     return (
-        "Stop the engine and save what can be read, by `trio-runner outbox export --output FILE"
-        f" {path}`. The engine sets aside what is spoilt when it starts; if it says that it cannot"
-        " use the file, move it away. Look at the disk: it loses what was written."
+        "Stop the engine and save what can be read: `trio-runner outbox export --output FILE"
+        f" {path}`. When the engine starts again, it sets aside what is damaged. If it says that"
+        " it cannot use the file, move the file away. Check the disk: data that was written has"
+        " been lost."
     )
 
 
@@ -218,19 +219,20 @@ def _send(arguments: Namespace) -> int:
 
 def _requeue(arguments: Namespace) -> int:
     result = requeue(arguments.path)
-    print(f"{count(result.waiting, 'message')} set aside before wait again in {arguments.path}.")
+    verb = "waits" if result.waiting == 1 else "wait"
+    print(f"{count(result.waiting, 'message')} {verb} again in {arguments.path}.")
     if result.too_late:
         print(
-            f"{_stay_aside(result.too_late)}: their run has ended for the aggregator, which would"
-            " throw them away, or end another run by them."
+            f"{_stay_aside(result.too_late)}: their run has ended at the aggregator, which would"
+            " throw them away, or end another run because of them."
         )
     if result.spoilt:
-        print(f"{_stay_aside(result.spoilt)}: the disk has spoilt them.")
+        print(f"{_stay_aside(result.spoilt)}: the disk has damaged them.")
     return 0
 
 
 def _stay_aside(number: int) -> str:
-    return f"{count(number, 'message')} {'stays' if number == 1 else 'stay'} aside"
+    return f"{count(number, 'message')} {'stays' if number == 1 else 'stay'} set aside"
 
 
 # discard
@@ -240,7 +242,7 @@ def _discard(arguments: Namespace) -> int:
     try:
         summary = summarize(arguments.path)
     except OutboxDamaged as error:
-        return _delete(arguments, f"{error} Delete it for good, with all that is in it?")
+        return _delete(arguments, f"{error} Delete it for good, with everything in it?")
     number = summary.waiting + len(summary.set_aside)
     if not number:
         print(f"There are no messages in {arguments.path}.")
@@ -250,10 +252,10 @@ def _discard(arguments: Namespace) -> int:
 
 def _delete(arguments: Namespace, question: str, number: int | None = None) -> int:
     if not arguments.yes and not _is_terminal():
-        text = "there is no terminal to ask at: give --yes to delete without being asked"
+        text = "there is no terminal to ask on: give --yes to delete without being asked"
         return _fail(arguments, text, WRONG_ARGUMENTS)
     if not arguments.yes and not _says_yes(question):
-        print("Nothing is deleted.")
+        print("Nothing was deleted.")
         return FAILED
     discard(arguments.path)
     deleted = arguments.path if number is None else count(number, "message")

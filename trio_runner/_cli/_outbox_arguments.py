@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 ParserT = TypeVar("ParserT", bound=ArgumentParser)
 
 ACTIONS = {
-    "show": "tell what waits, and what was set aside and why; an engine may be running",
-    "export": "write the messages that wait, a line of JSON each; an engine may be running",
-    "check": "tell whether the file is whole, and what to do if not; an engine may be running",
-    "deliver": "send what waits to an aggregator, in the name of the engine that has ended",
+    "show": "show what waits, and what was set aside and why; an engine may be running",
+    "export": "write the messages that wait, one line of JSON each; an engine may be running",
+    "check": "tell whether the file is intact, and what to do if not; an engine may be running",
+    "deliver": "send what waits to an aggregator, in the name of an engine that has ended",
     "requeue": "let the messages that were set aside wait again, in their old places",
     "discard": "delete all messages for good",
 }
@@ -27,48 +27,50 @@ def add(commands: "_SubParsersAction[ParserT]") -> tuple[ParserT, ParserT]:
         "outbox",
         allow_abbrev=False,
         help="look at, check, deliver or discard what an engine has not delivered",
-        description="Look at what an engine has not delivered, while it runs or after its end;"
-        " deliver or discard it when it has ended.",
+        description="Look at what an engine has not delivered, while it runs or after it has"
+        " ended; deliver or discard it when the engine has ended.",
     )
     actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)
     parsers = {
-        name: actions.add_parser(name, allow_abbrev=False, help=what, description=f"{what}.")
+        name: actions.add_parser(
+            name, allow_abbrev=False, help=what, description=f"{what[0].upper()}{what[1:]}."
+        )
         for name, what in ACTIONS.items()
     }
     for parser in parsers.values():
-        parser.add_argument("path", metavar="PATH", type=_path, help="the outbox's file")
+        parser.add_argument("path", metavar="PATH", type=_path, help="the file of the outbox")
     _add_export(parsers["export"])
     _add_deliver(parsers["deliver"])
-    parsers["discard"].add_argument("--yes", action="store_true", help="do not ask")
+    parsers["discard"].add_argument("--yes", action="store_true", help="delete without asking")
     return outbox, parsers["deliver"]
 
 
 def _add_export(parser: ArgumentParser) -> None:
-    parser.add_argument("--output", metavar="FILE", help="a new file, instead of stdout")
+    parser.add_argument("--output", metavar="FILE", help="write to this new file instead of stdout")
     parser.add_argument(
-        "--set-aside", action="store_true", help="those that were set aside instead"
+        "--set-aside", action="store_true", help="write the messages that were set aside instead"
     )
 
 
 def _add_deliver(parser: ArgumentParser) -> None:
     parser.description = (
-        "Send what the outbox of an engine that has ended holds, from any machine, under that"
-        " engine's own name. A run that was on is ended, even if nothing gets through. What is not"
-        " delivered stays in the file; exit code 0 if nothing is left in it, 1 if something is."
-        " Who takes the file to another machine takes PATH-wal along."
+        "Send what waits in the outbox of an engine that has ended, from any machine, under that"
+        " engine's own name. A run that was still on is ended, even if nothing gets through. What"
+        " is not delivered stays in the file. Exit code: 0 if nothing is left in it, 1 if something"
+        " is. If you move the file to another machine, move PATH-wal with it."
     )
     _connection.add_options(parser, default=None)
     parser.add_argument(
         "--for-all",
         action="store_true",
-        help="let everybody see a unit of which the outbox does not say who may",
+        help="show the unit to everybody if the outbox does not say who may see it",
     )
     parser.add_argument(
         "--give-up-after",
         metavar="SECONDS",
         type=_seconds,
         default=math.inf,
-        help="end when the aggregator has not taken all by then (default: try until Ctrl-C)",
+        help="end after this many seconds even if messages still wait (default: try until Ctrl-C)",
     )
 
 
@@ -84,5 +86,5 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds

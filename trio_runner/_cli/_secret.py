@@ -18,8 +18,8 @@ LENGTH_MAX = 4096
 """The most bytes in a secret; a longer file must be something else."""
 
 HELP = (
-    f"read the secret from this file; without, it is {VARIABLE} of the environment, or the"
-    " credential 'secret' of systemd"
+    f"read the secret from this file (default: {VARIABLE} in the environment, or systemd's"
+    " credential 'secret')"
 )
 
 
@@ -56,7 +56,7 @@ def find_secret(
 def warn_of_visible_secret() -> None:
     """Warn in the log that the secret is an argument, and say what to do instead."""
     logger.warning(
-        "The secret is on the command line, where the list of processes shows it to everybody:"
+        "The secret is on the command line, where everybody can see it in the list of processes:"
         " give it by --secret-file FILE, or as %s in the environment",
         VARIABLE,
     )
@@ -70,9 +70,9 @@ def _read(path: Path, source: str) -> str:
     except OSError as error:
         raise SecretUnusable(f"{source}: cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise SecretUnusable(f"{source}: {path} is no text in UTF-8") from None
+        raise SecretUnusable(f"{source}: {path} is not UTF-8 text") from None
     if not text:
         raise SecretUnusable(f"{source}: there is no secret in {path}")
     if len(content) > LENGTH_MAX or len(text.splitlines()) > 1:
-        raise SecretUnusable(f"{source}: there is more than a secret in {path}: give it one line")
+        raise SecretUnusable(f"{source}: {path} has more in it than a secret: it must be one line")
     return text

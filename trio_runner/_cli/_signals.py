@@ -35,7 +35,9 @@ async def stop_on_signal(
         _console.heed()
         task_status.started()
         name = signal.Signals(await anext(received)).name
-        logger.info("Stopping: %s came. Another one, %d s from now, ends it at once", name, SAME_S)
+        logger.info(
+            "Stopping, because of %s. To end at once, send it again after %d s", name, SAME_S
+        )
         stop()
         with trio.move_on_after(SAME_S):
             async for _ in received:

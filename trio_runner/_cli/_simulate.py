@@ -153,7 +153,7 @@ class Total:
     def lines(self, seeds: int) -> Iterator[str]:
         """Yield the lines that sum up the simulations, of which there were to be `seeds`."""
         if self.is_interrupted:
-            yield f"Interrupted behind {len(self.hashes)} of {count(seeds, 'seed')}."
+            yield f"Interrupted after {len(self.hashes)} of {count(seeds, 'seed')}."
         ratio = self.simulated_s / self.processor_s if self.processor_s else 0
         yield (
             f"{count(len(self.hashes), 'seed')},"
@@ -189,10 +189,10 @@ def _hours(time_s: float) -> str:
 FIGURES = {
     "events": "events",
     "samples": "samples",
-    "resent": "that arrived again",
-    "thinned": "samples given up, as told",
+    "resent": "messages that arrived again",
+    "thinned": "samples reported as given up",
     "lost_with_process": "lost with a process's memory",
-    "calls": "calls of the aggregator",
+    "calls": "calls by the aggregator",
     "processes": "processes",
 }
 """The figures of a simulation that are told, and their names."""
@@ -290,7 +290,7 @@ def _tell_of_failures(failed: list[tuple[Case, Report]], *, is_to_shrink: bool) 
     if is_to_shrink:
         _tell_of_shrunk(case, report)
     for other, its_report in others[:OTHERS_SHOWN]:
-        print(f"Seed {other.seed} too, {_when(its_report)}: {its_report.violation}")
+        print(f"Seed {other.seed} broke a promise too, {_when(its_report)}: {its_report.violation}")
     if len(others) > OTHERS_SHOWN:
         print(f"And {len(others) - OTHERS_SHOWN} more.")
 
@@ -302,8 +302,8 @@ def _tell_of_shrunk(case: Case, report: Report) -> None:
         shrunk = shrink(case, report)
         planned = shrunk.case.planned()
         print(
-            f"Tried {count(shrunk.runs, 'run')}; the shortest that fails has"
-            f" {shrunk.case.duration_s:g} s with {count(len(planned), 'fault')}."
+            f"Tried {count(shrunk.runs, 'run')}; the shortest that fails takes"
+            f" {shrunk.case.duration_s:g} s and has {count(len(planned), 'fault')}."
         )
         for fault in planned:
             print(f"  {fault.number:4} {fault.kind} at {fault.at_s:.3f} s")

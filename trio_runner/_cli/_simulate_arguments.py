@@ -23,9 +23,9 @@ def add(commands: "_SubParsersAction[ParserT]") -> ParserT:
         allow_abbrev=False,
         help="simulate hours of outages in seconds, and check that every promise is kept",
         description="Simulate an engine, its runner, the network, the disk and the aggregator in"
-        " one process on a mock clock, and let them meet faults. All chance follows from the seed:"
-        " what fails once fails again. Exit code 0 if every promise was kept, 1 if not, or if more"
-        " than 1,000 seeds have not met each situation that they are to meet.",
+        " one process on a mock clock, and inject faults. The seed decides everything that is left"
+        " to chance, so what fails once fails again. Exit code: 0 if every promise was kept, 1 if"
+        " not, or if more than 1,000 seeds did not meet every situation that they should.",
     )
     option = simulate.add_argument
     seeds = simulate.add_mutually_exclusive_group()
@@ -34,7 +34,7 @@ def add(commands: "_SubParsersAction[ParserT]") -> ParserT:
         metavar="A-B",
         type=_seeds,
         default=range(20),
-        help="simulate these (default: 0-19)",
+        help="simulate these seeds (default: 0-19)",
     )
     seeds.add_argument(
         "--seed",
@@ -42,39 +42,45 @@ def add(commands: "_SubParsersAction[ParserT]") -> ParserT:
         type=_seed,
         dest="seeds",
         default=SUPPRESS,
-        help="simulate this one alone",
+        help="simulate this seed alone",
     )
     option(
         "--hours",
         metavar="H",
         type=_hours,
         default=Fraction(1, 6),
-        help="how long faults happen, with each seed; 0.5 or 1/6 (default: 1/6)",
+        help="for how many hours faults happen with each seed, such as 0.5 or 1/6 (default: 1/6)",
     )
-    option("--faults", metavar="NAME,...", type=_names, help="of the faults these kinds only")
+    option("--faults", metavar="NAME,...", type=_names, help="inject only faults of these kinds")
     option(
-        "--keep", metavar="N,...", type=_numbers, help="of the faults those with these numbers only"
+        "--keep", metavar="N,...", type=_numbers, help="inject only the faults with these numbers"
     )
-    option("--trace", metavar="FILE", help="write all that happens to this file")
-    option("--html", metavar="FILE", help="draw all that happens: a page of its own for a browser")
-    option("--jobs", metavar="N", type=_jobs, default=1, help="processes at once (default: 1)")
+    option("--trace", metavar="FILE", help="write everything that happens to this file")
+    option(
+        "--html",
+        metavar="FILE",
+        help="draw everything that happens into this file: a self-contained page for a browser",
+    )
+    option(
+        "--jobs", metavar="N", type=_jobs, default=1, help="how many processes to use (default: 1)"
+    )
     option(
         "--shrink",
         action="store_true",
-        help="of the first seed that fails, look for a shorter run that still fails",
+        help="look for a shorter run of the first failing seed that still fails",
     )
     option(
         "--units",
         metavar="N",
         type=_units,
-        help="instead let so many units lose one aggregator, and tell how they come back",
+        help="instead, let this many units lose one aggregator, and show how they come back",
     )
     return simulate
 
 
 def _seed(text: str) -> range:
     if not (text.isascii() and text.isdigit()):
-        raise ArgumentTypeError(f"{text!r} is no seed: give a number, 0 or more")
+        raise ArgumentTypeError(f"{text!r} is not a seed: give a number, 0 or more")
     return range(int(text), int(text) + 1)
 
 
@@ -83,9 +89,9 @@ def _seeds(text: str) -> range:
     try:
         seeds = range(_seed(first).start, _seed(last).stop)
     except ArgumentTypeError as error:
-        raise ArgumentTypeError(f"{text!r} is no range of seeds as 0-19: {error}") from None
+        raise ArgumentTypeError(f"{text!r} is not a range of seeds such as 0-19: {error}") from None
     if not seeds:
-        raise ArgumentTypeError(f"{text!r} has no seeds: give the lower one first")
+        raise ArgumentTypeError(f"{text!r} is an empty range: give the lower seed first")
     return seeds
 
 
@@ -95,7 +101,7 @@ def _hours(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         hours = Fraction(0)
     if not 0 < hours <= HOURS_MAX:
-        raise ArgumentTypeError(f"{text!r} is no time from 0 to {HOURS_MAX} hours")
+        raise ArgumentTypeError(f"{text!r} is not a time from 0 to {HOURS_MAX} hours")
     return hours
 
 
@@ -106,19 +112,19 @@ def _names(text: str) -> tuple[str, ...]:
 def _numbers(text: str) -> tuple[int, ...]:
     numbers = _names(text)
     if not all(number.isascii() and number.isdigit() for number in numbers):
-        raise ArgumentTypeError(f"{text!r} are no numbers with commas between them")
+        raise ArgumentTypeError(f"{text!r} is not a list of numbers with commas between them")
     return tuple(map(int, numbers))
 
 
 def _units(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= UNITS_MAX):
-        raise ArgumentTypeError(f"{text!r} is no number from 1 to {UNITS_MAX}")
+        raise ArgumentTypeError(f"{text!r} is not a number from 1 to {UNITS_MAX}")
     return int(text)
 
 
 def _jobs(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= JOBS_MAX):
-        raise ArgumentTypeError(f"{text!r} is no number from 1 to {JOBS_MAX}")
+        raise ArgumentTypeError(f"{text!r} is not a number from 1 to {JOBS_MAX}")
     return int(text)
 
 
@@ -127,11 +133,11 @@ def check(arguments: Namespace, parser: ArgumentParser) -> None:
     if arguments.units is not None:
         for name in ("faults", "keep", "trace", "html", "shrink"):
             if getattr(arguments, name):
-                parser.error(f"argument --{name}: it does not go with --units")
+                parser.error(f"argument --{name}: not allowed with --units")
         return
     for name in ("keep", "trace", "html"):
         if getattr(arguments, name) is not None and len(arguments.seeds) > 1:
-            parser.error(f"argument --{name}: it is of use with one seed only, give --seed")
+            parser.error(f"argument --{name}: it needs a single seed: give --seed")
     if not arguments.faults:
         return
     from trio_runner.simulation.trials._faults import FAULTS
@@ -139,4 +145,4 @@ def check(arguments: Namespace, parser: ArgumentParser) -> None:
     for name in arguments.faults:
         if name not in FAULTS:
             known = ", ".join(sorted(FAULTS))
-            parser.error(f"argument --faults: there is no {name!r}; there are {known}")
+            parser.error(f"argument --faults: there is no fault {name!r}; there are {known}")

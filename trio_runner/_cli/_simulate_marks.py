@@ -22,5 +22,5 @@ def never_met(met: Counter[str], known: Mapping[str, str]) -> Iterator[str]:
     """Yield what to say if the seeds missed a situation; yield nothing if they met all."""
     names = missing(met, known)
     if names:
-        yield "\nTHE WORLD IS TOO SMALL: so many seeds should have met"
+        yield "\nTHE WORLD IS TOO SMALL: this many seeds should have met, but did not:"
         yield from (f"  {name:<28}{known[name]}" for name in names)

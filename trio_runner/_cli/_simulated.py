@@ -92,7 +92,7 @@ async def _run_until_signalled(
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, stopping.set)
         nursery.start_soon(tell_systemd, [_Alone(engine.name, runner)], stopping)
-        say(f"{greeting} and start a run there. Ctrl-C ends.")
+        say(f"{greeting} and start a run there. Ctrl-C ends it.")
         await nursery.start(engine.run)
         await nursery.start(runner.run)
         await stopping.wait()

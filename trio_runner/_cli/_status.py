@@ -37,5 +37,5 @@ async def keep_serving(arguments: Namespace, units: "Iterable[EngineRunner | Uni
         except* OSError as group:
             error = first(group)
             why = getattr(error, "strerror", None) or error
-            say(logging.ERROR, "There is no status at %s:%d for now: %s", host, port, why)
+            say(logging.ERROR, "Cannot serve the status at %s:%d for now: %s", host, port, why)
         await trio.sleep(AGAIN_S)

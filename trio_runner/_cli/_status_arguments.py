@@ -23,17 +23,17 @@ def add_options(parser: ArgumentParser | _ArgumentGroup) -> None:
         "--status",
         metavar="[HOST:]PORT",
         type=address_of,
-        help="tell over HTTP what the units do: a page, /health, /metrics for Prometheus and"
-        " /status.json. Nothing can be changed over it. To this computer alone, unless a HOST is"
-        " given: then to all who reach it",
+        help="serve the status of the units over HTTP, read-only: a page, /health, /metrics for"
+        " Prometheus and /status.json. Without a HOST only this computer can read it; with one,"
+        " all who reach that address can",
     )
     parser.add_argument(
         "--alarm-after",
         metavar="TIME",
         type=seconds_of,
         default=ALARM_AFTER,
-        help="with --status: /health fails when the aggregator has been away for so long, as in 90,"
-        " 90s, 5m or 1h (default: %(default)s)",
+        help="with --status: /health fails when the aggregator has been away for this long, such as"
+        " 90, 90s, 5m or 1h (default: %(default)s)",
     )
 
 
@@ -47,7 +47,7 @@ def check(arguments: Namespace) -> None:
         if error.name is None or error.name.startswith("trio_runner"):
             raise
         raise ArgumentTypeError(
-            "argument --status: it needs more: pip install 'trio-runner[status]'"
+            "argument --status: it needs more packages: pip install 'trio-runner[status]'"
         ) from None
 
 
@@ -56,20 +56,21 @@ def add_command(commands: "_SubParsersAction[Any]") -> ArgumentParser:
     parser: ArgumentParser = commands.add_parser(
         "status",
         allow_abbrev=False,
-        help="tell how the units of a running command do",
-        description="Tell how the units of a command do that runs with --status, or what waits in"
-        " an outbox. Exit code: 0 all is well; 1 warning (the aggregator is away, but for less than"
-        " --alarm-after; catching up; starting); 2 critical (away for longer, samples given up, the"
-        " disk fails, messages set aside, a unit has failed); 3 unknown (nothing can be reached).",
+        help="show how the units of a running command are doing",
+        description="Show how the units of a command with --status are doing, or what waits in an"
+        " outbox. Exit code: 0 all is well; 1 warning (the aggregator is away, but for less than"
+        " --alarm-after; catching up; starting); 2 critical (away for longer, samples given up,"
+        " the disk fails, messages set aside, a unit has failed); 3 unknown (nothing can be"
+        " reached).",
     )
     parser.add_argument(
         "where",
         nargs="?",
         default=PORT,
         metavar="URL|[HOST:]PORT|OUTBOX",
-        help="where the status is, or the file of an outbox (default: %(default)s)",
+        help="where the status is served, or the file of an outbox (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="tell it as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -78,7 +79,7 @@ def address_of(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not (port.isascii() and port.isdigit() and int(port) < 65536) or text.startswith(":"):
-        raise ArgumentTypeError(f"{text!r} is no [HOST:]PORT, as in 9801 or 0.0.0.0:9801")
+        raise ArgumentTypeError(f"{text!r} is not a [HOST:]PORT, such as 9801 or 0.0.0.0:9801")
     return host or "127.0.0.1", int(port)
 
 
@@ -87,5 +88,7 @@ def seconds_of(text: str) -> float:
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?(s|m|min|h)?", text, re.ASCII)
     seconds = float(match[1]) * SECONDS[(match[2] or "").removesuffix("in")] if match else math.nan
     if not seconds > 0:
-        raise ArgumentTypeError(f"{text!r} is no time: give seconds, or as in 90s, 5m or 1h")
+        raise ArgumentTypeError(
+            f"{text!r} is not a time: give seconds, or a time such as 90s, 5m or 1h"
+        )
     return seconds

@@ -35,7 +35,7 @@ FRESH_S = 10
 OLD_S = 300
 """A message that has waited for longer needs a person's attention (s)."""
 
-NO_STATUS = "what answers there is no status of trio-runner"
+NO_STATUS = "what answers there is not a status of trio-runner"
 
 
 class Unknown(Exception):
@@ -93,7 +93,7 @@ def _ask(url: str) -> dict[str, Any]:
     except OSError as error:
         why = error.strerror or str(error)
         raise Unknown(
-            f"nothing can be reached at {url}: {why}. Does the engine run, with --status?"
+            f"nothing answers at {url}: {why}. Is the engine running, with --status?"
         ) from error
     except (HTTPException, ValueError) as error:
         raise Unknown(f"{url}: {NO_STATUS}: {printable(repr(error))}") from error
@@ -105,7 +105,7 @@ def _ask(url: str) -> dict[str, Any]:
 def _get(url: str) -> bytes:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("give an http or https URL")
+        raise Unknown(f"{url} is not an http or https URL")
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname, parts.port, timeout=ANSWER_S)
     try:
@@ -113,7 +113,7 @@ def _get(url: str) -> bytes:
         connection.request("GET", path, headers={"Connection": "close"})
         response = connection.getresponse()
         if response.status != 200:
-            raise ValueError(f"it answers {response.status}")
+            raise Unknown(f"{url}: {NO_STATUS}: it answers with HTTP status {response.status}")
         return response.read(ANSWER_BYTES_MAX)
     finally:
         connection.close()

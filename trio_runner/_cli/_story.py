@@ -144,7 +144,7 @@ class Demo:
             self._note_caught_up(now_s)
 
     def _note_reconnected(self, now_s: float) -> None:
-        self.chapter = "A link is there, the engine introduces itself"
+        self.chapter = "There is a link; the engine introduces itself"
         if self.outage is not None and self.outage.reconnected_s is None:
             self.outage = evolve(self.outage, reconnected_s=now_s)
 
@@ -175,26 +175,26 @@ class Demo:
             ]
             await self._order(am.MethodMsg(method=mdl.Method(version=0, lines=lines)), "the method")
             await self._order(am.ExecuteControlCommandMsg(name="Start"), "Start")
-            await self._pass(BEFORE_OUTAGE_S, "The method runs, the aggregator will be killed in")
+            await self._pass(BEFORE_OUTAGE_S, "The method runs; the aggregator will be killed in")
             await self._break_down()
             await self._until("Reconnected")
-            await self._pass(AFTER_CATCH_UP_S, "The hole is filled, the run will be stopped in")
+            await self._pass(AFTER_CATCH_UP_S, "The hole is filled; the run will be stopped in")
             await self._order(am.ExecuteControlCommandMsg(name="Stop"), "Stop")
             await self.aggregator.wait_until(lambda: self.aggregator.recent_runs)
             self.note("the aggregator has archived the run")
             self.chapter = "The run is over"
             await trio.sleep(0.5)
         if time_limit.cancelled_caught:
-            self.note(f"broken off after {LONGEST_S:g} s")
+            self.note(f"cut short after {LONGEST_S:g} s")
 
     async def _break_down(self) -> None:
         began_s = self.now_s
         self.outage = Outage(began_s)
         self.note("the aggregator is killed: it loses the run that was on")
         async with self.aggregator.outage(kill=True):
-            await self._pass(OUTAGE_S, "The aggregator was killed, it will be back in")
+            await self._pass(OUTAGE_S, "The aggregator was killed; it will be back in")
         self.outage = evolve(self.outage, ended_s=self.now_s)
-        self.chapter = "The aggregator is back, the next dial will find it"
+        self.chapter = "The aggregator is back; the next dial will find it"
         self.note("the aggregator is back")
 
     async def _order(self, message: MessageBase, what: str) -> None:
@@ -206,7 +206,7 @@ class Demo:
         engine_id = self.runner.statistics().engine_id
         answer = await self.aggregator.call(str(engine_id), message)
         if not isinstance(answer, SuccessMessage):
-            raise RuntimeError(f"the engine did not take {what}: {answer}")
+            raise RuntimeError(f"the engine refused {what}: {answer}")
 
     async def _pass(self, duration_s: float, until_what: str) -> None:
         """Let time pass, with a countdown."""

@@ -119,7 +119,7 @@ def _verdict(lost: int, in_order: bool, waited: int, *, interrupted: bool) -> st
     if not in_order:
         return f"{begin}Nothing lost, but EVENTS CAME OUT OF ORDER."
     if waited:
-        return f"{begin}Nothing lost till then, {count(waited, 'message')} still waited."
+        return f"{begin}Nothing lost so far, {count(waited, 'message')} still waiting."
     return f"{begin}Nothing lost."
 
 

@@ -135,7 +135,7 @@ class Datagrams:
             ):
                 await to_systemd.sendto(text.encode(), self._address.replace("@", "\0", 1))
         except OSError as error:
-            self._say(logging.WARNING, "systemd cannot be told at %s: %s", self._address, error)
+            self._say(logging.WARNING, "Cannot notify systemd at %s: %s", self._address, error)
 
 
 @define(eq=False)
@@ -195,7 +195,7 @@ class Teller:
         """Tell the status if it has changed, and feed the watchdog if the process works."""
         starved, status = self._hearts.why_starved(), "; ".join(self._words())
         if starved is not None:
-            self._say(logging.ERROR, "The watchdog of systemd is not fed: %s", starved)
+            self._say(logging.ERROR, "Not feeding systemd's watchdog: %s", starved)
             status = f"{starved}; {status}"
         else:
             await self.feed()

@@ -15,7 +15,7 @@ def add_option(parser: ArgumentParser | _ArgumentGroup) -> None:
 class _Version(Action):
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(
-            option_strings, dest=SUPPRESS, nargs=0, help="tell the installed versions and exit"
+            option_strings, dest=SUPPRESS, nargs=0, help="show the installed versions and exit"
         )
 
     def __call__(self, parser: ArgumentParser, *_: object) -> None:

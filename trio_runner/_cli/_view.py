@@ -30,7 +30,7 @@ MEANING: dict[RecoverState, tuple[str, str]] = {
     "Connected": ("green", "sends samples as they are taken"),
     "Failed": ("red", "the link is lost, or a dial failed"),
     "Disconnected": ("red", "waits, then dials again"),
-    "Reconnecting": ("yellow", "has a link, introduces the engine"),
+    "Reconnecting": ("yellow", "has a link; introduces the engine"),
     "CatchingUp": ("yellow", "sends what has waited"),
     "Reconnected": ("green", "sends samples as they are taken"),
     "Stopped": ("yellow", "sends what is left and ends"),
@@ -183,7 +183,7 @@ def _progress(seen: Picture) -> RenderableType:
     if backlog is None:
         return _line((" What was kept is sent next.", "dim"))
     if backlog.ended_s is not None:
-        each = f" (the stand-in takes {HANDLING_S * 1000:.0f} ms over each)"
+        each = f" (the stand-in takes {HANDLING_S * 1000:.0f} ms for each)"
         return _line((f" Caught up: {backlog}", "green"), (each, "dim"))
     outbox = seen.statistics.outbox
     done = outbox.delivered - backlog.delivered_before

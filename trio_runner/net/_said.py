@@ -46,11 +46,14 @@ def why_closed(closed: trio_websocket.ConnectionClosed) -> str:
     """Return how a connection ended, for an error."""
     reason = closed.reason
     if reason is None:
-        return "The connection was closed."
+        return "The connection to the aggregator was closed."
     if reason.code == 1006:
-        return "The connection broke off."
+        return "The connection to the aggregator broke off."
     said = f": {printable(reason.reason)}" if reason.reason else ""
     if reason.code in _BROKEN_RULES:
         # trio-websocket does not tell which side closed, the aggregator or we.
-        return f"The connection was closed for a breach of the protocol, code {reason.code}{said}."
+        return (
+            "The connection to the aggregator was closed for a breach of the protocol,"
+            f" code {reason.code}{said}."
+        )
     return f"The aggregator closed the connection with code {reason.code}{said}."
