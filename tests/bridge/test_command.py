@@ -200,16 +200,16 @@ def test_wrong_arguments_are_told(line: str, told: str, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("--ca-file x", "argument --ca-file: it is of use with --secure only"),
+        ("--ca-file x", "argument --ca-file: it needs --secure"),
         ("-s --ca-file no/such", "argument --ca-file: cannot read no/such: No such file"),
-        ("-s --client-key x", "argument --client-key: it is of use with a client certificate only"),
+        ("-s --client-key x", "argument --client-key: it needs a client certificate"),
         (
             "--proxy socks5://a",
-            "argument --proxy: there is no way through a proxy of kind 'socks5'",
+            "argument --proxy: 'socks5' proxies are not supported",
         ),
         (
             "-ahn a:9",
-            "-ahn/--aggregator_hostname: 'a:9' is no host name: give -ahn a -ap 9",
+            "-ahn/--aggregator_hostname: 'a:9' is not a host name: give -ahn a -ap 9",
         ),
     ],
 )

@@ -165,4 +165,4 @@ async def test_an_engine_of_another_version_is_told_what_to_do(
             async for change in changes:
                 if change.after == "Connected":
                     break
-    assert "is of version 0.1.1585, this engine of 0.0.1: ignored" in caplog.text
+    assert "has 0.1.1585, this engine has 0.0.1. This is ignored" in caplog.text

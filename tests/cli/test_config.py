@@ -194,9 +194,12 @@ def test_what_is_wrong_with_a_named_file_is_blamed_on_the_line_that_names_it(
     for text, told in (
         (
             "[aggregator]\nca_file = 'x'",
-            "line 2: aggregator.ca_file: it is of use with --secure only",
+            "line 2: aggregator.ca_file: it needs --secure",
         ),
-        ("[aggregator]\nproxy = 'socks5://a'", "line 2: aggregator.proxy: there is no way through"),
+        (
+            "[aggregator]\nproxy = 'socks5://a'",
+            "line 2: aggregator.proxy: 'socks5' proxies are not",
+        ),
         ("\nsecret_file = 'none'", f"line 2: secret_file: cannot read {file.parent / 'none'}"),
     ):
         file.write_text(text)

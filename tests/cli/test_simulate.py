@@ -164,7 +164,7 @@ def test_a_broken_promise_is_told_with_the_command_that_repeats_it(
     told = f"SEED 1 BROKE A PROMISE at {moment} s: {report.violation}"
     assert told in out
     assert "".join(f"  {line}\n" for line in report.last_lines) in out
-    assert re.search(r"^Seed \d+ too, at \d+\.\d+ s: \w", out, re.MULTILINE)
+    assert re.search(r"^Seed \d+ broke a promise too, at \d+\.\d+ s: \w", out, re.MULTILINE)
     arguments = repeated(out)
     assert arguments == shlex.split("simulate --seed 1 --hours 1/60 --faults reset,burst")
     assert main(arguments) == 1

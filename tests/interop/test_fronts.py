@@ -84,7 +84,7 @@ async def test_an_aggregator_away_behind_the_proxy_is_waited_for(
         await eventually(_told(unit), lambda text: "A proxy answers" in text, within_s=CONNECT_S)
         told = unit.runner.statistics().last_failure or ""
         assert f"the aggregator at https://127.0.0.1:{before.tls} (HTTP status 50" in told
-        assert told.endswith("Is the aggregator running behind it?")
+        assert told.endswith("Is the aggregator running behind the proxy?")
         await trio.to_thread.run_sync(aggregator.start)
         await eventually(_links(unit), lambda number: number == 2, within_s=CONNECT_S)
         await eventually(unit.api.state, lambda state: state == "ready", within_s=CONNECT_S)
@@ -94,8 +94,11 @@ async def test_an_upgrade_that_the_proxy_does_not_pass_on_is_told(before: Front)
     """The registration has come through."""
     error = await failure(before, before.no_upgrade)
     assert type(error) is NotAnAggregator
-    assert f"https://127.0.0.1:{before.no_upgrade} takes no websocket (HTTP status" in str(error)
-    assert "let it pass the upgrade on" in str(error)
+    assert (
+        f"https://127.0.0.1:{before.no_upgrade} accepted the registration but not the websocket"
+        in str(error)
+    )
+    assert "let it pass on the upgrade" in str(error)
 
 
 async def test_an_aggregator_below_a_path_is_reached(
@@ -130,7 +133,7 @@ async def test_a_redirect_to_tls_says_to_use_secure(before: Front) -> None:
     """The error says where to."""
     error = await failure(before, before.to_tls, secure=False, ca_file=None)
     assert f"to https://127.0.0.1:{before.tls}/engine-rest (HTTP status 30" in str(error)
-    assert "(--secure), at that host, port and path." in str(error)
+    assert "(--secure) to that host, port and path." in str(error)
 
 
 async def test_plain_http_to_the_tls_port_says_to_use_secure(before: Front) -> None:

@@ -105,13 +105,17 @@ async def test_each_refusal_by_the_proxy_says_what_to_do(company_proxy: str) -> 
     with open_proxy(company_proxy, nobody) as proxy:
         here = f"The proxy http://127.0.0.1:{proxy.server.port}"
         text = await failure(proxy.url(login=""), nobody)
-        assert text.startswith(f"{here} wants a login (HTTP status 407). Give it in its URL")
+        assert text.startswith(
+            f"{here} wants a login (HTTP status 407). Give it in the proxy's URL"
+        )
         text = await failure(proxy.url(login="ali:wrong"), nobody)
-        assert text.startswith(f"{here} did not take the login of user ali (HTTP status 40")
+        assert text.startswith(f"{here} refused the login of user ali (HTTP status 40")
         text = await failure(proxy.url(), 25)
-        assert text.startswith(f"{here} allows no connection to 127.0.0.1:25 (HTTP status 403)")
+        assert text.startswith(
+            f"{here} does not allow a connection to 127.0.0.1:25 (HTTP status 403)"
+        )
         text = await failure(proxy.url(), nobody)
-        assert text.startswith(f"{here} gave no way to 127.0.0.1:{nobody} (HTTP status 50")
+        assert text.startswith(f"{here} could not connect to 127.0.0.1:{nobody} (HTTP status 50")
         text = await failure(proxy.url(), nobody, "no.such.host.invalid")
-        assert text.startswith(f"{here} gave no way to no.such.host.invalid:{nobody} (HTTP")
-        assert text.endswith("and is that its name for the proxy too?")
+        assert text.startswith(f"{here} could not connect to no.such.host.invalid:{nobody} (HTTP")
+        assert text.endswith("and does the proxy know it by that name?")

@@ -57,8 +57,8 @@ async def test_a_redirect_to_https_says_to_use_secure(
     error = await failure_with(*before, answers(f"{status} X\r\nLocation: {to}"))
     assert type(error) is NotAnAggregator
     assert str(error) == (
-        f"{HERE} sends this engine to {to} (HTTP status {status} for a {what}). Dial it with a"
-        " secure connection (--secure), at that host, port and path."
+        f"{HERE} redirects this engine to {to} (HTTP status {status} for a {what}). Use a secure"
+        " connection (--secure) to that host, port and path."
     )
 
 
@@ -68,7 +68,7 @@ async def test_a_redirect_to_https_says_to_use_secure(
         ("http://other.example/", "to http://other.example/ (HTTP status 302 for a registration)."),
         ("http://other.example/", "Give the host, port and path of the aggregator itself."),
         ("/login?next=engine-rest", "Check the path, and whether it wants a login that an engine"),
-        ("", "sends this engine elsewhere, without saying where (HTTP status 302"),
+        ("", "redirects this engine elsewhere, without saying where (HTTP status 302"),
         ("x" * 5000, "x" * 197 + "... (HTTP"),
     ],
 )
@@ -88,26 +88,26 @@ async def test_a_redirect_elsewhere_says_where_to(
         (
             '401 X\r\nWWW-Authenticate: Basic realm="x"',
             (
-                f"{HERE} wants a login before it lets anyone to the aggregator (HTTP status"
+                f"{HERE} wants a login before it lets anyone through to the aggregator (HTTP status"
                 " 401 for a"
-                " {what}, by Basic). An engine cannot log in: ask who runs it to let"
+                " {what}, by Basic). An engine cannot log in: ask the administrator there to let"
                 " /engine-rest and"
-                " /engine-rpc through without."
+                " /engine-rpc through without a login."
             ),
         ),
         (
             "403 X",
             (
-                f"{HERE} forbids this engine the way to the aggregator (HTTP status 403 for a"
-                " {what}). Ask who runs it to let this computer's requests to /engine-rest and"
-                " /engine-rpc through."
+                f"{HERE} does not let this engine through to the aggregator (HTTP status 403 for a"
+                " {what}). Ask the administrator there to let requests from this computer to"
+                " /engine-rest and /engine-rpc through."
             ),
         ),
         (
             "407 X\r\nProxy-Authenticate: Basic",
             (
                 f"A proxy on the way to {HERE} wants a login (HTTP status 407 for a"
-                " {what}). Give it by --proxy http://USER:PASSWORD@HOST:PORT."
+                " {what}). Give it in --proxy http://USER:PASSWORD@HOST:PORT."
             ),
         ),
     ],
@@ -133,7 +133,7 @@ async def test_a_registration_that_is_too_long_is_told_with_its_length(
 
     error = await failure_with(script)
     assert type(error) is NotAnAggregator
-    assert f"takes no request of {len(bodies[0])} bytes (HTTP status 413" in str(error)
+    assert f"does not accept a request of {len(bodies[0])} bytes (HTTP status 413" in str(error)
     assert str(error).endswith("for a higher limit (nginx: client_max_body_size).")
 
 
@@ -144,7 +144,7 @@ async def test_a_host_name_that_is_not_served_is_named_as_the_reason(
     """The engine dials an address; Caddy with client certificates wants the name."""
     error = await failure_with(*before, answers("421 Misdirected Request"))
     assert type(error) is NotAnAggregator
-    assert f"does not serve that name (HTTP status 421 for a {what}). Dial it by" in str(error)
+    assert f"does not serve that name (HTTP status 421 for a {what}). Use the" in str(error)
 
 
 @STEPS
@@ -157,7 +157,7 @@ async def test_a_server_error_is_not_taken_for_another_program(
     assert type(error) is AggregatorUnreachable
     assert str(error) == (
         f"What answers at {HERE} has failed (HTTP status {status} for a {what}). The log of the"
-        " aggregator, or of the proxy before it, says why."
+        " aggregator, or of the proxy in front of it, says why."
     )
 
 
@@ -168,8 +168,10 @@ async def test_an_upgrade_that_is_not_passed_on_is_named_as_the_reason(
     """The registration was accepted, so host and port are right."""
     error = await failure_with(register, answers(f"{status} X"))
     assert type(error) is NotAnAggregator
-    assert f"{HERE} takes no websocket (HTTP status {status} for a websocket), though" in str(error)
-    assert "let it pass the upgrade on (nginx: proxy_http_version 1.1" in str(error)
+    assert f"{HERE} accepted the registration but not the websocket (HTTP status {status}" in str(
+        error
+    )
+    assert "let it pass on the upgrade (nginx: proxy_http_version 1.1" in str(error)
 
 
 PLAIN_TO_HTTPS = [
@@ -187,7 +189,7 @@ async def test_plain_http_to_an_https_port_says_to_use_secure(
     error = await failure_with(answers("400 Bad Request", body))
     assert type(error) is NotAnAggregator
     assert str(error) == (
-        f"{HERE} wants a secure connection (HTTP status 400 for a registration). Dial it so"
+        f"{HERE} wants a secure connection (HTTP status 400 for a registration). Use one"
         " (--secure)."
     )
 
@@ -202,9 +204,9 @@ def test_a_wanted_client_certificate_names_the_options(what: str, body: str) -> 
     reply = Reply(400, [], body.encode())
     error = why_not(Asked("https://a.example:443", True, what), reply)
     assert str(error) == (
-        "https://a.example:443 wants a client certificate. Give this engine the one that was issued"
-        " for it (--client-cert FILE --client-key FILE), or ask who runs it to let engines in"
-        " without."
+        "https://a.example:443 wants a client certificate. Give this engine the one that was"
+        " issued for it (--client-cert FILE --client-key FILE), or ask the administrator there to"
+        " let engines in without one."
     )
 
 
@@ -254,7 +256,7 @@ async def test_retry_after_is_in_the_error(
     assert type(error) is AggregatorUnreachable
     assert told in str(error)
     assert f"(HTTP status {status} for a {what})" in str(error)
-    assert str(error).endswith("It asks for 120 s without a try, which this engine obeys.")
+    assert str(error).endswith("It asks clients to wait 120 s, and this engine does.")
     assert error.retry_after_s == 120
 
 

@@ -230,7 +230,7 @@ ARRAYS = b"[[]%s]" % (b",[]" * (16 * 2**20 // 3))
         (b"\xff\xff\xff", "invalid"),
         (
             (BOMB.compress(ARRAYS) + BOMB.flush(zlib.Z_SYNC_FLUSH))[:-4],
-            "more than 4194304 bytes came of 163",
+            "bytes inflate to more than 4194304",
         ),
         (Deflater().message("[[]" + ",[]" * 1_000_000 + "]"), "expected 250000 values at most"),
     ],
@@ -277,10 +277,10 @@ async def test_the_clients_half_inflates_what_the_servers_half_compresses() -> N
     deflater, inflater = Deflater(), Inflater(100)
     texts = ["a" * 100, "", "ä" * 50, "a" * 100]
     assert [inflater.text(deflater.message(text)) for text in texts] == texts
-    with pytest.raises(ValueError, match="more than 100 bytes"):
+    with pytest.raises(ValueError, match="bytes inflate to more than 100"):
         inflater.text(deflater.message("b" * 101))
     # The message is so small that all of it has been read when the bound is reached.
-    with pytest.raises(ValueError, match="more than 100 bytes"):
+    with pytest.raises(ValueError, match="bytes inflate to more than 100"):
         Inflater(100).text(Deflater().message("c" * 101))
 
 

@@ -250,7 +250,7 @@ async def test_another_secret_is_refused(autojump_clock: MockClock) -> None:
     assert type(error) is SecretRefused
     assert str(error) == (
         "The aggregator at http://aggregator.example:9800 refused the secret. Give this engine the"
-        " secret that the aggregator was started with."
+        " secret that the aggregator was started with (--secret-file FILE)."
     )
 
 
@@ -262,8 +262,9 @@ async def test_another_version_is_refused(autojump_clock: MockClock) -> None:
     error = await failure_with(replies(200, encode_json(reply)))
     assert type(error) is VersionRefused
     assert error.wanted == "9.8.7"
-    assert "wants engines of version 9.8.7, this one is 0.1.1585. Install that version, or" in str(
-        error
+    assert (
+        "wants engines of version 9.8.7, and this one is 0.1.1585. Install that version, or"
+        in str(error)
     )
 
 
@@ -275,9 +276,9 @@ async def test_a_second_connection_of_an_engine_is_refused(
     reply = am.RegisterEngineReplyMsg(success=False, secret_match=matches, version_match=matches)
     error = await failure_with(replies(200, encode_json(reply)))
     assert type(error) is AlreadyConnected
-    assert "still holds a connection of engine Unit. If no other engine of that name runs" in str(
-        error
-    )
+    assert (
+        "still holds a connection of an engine named Unit. If no other engine of that name runs"
+    ) in str(error)
 
 
 async def test_the_stand_in_refuses_a_second_engine(autojump_clock: MockClock) -> None:
@@ -325,7 +326,7 @@ async def test_a_gateway_without_an_aggregator_is_unreachable(
         assert type(error) is AggregatorUnreachable
         assert str(error) == (
             "A proxy answers for the aggregator at http://aggregator.example:9800 (HTTP status"
-            f" {status} for a {what}). Is the aggregator running behind it?"
+            f" {status} for a {what}). Is the aggregator running behind the proxy?"
         )
 
 
@@ -483,9 +484,9 @@ async def test_a_close_instead_of_a_websocket_is_told_at_once(
     assert trio.current_time() == start
     assert type(error) is AggregatorUnreachable
     assert str(error) == (
-        "The connection to http://aggregator.example:9800 was closed instead of an answer to the"
-        " upgrade to a websocket. Is the aggregator just starting or stopping, or does a proxy or a"
-        " firewall on the way let no websockets through?"
+        "The connection to http://aggregator.example:9800 was closed when this engine asked for a"
+        " websocket. Is the aggregator just starting or stopping, or does a proxy or a firewall on"
+        " the way block websockets?"
     )
 
 
@@ -532,8 +533,8 @@ async def test_a_dial_has_ten_seconds(
     if trio.current_time() - start == 10:
         assert error.in_line
         assert str(error) == (
-            "http://aggregator.example:9800 did not let us in within 10 s. It takes connections: is"
-            " it busy, or does it hang?"
+            "http://aggregator.example:9800 did not let us in within 10 s. It accepts connections:"
+            " is it busy, or does it hang?"
         )
 
 
@@ -543,7 +544,7 @@ async def test_a_black_hole_is_given_up_after_ten_seconds(autojump_clock: MockCl
     error = await failure(black_hole)
     assert type(error) is AggregatorUnreachable
     assert not error.in_line
-    assert str(error).endswith("Is the host up, and does no firewall stand between?")
+    assert str(error).endswith("Is the host up, and is there a firewall in between?")
     assert trio.current_time() - start == 10
 
 

@@ -126,9 +126,8 @@ async def test_the_registration_and_the_websocket_go_through_the_proxy(
         (
             ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
             (
-                f"Nothing answers at the proxy {PROXY}: connection refused. Is its address"
-                " right, and"
-                " is it running? --no-proxy does without."
+                f"Nothing answers at the proxy {PROXY}: connection refused. Is its address right,"
+                " and is it running? Use --no-proxy to do without it."
             ),
         ),
         (
@@ -155,7 +154,7 @@ async def test_a_proxy_out_of_reach_is_named(
             "407 X\r\nProxy-Authenticate: Basic realm=x",
             PROXY,
             (
-                f"The proxy {PROXY} wants a login (HTTP status 407). Give it in its URL:"
+                f"The proxy {PROXY} wants a login (HTTP status 407). Give it in the proxy's URL:"
                 " http://USER:PASSWORD@HOST:PORT."
             ),
         ),
@@ -163,37 +162,34 @@ async def test_a_proxy_out_of_reach_is_named(
             "407 X\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: basic realm=x",
             LOGIN,
             (
-                f"The proxy {PROXY} did not take the login of user ali (HTTP status 407)."
-                " Check user"
-                " and password in its URL; special characters are written as %XX."
+                f"The proxy {PROXY} refused the login of user ali (HTTP status 407). Check the"
+                " user and the password in its URL; write special characters as %XX."
             ),
         ),
         (
             "401 X",  # from tinyproxy
             LOGIN,
             (
-                f"The proxy {PROXY} did not take the login of user ali (HTTP status 401). Check"
-                " user and password in its URL; special characters are written as %XX."
+                f"The proxy {PROXY} refused the login of user ali (HTTP status 401). Check the"
+                " user and the password in its URL; write special characters as %XX."
             ),
         ),
         (
             "407 X\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM",
             LOGIN,
             (
-                f"The proxy {PROXY} wants a login by Negotiate or NTLM (HTTP status 407), of which"
-                " this engine knows none. Ask who runs it for one by Basic or none, or put a"
-                " local proxy"
-                " that knows it between."
+                f"The proxy {PROXY} wants a login by Negotiate or NTLM (HTTP status 407), and this"
+                " engine can log in only by Basic. Ask its administrator to allow Basic or no"
+                " login, or run a local proxy in between that can log in."
             ),
         ),
         (
             "403 Forbidden",
             PROXY,
             (
-                f"The proxy {PROXY} allows no connection to aggregator.example:9800 (HTTP status"
-                " 403). Ask who runs it to allow CONNECT to that host and port; or, if the"
-                " way is open"
-                " without it, use --no-proxy or NO_PROXY."
+                f"The proxy {PROXY} does not allow a connection to aggregator.example:9800 (HTTP"
+                " status 403). Ask its administrator to allow CONNECT to that host and port. If"
+                " the aggregator can be reached without the proxy, use --no-proxy or NO_PROXY."
             ),
         ),
     ],
@@ -215,8 +211,8 @@ async def test_a_proxy_that_finds_no_aggregator_is_named_as_the_reason(
     error = await failure_with(replies(f"{status} X\r\nRetry-After: 20"))
     assert type(error) is AggregatorUnreachable
     assert str(error).startswith(
-        f"The proxy {PROXY} gave no way to aggregator.example:9800 (HTTP status {status}). Is the"
-        " aggregator running there, and is that its name for the proxy too?"
+        f"The proxy {PROXY} could not connect to aggregator.example:9800 (HTTP status {status})."
+        " Is the aggregator running there, and does the proxy know it by that name?"
     )
     assert error.retry_after_s == (20 if status == 503 else 0)
 
@@ -243,7 +239,7 @@ async def test_something_that_is_no_proxy_is_named_as_the_reason(autojump_clock:
             f"What answers at the proxy {PROXY} does not speak HTTP. Check its host and port."
         )
     error = await failure_with(closes)
-    assert str(error).startswith(f"The proxy {PROXY} closed the connection before it gave a way")
+    assert str(error).startswith(f"The proxy {PROXY} closed the connection before it opened a way")
     start = trio.current_time()
     error = await failure_with(silent)
     assert trio.current_time() - start == 10
@@ -357,7 +353,7 @@ def test_the_environment_is_read_as_httpx_reads_it(
 def test_the_environment_does_not_affect_a_given_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A simulation is the same wherever it runs."""
     monkeypatch.setenv("ALL_PROXY", "socks5://proxy.example:1080")
-    with pytest.raises(ProxyUnusable, match="there is no way through a proxy of kind 'socks5'"):
+    with pytest.raises(ProxyUnusable, match="'socks5' proxies are not supported"):
         EngineDispatcher(handlers=Unit())
     EngineDispatcher(handlers=Unit(), open_stream=raises(OSError()))
     EngineDispatcher(handlers=Unit(), proxy=False)

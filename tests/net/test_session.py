@@ -118,7 +118,7 @@ async def test_an_answer_that_is_no_message_ends_the_link(
         link.session.send(1, BODY, told.append)
         failure = await link.lost()
     assert told == []
-    assert "answered a message with what is none" in str(failure)
+    assert "answered with something that is not a message" in str(failure)
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), OSError("disk full"), KeyError("bug")])
@@ -355,7 +355,7 @@ async def ends_with(event: ws.Event) -> None:
     async with linked(opened(behave)) as link:
         failure = await link.lost()
     assert type(failure) is LinkLost
-    assert "sent a frame that is no remote call: $" in str(failure)
+    assert "sent a frame that is not a remote call: $" in str(failure)
 
 
 async def answers_to(
@@ -575,7 +575,10 @@ async def test_the_number_of_unwritten_answers_is_bounded(
         nursery.cancel_scope.cancel()
     assert is_lost is lost
     if lost:
-        assert str(link.failure) == "The aggregator has more than 64 calls open."
+        assert (
+            str(link.failure)
+            == "The aggregator has made more than 64 calls that are not answered yet."
+        )
         assert type(link.failure) is LinkLost
 
 

@@ -181,7 +181,7 @@ async def test_a_certificate_for_another_host_is_refused(
         error = await failure(dispatcher)
         assert type(error) is NotAnAggregator
         assert "127.0.0.1" in str(error).partition("is for another name:")[2]
-        assert str(error).endswith("(-ahn), or have one issued for this name.")
+        assert str(error).endswith("(-ahn), or have a certificate issued for this name.")
 
 
 async def test_tls_to_a_plain_port_is_named_as_the_reason(ca_file: Path) -> None:
@@ -190,7 +190,9 @@ async def test_tls_to_a_plain_port_is_named_as_the_reason(ca_file: Path) -> None
         dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
         error = await failure(dispatcher)
         assert type(error) is NotAnAggregator
-        assert "broke off the TLS handshake. It may speak no TLS at all at this port" in str(error)
+        assert "broke off the TLS handshake. Perhaps it does not speak TLS at this port" in str(
+            error
+        )
         assert "no --secure" in str(error)
 
 
@@ -268,15 +270,15 @@ def files(authority: trustme.CA, ca_file: Path, tmp_path: Path) -> dict[str, Pat
     [
         ({"ca_file": "none"}, "ca_file: cannot read .*none.pem: No such file"),
         ({"ca_file": "words"}, "ca_file: there are no PEM certificates in .*words.pem"),
-        ({"ca_file": "pipe"}, "ca_file: .*pipe.pem is no regular file"),
-        ({"ca_file": "folder"}, "ca_file: .* is no regular file"),
+        ({"ca_file": "pipe"}, "ca_file: .*pipe.pem is not a regular file"),
+        ({"ca_file": "folder"}, "ca_file: .* is not a regular file"),
         ({"ca_file": ""}, "ca_file: a file needs a name"),
-        ({"client_cert": "pipe"}, "client_cert: .*pipe.pem is no regular file"),
-        ({"client_cert": "words"}, "client_cert: there are no PEM certificate and key in"),
-        ({"client_cert": "cert"}, "client_cert: there are no PEM certificate and key in"),
-        ({"client_cert": "cert", "client_key": "other"}, "client_key: .* is not that of the"),
+        ({"client_cert": "pipe"}, "client_cert: .*pipe.pem is not a regular file"),
+        ({"client_cert": "words"}, "client_cert: there is no PEM certificate with its key in"),
+        ({"client_cert": "cert"}, "client_cert: there is no PEM certificate with its key in"),
+        ({"client_cert": "cert", "client_key": "other"}, "client_key: .* does not belong to the"),
         ({"client_cert": "cert", "client_key": ""}, "client_key: a file needs a name"),
-        ({"client_key": "key"}, "client_key: it is of use with a client certificate only"),
+        ({"client_key": "key"}, "client_key: it needs a client certificate"),
     ],
 )
 def test_a_useless_file_is_refused_at_once(
@@ -303,7 +305,7 @@ def test_a_key_with_a_passphrase_is_refused(files: dict[str, Path], tmp_path: Pa
 async def test_a_tls_file_without_tls_is_a_mistake(argument: str, ca_file: Path) -> None:
     """A CA file for a plain connection would give false comfort."""
     given: Any = {argument: ca_file}
-    with pytest.raises(ValueError, match=f"{argument}: it is of use with a secure connection only"):
+    with pytest.raises(ValueError, match=f"{argument}: it needs a secure connection"):
         EngineDispatcher(handlers=Unit(), **given)
 
 
@@ -343,7 +345,7 @@ async def test_the_client_certificate_is_shown_where_it_is_wanted(
             port=port, handlers=Unit(), secure=True, ca_file=ca_file, client_cert=stranger
         )
         error = await failure(dispatcher)
-        assert "refused this engine's client certificate" in str(error)
+        assert "refused this engine because of its client certificate" in str(error)
 
 
 @pytest.mark.parametrize("in_system_store", [False, True])
@@ -435,7 +437,7 @@ async def test_an_expired_certificate_is_named_as_the_reason(
         error = await failure(dispatcher)
         assert str(error) == (
             f"The certificate of https://127.0.0.1:{port} is out of date: certificate has expired."
-            " Have it renewed there; if other computers take it, set this computer's clock."
+            " Have it renewed there. If other computers accept it, correct this computer's clock."
         )
 
 
@@ -467,7 +469,7 @@ async def test_an_outdated_version_of_tls_is_named_as_the_reason(
     async with refusing(context) as port:
         dispatcher = EngineDispatcher(port=port, handlers=Unit(), secure=True, ca_file=ca_file)
         error = await failure(dispatcher)
-        assert "speaks no version of TLS that is still safe" in str(error)
+        assert "speaks only versions of TLS that are no longer safe" in str(error)
         assert str(error).endswith("Let it speak TLS 1.2 or newer.")
 
 
@@ -476,7 +478,7 @@ async def test_an_outdated_version_of_tls_is_named_as_the_reason(
     [
         ([10, 0x800B0101, 0x800B0101 - 2**32, -67818], "is out of date: as it is said. Have it"),
         ([9, -67819], "is not valid yet: as it is said. Is this computer's clock right?"),
-        ([62, 64, 0x800B010F, -67602], "is for another name: as it is said. Dial a name"),
+        ([62, 64, 0x800B010F, -67602], "is for another name: as it is said. Use a name"),
         ([18, 19, 20, 21, 0x800B0109, 0x800B010A, -67843], "is not trusted: as it is said. If"),
         ([23, 0x800B010C], "is not accepted: as it is said. Have it replaced there."),
     ],

@@ -83,8 +83,8 @@ async def test_a_handler_that_hangs_holds_up_neither_a_new_link_nor_the_end(
         # The remaining tasks are the aggregator's.
         assert not [task for task in w.nursery.child_tasks if "EngineRunner" in task.name]
     (left,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert left.getMessage().startswith("CancelMsg has run for 1")
-    assert left.getMessage().endswith("does not end by being cancelled: it is left behind")
+    assert left.getMessage().startswith("The handler of CancelMsg has run for 1")
+    assert left.getMessage().endswith("does not end although it was cancelled: it is left behind")
 
 
 async def lost_call(w: World) -> None:

@@ -104,7 +104,7 @@ def test_a_value_that_json_cannot_hold_is_named_with_its_place() -> None:
     with pytest.raises(TypeError) as raised:
         encode_body(message)
     place = "$.runlog.lines[0].end_values[0].value"
-    assert str(raised.value) == f"{place} is of the type Decimal: JSON has none"
+    assert str(raised.value) == f"{place} is of the type Decimal, which JSON does not have"
 
 
 async def test_a_run_that_is_on_cannot_begin_again(autojump_clock: Clock) -> None:
@@ -199,7 +199,7 @@ def test_wrong_arguments_of_the_dispatcher_are_named_at_once() -> None:
         "EngineDispatcher: handlers has to be a CommandHandlers; a trio_runner.MemoryOutbox has no"
         " execute_control_command(), inject_code(), set_method() and 2 more"
     )
-    with pytest.raises(TypeError, match=r"at a host \(str\) and a port \(int\), not 9800, '127.0"):
+    with pytest.raises(TypeError, match=r"a str and the port an int, not 9800, '127.0"):
         dispatcher(9800, "127.0.0.1", handlers=Unit())
 
 
@@ -213,7 +213,7 @@ def test_wrong_arguments_of_the_dispatcher_are_named_at_once() -> None:
 )
 def test_a_url_in_place_of_a_host_is_refused_with_the_right_spelling(host: str, told: str) -> None:
     """The constructor refuses it; an IPv6 address is accepted as a host."""
-    with pytest.raises(ValueError, match="is no host name") as raised:
+    with pytest.raises(ValueError, match="is not a host name") as raised:
         EngineDispatcher(host, handlers=Unit())
     assert told in str(raised.value)
     assert str(EngineDispatcher("::1", handlers=Unit())) == "http://[::1]:9800"

@@ -45,11 +45,8 @@ class Entrance:
         """See `trio_runner.net.Dialer`."""
         try:
             await self._dialer.dial(registration, timing, task_status=task_status)
-        except SecretRefused as error:
-            self._give_up(f"{error} (--secret-file)")
-            raise
-        except VersionRefused as error:
-            self._give_up(f"{error} (--ignore_version_error)")
+        except (SecretRefused, VersionRefused) as error:
+            self._give_up(str(error))
             raise
         except AlreadyConnected as error:
             self._note_twin(error)

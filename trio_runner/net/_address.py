@@ -58,16 +58,14 @@ def refuse_address(host: object, port: object) -> None:
     HOST:PORT; its message gives the right spelling.
     """
     if not isinstance(host, str) or not isinstance(port, int):
-        raise TypeError(
-            f"the aggregator is at a host (str) and a port (int), not {host!r}, {port!r}"
-        )
+        raise TypeError(f"the host must be a str and the port an int, not {host!r}, {port!r}")
     parts = spelled_out(host)
     if parts is None:
         return
     name, number, path, is_secure = parts
     said = repr(name) + (f", {number}" if number is not None else "")
     said += (f", path={path!r}" if path else "") + (", secure=True" if is_secure else "")
-    raise ValueError(f"{host!r} is no host name: give EngineDispatcher({said}, ...)")
+    raise ValueError(f"{host!r} is not a host name: give EngineDispatcher({said}, ...)")
 
 
 def spelled_out(text: str) -> tuple[str, int | None, str, bool] | None:

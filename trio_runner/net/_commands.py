@@ -72,7 +72,9 @@ class Commands:
         """
         name = _name(message_json)
         if len(self._open) >= COMMANDS_MAX:
-            self._say(logging.WARNING, "Refused %s: %d others have not ended", name, COMMANDS_MAX)
+            self._say(
+                logging.WARNING, "Refused %s: %d other commands have not ended", name, COMMANDS_MAX
+            )
             return m.ErrorMessage(message=f"The engine is still busy with {COMMANDS_MAX} commands")
         command = _Command(name, trio.CancelScope(deadline=trio.current_time() + answer_s))
         self._open.add(command)
@@ -83,8 +85,10 @@ class Commands:
         with trio.move_on_after(answer_s) as patience:
             await command.ended.wait()
         if patience.cancelled_caught or command.reply is None:
+            logger.warning(
+                "%s was not carried out within %g s: its handler was cancelled", name, answer_s
+            )
             late = f"The engine did not carry this out within {answer_s:g} s"
-            logger.warning("%s: %s; its handler was cancelled", late, name)
             return m.ErrorMessage(message=late)
         return command.reply
 
@@ -104,14 +108,16 @@ class Commands:
             self._open.discard(command)
             command.ended.set()
             if trio.current_time() > command.scope.deadline:
-                logger.warning("%s has ended, after %.1f s", command.name, command.age_s)
+                logger.warning(
+                    "The handler of %s has ended after %.1f s", command.name, command.age_s
+                )
 
     def _note_step(self, name: str, took_s: float) -> None:
         if took_s < BLOCKED_S:
             return
         text = (
-            f"The handler of {name} has blocked Trio's thread for {took_s:.1f} s, in which nothing"
-            " was sent or answered: it should wait in a thread of its own"
+            f"The handler of {name} has blocked Trio's thread for {took_s:.1f} s, and nothing was"
+            " sent or answered meanwhile: do what blocks in a thread of its own"
         )
         self._say(logging.WARNING, "%s", text, about=f"blocked {name}")
         self.warnings.tell(logging.WARNING, text, about=f"blocked {name}")
@@ -127,7 +133,8 @@ class Commands:
                 await command.ended.wait()
         for command in self._open:
             logger.error(
-                "%s has run for %.1f s and does not end by being cancelled: it is left behind",
+                "The handler of %s has run for %.1f s and does not end although it was cancelled:"
+                " it is left behind",
                 command.name,
                 command.age_s,
             )

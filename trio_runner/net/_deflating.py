@@ -196,7 +196,7 @@ class Inflater:
         except zlib.error as error:
             raise ValueError(str(error)) from None
         if len(data) > self.bytes_max:
-            raise ValueError(f"more than {self.bytes_max} bytes came of {len(message)}")
+            raise ValueError(f"{len(message)} bytes inflate to more than {self.bytes_max}")
         if self._inflate.eof:  # a sender may end its stream with any message and begin a new one
             self._inflate = zlib.decompressobj(-15)
         return data.decode()

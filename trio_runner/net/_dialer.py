@@ -157,9 +157,9 @@ class _Link:
         return _caused(translate(failures[0], self._address), error)
 
     def _why_not_in_time(self) -> NetworkError:
-        why = "Is the host up, and does no firewall stand between?"
+        why = "Is the host up, and is there a firewall in between?"
         if self._is_taken:
-            why = "It takes connections: is it busy, or does it hang?"
+            why = "It accepts connections: is it busy, or does it hang?"
         return AggregatorUnreachable(
             f"{self._address.way} did not let us in within {self._timing.dial_s:g} s. {why}",
             in_line=self._is_taken,

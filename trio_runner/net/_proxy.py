@@ -78,7 +78,7 @@ class Proxy:
         if is_refusal(error):
             return AggregatorUnreachable(
                 f"Nothing answers at the proxy {self}: connection refused. Is its address right,"
-                " and is it running? --no-proxy does without.",
+                " and is it running? Use --no-proxy to do without it.",
                 refused=True,
             )
         return AggregatorUnreachable(
@@ -106,8 +106,8 @@ class Proxy:
 
     def _broke_off(self) -> AggregatorUnreachable:
         return AggregatorUnreachable(
-            f"The proxy {self} closed the connection before it gave a way through. Is it an HTTP"
-            " proxy, and does it let this computer use it?"
+            f"The proxy {self} closed the connection before it opened a way through. Is it an HTTP"
+            " proxy, and may this computer use it?"
         )
 
     def _why_no_tunnel(self, target: str, reply: Reply) -> DialError:
@@ -116,17 +116,15 @@ class Proxy:
             return NotAnAggregator(self._why_no_login(reply, said))
         if reply.status in (403, 405):
             return NotAnAggregator(
-                f"The proxy {self} allows no connection to {target} ({said}). Ask who runs it to"
-                " allow CONNECT to that host and port; or, if the way is open without it, use"
-                " --no-proxy or NO_PROXY."
+                f"The proxy {self} does not allow a connection to {target} ({said}). Ask its"
+                " administrator to allow CONNECT to that host and port. If the aggregator can be"
+                " reached without the proxy, use --no-proxy or NO_PROXY."
             )
         wait_s = retry_after_s(reply) if reply.status in (429, 503) else 0
-        wait = (
-            f" It asks for {wait_s:g} s without a try, which this engine obeys." if wait_s else ""
-        )
+        wait = f" It asks clients to wait {wait_s:g} s, and this engine does." if wait_s else ""
         return AggregatorUnreachable(
-            f"The proxy {self} gave no way to {target} ({said}). Is the aggregator running there,"
-            f" and is that its name for the proxy too?{wait}",
+            f"The proxy {self} could not connect to {target} ({said}). Is the aggregator running"
+            f" there, and does the proxy know it by that name?{wait}",
             retry_after_s=wait_s,
         )
 
@@ -134,17 +132,17 @@ class Proxy:
         offered = challenges(reply, b"proxy-authenticate")
         if offered and "basic" not in {scheme.lower() for scheme in offered}:
             return (
-                f"The proxy {self} wants a login by {' or '.join(offered)} ({said}), of which this"
-                " engine knows none. Ask who runs it for one by Basic or none, or put a local proxy"
-                " that knows it between."
+                f"The proxy {self} wants a login by {' or '.join(offered)} ({said}), and this"
+                " engine can log in only by Basic. Ask its administrator to allow Basic or no"
+                " login, or run a local proxy in between that can log in."
             )
         if self._user or self._password:
             return (
-                f"The proxy {self} did not take the login of user {printable(self._user)} ({said})."
-                " Check user and password in its URL; special characters are written as %XX."
+                f"The proxy {self} refused the login of user {printable(self._user)} ({said})."
+                " Check the user and the password in its URL; write special characters as %XX."
             )
         return (
-            f"The proxy {self} wants a login ({said}). Give it in its URL:"
+            f"The proxy {self} wants a login ({said}). Give it in the proxy's URL:"
             " http://USER:PASSWORD@HOST:PORT."
         )
 
@@ -155,14 +153,14 @@ def make_proxy(url: str, open_stream: StreamOpener) -> Proxy:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError:
-        raise ProxyUnusable("it is no URL: give http://HOST:PORT") from None
+        raise ProxyUnusable("it is not a URL: give http://HOST:PORT") from None
     if parts.scheme not in PORTS:
         raise ProxyUnusable(
-            f"there is no way through a proxy of kind {printable(parts.scheme, 30)!r}: give one as"
+            f"{printable(parts.scheme, 30)!r} proxies are not supported: give an HTTP proxy as"
             " http://HOST:PORT, or --no-proxy"
         )
     if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ProxyUnusable("it is no proxy's URL: give http://HOST:PORT")
+        raise ProxyUnusable("it is not the URL of a proxy: give http://HOST:PORT")
     return Proxy(
         parts.hostname,
         port or PORTS[parts.scheme],

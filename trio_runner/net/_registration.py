@@ -34,8 +34,8 @@ async def register(address: Address, message: em.RegisterEngineMsg) -> str:
     if reply.success and reply.engine_id:
         if reply.version_match is False:
             logger.warning(
-                "The aggregator at %s is of version %s, this engine of %s: ignored, as it was told"
-                " to. Install the same version on both sides.",
+                "The versions differ: the aggregator at %s has %s, this engine has %s. This is"
+                " ignored, as ignore_version_error is set. Install the same version on both sides.",
                 address,
                 printable(reply.aggregator_build_number),
                 message.engine_version,
@@ -47,7 +47,9 @@ async def register(address: Address, message: em.RegisterEngineMsg) -> str:
 def _decode_reply(address: Address, answer: Reply, bytes_sent: int) -> am.RegisterEngineReplyMsg:
     if answer.status == 200:
         if len(answer.body) > REPLY_BYTES_MAX:
-            raise NotAnAggregator(f"What answers at {address} answers without end.")
+            raise NotAnAggregator(
+                f"What answers at {address} sends an answer without end. Check host, port and path."
+            )
         try:
             reply = protocol.decode_json(answer.body.decode())
         except (protocol.DecodeError, UnicodeDecodeError):
@@ -65,22 +67,24 @@ def _refusal(
     if reply.secret_match is False:
         return SecretRefused(
             f"The aggregator at {address} refused the secret. Give this engine the secret that the"
-            " aggregator was started with."
+            " aggregator was started with (--secret-file FILE)."
         )
     if reply.version_match is False:
         wanted = printable(reply.aggregator_build_number)
         return VersionRefused(
-            f"The aggregator at {address} wants engines of version {wanted}, this one is"
+            f"The aggregator at {address} wants engines of version {wanted}, and this one is"
             f" {message.engine_version}. Install that version, or let this engine ignore the"
-            " version error.",
+            " version error (--ignore_version_error).",
             wanted=wanted,
         )
     if reply.success:
-        return NotAnAggregator(f"The aggregator at {address} gave this engine no id.")
+        return NotAnAggregator(
+            f"The aggregator at {address} took the registration but gave this engine no id."
+        )
     name = printable(reply.engine_id or message.uod_name)
     return AlreadyConnected(
-        f"The aggregator at {address} still holds a connection of engine {name}. If no other engine"
-        " of that name runs, it will drop the old connection within 40 s."
+        f"The aggregator at {address} still holds a connection of an engine named {name}. If no"
+        " other engine of that name runs, the aggregator will drop the old connection within 40 s."
     )
 
 

@@ -58,31 +58,32 @@ def why_not(asked: Asked, reply: Reply) -> DialError:
 
 
 _NO_UPGRADE = (
-    "What answers at {where} takes no websocket ({said}), though it took the registration. If a"
-    " proxy stands before the aggregator, let it pass the upgrade on (nginx: proxy_http_version 1.1"
-    " and the headers Upgrade and Connection); else check host, port and path."
+    "What answers at {where} accepted the registration but not the websocket ({said}). If there is"
+    " a proxy in front of the aggregator, let it pass on the upgrade (nginx: proxy_http_version 1.1"
+    " and the headers Upgrade and Connection). Otherwise check host, port and path."
 )
 
 _TEXTS = {
-    401: "{where} wants a login before it lets anyone to the aggregator ({said}{challenge}). An"
-    f" engine cannot log in: ask who runs it to let {_PATHS} through without.",
-    403: "{where} forbids this engine the way to the aggregator ({said}). Ask who runs it to let"
-    f" this computer's requests to {_PATHS} through.",
-    407: "A proxy on the way to {where} wants a login ({said}). Give it by --proxy"
+    401: "{where} wants a login before it lets anyone through to the aggregator"
+    " ({said}{challenge}). An engine cannot log in: ask the administrator there to let"
+    f" {_PATHS} through without a login.",
+    403: "{where} does not let this engine through to the aggregator ({said}). Ask the"
+    f" administrator there to let requests from this computer to {_PATHS} through.",
+    407: "A proxy on the way to {where} wants a login ({said}). Give it in --proxy"
     " http://USER:PASSWORD@HOST:PORT.",
-    413: "{where} takes no request of {bytes} bytes ({said}). Ask who runs it for a higher limit"
-    " (nginx: client_max_body_size).",
-    421: "{where} does not serve that name ({said}). Dial it by the name that is in its certificate"
-    " (-ahn), not by an address.",
+    413: "{where} does not accept a request of {bytes} bytes ({said}). Ask the administrator there"
+    " for a higher limit (nginx: client_max_body_size).",
+    421: "{where} does not serve that name ({said}). Use the name that is in its certificate"
+    " (-ahn), not an address.",
 }
 
 
 def _redirected(asked: Asked, reply: Reply, said: str) -> str:
     location = printable(reply.header(b"location"))
     to = f"to {location}" if location else "elsewhere, without saying where"
-    told = f"{asked.where} sends this engine {to} ({said})."
+    told = f"{asked.where} redirects this engine {to} ({said})."
     if location.startswith("https:") and not asked.is_secure:
-        return f"{told} Dial it with a secure connection (--secure), at that host, port and path."
+        return f"{told} Use a secure connection (--secure) to that host, port and path."
     if "://" in location or not location:
         return f"{told} Give the host, port and path of the aggregator itself."
     return f"{told} Check the path, and whether it wants a login that an engine cannot give."
@@ -90,21 +91,21 @@ def _redirected(asked: Asked, reply: Reply, said: str) -> str:
 
 def _not_now(asked: Asked, reply: Reply, said: str) -> AggregatorUnreachable:
     after_s = retry_after_s(reply)
-    wait = f" It asks for {after_s:g} s without a try, which this engine obeys." if after_s else ""
+    wait = f" It asks clients to wait {after_s:g} s, and this engine does." if after_s else ""
     if reply.status == 429:
         text = (
             f"{asked.where} gets too many requests from here ({said})."
-            f"{wait or ' Ask who runs it for a higher limit.'}"
+            f"{wait or ' Ask the administrator there for a higher limit.'}"
         )
     elif reply.status in (502, 503, 504):
         text = (
             f"A proxy answers for the aggregator at {asked.where} ({said}). Is the aggregator"
-            f" running behind it?{wait}"
+            f" running behind the proxy?{wait}"
         )
     else:
         text = (
             f"What answers at {asked.where} has failed ({said}). The log of the aggregator, or of"
-            f" the proxy before it, says why.{wait}"
+            f" the proxy in front of it, says why.{wait}"
         )
     return AggregatorUnreachable(text, retry_after_s=after_s)
 
@@ -116,7 +117,7 @@ def _refused_for_tls(asked: Asked, reply: Reply) -> str | None:
     """
     text = reply.text.lower()
     if not asked.is_secure and ("https" in text or "ssl-enabled" in text):
-        return "{where} wants a secure connection ({said}). Dial it so (--secure)."
+        return "{where} wants a secure connection ({said}). Use one (--secure)."
     if asked.is_secure and "certificate" in text:
         return f"{{where}} {CERTIFICATE_WANTED}"
     return None

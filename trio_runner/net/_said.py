@@ -30,7 +30,9 @@ def decode_answer(result: str) -> m.MessageBase:
 
 def unreadable(problem: str) -> LinkLost:
     """Return the error for an answer that cannot be read."""
-    return LinkLost(f"The aggregator answered a message with what is none: {printable(problem)}")
+    return LinkLost(
+        f"The aggregator answered with something that is not a message: {printable(problem)}"
+    )
 
 
 def _printable(answer: m.ErrorMessage) -> m.ErrorMessage:

@@ -297,7 +297,8 @@ class RpcSession:
                 frame = protocol.decode_frame(text, VALUES_MAX)
             except (protocol.DecodeError, ValueError) as error:
                 raise LinkLost(
-                    f"The aggregator sent a frame that is no remote call: {printable(str(error))}"
+                    "The aggregator sent a frame that is not a remote call:"
+                    f" {printable(str(error))}"
                 ) from None
             if isinstance(frame, protocol.Response):
                 self._settle(frame)
@@ -307,7 +308,9 @@ class RpcSession:
     def _settle(self, response: protocol.Response) -> None:
         call = self._calls.pop(response.call_id or "", None)
         if call is None:
-            self._complain("Ignored an answer to a call that is not waiting", str(response.call_id))
+            self._complain(
+                "Ignored an answer to a call that does not wait for one", str(response.call_id)
+            )
             return
         if call.patience > 1:
             self._freed_at = trio.current_time()
@@ -315,7 +318,9 @@ class RpcSession:
 
     def _serve(self, request: protocol.Request, nursery: trio.Nursery) -> None:
         if self._calls_received + len(self._answers) >= CALLS_MAX:
-            raise LinkLost(f"The aggregator has more than {CALLS_MAX} calls open.")
+            raise LinkLost(
+                f"The aggregator has made more than {CALLS_MAX} calls that are not answered yet."
+            )
         if request.method == protocol.PING:
             self._answer(request, "pong")
         elif request.method == protocol.GET_ENGINE_ID:

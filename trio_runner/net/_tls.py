@@ -40,7 +40,7 @@ def make_context(
     if client_cert is not None:
         _load_client_cert(context, client_cert, client_key)
     elif client_key is not None:
-        raise TlsFileUnusable("client_key", "it is of use with a client certificate only")
+        raise TlsFileUnusable("client_key", "it needs a client certificate")
     return context
 
 
@@ -51,7 +51,7 @@ def refuse_tls_files(**files: Path | None) -> None:
     """
     for argument, path in files.items():
         if path is not None:
-            raise TlsFileUnusable(argument, "it is of use with a secure connection only")
+            raise TlsFileUnusable(argument, "it needs a secure connection")
 
 
 def _context_of(ca_file: Path) -> ssl.SSLContext:
@@ -80,11 +80,12 @@ def _load_client_cert(context: ssl.SSLContext, cert: Path, key: Path | None) -> 
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise TlsFileUnusable(
-                "client_key", f"the key in {key or cert} is not that of the certificate in {cert}"
+                "client_key",
+                f"the key in {key or cert} does not belong to the certificate in {cert}",
             ) from None
         where = f"{cert} and {key}" if key else str(cert)
         raise TlsFileUnusable(
-            "client_cert", f"there are no PEM certificate and key in {where}"
+            "client_cert", f"there is no PEM certificate with its key in {where}"
         ) from None
     except OSError as error:
         raise TlsFileUnusable("client_cert", f"cannot read it: {error.strerror}") from None
@@ -102,7 +103,7 @@ def _check_file(argument: str, path: Path) -> None:
     except OSError as error:
         raise TlsFileUnusable(argument, f"cannot read {path}: {error.strerror}") from None
     if not stat.S_ISREG(mode):
-        raise TlsFileUnusable(argument, f"{path} is no regular file")
+        raise TlsFileUnusable(argument, f"{path} is not a regular file")
 
 
 # Reasons from OpenSSL (X509_V_ERR_*), Windows (CERT_E_*) and macOS (errSec*), which truststore
@@ -133,8 +134,8 @@ _CERTIFICATE_REFUSED = {
 _BROKEN_OFF = {"SSLV3_ALERT_HANDSHAKE_FAILURE", "UNEXPECTED_EOF_WHILE_READING"}
 
 CERTIFICATE_WANTED = (
-    "wants a client certificate. Give this engine the one that was issued for it"
-    " (--client-cert FILE --client-key FILE), or ask who runs it to let engines in without."
+    "wants a client certificate. Give this engine the one that was issued for it (--client-cert"
+    " FILE --client-key FILE), or ask the administrator there to let engines in without one."
 )
 """The text for a server that asked for a certificate and got none, with what to do."""
 
@@ -151,26 +152,26 @@ def why_no_tls(name: str, error: ssl.SSLError) -> NotAnAggregator:
         )
     if reason in _VERSION:
         return NotAnAggregator(
-            f"{name} speaks no version of TLS that is still safe ({reason}). Let it speak TLS 1.2"
-            " or newer."
+            f"{name} speaks only versions of TLS that are no longer safe ({reason}). Let it speak"
+            " TLS 1.2 or newer."
         )
     if reason in _CERTIFICATE_WANTED:
         return NotAnAggregator(f"{name} {CERTIFICATE_WANTED}")
     if reason in _CERTIFICATE_REFUSED:
         return NotAnAggregator(
-            f"{name} refused this engine's client certificate, or that it has none ({reason}). Give"
-            " one that is valid and of an authority that it trusts (--client-cert FILE --client-key"
-            " FILE)."
+            f"{name} refused this engine because of its client certificate, or because it has none"
+            f" ({reason}). Give this engine a valid one from an authority that is trusted there"
+            " (--client-cert FILE --client-key FILE)."
         )
     if reason in _BROKEN_OFF:
         return NotAnAggregator(
-            f"{name} broke off the TLS handshake. It may speak no TLS at all at this port (no"
-            " --secure), want a client certificate (--client-cert FILE --client-key FILE) or have"
-            " no cipher that is still safe; or something on the way lets no TLS to it through."
+            f"{name} broke off the TLS handshake. Perhaps it does not speak TLS at this port (no"
+            " --secure), wants a client certificate (--client-cert FILE --client-key FILE), or has"
+            " no cipher that is still safe. Or something on the way does not let TLS through."
         )
     return NotAnAggregator(
-        f"TLS with {name} failed: {printable(reason or error)}. Check the port, and what stands"
-        " before the aggregator."
+        f"TLS with {name} failed: {printable(reason or error)}. Check the port, and what is in"
+        " front of the aggregator."
     )
 
 
@@ -179,8 +180,8 @@ def _why_not_verified(name: str, error: ssl.SSLCertVerificationError) -> str:
     codes = {code, code % 2**32}  # the codes of Windows may come as negative numbers
     if codes & _EXPIRED:
         return (
-            f"The certificate of {name} is out of date: {said}. Have it renewed there; if other"
-            " computers take it, set this computer's clock."
+            f"The certificate of {name} is out of date: {said}. Have it renewed there. If other"
+            " computers accept it, correct this computer's clock."
         )
     if codes & _NOT_YET_VALID:
         return (
@@ -188,13 +189,13 @@ def _why_not_verified(name: str, error: ssl.SSLCertVerificationError) -> str:
         )
     if codes & _WRONG_NAME:
         return (
-            f"The certificate of {name} is for another name: {said}. Dial a name that is in it"
-            " (-ahn), or have one issued for this name."
+            f"The certificate of {name} is for another name: {said}. Use a name that is in it"
+            " (-ahn), or have a certificate issued for this name."
         )
     if codes & _UNKNOWN_AUTHORITY:
         return (
-            f"The certificate of {name} is not trusted: {said}. If it is of an authority of your"
-            " own, or of a proxy that inspects TLS, add that authority to the system's store or"
-            " give its CA file (--ca-file FILE)."
+            f"The certificate of {name} is not trusted: {said}. If it comes from an authority of"
+            " your own, or from a proxy that inspects TLS, add that authority to the system's"
+            " store or give its CA file (--ca-file FILE)."
         )
     return f"The certificate of {name} is not accepted: {said}. Have it replaced there."

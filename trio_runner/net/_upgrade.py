@@ -110,7 +110,7 @@ class Upgrading(trio.abc.Stream):
 
     def _ended(self) -> AggregatorUnreachable:
         return AggregatorUnreachable(
-            f"The connection to {self._address.way} was closed instead of an answer to the upgrade"
-            " to a websocket. Is the aggregator just starting or stopping, or does a proxy or a"
-            " firewall on the way let no websockets through?"
+            f"The connection to {self._address.way} was closed when this engine asked for a"
+            " websocket. Is the aggregator just starting or stopping, or does a proxy or a"
+            " firewall on the way block websockets?"
         )

@@ -111,7 +111,8 @@ def _misfit(value: object, path: str = "$") -> str | None:
         inner = {f"{path}[{number}]": item for number, item in enumerate(value)}
     else:
         is_json = value is None or isinstance(value, str | int | float)
-        return None if is_json else f"{path} is of the type {type(value).__name__}: JSON has none"
+        what = f"{path} is of the type {type(value).__name__}, which JSON does not have"
+        return None if is_json else what
     return next(filter(None, (_misfit(item, where) for where, item in inner.items())), None)
 
 

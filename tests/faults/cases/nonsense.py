@@ -17,7 +17,7 @@ UNKNOWN_METHOD = encode_request(Request("sing_async", {"song": "any"}, CALL_ID))
 WRONG_ARGUMENTS = encode_request(Request(DISPATCH, {"message_json": [1]}, CALL_ID)).encode()
 NO_ARGUMENTS = encode_request(Request(DISPATCH, {}, CALL_ID)).encode()
 UNASKED_ANSWER = encode_response(Response("pong", "str", CALL_ID)).encode()
-NO_CALL = r"sent a frame that is no remote call"
+NO_CALL = r"sent a frame that is not a remote call"
 
 
 def garbage(data: bytes) -> Fault:
@@ -72,7 +72,10 @@ CASES = [
     ),
     Case("no arguments", frames(TEXT, NO_ARGUMENTS, 20), (r"message that cannot be",), links=1),
     Case(
-        "answer to an unknown call", frames(TEXT, UNASKED_ANSWER, 20), (r"is not waiting",), links=1
+        "answer to an unknown call",
+        frames(TEXT, UNASKED_ANSWER, 20),
+        (r"does not wait for one",),
+        links=1,
     ),
     Case("a command of 2 MiB", long_method, (), links=1, rate=1),
     Case("2 MiB of nonsense", frames(TEXT, b"n" * (2 << 20)), (NO_CALL,), rate=2),

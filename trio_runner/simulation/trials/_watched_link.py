@@ -45,9 +45,9 @@ MANY = 8
 ENDS = {
     "answer missing": "did not answer a message",
     "pong missing": "did not answer a ping",
-    "answer unreadable": "answered a message with what is none",
+    "answer unreadable": "answered with something that is not a message",
     "closed in order": "closed the connection",
-    "frame unreadable": "a frame that is no remote call",
+    "frame unreadable": "a frame that is not a remote call",
 }
 """The marks for ends of links, each with the words in the error that it stands for."""
 
