@@ -154,7 +154,7 @@ def test_a_spoilt_log_is_told_and_a_copy_is_kept(
         assert outbox.next_number() > used
     (error,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     copy = Path(f"{path}.damaged-1")
-    assert "in its write-ahead log frame" in error
+    assert "in its write-ahead log, frame" in error
     assert error.endswith(f"the files as they were are kept as {copy}")
     assert (copy.read_bytes(), Path(f"{copy}-wal").read_bytes()) == before
     assert copy.stat().st_mode & 0o077 == 0
@@ -200,7 +200,7 @@ def test_a_log_whose_file_is_empty_or_gone_is_not_deleted(tmp_path: Path, what: 
     if what == "gone":
         path.unlink()
     before = Path(f"{path}-wal").read_bytes()
-    with pytest.raises(OutboxDamaged, match=f"it is {what}, and has a write-ahead log, unit-wal"):
+    with pytest.raises(OutboxDamaged, match=f"it is {what}, but there is a write-ahead log"):
         DurableOutbox(path)
     assert Path(f"{path}-wal").read_bytes() == before
 

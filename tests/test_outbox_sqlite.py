@@ -528,7 +528,7 @@ def test_a_second_process_is_told_that_the_file_is_in_use(path: Path) -> None:
             for who in ("person", "engine"):
                 assert ours.recv() == (
                     f"{who}: The outbox {path} is in use by another process: an outbox is for one"
-                    " engine. Stop that process, or take another path."
+                    " engine. Stop that process, or use another path."
                 )
         process.join()
         with pytest.raises(OutboxInUse):  # nor in this process
@@ -686,7 +686,7 @@ def test_a_file_of_a_newer_schema_is_left_alone(path: Path) -> None:
 def test_a_file_that_is_something_else_is_left_alone(path: Path) -> None:
     """A text and the database of another program are not touched, not even by discarding."""
     path.write_text("notes\n" * 1000)
-    with pytest.raises(NotAnOutbox, match="is not an outbox: it is no SQLite database"):
+    with pytest.raises(NotAnOutbox, match="is not an outbox: it is not an SQLite database"):
         DurableOutbox(path)
     with pytest.raises(NotAnOutbox):
         discard(path)
@@ -792,7 +792,7 @@ def test_a_message_that_the_disk_has_spoilt_is_set_aside(
         (2, "spoilt on the disk")
     ]
     assert export(path, io.StringIO(), set_aside=True) == 0
-    assert f"The disk has spoilt 1 messages of {path}, they are left out" in caplog.messages
+    assert f"Messages of {path} that the disk has damaged are left out: 1" in caplog.messages
 
 
 @contextmanager
@@ -849,7 +849,7 @@ def test_something_that_is_no_regular_file_is_refused_untouched(
     make(path)
     before = path.stat().st_mode
     for use in (DurableOutbox, summarize, discard):
-        with pytest.raises(NotAnOutbox, match="it is no regular file"):
+        with pytest.raises(NotAnOutbox, match="it is not a regular file"):
             use(path)
     assert path.stat().st_mode == before
     assert list(path.parent.iterdir()) == [path]
@@ -860,7 +860,7 @@ def test_another_users_empty_file_is_refused_untouched(path: Path) -> None:
     """It waits for something of theirs, so its permissions and its emptiness stay."""
     path.touch(0o644)
     os.chown(path, 65534, 65534)
-    with pytest.raises(NotAnOutbox, match="another user's"):
+    with pytest.raises(NotAnOutbox, match="belongs to another user"):
         DurableOutbox(path)
     status = path.stat()
     assert (stat.S_IMODE(status.st_mode), status.st_size) == (0o644, 0)

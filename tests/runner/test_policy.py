@@ -605,8 +605,8 @@ async def test_an_end_of_a_run_that_is_far_too_big_arrives_in_some_form(
         assert run.archive is None
         assert len(run.run_log.lines) == 2500
         assert run.run_log.lines[0].start_values == []
-    assert "it goes without its archive" in caplog.text
-    assert "it goes without its values of the run log" in caplog.text
+    assert "it goes out without its archive" in caplog.text
+    assert "it goes out without its values of the run log" in caplog.text
 
 
 # Links

@@ -141,7 +141,7 @@ class Outbox(Line, ABC):
             body, left_out = smaller
             self._warn(
                 logging.ERROR,
-                "The end of run %s is too big to be sent, it goes without its %s",
+                "The end of run %s is too big to be sent: it goes out without its %s",
                 message.run_id,
                 left_out,
             )

@@ -254,7 +254,7 @@ class Line:
 
     def set_aside(self, entry: Entry, why: str) -> None:
         """Give up a message for good, so that the line goes on."""
-        text = "The aggregator does not take %s, it is set aside: %s"
+        text = "The aggregator does not take %s, so it is set aside: %s"
         # another error log about it would fail in turn, without end
         if entry.kind is em.ErrorLogMsg:
             logger.error(text, entry, why)
@@ -371,8 +371,8 @@ class Line:
         for entry in given_up:
             self._journal.gone(entry)
         text = (
-            f"The outbox has reached its bound of {self.bytes_max} bytes: of its oldest half every"
-            " second sample is given up, where they are densest"
+            f"The outbox has reached its bound of {self.bytes_max} bytes: in its oldest half every"
+            " second sample is given up, where samples are densest"
         )
         thinned = self._counts["thinned"]
         self._say(logging.WARNING, "%s; %d in all", text, thinned, about="the bound")

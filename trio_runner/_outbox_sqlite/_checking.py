@@ -68,7 +68,7 @@ def _in_messages(db: sqlite3.Connection) -> Iterator[str | None]:
         yield _fault_of(number, kind, body) or (
             None
             if zlib.crc32(body) == crc and tried in (0, 1) and isinstance(taken_at, float)
-            else f"message {number} is not as it was put in"
+            else f"message {number} is not as it was written"
         )
 
 
@@ -76,12 +76,12 @@ def _in_put_aside(db: sqlite3.Connection) -> Iterator[str | None]:
     rows = "SELECT sequence_number, kind, body FROM set_aside WHERE reason <> ?"
     for number, kind, body in db.execute(rows, (SPOILT,)):
         fault = _fault_of(number, kind, body)
-        yield fault and f"{fault}, which was set aside"
+        yield fault and f"{fault}; it was set aside"
 
 
 def _fault_of(number: object, kind: object, body: object) -> str | None:
     if not (isinstance(number, int) and number > 0):
-        return f"message {number} has no number"
+        return f"a message has the impossible number {number!r}"
     if kind not in KINDS:
         return f"message {number} is of the unknown type {kind!r}"
     if _type_of(body) != kind:
@@ -114,4 +114,7 @@ def _in_facts(db: sqlite3.Connection) -> Iterator[str]:
     (last,) = db.execute(f"SELECT coalesce(max(sequence_number), 0) FROM ({tables})").fetchone()  # noqa: S608
     numbers = facts.get("numbers", 0)
     if isinstance(numbers, int) and isinstance(last, int) and last > numbers:
-        yield f"its numbers end at {numbers}, and there is a message {last}: it may be taken twice"
+        yield (
+            f"its numbers end at {numbers}, but there is a message {last}: that number may be"
+            " given twice"
+        )

@@ -41,8 +41,8 @@ def keep_copy(path: Path, what: str) -> Damage:
     except OSError as error:
         kept = f"no copy of the files could be kept ({error})"
     logger.error(
-        "The outbox %s is damaged: %s. What was put in last may be lost, and what was delivered"
-        " last may come once more; %s",
+        "The outbox %s is damaged: %s. The last messages put in may be lost, and the last ones"
+        " delivered may arrive again; %s",
         path,
         what,
         kept,

@@ -64,19 +64,19 @@ def _explain(path: Path, error: sqlite3.Error) -> OutboxError:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return OutboxInUse(
                 f"The outbox {path} is in use by another process: an outbox is for one engine."
-                " Stop that process, or take another path."
+                " Stop that process, or use another path."
             )
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return OutboxNotWritable(
-                f"The outbox {path} cannot be written: {error}. It needs the right to write the"
-                " file and its folder."
+                f"The outbox {path} cannot be written: {error}. This process needs the right to"
+                " write the file and its folder."
             )
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
             return OutboxNotWritable(
                 f"The outbox {path} cannot be written: {error}. Is the disk full or broken?"
             )
         case sqlite3.SQLITE_NOTADB:
-            return no_outbox(path, "it is no SQLite database")
+            return no_outbox(path, "it is not an SQLite database")
         case _:
             return damaged(path, str(error))
 
@@ -84,10 +84,10 @@ def _explain(path: Path, error: sqlite3.Error) -> OutboxError:
 def damaged(path: Path, why: str) -> OutboxDamaged:
     """Return the error for a file that cannot be read; it says what a person can do."""
     return OutboxDamaged(
-        f"The outbox {path} cannot be read: {why}. Move the file away, or take another path."
+        f"The outbox {path} cannot be read: {why}. Move the file away, or use another path."
     )
 
 
 def no_outbox(path: Path, why: str) -> NotAnOutbox:
     """Return the error for a file that is no outbox."""
-    return NotAnOutbox(f"{path} is not an outbox: {why}. Take another path.")
+    return NotAnOutbox(f"{path} is not an outbox: {why}. Use another path.")

@@ -122,7 +122,7 @@ def check(facts: Mapping[str, Fact]) -> None:
         and all(isinstance(facts.get(name), bytes | None) for name in PACKED)
     )
     if not is_whole:
-        raise ValueError("its facts are not whole")
+        raise ValueError("its facts are damaged")
 
 
 @frozen
@@ -215,7 +215,7 @@ def run_of(entry: Entry) -> str | None:
     """
     message = loads(entry.text)
     if not isinstance(message, dict):
-        raise ValueError(f"{entry} is no message")
+        raise ValueError(f"{entry} is not a message")
     run_id = message.get("run_id")
     return run_id if isinstance(run_id, str) else None
 

@@ -147,7 +147,7 @@ class OutboxFile:
         for number, kind, body, taken_at, tried, crc in rows:
             cls = self._kind(number, kind)
             if not (isinstance(body, bytes) and isinstance(taken_at, float) and tried in (0, 1)):
-                raise damaged(self.path, f"message {number} is not whole")
+                raise damaged(self.path, f"message {number} is damaged")
             yield Entry(number, cls, body, taken_at, tried), crc
 
     def write(self, changes: Changes, facts: Mapping[str, Fact]) -> None:

@@ -95,12 +95,12 @@ def read_log(file: BinaryIO) -> Log:
     if not header:
         return log
     if len(header) < HEADER.size:
-        return Log("its header is cut short")
+        return Log("the header is cut short")
     magic, _, log.page_bytes, beginnings, *salts, _, _ = HEADER.unpack(header)
     is_big_endian = bool(magic & 1)
     sums = Checksum(6, is_big_endian=is_big_endian).of(header[: CHECKED[0]], (0, 0))
     if magic & ~1 != MAGIC or sums != HEADER.unpack(header)[6:]:
-        return Log("its header is not whole")
+        return Log("the header is damaged")
     checksum = Checksum((CHECKED[1] + log.page_bytes) // 4, is_big_endian=is_big_endian)
     log.fault = _read_frames(file, log, (salts[0], salts[1]), beginnings, checksum, sums)
     return log
@@ -116,16 +116,16 @@ def _read_frames(
         found = FRAME_HEADER.unpack_from(data)
         if is_at_end:
             if found[2:4] == salts:
-                return f"frame {number} stands behind the end"
+                return f"frame {number} comes after the end"
             continue
         if found[2:4] == salts:
             sums = checksum.of(data[: CHECKED[1]] + data[FRAME_HEADER.size :], sums)
             if sums != found[4:]:
-                return f"frame {number} is not whole"
+                return f"frame {number} is damaged"
             at = HEADER.size + number * frame_bytes - log.page_bytes
             log.note(found[0], at, file_pages=found[1])
         elif 0 < (salts[0] - found[2]) & MASK <= beginnings and found[3] not in (0, salts[1]):
             is_at_end = True
         else:
-            return f"frame {number} is of no log"
+            return f"frame {number} belongs to no log"
     return None

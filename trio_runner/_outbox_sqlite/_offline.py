@@ -135,7 +135,7 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
     with snapshot_of(Path(path)) as snapshot:
         if snapshot.fault is not None:
             logger.error(
-                "In the write-ahead log of %s %s: what follows is lost", path, snapshot.fault
+                "In the write-ahead log of %s, %s: what follows is lost", path, snapshot.fault
             )
         try:
             for number, body in snapshot.db.execute(
@@ -150,7 +150,7 @@ def export(path: Path | str, file: TextIO, *, set_aside: bool = False) -> int:
         finally:
             if spoilt:
                 logger.error(
-                    "The disk has spoilt %d messages of %s, they are left out", spoilt, path
+                    "Messages of %s that the disk has damaged are left out: %d", path, spoilt
                 )
     return count
 

@@ -86,10 +86,10 @@ def refuse_what_is_no_file(path: Path) -> None:
         except FileNotFoundError:
             continue
         if not stat.S_ISREG(status.st_mode):
-            raise no_outbox(file, "it is no regular file")
+            raise no_outbox(file, "it is not a regular file")
         is_ours = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
         if file == path and status.st_size == 0 and not is_ours:
-            raise no_outbox(file, "it is empty, and another user's")
+            raise no_outbox(file, "it is empty and belongs to another user")
 
 
 def refuse_a_log_alone(path: Path) -> None:
@@ -97,7 +97,7 @@ def refuse_a_log_alone(path: Path) -> None:
     log = Path(f"{path}-wal")
     if log.exists() and log.stat().st_size and not (path.exists() and path.stat().st_size):
         what = "empty" if path.exists() else "gone"
-        raise damaged(path, f"it is {what}, and has a write-ahead log, {log.name}")
+        raise damaged(path, f"it is {what}, but there is a write-ahead log, {log.name}")
 
 
 def refuse_a_stranger(path: Path) -> None:
@@ -171,7 +171,7 @@ def _lock(db: sqlite3.Connection, path: Path) -> None:
 
 def _damage_of_log(path: Path) -> Damage | None:
     fault = fault_of(Path(f"{path}-wal"))
-    return keep_copy(path, f"in its write-ahead log {fault}") if fault is not None else None
+    return keep_copy(path, f"in its write-ahead log, {fault}") if fault is not None else None
 
 
 def is_new(db: sqlite3.Connection, path: Path) -> bool:
@@ -187,7 +187,7 @@ def is_new(db: sqlite3.Connection, path: Path) -> bool:
     if version > SCHEMA_VERSION:
         raise OutboxTooNew(
             f"The outbox {path} was written by a newer trio-runner (schema {version}, this one"
-            f" knows {SCHEMA_VERSION}). Update trio-runner, or take another path."
+            f" knows {SCHEMA_VERSION}). Update trio-runner, or use another path."
         )
     return False
 

@@ -98,7 +98,7 @@ def snapshot_of(path: Path) -> Generator[Snapshot, None, None]:
                 db.deserialize(_merged(path, data, log, contents))
             except (MemoryError, OverflowError):
                 raise OutboxError(
-                    f"The outbox {path} is too big to be looked at, it has {len(data)} bytes."
+                    f"The outbox {path} is too big to be read here: it has {len(data)} bytes."
                 ) from None
             if is_new(db, path):
                 raise no_outbox(path, "it is empty")
@@ -116,8 +116,8 @@ def _readable(path: Path) -> Generator[None, None, None]:
         raise OutboxNotFound(f"There is no outbox {path}.") from error
     except OSError as error:
         raise OutboxError(
-            f"The outbox {path} cannot be read: {error.strerror or error}. It needs the right to"
-            " read the file."
+            f"The outbox {path} cannot be read: {error.strerror or error}. This process needs the"
+            " right to read the file."
         ) from error
 
 
@@ -132,7 +132,7 @@ def _refuse(path: Path) -> None:
     if not header:
         raise no_outbox(path, "it is empty")
     if not header.startswith(MAGIC):
-        raise no_outbox(path, "it is no SQLite database")
+        raise no_outbox(path, "it is not an SQLite database")
     application = int.from_bytes(header[68:], "big")
     is_young = application == 0 and path.stat().st_size <= NEW_BYTES_MAX
     if application != APPLICATION_ID and not is_young:
@@ -182,7 +182,7 @@ def _merged(path: Path, data: bytes, log: bytes, contents: Log) -> bytearray:
         if (
             int.from_bytes(data[16:18], "big") != size % 0xFFFF
         ):  # 65536 does not fit, 1 stands for it
-            raise damaged(path, "the pages of its write-ahead log are of another size")
+            raise damaged(path, "the pages of its write-ahead log have another size")
         end = contents.file_pages * size
         del database[end:]
         database.extend(bytes(end - len(database)))
