@@ -261,11 +261,11 @@ async def test_a_command_that_fails_ends_the_method_and_not_the_run(
     ("entered", "told"),
     [
         ("Dance", "There is no command 'Dance'"),
-        ("Speed: 40", "Speed: '40' does not fit, write for instance 'Speed: 100 %'"),
-        ("Speed", "Speed: something is missing, write for instance 'Speed: 100 %'"),
+        ("Speed: 40", "Speed: '40' does not fit; write, for instance, 'Speed: 100 %'"),
+        ("Speed", "Speed: something is missing; write, for instance, 'Speed: 100 %'"),
         ("Speed: 101 %", "Speed: 101 is not between 0 % and 100 %"),
-        ("Valve: Ajar", "Valve: 'Ajar' does not fit, write for instance 'Valve: Open'"),
-        ("Rinse: 3", "Rinse: '3' does not fit, write for instance 'Rinse'"),
+        ("Valve: Ajar", "Valve: 'Ajar' does not fit; write, for instance, 'Valve: Open'"),
+        ("Rinse: 3", "Rinse: '3' does not fit; write, for instance, 'Rinse'"),
     ],
 )
 async def test_a_command_that_cannot_be_carried_out_is_refused_at_once(
@@ -290,7 +290,7 @@ async def test_buttons_that_make_no_sense_are_refused(autojump_clock: Clock) -> 
         assert texts == [
             "No run is on",
             "Pump has no command Pause",
-            "A run is on already",
+            "A run is already on",
             "A run is on: stop it to change the method",
         ]
 
@@ -298,7 +298,7 @@ async def test_buttons_that_make_no_sense_are_refused(autojump_clock: Clock) -> 
 async def test_an_engine_that_is_not_running_says_so() -> None:
     """A program that forgot `run_commands` hears so at the first Start, and no run is on then."""
     engine = engine_of(Pump())
-    with pytest.raises(RuntimeError, match=r"run_commands\(\) has to run for that"):
+    with pytest.raises(RuntimeError, match=r"this needs run_commands\(\)"):
         await engine.execute_control_command("Start")
     assert engine.current_run_id is None
 
@@ -306,9 +306,9 @@ async def test_an_engine_that_is_not_running_says_so() -> None:
 def test_a_wrong_description_is_refused_where_it_is_made() -> None:
     """Names occur twice or nowhere, a range is none, or a function is none."""
     engine = engine_of(Pump())
-    with pytest.raises(ValueError, match="there are two readings 'Speed'"):
+    with pytest.raises(ValueError, match="there are two readings named 'Speed'"):
         engine.add_reading("Speed", lambda: 1.0)
-    with pytest.raises(ValueError, match="there are two commands 'Rinse'"):
+    with pytest.raises(ValueError, match="there are two commands named 'Rinse'"):
         engine.add_command("Rinse", lambda: None)
     with pytest.raises(ValueError, match="no reading is named 'Sped'; there are 'Speed', 'Valve'"):
         engine.add_plot("Sped")

@@ -40,7 +40,7 @@ async def test_only_legal_edges_pass(before: RecoverState, after: RecoverState) 
         await machine.enter(after)
         assert machine.current == after
     else:
-        with pytest.raises(AssertionError, match=f"no edge {before} -> {after}; from {before}"):
+        with pytest.raises(AssertionError, match=f"no edge {before} -> {after}: legal"):
             await machine.enter(after)
         assert machine.current == before
 
@@ -73,7 +73,7 @@ async def test_no_lifetime_begins_within_another() -> None:
     """Two open blocks at once are a bug, and the state stays that of the block that is alive."""
     machine = machine_in("Disconnected")
     async with machine.alive("Disconnected"):
-        with pytest.raises(AssertionError, match="Disconnected is alive still, Reconnecting"):
+        with pytest.raises(AssertionError, match="Disconnected is still alive: Reconnecting"):
             async with machine.alive("Reconnecting"):
                 pass
         assert machine.current == machine.body == "Disconnected"

@@ -101,8 +101,9 @@ class Complaints:
         owner, method = getattr(create, "__self__", None), getattr(create, "__name__", "a call")
         name = method if owner is None else f"{type(owner).__name__}.{method}"
         text = (
-            f"{name} has blocked Trio's thread for {took_s:.1f} s, in which nothing was sent or"
-            " answered: it should return at once, and what waits be in a thread of its own"
+            f"{name} has blocked Trio's thread for {took_s:.1f} s, and nothing was sent or"
+            " answered meanwhile: it should return at once, and do what blocks in a thread of its"
+            " own"
         )
         self._tell(logging.WARNING, text, f"blocked {name}")
 

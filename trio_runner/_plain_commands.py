@@ -89,7 +89,7 @@ class PlainCommand:
         found = re.fullmatch(self._pattern(), text)
         if found is None:
             wrong = f"'{text}' does not fit" if text else "something is missing"
-            raise CommandError(f"{self.name}: {wrong}, write for instance '{self.example}'")
+            raise CommandError(f"{self.name}: {wrong}; write, for instance, '{self.example}'")
         if not self._has_argument:
             return []
         return [self._within(float(found["number"]))] if self.is_number else [text]

@@ -143,7 +143,7 @@ class PlainEngine(PlainMessages):
         Raises CommandError if a run is on, RuntimeError unless `run_commands` is running.
         """
         if self._plain_run is not None:
-            raise CommandError("A run is on already")
+            raise CommandError("A run is already on")
         nursery = self._work()
         run = self._plain_run = self._plain_last_run = PlainRun(self.clock())
         self._tell(lambda listener: listener.on_start(run.id))
@@ -171,7 +171,7 @@ class PlainEngine(PlainMessages):
 
     def _work(self) -> trio.Nursery:
         if self._plain_nursery is None:
-            raise RuntimeError("run_commands() has to run for that: start it beside the runner")
+            raise RuntimeError("this needs run_commands(): start it beside the runner")
         return self._plain_nursery
 
     async def _carry_out_method(self, run: PlainRun) -> None:

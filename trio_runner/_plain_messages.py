@@ -33,7 +33,7 @@ class PlainMessages:
 
     def read_tags(self) -> list[mdl.TagValue]:
         """Return the tags as they are now. A derived engine must override this."""
-        raise NotImplementedError("an engine gives its tags")
+        raise NotImplementedError("an engine must give its tags")
 
     # Events
 

@@ -85,7 +85,7 @@ class PlainUnit:
     def add_reading(self, reading: PlainReading) -> None:
         """Add a reading and its command. Raises ValueError if one of them has a name in use."""
         if reading.name in self.readings:
-            raise ValueError(f"there are two readings {reading.name!r}")
+            raise ValueError(f"there are two readings named {reading.name!r}")
         if reading.command is not None:
             self.add_command(reading.command)
         self.readings[reading.name] = reading
@@ -93,7 +93,7 @@ class PlainUnit:
     def add_command(self, command: PlainCommand) -> None:
         """Add a command. Raises ValueError if its name is in use."""
         if command.name in self.commands:
-            raise ValueError(f"there are two commands {command.name!r}")
+            raise ValueError(f"there are two commands named {command.name!r}")
         self.commands[command.name] = command
 
     def add_plot(self, names: tuple[str, ...]) -> None:

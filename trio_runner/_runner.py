@@ -178,7 +178,9 @@ class EngineRunner:
             return
         outbox.close_run()
         if resume_run is not None:
-            logger.warning("The outbox does not know run %s, which goes on", resume_run)
+            logger.warning(
+                "The engine goes on with run %s, which the outbox does not know", resume_run
+            )
             self._tree.intake.post(builder.create_run_started_msg(resume_run, self._clock()))
 
     def __str__(self) -> str:
@@ -199,7 +201,7 @@ class EngineRunner:
         NetworkError. Raises RuntimeError when called a second time.
         """
         if self._token is not None:
-            raise RuntimeError("an EngineRunner runs once; make a new one")
+            raise RuntimeError("an EngineRunner can run only once: make a new one")
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
         self._run_clock = trio.lowlevel.current_clock()

@@ -79,7 +79,7 @@ class StateMachine:
         the wait before a dial and the dial. Raises AssertionError if the block of another state is
         still open, or if the edge is not legal: both are bugs of this package.
         """
-        assert self.body is None, f"{self.body} is alive still, {state} cannot begin"
+        assert self.body is None, f"{self.body} is still alive: {state} cannot begin"
         self.body = state
         try:
             await self.enter(state)
@@ -96,7 +96,7 @@ class StateMachine:
         if state == before:
             return
         legal = EDGES[before]
-        assert state in legal, f"no edge {before} -> {state}; from {before} legal: {legal}"
+        assert state in legal, f"no edge {before} -> {state}: legal from {before} are {legal}"
         if (before in STEADY) != (state in STEADY):
             self._note_turn()
         self._say(logging.INFO, "Changing state: %s -> %s", before, state)

@@ -251,7 +251,7 @@ async def test_a_builder_that_blocks_trios_thread_is_named(
         await w.settled()
         await trio.sleep(30)
         told = [entry.message for entry in w.aggregator.engine().unit.error_log]
-        named = "Slow.create_tag_updates_snapshot_msg has blocked Trio's thread for 0.6 s, in which"
+        named = "Slow.create_tag_updates_snapshot_msg has blocked Trio's thread for 0.6 s, and"
         assert any(text.startswith(named) for text in told)
         assert len(told) == len(set(told))
         assert [r.levelname for r in caplog.records if r.message.startswith(named)] == ["WARNING"]

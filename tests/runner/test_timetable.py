@@ -545,7 +545,7 @@ async def test_what_waits_is_flushed_even_if_a_callback_fails(
 async def test_a_runner_runs_once(autojump_clock: trio.testing.MockClock) -> None:
     """A second run() is refused; after an early shutdown(), run() ends at once."""
     async with world() as w:
-        with pytest.raises(RuntimeError, match="runs once"):
+        with pytest.raises(RuntimeError, match="can run only once"):
             await w.runner.run()
     async with world(run=False, aggregator=Aggregator()) as w:
         await w.runner.shutdown()

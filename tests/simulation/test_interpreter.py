@@ -279,10 +279,10 @@ async def test_the_method_state_follows_step_by_step(autojump_clock: MockClock) 
     ("line", "message"),
     [
         ("Foo", "Unknown command 'Foo'"),
-        ("Pump: fast", "Pump: 'fast' does not fit, write for instance 'Pump: 40 %'"),
+        ("Pump: fast", "Pump: 'fast' does not fit; write, for instance, 'Pump: 40 %'"),
         ("Pump: 140 %", "Pump: 140 % is not between 0 and 100 %"),
         ("Set flow: 2 L/min", "Set flow: 120 L/h is not between 0 and 60 L/h"),
-        ("Valve", "Valve: something is missing, write for instance 'Valve: Feed'"),
+        ("Valve", "Valve: something is missing; write, for instance, 'Valve: Feed'"),
         ("Watch: Speed > 3", "There is no tag 'Speed'"),
         ("End block", "There is no block to end"),
         ("  Mark: B", "The indentation of 'Mark: B' is wrong: 4 spaces for each level"),

@@ -598,7 +598,7 @@ async def test_the_queue_of_injected_code_is_bounded(autojump_clock: MockClock) 
     engine = SimulatedEngine(clock=wall_clock)
     for _ in range(MAX_WAITING):
         await engine.inject_code("Mark: A")
-    with pytest.raises(CommandError, match="100 commands wait already"):
+    with pytest.raises(CommandError, match="100 commands are already waiting"):
         await engine.inject_code("Mark: A")
 
 

@@ -117,7 +117,7 @@ class Commands:
             return
         text = (
             f"The handler of {name} has blocked Trio's thread for {took_s:.1f} s, and nothing was"
-            " sent or answered meanwhile: do what blocks in a thread of its own"
+            " sent or answered meanwhile: it should do what blocks in a thread of its own"
         )
         self._say(logging.WARNING, "%s", text, about=f"blocked {name}")
         self.warnings.tell(logging.WARNING, text, about=f"blocked {name}")

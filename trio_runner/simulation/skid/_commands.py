@@ -44,7 +44,7 @@ class Command:
         if re.fullmatch(self.argument, argument) is None:
             wrong = f"'{argument}' does not fit" if argument else "something is missing"
             example = self.example.splitlines()[0]
-            raise CommandError(f"{self.name}: {wrong}, write for instance '{example}'")
+            raise CommandError(f"{self.name}: {wrong}; write, for instance, '{example}'")
 
 
 SYSTEM_COMMANDS = (

@@ -137,7 +137,9 @@ class SimulatedEngine(EngineMessages):
             check(line, COMMANDS)
         waiting = self._waiting_code if self._run is None else self._run.interpreter.waiting_code
         if len(waiting) >= MAX_WAITING:
-            raise CommandError(f"{MAX_WAITING} commands wait already: start the run, or stop it")
+            raise CommandError(
+                f"{MAX_WAITING} commands are already waiting: start the run, or stop it"
+            )
         if self._run is None:
             self._waiting_code.append(pcode)
         else:
