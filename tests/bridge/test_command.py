@@ -181,8 +181,8 @@ def test_each_uod_makes_a_unit() -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("-ap http", "'http' is no port from 1 to 65535"),
-        ("-ignore perhaps", "say True or False"),
+        ("-ap http", "'http' is not a port from 1 to 65535"),
+        ("-ignore perhaps", "it must be True or False"),
         ("-validate -rd", "not allowed with argument"),
         ("--proxy http://a:1 --no-proxy", "argument --no-proxy: not allowed with argument --proxy"),
         ("--start-engine never", "invalid choice: 'never'"),
@@ -274,7 +274,7 @@ async def test_a_signal_ends_the_command_in_order(number: signal.Signals) -> Non
         (without_hardware, "its hardware cannot be used: OSError: nobody answers"),
         (without_driver, "line 1: ModuleNotFoundError: No module named 'no_such_driver'"),
         (unfinished, "line 2: SyntaxError: "),
-        (not_a_unit, "its create() gives no unit operation definition, but a NoneType"),
+        (not_a_unit, "its create() returns a NoneType, not a unit operation definition"),
     ],
 )
 async def test_a_unit_that_cannot_run_is_told(make: object, told: str, tmp_path: Path) -> None:
@@ -535,7 +535,7 @@ async def test_roles_that_the_aggregator_does_not_know_cause_a_warning(tmp_path:
         port = await nursery.start(aggregator.run)
         async with running("engine", "-ap", str(port), *named, *IGNORE) as command:
             await command.until("Starting engine on first steady-state", times=2)
-            await command.until("will not be visible in its page")
+            await command.until("will not be visible on its page")
             command.send(signal.SIGINT)
         nursery.cancel_scope.cancel()
     assert command.code == 0

@@ -122,4 +122,4 @@ def test_what_the_engine_cannot_tell_is_logged_once(caplog: pytest.LogCaptureFix
             assert encode(builder.create_runlog_msg("R")) == before
             assert encode(builder.create_runlog_msg("R")) == before
             assert encode(builder.create_runlog_msg("S"))["runlog"] == {"lines": []}
-    assert len([r for r in caplog.records if "cannot tell its run log" in r.message]) == 1
+    assert len([r for r in caplog.records if "could not give its run log" in r.message]) == 1

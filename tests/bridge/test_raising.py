@@ -23,7 +23,7 @@ from .units import Ticked, ticked_demo
 
 Clock = trio.testing.MockClock
 
-TOLD = "The engine cannot tell "
+TOLD = "The engine could not give "
 
 ZERO = ZeroDivisionError("of the engine")
 

@@ -74,32 +74,32 @@ def _make_parser(
     parser.prog = prog
     parser.description = "Run Open Pectus engines and keep them connected to their aggregator."
     _allow_several_uods(parser)
-    own = parser.add_argument_group("of this runner")
+    own = parser.add_argument_group("options of trio-runner")
     own.add_argument(
         "--outbox",
         metavar="PATH",
-        help="keep in this file what is not delivered yet, so that it outlives the process; with"
-        " several UODs, or if it is one, a folder with a file for each unit; 'memory': do not"
-        " (default: a file for each unit in the user's state folder)",
+        help="where to keep what is not delivered yet, so that it outlives the process: a file, or"
+        " a folder with a file for each unit, which several UODs need; 'memory' keeps it in memory"
+        " only (default: a file for each unit in the user's state folder)",
     )
     own.add_argument(
         "--outbox-max",
         metavar="SIZE",
-        help="what an outbox may hold, before samples are thinned (default: 64M)",
+        help="how much an outbox may hold before samples are thinned (default: 64M)",
     )
     own.add_argument(
         "--secret-file",
         metavar="FILE",
-        help="read the secret from this file; without, it is TRIO_RUNNER_SECRET of the environment,"
-        " or the credential 'secret' of systemd",
+        help="read the secret from this file (default: TRIO_RUNNER_SECRET in the environment, or"
+        " systemd's credential 'secret')",
     )
     add_options(own)
     own.add_argument(
         "--start-engine",
         choices=(AT_ONCE, FIRST_STEADY_STATE),
         default=FIRST_STEADY_STATE,
-        help="when the engine begins to control its hardware: with the process, or when it first is"
-        " connected to the aggregator (default: %(default)s)",
+        help="when the engine begins to control its hardware: as soon as the process starts, or"
+        " when it is first connected to the aggregator (default: %(default)s)",
     )
     return parser
 
@@ -112,7 +112,8 @@ def _allow_several_uods(parser: Any) -> None:
         *("-uod", "--uod"),
         action="append",
         metavar="UOD",
-        help="Filename of the UOD; several times for several units (default: the demo unit)",
+        help="Filename of the UOD; give it several times for several units (default: the demo"
+        " unit)",
     )
 
 
@@ -120,7 +121,7 @@ def _port(parser: argparse.ArgumentParser, text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        parser.error(f"argument -ap/--aggregator_port: {text!r} is no port from 1 to 65535")
+        parser.error(f"argument -ap/--aggregator_port: {text!r} is not a port from 1 to 65535")
     return int(text)
 
 
@@ -134,4 +135,6 @@ def _truth(parser: argparse.ArgumentParser, value: object) -> bool:
     try:
         return bool(TypeAdapter(bool).validate_python(value))  # as the package's message reads it
     except ValidationError:
-        parser.error(f"argument -ignore/--ignore_version_error: say True or False, not {value!r}")
+        parser.error(
+            f"argument -ignore/--ignore_version_error: it must be True or False, not {value!r}"
+        )

@@ -42,7 +42,7 @@ def again(create: Callable[..., Any], *arguments: object) -> Any:
         try:
             return create(*arguments)
         except FAILS as error:
-            logger.debug("%s is asked again: %r", create, error)
+            logger.debug("Asking %s again after %r", create, error)
     return create(*arguments)
 
 
@@ -75,7 +75,7 @@ class _Builder(EngineMessageBuilder):  # type: ignore[misc]
             made = again(super().create_runlog_msg, run_id)
         except FAILS as error:
             self._say(
-                logging.ERROR, "The engine cannot tell its run log: %r", error, about="run log"
+                logging.ERROR, "The engine could not give its run log: %r", error, about="run log"
             )
             made = self.last  # read it only once: the engine's thread may be here too
             if made is None or made.run_id != run_id:
@@ -181,7 +181,7 @@ class UodMessageBuilder:
         try:
             made = self._run_logs.create(run_id)
         except FAILS as error:
-            logger.debug("The run log is made at one go: %r", error)
+            logger.debug("Making the whole run log anew after %r", error)
             return self._whole_run_log(run_id)
         self._builder.last = made
         return made
@@ -299,5 +299,5 @@ class UodMessageBuilder:
 
     def _complain(self, what: str, error: BaseException) -> None:
         self._say(
-            logging.ERROR, "The engine cannot tell %s: %r", what, error, about=what, error=error
+            logging.ERROR, "The engine could not give %s: %r", what, error, about=what, error=error
         )

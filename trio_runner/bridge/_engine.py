@@ -115,7 +115,7 @@ class UodEngine:
             is_usable = package.run_validations(self.uod)
         if not is_usable:
             error = heard.error
-            self.unusable = "of no known cause" if error is None else _in_one_line(error)
+            self.unusable = "the cause is not known" if error is None else _in_one_line(error)
             return False
         sentry.set_engine_uod(self.uod)
         status = self._engine._system_tags[SystemTagName.CONNECTION_STATUS]
@@ -186,7 +186,7 @@ class _Timer(OneThreadTimer):  # type: ignore[misc]
             if not self.running:  # the hardware was disconnected during the last tick
                 logger.debug("The last tick failed", exc_info=True)
                 return
-            logger.exception("The engine's thread has ended")
+            logger.exception("The engine's thread has ended with an error")
             self._failure = error
             for tell in self._watchers:
                 tell()
@@ -220,7 +220,7 @@ def load_uod(path: str) -> Any:
         raise UodUnusable(f"{error}: {_cause_of(error, path)}") from error
     if not hasattr(uod, "instrument"):
         kind = type(uod).__name__
-        raise UodUnusable(f"its create() gives no unit operation definition, but a {kind}")
+        raise UodUnusable(f"its create() returns a {kind}, not a unit operation definition")
     return uod
 
 

@@ -62,7 +62,7 @@ def warn_of_roles(uod: Any, url: str) -> None:
     dispatcher = package.EngineDispatcher(None, where, secure, dict(uod.options))
     if not dispatcher.is_aggregator_authentication_enabled():
         logger.warning(
-            "%s asks for roles (with_required_roles), and the aggregator does not support"
-            " authentication: the unit will not be visible in its page",
+            "%s asks for roles (with_required_roles), but the aggregator does not support"
+            " authentication: the unit will not be visible on its page",
             uod.instrument,
         )
