@@ -209,7 +209,7 @@ async def test_the_log_says_to_whom_the_status_is_open(
     (record,) = caplog.records
     assert record.levelno == level
     assert url in record.getMessage()
-    assert ("open to all" in record.getMessage()) == (level == logging.WARNING)
+    assert ("all who can reach" in record.getMessage()) == (level == logging.WARNING)
 
 
 async def test_an_address_that_is_in_use_raises_an_error() -> None:

@@ -63,7 +63,7 @@ async def _converse(stream: trio.abc.HalfCloseableStream, respond: Respond) -> N
             return
         method, answer = request.method.decode("ascii"), _answer(request, respond)
     except h11.RemoteProtocolError as error:
-        answer = Answer(error.error_status_hint, "This is no HTTP request.\n")
+        answer = Answer(error.error_status_hint, "This is not an HTTP request.\n")
     await stream.send_all(_written(connection, answer, with_body=method != "HEAD"))
     if method not in ("GET", "HEAD") or answer.status == 400:
         await _linger(stream)
@@ -84,7 +84,7 @@ async def _request(
 
 def _answer(request: h11.Request, respond: Respond) -> Answer:
     if request.method not in (b"GET", b"HEAD"):
-        text = "Nothing can be changed here: only GET and HEAD.\n"
+        text = "Nothing can be changed here: use GET or HEAD.\n"
         return Answer(405, text, headers=[("Allow", "GET, HEAD")])
     return respond(request.target.decode("ascii", "replace").partition("?")[0])
 

@@ -33,33 +33,36 @@ LINKED = "Linked"
 
 GAUGES: dict[str, tuple[str, Callable[[Statistics], float]]] = {
     "away_seconds": (
-        "Since the steady state ended, or the runner began; 0 in steady state.",
+        "Time since the steady state ended, or since the runner began; 0 in steady state.",
         lambda of: of.away_for_s or 0.0,
     ),
     "queue_size": (
-        "Events and samples that the aggregator has not yet said it has.",
+        "Events and samples that wait, since the aggregator has not taken them yet.",
         lambda of: of.outbox.waiting,
     ),
-    "queue_size_bytes": ("What they take.", lambda of: of.outbox.bytes_waiting),
+    "queue_size_bytes": (
+        "Bytes that the waiting events and samples take.",
+        lambda of: of.outbox.bytes_waiting,
+    ),
     "queue_capacity_bytes": (
-        "What they may take, before samples are thinned.",
+        "Bytes that the outbox may hold before samples are thinned.",
         lambda of: of.outbox.bytes_max,
     ),
     "queue_oldest_age_seconds": (
-        "Age of the oldest of them, 0 if none waits.",
+        "Age of the oldest waiting event or sample; 0 if none waits.",
         lambda of: of.outbox.oldest_s or 0.0,
     ),
     "disk_degraded": (
-        "1 while what waits is in memory only although it should be on disk.",
+        "1 while what waits is in memory only, although it should be on disk.",
         lambda of: of.outbox.degraded is not None,
     ),
 }
 
 COUNTERS: dict[str, tuple[str, Callable[[Statistics], float]]] = {
-    "events_taken": ("Events that the engine gave.", lambda of: of.outbox.events_taken),
-    "samples_taken": ("Samples of the engine.", lambda of: of.outbox.samples_taken),
+    "events_taken": ("Events that the engine has given.", lambda of: of.outbox.events_taken),
+    "samples_taken": ("Samples that were taken of the engine.", lambda of: of.outbox.samples_taken),
     "delivered": (
-        "Events and samples that the aggregator has said it has.",
+        "Events and samples that the aggregator has taken.",
         lambda of: of.outbox.delivered,
     ),
     "thinned": (
@@ -67,21 +70,21 @@ COUNTERS: dict[str, tuple[str, Callable[[Statistics], float]]] = {
         lambda of: of.outbox.thinned,
     ),
     "set_aside": (
-        "Messages that the aggregator will never take.",
+        "Messages that were given up for good and set aside.",
         lambda of: of.outbox.set_aside,
     ),
-    "sent_bytes": ("Bytes that left over all links.", lambda of: of.bytes_sent),
-    "links": ("Links that came about.", lambda of: of.links),
+    "sent_bytes": ("Bytes sent over all links.", lambda of: of.bytes_sent),
+    "links": ("Links that were made.", lambda of: of.links),
     "links_lost": ("Links that broke.", lambda of: of.failures.get("LinkLost", 0)),
 }
 
 HISTOGRAMS: dict[str, tuple[str, Callable[[Statistics], Histogram]]] = {
     "answer_seconds": (
-        "From the sending of a sample to the aggregator's answer.",
+        "Time from the sending of a sample to the aggregator's answer.",
         lambda of: of.answer_s,
     ),
     "sample_lag_seconds": (
-        "How much later than due samples were taken.",
+        "How late samples were taken, counted from when they were due.",
         lambda of: of.sample_lag_s,
     ),
 }
@@ -109,7 +112,7 @@ class _Loop(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        text = "How much later than due a task of Trio's loop woke, every 5 s."
+        text = "How late a task of Trio's loop woke, measured every 5 s."
         family = HistogramMetricFamily(f"{PREFIX}_loop_lag_seconds", text, labels=[])
         _add(family, [], self._lag_s.histogram())
         yield family
@@ -131,11 +134,11 @@ class _Units(Collector):
 
 def _of_all(sights: list[Sight]) -> Iterator[Metric]:
     healthy = GaugeMetricFamily(
-        f"{PREFIX}_healthy", "1 while the unit alone would make /health succeed.", labels=["unit"]
+        f"{PREFIX}_healthy",
+        "1 while /health would succeed if this were the only unit.",
+        labels=["unit"],
     )
-    failed = GaugeMetricFamily(
-        f"{PREFIX}_failed", "1 if the unit does not run any more.", labels=["unit"]
-    )
+    failed = GaugeMetricFamily(f"{PREFIX}_failed", "1 if the unit no longer runs.", labels=["unit"])
     for sight in sights:
         healthy.add_metric([sight.name], sight.level != "critical")
         failed.add_metric([sight.name], sight.failed is not None)
@@ -162,7 +165,7 @@ def _of_running(running: list[tuple[str, Statistics]]) -> Iterator[Metric]:
 
 
 def _dials(running: list[tuple[str, Statistics]]) -> Metric:
-    text = f"Dials by what came of them: {LINKED}, or the class of the error."
+    text = f"Dials by their outcome: {LINKED}, or the class of the error."
     dials = CounterMetricFamily(f"{PREFIX}_dials", text, labels=["unit", "outcome"])
     for unit, known in running:
         outcomes = {LINKED: known.links, **known.failures}
@@ -173,7 +176,7 @@ def _dials(running: list[tuple[str, Statistics]]) -> Metric:
 
 
 def _states(running: list[tuple[str, Statistics]]) -> Metric:
-    text = "What is alive just now."
+    text = "1 for the state in which the runner is, 0 for the others."
     states = StateSetMetricFamily(f"{PREFIX}_state", text, labels=["unit"])
     for unit, known in running:
         states.add_metric([unit], {state: state == known.state for state in STATES})

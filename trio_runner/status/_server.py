@@ -64,7 +64,7 @@ def _told(listener: trio.SocketListener) -> str:
     if ip_address(address).is_loopback:
         logger.info("Status at %s", url)
     else:
-        logger.warning("Status at %s: open to all who reach this computer", url)
+        logger.warning("Status at %s: all who can reach this computer can read it", url)
     return url
 
 
@@ -95,7 +95,7 @@ class Site:
         try:
             self._board.sample()
         except Exception as error:  # an engine matters more than its plots
-            self._say(logging.ERROR, "The status failed: %r", error, error=error)
+            self._say(logging.ERROR, "Could not show the status: %r", error, error=error)
 
     async def welcome(self, stream: trio.SocketStream) -> None:
         """Serve a connection, or close it if there are too many."""
@@ -113,8 +113,8 @@ class Site:
         try:
             return self._respond(path)
         except Exception as error:
-            self._say(logging.ERROR, "The status failed: %r", error, error=error)
-            return Answer(500, "This failed, the log says why.\n")
+            self._say(logging.ERROR, "Could not show the status: %r", error, error=error)
+            return Answer(500, "This failed; the log says why.\n")
 
     def _respond(self, path: str) -> Answer:
         match path:
@@ -129,7 +129,7 @@ class Site:
             case "/status.json":
                 text = as_json(self._board.look(), self._board.alarm_after_s)
                 return Answer(200, text, "application/json")
-        return Answer(404, "There are /, /health, /metrics and /status.json.\n")
+        return Answer(404, "Not found: there are /, /health, /metrics and /status.json.\n")
 
     def _health(self) -> Answer:
         sights = self._board.look()
