@@ -26,5 +26,7 @@ class ForgetfulBath(Bath):
 
 
 def test_a_bath_that_forgets_the_end_of_a_run_is_caught() -> None:
-    with pytest.raises(AssertionError, match=r"the end of run .* was not told by on_stop\(\)"):
+    with pytest.raises(
+        AssertionError, match=r"that no run is on, but on_stop\(\) was not called for run"
+    ):
         survive(lambda clock: ForgetfulBath("Bath", clock=clock), 1, run=ForgetfulBath.run)

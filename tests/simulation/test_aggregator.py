@@ -242,7 +242,7 @@ def test_tags_without_a_run_id_are_refused_in_a_run() -> None:
     """They are answered with Success and change nothing."""
     session = Session()
     refused = session.send(UOD_INFO, started("A"), tags(None, 101.0, FT01=1.0))
-    assert refused == "tags without run id, and run A is active"
+    assert refused == "tags without run id, but run A is active"
     assert session.record.unit.tags == {}
 
 
@@ -250,7 +250,7 @@ def test_tags_with_a_run_id_are_refused_outside_a_run() -> None:
     """They are answered with Success and change nothing."""
     session = Session()
     assert session.send(UOD_INFO, tags(None, 100.0, FT01=1.0)) is None
-    assert session.send(tags("A", 101.0, FT01=2.0)) == "tags of run A, and no run is active"
+    assert session.send(tags("A", 101.0, FT01=2.0)) == "tags of run A, but no run is active"
     assert session.record.unit.tags["FT01"].value == 1.0
     assert session.ledger.plot_log == {}
 
@@ -366,7 +366,7 @@ def test_run_stopped_archives_whatever_run_is_current() -> None:
 def test_run_stopped_without_a_run_stores_nothing() -> None:
     """There is nothing to archive."""
     session = Session()
-    assert session.send(stopped("A")) == "end of run A, and no run is active"
+    assert session.send(stopped("A")) == "end of run A, but no run is active"
     assert session.ledger.recent_runs == []
 
 
@@ -374,8 +374,8 @@ def test_a_run_log_of_another_run_is_ignored() -> None:
     """Only the run log of the active run counts."""
     session = Session()
     log_a = attrs.evolve(RUN_LOG, run_id="A")
-    assert session.send(log_a) == "run log of run A, and no run is active"
-    assert session.send(started("B"), log_a) == "run log of run A, and run B is active"
+    assert session.send(log_a) == "run log of run A, but no run is active"
+    assert session.send(started("B"), log_a) == "run log of run A, but run B is active"
     assert session.send(attrs.evolve(RUN_LOG, run_id="B")) is None
     assert session.record.unit.run is not None
     assert session.record.unit.run.run_log == RUN_LOG.runlog
@@ -385,7 +385,7 @@ def test_a_queued_run_log_is_ignored_in_a_run() -> None:
     """It shows commands that wait for a run."""
     session = Session()
     queued = recorded(2, "QueuedRunLogMsg")
-    assert session.send(queued, started("A"), queued) == "queued run log, and run A is active"
+    assert session.send(queued, started("A"), queued) == "queued run log, but run A is active"
     assert session.record.unit.queued_run_log.lines == []
 
 
@@ -398,7 +398,7 @@ def test_a_recent_engine_is_restored_with_its_run() -> None:
     assert again.record.unit.run is not None
     assert (again.record.unit.run.run_id, again.record.unit.run.started_tick) == ("A", 100.0)
     assert again.record.unit.uod_info is None
-    assert again.send(tags(None, 101.0, FT01=1.0)) == "tags without run id, and run A is active"
+    assert again.send(tags(None, 101.0, FT01=1.0)) == "tags without run id, but run A is active"
 
 
 def test_a_recent_engine_without_a_run_is_restored_without_one() -> None:
@@ -417,8 +417,8 @@ def test_a_killed_aggregator_remembers_no_run() -> None:
     session.ledger.forget()
     session.ledger.disconnect(session.connection, 1.0)
     again = Session(session.ledger)
-    assert again.send(UOD_INFO, tags("A", 106.0, FT01=2.0)) == "tags of run A, and no run is active"
-    assert again.send(stopped("A")) == "end of run A, and no run is active"
+    assert again.send(UOD_INFO, tags("A", 106.0, FT01=2.0)) == "tags of run A, but no run is active"
+    assert again.send(stopped("A")) == "end of run A, but no run is active"
     assert again.send(started("A"), tags("A", 107.0, FT01=3.0)) is None
     assert again.plot("A", "FT01") == [(100.0, 1.0), (107.0, 3.0)]
     assert again.ledger.recent_runs == []

@@ -295,7 +295,7 @@ def take_an_unreadable_answer_for_a_refusal(to: pytest.MonkeyPatch) -> None:
     to.setattr(_session, "decode_answer", decode_answer)
 
 
-@mutant("sent early|links that did not live|a suspect", "cut_at_size", life_s=120)
+@mutant("sent early|links within .* did not last|a suspect", "cut_at_size", life_s=120)
 def forget_what_ended_earlier_links(to: pytest.MonkeyPatch) -> None:
     """Tell each new link the states as if no state had ever ended a link."""
     to.setattr(_again.Again, "rewind", lambda self, alone: self.__attrs_post_init__())
@@ -330,7 +330,7 @@ def set_aside_without_counting(to: pytest.MonkeyPatch) -> None:
     to.setattr(_outbox.Outbox, "_drop", miscounted)
 
 
-@mutant("message of a link")
+@mutant(r"as message \d+ of a link")
 def skip_the_introduction(to: pytest.MonkeyPatch) -> None:
     """Begin a new link with the messages that wait."""
 
@@ -471,13 +471,13 @@ def have_no_window(to: pytest.MonkeyPatch) -> None:
     to.setattr(_window.Window, "limit", property(lambda _: 10_000))
 
 
-@mutant("apart on a wide line|shown was", "moved", seed=3, life_s=120)
+@mutant("apart on a wide path|shown was", "moved", seed=3, life_s=120)
 def have_a_window_of_one(to: pytest.MonkeyPatch) -> None:
     """Let only one sample be unanswered at once, however distant the aggregator is."""
     to.setattr(_window.Window, "limit", property(lambda _: 1))
 
 
-@mutant("apart on a wide line", "moved", seed=3, life_s=120)
+@mutant("apart on a wide path", "moved", seed=3, life_s=120)
 def keep_the_shortest_distance_ever_measured(to: pytest.MonkeyPatch) -> None:
     """Mistake the time that a longer path takes for a queue at the aggregator."""
     note = _window.Window._note_alone
@@ -490,7 +490,7 @@ def keep_the_shortest_distance_ever_measured(to: pytest.MonkeyPatch) -> None:
     to.setattr(_window.Window, "_note_alone", note_alone)
 
 
-@mutant("apart on a wide line", "moved", seed=40, life_s=90)
+@mutant("apart on a wide path", "moved", seed=40, life_s=90)
 def never_measure_the_distance_again(to: pytest.MonkeyPatch) -> None:
     """Let the window shrink, however old the last measurement of the distance is."""
     to.setattr(_window, "FRESH_S", math.inf)
@@ -517,7 +517,7 @@ def hold_up_a_run_by_a_notice_that_fails(to: pytest.MonkeyPatch) -> None:
 # Where messages wait
 
 
-@mutant("behind the last fault|refused|are lost|not delivered")
+@mutant("after the last fault|refused|are lost|not delivered")
 def forget_what_was_in_flight(to: pytest.MonkeyPatch) -> None:
     """Do not put back the messages that were in flight when a link broke."""
     to.setattr(_outbox.Outbox, "rewind", lambda _, beside: None)
@@ -756,7 +756,7 @@ def warn_nobody(to: pytest.MonkeyPatch) -> None:
     to.setattr(_warnings.Warnings, "tell", lambda *_, **__: None)
 
 
-@mutant("over 16 MiB", "huge_archive")
+@mutant("more than 16 MiB", "huge_archive")
 def send_what_is_too_big(to: pytest.MonkeyPatch) -> None:
     """Send an end of a run however big it is."""
     to.setattr(_base, "is_too_big", lambda _: False)
@@ -1024,7 +1024,7 @@ def let_pings_wait_for_a_large_message(to: pytest.MonkeyPatch) -> None:
     to.setattr(_framed.FramedStream, "send_all", send_all)
 
 
-@mutant("did not live", "short_lives", seed=2, life_s=90)
+@mutant("did not last", "short_lives", seed=2, life_s=90)
 def restart_the_backoff_with_each_link(to: pytest.MonkeyPatch) -> None:
     """Consider every link healthy."""
     to.setattr(_tasks, "LIVED_S", -1)

@@ -20,7 +20,7 @@ from trio_runner.simulation.trials._trace import Trace
 from trio_runner.simulation.trials._watched_link import SAMPLE, WatchedLink
 
 BOUND = 20_000
-OTHER_RUN = "of run b, and run a is active"
+OTHER_RUN = "of run b, but run a is active"
 ALL_STATES = "ControlStateMsg, MethodMsg, MethodStateMsg, UodInfoMsg"
 NOTHING: OutboxStatistics = MemoryOutbox().statistics()
 
@@ -125,8 +125,8 @@ async def test_the_end_of_a_run_whose_beginning_was_set_aside_may_end_another_ru
         # Seeds 524, 1028 and 4539: bursts of events, or long events, left room for few samples.
         pytest.param(43, 12 + 43, None, id="few"),
         pytest.param(3, 12 + 3, None, id="few beside long events"),
-        pytest.param(0, 13, "8 samples in a row were given up, and few beside them", id="more"),
-        pytest.param(5, 18, "8 samples in a row were given up, and few beside them", id="beside"),
+        pytest.param(0, 13, "8 samples in a row were given up, but few beside them", id="more"),
+        pytest.param(5, 18, "8 samples in a row were given up, but few beside them", id="beside"),
     ],
 )
 async def test_if_few_samples_have_room_they_may_lie_far_apart(
@@ -302,9 +302,9 @@ async def test_steady_state_is_counted_from_its_beginning_on_this_link(
     ("answer", "found", "violation"),
     [
         (ErrorMessage(message="never"), None, None),
-        (ErrorMessage(message="never"), "a", "the outbox knows run a, open was None"),
+        (ErrorMessage(message="never"), "a", "the outbox knows run a, but None was on"),
         (SuccessMessage(), "a", None),
-        (SuccessMessage(), None, "the outbox knows run None, open was a"),
+        (SuccessMessage(), None, "the outbox knows run None, but a was on"),
     ],
 )
 async def test_a_run_whose_beginning_was_set_aside_is_not_known_after_a_crash(

@@ -17,7 +17,7 @@ from trio_runner.simulation.trials._simulate import simulate
 from trio_runner.simulation.trials._watched_link import Key
 
 END_OF_A, BEGIN_OF_A = ("RunStoppedMsg", "a"), ("RunStartedMsg", "a")
-NO_RUN = "tags of run a, and no run is active"
+NO_RUN = "tags of run a, but no run is active"
 ONE, TWO, THREE = ("sample", "1"), ("sample", "2"), ("sample", "3")
 
 
@@ -56,7 +56,7 @@ def a_life() -> Record:
         entry(10, "made RunStoppedMsg a", END_OF_A),
         Entry(10, ("VIOLATION", "it broke"), ()),
         Entry(
-            10.5, ("receive", 7, "TagsUpdatedMsg", "tags of run a, and no run is active"), (THREE,)
+            10.5, ("receive", 7, "TagsUpdatedMsg", "tags of run a, but no run is active"), (THREE,)
         ),
         Entry(11, ("receive", 8, "RunStoppedMsg", "answered with ErrorMessage"), (END_OF_A,)),
     ]

@@ -424,7 +424,7 @@ async def test_a_killed_aggregator_closes_nothing_and_forgets_the_run(
     async with connected(dial) as client:
         await client.send(tags("A", 101.0, FT01=1.0))
     (refused,) = aggregator.engine().refused
-    assert refused.refused == "tags of run A, and no run is active"
+    assert refused.refused == "tags of run A, but no run is active"
 
 
 async def test_an_aggregator_that_drops_a_connection_remembers_the_run(
@@ -582,7 +582,7 @@ async def recorded_session(dial: OpenStream, aggregator: Aggregator) -> None:
         await replay(client, aggregator, 2)
         record = aggregator.engine()
         run_id = record.messages(em.RunStartedMsg)[0].run_id
-        assert record.refused[0].refused == f"queued run log, and run {run_id} is active"
+        assert record.refused[0].refused == f"queued run log, but run {run_id} is active"
         assert record.unit.control_state == record.messages(em.ControlStateMsg)[-1].control_state
         assert record.unit.run is not None
         assert record.unit.run.run_log == record.messages(em.RunLogMsg)[-1].runlog
@@ -592,7 +592,7 @@ async def recorded_session(dial: OpenStream, aggregator: Aggregator) -> None:
     async with connected(dial) as client:
         await replay(client, aggregator, 6)
     # The reference engine's snapshot after a reconnect lacks the run id.
-    refused = f"tags without run id, and run {run_id} is active"
+    refused = f"tags without run id, but run {run_id} is active"
     assert refused in [item.refused for item in record.refused]
     (run,) = aggregator.recent_runs
     assert (run.run_id, run.engine_id) == (run_id, E1)

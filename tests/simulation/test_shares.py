@@ -31,7 +31,7 @@ class Expected:
     ("apart_s", "wide_since", "moves", "violation"),
     [
         pytest.param(0.4, 0, False, None, id="at the steady rate"),
-        pytest.param(0.7, 0, False, "two samples were taken 0.70 s apart on a wide line", id="few"),
+        pytest.param(0.7, 0, False, "two samples were taken 0.70 s apart on a wide path", id="few"),
         # 20 s of samples, of which at most the last 15 s count as settled.
         pytest.param(0.7, 6, False, None, id="not wide for long"),
         pytest.param(0.7, 0, True, None, id="on the move"),

@@ -34,11 +34,13 @@ def sample(number: int) -> em.TagsUpdatedMsg:
     [
         pytest.param((1, 3, 5), 1, None, id="right"),
         pytest.param((1, 3, 5), 6, None, id="told again"),
-        pytest.param((1, 3, 5), 7, "a is listed 7 times", id="listed again and again"),
-        pytest.param((1, 3, 5), 0, "a is listed 0 times", id="lost"),
-        pytest.param((1, 5), 1, "3 of a was not stored", id="a hole"),
-        pytest.param((), 1, "1 of a was not stored", id="thrown away"),
-        pytest.param((1, 3, 5, 7), 1, "a has 7 stored", id="made up"),
+        pytest.param((1, 3, 5), 7, "run a is listed 7 times", id="listed again and again"),
+        pytest.param((1, 3, 5), 0, "run a is listed 0 times", id="lost"),
+        pytest.param((1, 5), 1, "the value 3 of run a was not stored", id="a hole"),
+        pytest.param((), 1, "the value 1 of run a was not stored", id="thrown away"),
+        pytest.param(
+            (1, 3, 5, 7), 1, "the value 7 is stored in run a, but was not made there", id="made up"
+        ),
     ],
 )
 async def test_the_oracle_compares_what_is_stored_with_what_the_engine_did(

@@ -221,21 +221,21 @@ class LogsNothing(Tank):
 @pytest.mark.parametrize(
     ("engine", "promise"),
     [
-        (ForgetsTheEnd, r"no run is on, and the end of run '[-\w]+' was not told by on_stop\(\)"),
-        (ForgetsTheBeginning, r"that a run is on, and on_start\(\) was not called"),
-        (BeginsTwice, r"on_start\('[-\w]+'\) was called, and run '[-\w]+' has not ended"),
+        (ForgetsTheEnd, r"no run is on, but on_stop\(\) was not called for run '[-\w]+'"),
+        (ForgetsTheBeginning, r"that a run is on, but on_start\(\) was not called"),
+        (BeginsTwice, r"on_start\('[-\w]+'\) was called while run '[-\w]+' was on"),
         (EndsTwice, r"on_stop\(\) was called while no run was on"),
-        (SameRun, r"on_start\('the run'\) was called, and that id was another run's"),
+        (SameRun, r"on_start\('the run'\) was called with the id of another run"),
         (RaisesInABuilder, r"create_tag_updates_msg raised ZeroDivisionError\("),
         (RaisesByItself, r"the engine's run raised OSError\('the valve is gone'\)"),
         (HoldsTheThreadInABuilder, r"create_method_state_msg held Trio's thread for 1\.\d s"),
         (HoldsTheThreadInAHandler, r"execute_control_command held Trio's thread for 1\.\d s"),
         (HoldsTheThreadByItself, r"the engine's run held Trio's thread for 1\.\d s"),
         (HasAClockOfItsOwn, r"tag 'Level' is [\d.e+]+ s ahead of the engine's clock"),
-        (StandsStill, r"tag 'Level' went from 0\.0 to [12]\.0, and has the same time"),
-        (HasNoLine, r"the method has no line; give it an empty one"),
+        (StandsStill, r"tag 'Level' went from 0\.0 to [12]\.0, but kept the same time"),
+        (HasNoLine, r"the method has no lines: give it an empty one"),
         (MixesUpRuns, r"a RunLogMsg of run '[-\w]+' has the run id 'another'"),
-        (LogsNothing, r"create_error_log_msg returned no entries in place of None"),
+        (LogsNothing, r"create_error_log_msg returned a log without entries instead of None"),
     ],
 )
 def test_the_mistake_of_a_wrong_engine_is_found(engine: type[Tank], promise: str) -> None:

@@ -240,9 +240,9 @@ class AggregatorRules:
     def _take_tags(self, unit: Unit, message: em.TagsUpdatedMsg) -> str | None:
         run = unit.run
         if run is None and message.run_id is not None:
-            return f"tags of run {message.run_id}, and no run is active"
+            return f"tags of run {message.run_id}, but no run is active"
         if run is not None and message.run_id is None:
-            return f"tags without run id, and run {run.run_id} is active"
+            return f"tags without run id, but run {run.run_id} is active"
         for tag in message.tags:
             if _counts(tag):
                 unit.tags[tag.name] = tag
@@ -282,7 +282,7 @@ class AggregatorRules:
     def _stop_run(self, record: EngineRecord, message: em.RunStoppedMsg) -> str | None:
         unit, run = record.unit, record.unit.run
         if run is None:
-            return f"end of run {message.run_id}, and no run is active"
+            return f"end of run {message.run_id}, but no run is active"
         if run.run_id == message.run_id:
             run.run_log = message.runlog
             unit.method_state = message.method_state
@@ -339,7 +339,7 @@ def _log_errors(log: list[LoggedError], entries: list[mdl.ErrorLogEntry]) -> Non
 
 def _take_queued_run_log(unit: Unit, message: em.QueuedRunLogMsg) -> str | None:
     if unit.run is not None:
-        return f"queued run log, and run {unit.run.run_id} is active"
+        return f"queued run log, but run {unit.run.run_id} is active"
     unit.queued_run_log = message.runlog
     return None
 
@@ -347,6 +347,6 @@ def _take_queued_run_log(unit: Unit, message: em.QueuedRunLogMsg) -> str | None:
 def _take_run_log(unit: Unit, message: em.RunLogMsg) -> str | None:
     if unit.run is None or unit.run.run_id != message.run_id:
         active = f"run {unit.run.run_id}" if unit.run else "no run"
-        return f"run log of run {message.run_id}, and {active} is active"
+        return f"run log of run {message.run_id}, but {active} is active"
     unit.run.run_log = message.runlog
     return None

@@ -42,7 +42,7 @@ class Arrivals:
             newest = self._newest_on.get(connection, -1)
             if key[0] in RUN_EVENTS:
                 newest = max(newest, self._newest_run_event)
-        self.expect(place > newest, f"{key} arrived behind {self.made[newest]}")
+        self.expect(place > newest, f"{key} arrived after {self.made[newest]}")
         if is_notice(key):
             self._newest_notice[key[0]] = place
             return
@@ -59,5 +59,5 @@ class Arrivals:
         self._late_in_a_row = self._late_in_a_row + 1 if in_line_s > WORK_S + handling_s else 0
         self.expect(
             self._late_in_a_row < LATE_IN_A_ROW,
-            f"{in_line_s:.2f} s of work stood at the aggregator",
+            f"{in_line_s:.2f} s of work was queued at the aggregator",
         )

@@ -58,7 +58,7 @@ class FleetReport:
         if self.events_lost or self.samples_lost:
             return f"{self.events_lost} events and {self.samples_lost} samples were lost"
         if self.samples_least < self.samples_most / 2:
-            return f"a unit had {self.samples_least} samples, another {self.samples_most}"
+            return f"one unit had {self.samples_least} samples, another {self.samples_most}"
         return None
 
 

@@ -181,7 +181,9 @@ class Guest:
         if message is None:
             return None
         has_some = bool(message.log.entries)
-        self.manners.expect(has_some, "create_error_log_msg returned no entries in place of None")
+        self.manners.expect(
+            has_some, "create_error_log_msg returned a log without entries instead of None"
+        )
         entries = [evolve(e, message=f"{e.message} [{self.count()}]") for e in message.log.entries]
         return self._noted(evolve(message, log=evolve(message.log, entries=entries)))
 
@@ -247,7 +249,7 @@ class Guest:
     def create_method_msg(self) -> em.MethodMsg:
         """Return the method, and check that it has a line: the aggregator takes none without."""
         message = self._ask(self.engine.create_method_msg)
-        self.manners.expect(message.method.lines, "the method has no line; give it an empty one")
+        self.manners.expect(message.method.lines, "the method has no lines: give it an empty one")
         return message
 
     # Commands

@@ -50,12 +50,12 @@ class Identities:
             self._parted.discard(key)
             self._numbers[key] = number
         known = self._numbers.setdefault(key, number)
-        self.expect(known == number, f"{key} has the number {known} and was sent with {number}")
+        self.expect(known == number, f"{key} has the number {known} but was sent with {number}")
 
     def check_body(self, key: Key, body: str) -> None:
         """Check that an event or sample is what it was when it was sent before."""
         known = self._bodies.setdefault(key, hash(body))
-        self.expect(known == hash(body), f"{key} was sent again, and it is not the same")
+        self.expect(known == hash(body), f"{key} was sent again, but it is not the same")
 
     # What need not stay the same
 

@@ -125,7 +125,10 @@ class Ledger:
         sometimes("kept apart", kept)
         waiting = self._inherited
         self._inherited = outbox.waiting + outbox.thinned + outbox.set_aside
-        self.expect(len(kept) == waiting - self._inherited, f"{waiting} waited, kept is {kept}")
+        self.expect(
+            len(kept) == waiting - self._inherited,
+            f"{waiting} messages waited, but kept under the old name are {kept}",
+        )
         self.excused.update(key for keys in kept for key in keys if key not in self.handled)
         self._settled = 0
         self._set_engine_run(None)
@@ -161,7 +164,7 @@ class Ledger:
             elif key in self.excused:
                 yield key, "lost with its process"
             elif key[0] == SAMPLE and place < self._newest:
-                yield key, "given up, as the outbox was full"
+                yield key, "given up because the outbox was full"
 
     # Processes
 
@@ -203,7 +206,8 @@ class Ledger:
             # Nor may the end of a run, so this process or a later one ends the run again.
             self._forget(("RunStoppedMsg", str(run_id)))
         self.expect(
-            run_id == expected or may_differ, f"the outbox knows run {run_id}, open was {expected}"
+            run_id == expected or may_differ,
+            f"the outbox knows run {run_id}, but {expected} was on",
         )
 
     def _forget(self, key: Key) -> None:
@@ -263,10 +267,12 @@ class Ledger:
         # Any number of logged errors may be one message.
         events = sum(1 for key in lost if key[0] not in (SAMPLE, "errors"))
         waiting, thinned = outbox.waiting, outbox.thinned
-        self.expect(events <= waiting, f"{events} events are lost, and {waiting} messages waited")
+        self.expect(
+            events <= waiting, f"{events} events are lost, but only {waiting} messages waited"
+        )
         self.expect(
             sum(1 for key in lost if key[0] != "errors") <= waiting + thinned,
-            f"{len(lost)} messages are lost, {waiting} waited and {thinned} were given up",
+            f"{len(lost)} messages are lost, but only {waiting} waited and {thinned} were given up",
         )
 
     # The run that the aggregator has
@@ -306,10 +312,10 @@ class Ledger:
         gone = outbox.delivered + outbox.thinned + outbox.set_aside + outbox.merged
         gone += outbox.waiting
         taken = self._inherited + outbox.events_taken + outbox.samples_taken
-        self.expect(gone == taken, f"{taken} messages were taken, {gone} are accounted for")
+        self.expect(gone == taken, f"{taken} messages were taken, but {gone} are accounted for")
         self.expect(
             outbox.set_aside == self._set_aside_now,
-            f"{outbox.set_aside} messages are said to be set aside, {self._set_aside_now} were",
+            f"{outbox.set_aside} messages are said to be set aside, but {self._set_aside_now} were",
         )
 
     def _note_thinned(self) -> None:
@@ -355,7 +361,7 @@ class Ledger:
         self.expect(not events, f"{len(events)} events never arrived, the first: {events[:1]}")
         holes, told = len(missing) - len(events), self.thinned
         right = holes == told if not (self.deaths or self.excused) else holes <= told
-        self.expect(right, f"{holes} samples never arrived, and {told} are said to be given up")
+        self.expect(right, f"{holes} samples never arrived, but {told} are said to be given up")
         self._check_evenly_thin(set(missing))
 
     def _check_evenly_thin(self, missing: set[Key]) -> None:
@@ -370,4 +376,4 @@ class Ledger:
             if is_gone and length >= CUT_MIN:
                 beside = gone[max(0, before - 2 * length) : before], gone[place:][: 2 * length]
                 many = max(map(sum, beside)) * 4 >= length
-                self.expect(many, f"{length} samples in a row were given up, and few beside them")
+                self.expect(many, f"{length} samples in a row were given up, but few beside them")

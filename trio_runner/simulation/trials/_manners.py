@@ -40,9 +40,9 @@ class Manners:
     def begin_run(self, run_id: str) -> None:
         """Note the beginning of a run; check that none is on and that its id is new."""
         on = self.run_id
-        self.expect(on is None, f"on_start({run_id!r}) was called, and run {on!r} has not ended")
+        self.expect(on is None, f"on_start({run_id!r}) was called while run {on!r} was on")
         is_new = run_id not in self.run_ids
-        self.expect(is_new, f"on_start({run_id!r}) was called, and that id was another run's")
+        self.expect(is_new, f"on_start({run_id!r}) was called with the id of another run")
         self.run_ids.add(run_id)
         self.run_id, self._agreed_at = run_id, trio.current_time()
 
@@ -60,9 +60,9 @@ class Manners:
             self.oracle.states_told.disagreed_at = now
         for_s = now - self._agreed_at
         what = (
-            "that a run is on, and on_start() was not called"
+            "that a run is on, but on_start() was not called"
             if is_running
-            else f"that no run is on, and the end of run {self.run_id!r} was not told by on_stop()"
+            else f"that no run is on, but on_stop() was not called for run {self.run_id!r}"
         )
         self.expect(for_s <= AGREE_S, f"the control state has shown for {for_s:.1f} s {what}")
 
@@ -83,6 +83,6 @@ class Manners:
             is_stale = tag.value != before.value and tag.tick_time == before.tick_time
             self.expect(
                 not is_stale or now - told_at <= STILL_S,
-                f"tag {tag.name!r} went from {before.value} to {tag.value}, and has the same time",
+                f"tag {tag.name!r} went from {before.value} to {tag.value}, but kept the same time",
             )
             self._told[tag.name] = (now, tag)

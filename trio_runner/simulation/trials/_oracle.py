@@ -172,12 +172,15 @@ class Oracle(Ledger):
         keys = keys_of_body(kind, body)
         self.trace.note("send", number, kind, about=keys)
         self.expect(
-            link.is_open and link is self._link, f"{kind} {number} sent on a link that ended"
+            link.is_open and link is self._link,
+            f"{kind} {number} was sent on a link that had ended",
         )
         self.identities.check_number(number, keys[0] if keys else None)
         introduced = link.messages >= 2 - link.may_lack_method
         introduces = kind == "RunStartedMsg" and introduced and not link.last_number
-        self.expect(len(body) <= MESSAGE_BYTES_MAX, f"{kind} {number} was sent with over 16 MiB")
+        self.expect(
+            len(body) <= MESSAGE_BYTES_MAX, f"{kind} {number} was sent with more than 16 MiB"
+        )
         if kind == "ErrorLogMsg" and keys[-1] not in self.identities:
             self.error_logs.check_whole(keys[-1], self._life_began, link.longest_s)
             left_out = self.error_logs.left_out(keys, body)
@@ -230,21 +233,25 @@ class Oracle(Ledger):
             again = self.tries.has_failed(key) or (notice and self.tries.in_vain(key) > 0)
             last = link.last_notice if notice else link.last_number
             self.expect(
-                introduces or again or number >= last, f"{key} {number} was sent behind {last}"
+                introduces or again or number >= last, f"{key} {number} was sent after {last}"
             )
             self.expect(
                 introduces
                 or self.state.now != "Reconnected"
                 or self._made_at[key] > link.opened_at
                 or self.tries.in_vain(key) >= PASSED_AFTER,
-                f"{key} had waited, and was sent when all that had waited was said to be",
+                f"{key} had waited, but was sent after all that had waited was said to be",
             )
             if not introduces:
                 self._check_sides(key, is_notice=notice)
         if not introduces:
             self.tries.send(key, link)
-            self.expect(key not in self._answered, f"{key} was sent again, and it was answered")
-            self.expect(key not in self._set_aside, f"{key} was sent again, and was set aside")
+            self.expect(
+                key not in self._answered, f"{key} was sent again, although it was answered"
+            )
+            self.expect(
+                key not in self._set_aside, f"{key} was sent again, although it was set aside"
+            )
             if notice and not self.tries.in_vain(key):
                 link.last_notice = number
             elif not notice and not self.tries.has_failed(key):
@@ -262,7 +269,7 @@ class Oracle(Ledger):
                 continue
             is_run_event = before[0] in RUN_EVENTS
             if is_run_event == is_notice and self.tries.in_vain(before) < PASSED_AFTER:
-                self.expect(False, f"{key} was sent, and {before} before it is not delivered")
+                self.expect(False, f"{key} was sent, but {before} before it is not delivered")
 
     def answer(self, link: WatchedLink, number: int, answer: MessageBase) -> None:
         """Note the answer to a message, and what follows from it."""

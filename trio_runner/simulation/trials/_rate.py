@@ -58,4 +58,4 @@ class Rate:
         if began >= self._wide_since + SETTLED_S:
             sometimes("settled far away", latency_s > FAR_S)
             often = longest_s <= self.steady_s + TICK_S
-            self.expect(often, f"two samples were taken {longest_s:.2f} s apart on a wide line")
+            self.expect(often, f"two samples were taken {longest_s:.2f} s apart on a wide path")

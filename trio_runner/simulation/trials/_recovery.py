@@ -47,8 +47,8 @@ class RecoveryCheck:
         seen = process.runner.statistics()
         self.oracle.expect(
             not patience.cancelled_caught,
-            f"{took_s:.1f} s behind the last fault it is {process.runner.state}"
-            f" with {seen.outbox.waiting} messages waiting ({seen.last_failure})",
+            f"{took_s:.1f} s after the last fault the runner is in {process.runner.state}, with"
+            f" {seen.outbox.waiting} messages waiting ({seen.last_failure})",
         )
         return took_s
 

@@ -62,7 +62,7 @@ class StateChanges:
 
     def change(self, before: str, after: str) -> bool:
         """Check that a change of state is legal; return whether it ends an outage of `OUTAGE_S`."""
-        self.expect(before == self.now, f"the state was {self.now}, and {before} is left")
+        self.expect(before == self.now, f"the state was {self.now}, but {before} was left")
         sometimes(f"{before} -> {after}")
         legal = EDGES[before].split()
         self.expect(after in legal, f"the state went from {before} to {after}")

@@ -77,4 +77,4 @@ class StatesTold:
         has_failed = now - self.failed_at < STATE_PAUSE_S
         has_failed = has_failed or self.is_in_trouble("ControlStateMsg")
         shows = self.shown == (run is not None) or has_failed
-        self.expect(shows, f"the run is {run}, and shown was {self.shown}")
+        self.expect(shows, f"the run is {run}, but shown was {self.shown}")

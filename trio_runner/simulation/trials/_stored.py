@@ -123,7 +123,7 @@ class Stored:
             if kind != "RunStoppedMsg" or not is_sure or not made.issuperset(ends):
                 continue
             times = listed[run_id]
-            self.oracle.expect(1 <= times <= LISTED_MAX, f"{run_id} is listed {times} times")
+            self.oracle.expect(1 <= times <= LISTED_MAX, f"run {run_id} is listed {times} times")
             if not (self._clock_has_jumped or self.oracle.thinned):
                 self._check_plot(run_id)
 
@@ -131,7 +131,9 @@ class Stored:
         told = [n for record in self.aggregator.engines.values() for n in record.notifications]
         bodies = {str(message.notification.body) for message in told}
         for kind, body in sure:
-            self.oracle.expect(kind != "notification" or body in bodies, f"nobody was told {body}")
+            self.oracle.expect(
+                kind != "notification" or body in bodies, f"nobody got the notification {body}"
+            )
 
     def _check_plot(self, run_id: str) -> None:
         """Check that each sample of a run has a stored one at most an interval before it."""
@@ -140,7 +142,10 @@ class Stored:
         stored = sorted(sample.tick_time for sample in plotted)
         made = dict.fromkeys(value for _, value in self._samples.get(run_id, ()))
         for sample in plotted:
-            self.oracle.expect(sample.value in made, f"{run_id} has {sample.value} stored")
+            self.oracle.expect(
+                sample.value in made,
+                f"the value {sample.value} is stored in run {run_id}, but was not made there",
+            )
         for at_s, value in self._samples.get(run_id, ()):
             place = bisect_right(stored, at_s + ROUNDING_S)
             before_s = stored[place - 1] if place else -math.inf
@@ -148,4 +153,4 @@ class Stored:
             key = (SAMPLE, str(value))
             is_excused = self.oracle.is_given_up(key) or key in self.oracle.passed
             if not is_there and not is_excused:
-                self.oracle.expect(False, f"{value} of {run_id} was not stored")
+                self.oracle.expect(False, f"the value {value} of run {run_id} was not stored")

@@ -135,7 +135,7 @@ class Tries:
         while self._short[0] < now - LINKS_S:
             self._short.popleft()
         few = len(self._short) <= LINKS_MAX
-        self.expect(few, f"{len(self._short)} links that did not live in {LINKS_S:g} s")
+        self.expect(few, f"{len(self._short)} links within {LINKS_S:g} s did not last")
 
     def close_link(self, link: WatchedLink, why: str) -> None:
         """Note the end of a link, and count it against the message that was unanswered alone.
@@ -175,7 +175,7 @@ class Tries:
         if sent is not None and self.moved_at() >= sent.at:
             since = trio.current_time() - self.moved_at()
             alive = since >= PONG_S - MS
-            self.expect(alive, f"a link was given up {since:.1f} s after bytes had left")
+            self.expect(alive, f"a link was given up only {since:.1f} s after bytes had left")
 
     # Messages
 

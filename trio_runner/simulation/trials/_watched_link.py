@@ -202,7 +202,7 @@ class WatchedLink:
         if not sent.keys:
             self.expect(
                 self._heard.get(sent.kind) != sent.body,
-                f"{sent.kind} was sent again, and it is the same",
+                f"{sent.kind} was sent again, although it is the same",
             )
             self.told.add(sent.kind)
         self._unanswered[number] = sent
@@ -233,7 +233,7 @@ class WatchedLink:
         expected = {1: "UodInfoMsg", 2: "MethodMsg"}.get(self.messages, kind)
         if self.messages == 2 and self.may_lack_method:
             expected = kind
-        self.expect(kind == expected, f"{kind} was sent as the {self.messages}. message of a link")
+        self.expect(kind == expected, f"{kind} was sent as message {self.messages} of a link")
         self.expect(
             self.messages == 1 or "UodInfoMsg" in self.taken,
             f"{kind} was sent on a link whose UodInfo was not taken",
@@ -243,7 +243,7 @@ class WatchedLink:
         waiting = len(self._unanswered)
         self.expect(
             not (sent.is_run_event and waiting),
-            f"{sent.kind} {number} overtook {waiting} unanswered",
+            f"{sent.kind} {number} overtook {waiting} unanswered messages",
         )
         for other in self._unanswered.values():
             self.expect(
@@ -252,12 +252,12 @@ class WatchedLink:
             )
             self.expect(
                 not (sent.is_retried and other.is_retried),
-                f"{sent.kind} {number} was sent beside {other.keys}, and both have failed",
+                f"{sent.kind} {number} was sent beside {other.keys}, although both have failed",
             )
             self.expect(
                 not (sent.is_suspect or other.is_suspect),
-                f"{sent.kind} {number} was sent beside {other.keys or other.kind}, and one of them"
-                " is a suspect",
+                f"{sent.kind} {number} was sent beside {other.keys or other.kind}, although one of"
+                " them is a suspect",
             )
 
     def go_on(self) -> None:
@@ -267,7 +267,7 @@ class WatchedLink:
     def answer(self, number: int, *, is_taken: bool) -> Sent | None:
         """Note the answer to a message; return the message, or None if it was not unanswered."""
         sent = self._unanswered.pop(number, None)
-        self.expect(sent is not None, f"message {number} was answered twice to the sender")
+        self.expect(sent is not None, f"message {number} was answered twice")
         if sent is None:
             return None
         self.longest_s = max(self.longest_s, trio.current_time() - sent.at)
@@ -310,4 +310,4 @@ class WatchedLink:
             patience_s = CALL_S * (PATIENCE_MAX if sent.was_sent else 1)
             leaving_s += len(sent.body) / THINNEST_BYTES_S
             due_at = max(due_at, sent.at + leaving_s + patience_s + ROUNDING_S)
-            self.expect(now <= due_at, f"a link lived {now - sent.at:.1f} s unanswered")
+            self.expect(now <= due_at, f"a link lived {now - sent.at:.1f} s without an answer")
