@@ -543,7 +543,9 @@ def test_messages_of_another_unit_are_not_taken_over(path: Path) -> None:
         outbox.claim("host_A")
         outbox.put(UNIT.create_run_started_msg("a", 1.0))
     with DurableOutbox(path) as outbox:
-        with pytest.raises(OutboxOfAnotherUnit, match="wait 1 messages of host_A, and this is B"):
+        with pytest.raises(
+            OutboxOfAnotherUnit, match=r"messages of host_A \(1 waiting\), but this is B"
+        ):
             outbox.claim("B")
         outbox.claim("host_A")
         outbox.delivered(outbox.take())
@@ -569,7 +571,7 @@ def test_after_the_host_is_renamed_old_messages_are_kept_and_new_ones_flow(
         outbox.put(event("new"))
         assert "new" in outbox.take().text
     aside = path.with_name("unit.outbox.dhcp-17_Skid")
-    assert f"the 2 messages that wait of it are kept in {aside}" in caplog.text
+    assert f"(messages: 2) is kept in {aside}" in caplog.text
     kept = summarize(aside)
     assert (kept.unit, kept.waiting, kept.open_run) == ("dhcp-17_Skid", 2, "a")
     assert (summarize(path).unit, summarize(path).waiting) == ("lab_Skid", 1)
@@ -648,7 +650,7 @@ def test_a_spoilt_description_of_the_unit_stops_no_engine(
     with DurableOutbox(path) as outbox:
         assert outbox.state(em.UodInfoMsg) is None
         assert len(outbox) == 1
-    assert f"The disk has spoilt the registration in the outbox {path}" in caplog.text
+    assert f"The disk has damaged the registration in the outbox {path}" in caplog.text
 
 
 def test_an_outbox_that_is_not_closed_warns(path: Path) -> None:
@@ -787,7 +789,7 @@ def test_a_message_that_the_disk_has_spoilt_is_set_aside(
     with DurableOutbox(path) as outbox:
         assert outbox.statistics().set_aside == 1
         assert [e.sequence_number for e in outbox._line] == [1, 3]
-    assert "The disk has spoilt TagsUpdatedMsg 2, it is set aside" in caplog.messages
+    assert "The disk has damaged TagsUpdatedMsg 2: it is set aside" in caplog.messages
     assert [(s.sequence_number, s.reason) for s in summarize(path).set_aside] == [
         (2, "spoilt on the disk")
     ]
@@ -925,7 +927,7 @@ def test_a_file_that_vanishes_is_noticed_and_made_anew(
             assert outbox.statistics().degraded is not None
         errors = [r for r in caplog.records if r.levelno == logging.ERROR]
         assert len(errors) == 1
-        assert "waits in memory only" in errors[0].message
+        assert "wait in memory only" in errors[0].message
         path.rmdir()
         now = 94.0
         outbox.commit()

@@ -13,7 +13,7 @@ class Verdict(Enum):
 
     DELIVERED = "the aggregator has it"
     NOT_REGISTERED = "the aggregator does not know this engine: register anew"
-    TRANSIENT = "the aggregator failed, another try may succeed"
+    TRANSIENT = "the aggregator failed; another try may succeed"
     POISON = "the aggregator will never take it"
 
 

@@ -80,7 +80,7 @@ class News:
         """Note that a message is not sent, since it is too big."""
         self._states[kind].heard = body
         self._again.of(kind).failures += 1
-        text = "%s is over the aggregator's limit of 16 MiB, it is left out"
+        text = "%s is over the aggregator's limit of 16 MiB: it is left out"
         self._say(logging.ERROR, text, kind.__name__)
 
     def sent(self, kind: type[em.EngineMessage], body: str) -> int:

@@ -312,7 +312,7 @@ class Sender:
         elif verdict is Verdict.TRANSIENT:
             self._say(
                 logging.WARNING,
-                "The aggregator failed to handle %s, it is tried again: %s",
+                "The aggregator failed to handle %s, which is tried again: %s",
                 entry,
                 reason(answer),
                 about=reason(answer),

@@ -204,7 +204,7 @@ async def test_a_disk_that_hangs_at_the_end_does_not_hold_up_trios_thread(
     disk.works.set()
     assert 2.9 < took_s < 4
     assert max(b - a for a, b in pairwise(turns)) < 0.5
-    assert "is left behind: its disk hangs" in log.text
+    assert "is left behind because its disk hangs" in log.text
 
 
 async def test_the_simulated_engine_keeps_what_waits_by_default(tmp_path: Path) -> None:

@@ -229,4 +229,6 @@ async def test_a_file_that_is_no_outbox_is_told_in_one_line(path: Path, tmp_path
     text.write_text("notes\n" * 1000)
     check_error(await ran("outbox", "discard", "--yes", str(text)), 1, "is not an outbox")
     check_error(await ran("simulated", "--outbox", str(text)), 2, "is not an outbox")
-    check_error(await ran("simulated", "--outbox", str(path)), 2, "wait 2 messages of lab_Skid")
+    check_error(
+        await ran("simulated", "--outbox", str(path)), 2, "holds messages of lab_Skid (2 waiting)"
+    )

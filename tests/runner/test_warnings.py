@@ -99,7 +99,7 @@ def test_a_failing_disk_and_its_recovery_are_told(tmp_path: Path) -> None:
     assert failed.level == logging.ERROR
     assert "cannot be written" in failed.text
     assert "tried again every 30 s" in failed.text
-    assert well.text == "The outbox unit.outbox is written again; all that waits is on disk"
+    assert well.text == "The outbox unit.outbox can be written again: all that waits is on disk"
     # The folders of the computer are nobody's business there.
     assert str(tmp_path) not in failed.text
 

@@ -109,7 +109,7 @@ async def test_run_logs_take_a_tenth_of_the_time_at_most(
 @pytest.mark.parametrize(
     ("told_after_s", "text", "violation"),
     [
-        pytest.param(7, "The aggregator does not take x, it is set aside: no", None, id="told"),
+        pytest.param(7, "The aggregator does not take x, so it is set aside: no", None, id="told"),
         pytest.param(10, "it is set aside", UNTOLD, id="late"),
         pytest.param(7, "all is well", UNTOLD, id="other"),
     ],

@@ -149,8 +149,8 @@ class Disk:
         if self.failure is None:
             warn(
                 logging.ERROR,
-                "The outbox %s cannot be written (%s): what comes now waits in memory only and is"
-                " lost if the process ends; tried again every %d s",
+                "The outbox %s cannot be written (%s): messages now wait in memory only, and are"
+                " lost if the process ends. The disk is tried again every %d s",
                 self.path,
                 error,
                 DISK_RETRY_S,
@@ -161,7 +161,7 @@ class Disk:
     def _note_recovery(self, warn: Callable[..., None]) -> None:
         if self.failure is not None:
             self.failure = None
-            text = "The outbox %s is written again; all that waits is on disk"
+            text = "The outbox %s can be written again: all that waits is on disk"
             warn(logging.WARNING, text, self.path)
         if self.commits.became_quick():
             warn(logging.WARNING, "The disk of the outbox %s is quick again", self.path)

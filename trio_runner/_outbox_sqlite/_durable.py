@@ -148,8 +148,8 @@ class DurableOutbox(Outbox):
         is_renaming = is_renamed(old, new) if None in names else names[0] == names[1]
         if entries and not is_renaming:
             raise OutboxOfAnotherUnit(
-                f"In the outbox {self.path} wait {len(entries)} messages of {old}, and"
-                f" this is {new}. Take another path, or discard them."
+                f"The outbox {self.path} holds messages of {old} ({len(entries)} waiting), but"
+                f" this is {new}. Use another path, or discard them."
             )
         with explained(self.path):
             put_aside = self._disk.file.put_aside()
@@ -162,8 +162,8 @@ class DurableOutbox(Outbox):
             self._disk.file.forget_put_aside()
         self._empty_line()
         logger.warning(
-            "This unit is called %s now, was %s: the %d messages that wait of it are kept in %s;"
-            " `trio-runner outbox deliver` sends them under the old name",
+            "This unit is now called %s, and was called %s. What waits under the old name"
+            " (messages: %d) is kept in %s; `trio-runner outbox deliver` sends it under that name",
             new,
             old,
             len(entries),
@@ -288,9 +288,9 @@ class DurableOutbox(Outbox):
         if self._disk.became_slow():
             self._warn(
                 logging.ERROR,
-                "The outbox %s has kept others waiting for %.0f s: a disk that is slow, or hangs."
-                " Until it is quick again events may be in memory only, and are lost if the process"
-                " ends",
+                "The disk of the outbox %s has kept others waiting for %.0f s: it is slow, or"
+                " hangs. Until it is quick again, events may be in memory only, and are lost if"
+                " the process ends",
                 self.path,
                 DISK_WAIT_S,
             )
@@ -329,14 +329,14 @@ class DurableOutbox(Outbox):
             return
         if not self._disk.close(self._source):
             logger.error(
-                "The outbox %s is left behind: its disk hangs, and what was put in since is lost"
-                " if it does not come back before the process ends",
+                "The outbox %s is left behind because its disk hangs. What was put in since then"
+                " is lost if the disk does not come back before the process ends",
                 self.path,
             )
         elif self._disk.failure is not None:
             logger.error(
-                "The outbox %s is closed with a disk that fails: of %d messages that wait those"
-                " of the time since are lost",
+                "The outbox %s is closed while its disk fails: of the %d messages that wait, those"
+                " put in since then are lost",
                 self.path,
                 len(self),
             )
@@ -404,7 +404,7 @@ class DurableOutbox(Outbox):
 
     def _restore(self, contents: Contents) -> None:
         for entry in contents.spoilt:
-            self._warn(logging.ERROR, "The disk has spoilt %s, it is set aside", entry)
+            self._warn(logging.ERROR, "The disk has damaged %s: it is set aside", entry)
             self._journal.set_aside(entry, "spoilt on the disk")
             self._counts["set_aside"] += 1
         last = max((e.sequence_number for e in contents.entries + contents.spoilt), default=0)

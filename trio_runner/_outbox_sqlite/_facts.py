@@ -182,7 +182,7 @@ def _description(facts: Mapping[str, Fact], name: str, path: Path) -> str | None
     try:
         return unpack(text) if isinstance(text, bytes) else None
     except (zlib.error, ValueError):
-        logger.error("The disk has spoilt the %s in the outbox %s", name, path)
+        logger.error("The disk has damaged the %s in the outbox %s", name, path)
         return None
 
 

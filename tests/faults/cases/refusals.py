@@ -97,7 +97,7 @@ CASES = [
     Case(
         "handler raised",
         answered_once(em.WebPushNotificationMsg, RAISED),
-        ("it is tried again",),
+        ("which is tried again",),
         links=1,
         passed=("just before",),
     ),
