@@ -1,4 +1,4 @@
-"""Plain English: words that made readers stumble do not come back, in pages and docstrings.
+"""Plain English: words that made readers stumble do not come back, in pages, docstrings and texts.
 
 The glossary, `trio_runner/GLOSSARY.md`, has the words that are used instead.
 """
@@ -13,7 +13,7 @@ import pytest
 from tests.test_pages import PAGES, ROOT, each_page, text_of, without_code
 
 PACKAGES: list[str] = ["trio_runner"]
-"""Packages and modules whose docstrings are looked at, as "trio_runner/net" or with ".py"."""
+"""Packages and modules whose texts are looked at, as "trio_runner/net" or with ".py"."""
 
 PLACES = (
     r"behind (a|an|the|its|their|this|that) ([\w']+ )?(proxy|proxies|firewall|server|gateway)",
@@ -48,11 +48,11 @@ def faults(text: str) -> list[str]:
     ]
 
 
-def docstrings(source: str) -> Iterator[str]:
-    """Yield each docstring of a module, those below attributes too."""
+def texts(source: str) -> Iterator[str]:
+    """Yield the docstrings of a module, and each string with a blank, which users may see."""
     for node in ast.walk(ast.parse(source)):
         match node:
-            case ast.Expr(value=ast.Constant(value=str(text))):
+            case ast.Constant(value=str(text)) if " " in text:
                 yield text
 
 
@@ -70,14 +70,20 @@ def test_a_page_is_in_plain_english(page: Path) -> None:
     assert [fault for part in re.split(r"\n\n|\n(?=[|#-])", text) for fault in faults(part)] == []
 
 
-def test_docstrings_are_in_plain_english() -> None:
+def test_docstrings_and_what_users_see_are_in_plain_english() -> None:
     """Those of the packages that have been gone through."""
     found = {
         path.relative_to(ROOT).as_posix(): bad
         for path in modules()
-        if (bad := [f for text in docstrings(path.read_text()) for f in faults(text)])
+        if (bad := [f for text in texts(path.read_text()) for f in faults(text)])
     }
     assert found == {}
+
+
+def test_a_module_gives_its_docstrings_and_texts() -> None:
+    """Strings without a blank are names, and the parts of an f-string count each by itself."""
+    source = '"""Send it."""\nlogger.info(f"{n} sent behind {m}", "the name", "name")'
+    assert list(texts(source)) == ["Send it.", "the name", " sent behind "]
 
 
 @pytest.mark.parametrize(
