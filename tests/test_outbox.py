@@ -22,6 +22,7 @@ from trio_runner._outbox import (
     _entry,
     _line,
 )
+from trio_runner._outbox._logs import WaitingLogs
 from trio_runner._outbox._thinning import every_second_of_the_densest
 from trio_runner.protocol import decode_json, encode, encode_body, foreign, loads, pack, unpack
 from trio_runner.protocol import engine_messages as em
@@ -238,6 +239,27 @@ def test_what_may_have_arrived_is_not_given_up(make: Make) -> None:
     assert waiting(outbox)[:3] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "given_up"),
+    [
+        ([], []),
+        ([1], []),
+        ([1, 2], [2]),  # no sample follows the last one: its gap is that to the first
+        ([1, 2, 3], [2]),
+        ([1, 2, 3, 4, 5, 6, 7, 8], [2, 4]),
+        # The gaps of 2, 3, 6 and 7 are 2, 4, 4 and 11: a quarter, and those as narrow, go up to 4.
+        ([1, 2, 3, 6, 7, 17, 18, 19, 20, 21], [2, 6]),
+    ],
+)
+def test_of_samples_those_with_the_narrowest_gaps_go_and_never_two_in_a_row(
+    numbers: list[int], given_up: list[int]
+) -> None:
+    """A quarter of the older half, with as many as lie no less densely."""
+    samples = [Entry(number, em.TagsUpdatedMsg, b"", 0.0) for number in numbers]
+    gone = every_second_of_the_densest(samples)
+    assert [entry.sequence_number for entry in gone] == given_up
+
+
 def test_only_events_may_exceed_the_bound(make: Make) -> None:
     """Events are never given up, whatever the bound."""
     outbox = make(bytes_max=1)
@@ -265,6 +287,19 @@ def test_if_events_alone_exceed_the_bound_the_line_is_rarely_searched(
         outbox.put(sample(number))
     assert looks[0] < 400
     assert outbox.statistics().waiting < 320 + 50
+
+
+@pytest.mark.parametrize(("events", "thinned"), [(14, 1), (15, 0)])
+def test_thinning_begins_where_one_message_of_eight_can_go(
+    make: Make, events: int, thinned: int
+) -> None:
+    """2 of 16 are enough, 2 of 17 are not."""
+    outbox = make(bytes_max=1)
+    for number in range(events):
+        outbox.put(event(str(number)))
+    outbox.put(sample(1))
+    outbox.put(sample(2))
+    assert outbox.statistics().thinned == thinned
 
 
 def test_a_retried_message_goes_first_and_a_message_set_aside_is_counted(make: Make) -> None:
@@ -382,6 +417,53 @@ def test_what_is_logged_while_a_log_waits_goes_out_with_it_up_to_the_next_run_ev
     assert outbox.statistics().merged == 2
 
 
+def test_the_end_of_a_run_that_is_too_big_is_taken_in_without_its_archive() -> None:
+    """An archive of 17 MB is more than the aggregator takes."""
+    end = em.RunStoppedMsg(
+        run_id="a",
+        runlog=mdl.RunLog(lines=[LINE]),
+        method_state=mdl.MethodState.untouched(),
+        archive="x" * 17_000_000,
+        archive_filename="a.csv",
+    )
+    outbox = MemoryOutbox()
+    outbox.put(end)
+    assert decode_json(outbox.take().text) == evolve(end, archive=None, archive_filename=None)
+    assert outbox.statistics().archives_left_out == 1
+
+
+@pytest.mark.parametrize("name", ["start_values", "end_values"])
+def test_the_end_of_a_run_that_is_refused_loses_first_what_matters_least(
+    make: Make, name: str
+) -> None:
+    """Its archive, the values in its run log, the run log's lines; then it is set aside."""
+    value = mdl.TagValue(name="Flow", tick_time=1.0, value=1, value_unit="L/h")
+    values = {
+        "start_values": list[mdl.TagValue](),
+        "end_values": list[mdl.TagValue](),
+        name: [value],
+    }
+    line = evolve(LINE, start_values=values["start_values"], end_values=values["end_values"])
+    end = em.RunStoppedMsg(
+        run_id="a",
+        runlog=mdl.RunLog(lines=[LINE, line]),
+        method_state=mdl.MethodState.untouched(),
+        archive="1,2,3",
+        archive_filename="a.csv",
+    )
+    outbox, went_out = make(), list[object]()
+    outbox.put(end)
+    while (head := outbox.head()) is not None:
+        went_out.append(decode_json(outbox.take().text))
+        outbox.refused(head, "too much")
+    without_archive = evolve(end, archive=None, archive_filename=None)
+    without_values = evolve(without_archive, runlog=mdl.RunLog(lines=[LINE, LINE]))
+    without_lines = evolve(without_archive, runlog=mdl.RunLog(lines=[]))
+    assert went_out == [end, without_archive, without_values, without_lines]
+    assert outbox.statistics().set_aside == 1
+    assert outbox.statistics().archives_left_out == 1
+
+
 def test_an_error_log_of_another_shape_goes_out_as_it_is(make: Make) -> None:
     """Another version of the engine's package may have made it."""
     outbox = make()
@@ -404,6 +486,58 @@ def test_error_logs_that_stood_aside_go_out_with_the_first_of_them(make: Make) -
     assert texts_of(outbox.take_aside(first)) == ["a", "b", "c"]
     assert not outbox.has_aside
     assert waiting(outbox) == [3]
+
+
+def test_of_what_stands_aside_the_first_without_a_pause_goes_or_what_is_due_first(
+    make: Make,
+) -> None:
+    """One that has failed lets those pass that have not."""
+    outbox = make()
+    for text in "abc":
+        outbox.put(event(text))
+        outbox.let_pass()
+    went, due_at = list[int](), [30.0, 10.0, 20.0, 40.0, 40.0]
+    for at in due_at:
+        entry = outbox.take_aside(outbox.next_aside())
+        went.append(entry.sequence_number)
+        outbox.retry(entry, at)
+    assert went == [1, 2, 3, 2, 3]
+    assert outbox.next_aside().sequence_number == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "links", "failures", "is_alone"),
+    [
+        (em.ErrorLogMsg, 0, 0, False),
+        (em.ErrorLogMsg, 0, 9, False),  # its answers say that it ends no link
+        (em.ErrorLogMsg, 1, 0, False),  # once is no sign
+        (em.ErrorLogMsg, 1, 1, True),
+        (em.ErrorLogMsg, 2, 0, True),
+        (em.TagsUpdatedMsg, 0, 0, False),
+        (em.TagsUpdatedMsg, 1, 0, False),
+        (em.TagsUpdatedMsg, 0, 1, True),  # after newer ones it would not be stored
+        (em.RunStartedMsg, 0, 0, True),
+    ],
+)
+def test_what_may_be_why_links_end_goes_alone(
+    kind: type[em.EngineMessage], links: int, failures: int, is_alone: bool
+) -> None:
+    """So do run events, and samples that have failed."""
+    entry = Entry(1, kind, b"", 0.0, links=links, failures=failures)
+    assert entry.goes_alone is is_alone
+
+
+def test_logs_that_are_forgotten_are_merged_with_no_other() -> None:
+    """Also one that is not on disk yet."""
+    logs, first, second = WaitingLogs(), *(Entry(n, em.ErrorLogMsg, b"", 0.0) for n in (1, 2))
+    first.is_queued = False
+    logs.add(first, 2_000_000)
+    assert logs.are_many
+    assert logs.take() == []
+    logs.clear()
+    assert not logs.are_many
+    logs.add(second, 1)
+    assert logs.take() == [second]
 
 
 def test_an_error_log_that_waits_is_bounded_in_characters() -> None:

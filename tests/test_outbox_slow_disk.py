@@ -4,7 +4,7 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from random import Random
@@ -19,6 +19,7 @@ from tests.helpers.unit import Unit
 from tests.test_outbox import UNIT, error_log, event, sample, texts_of
 from tests.test_outbox_sqlite import numbers, rows
 from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner, OutboxClosed, OutboxInUse
+from trio_runner._outbox_sqlite._commits import Commits
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import Aggregator, SimulatedDisk
 
@@ -100,6 +101,44 @@ async def test_no_disk_holds_up_trios_thread(path: Path, disk: HangingDisk) -> N
         assert rows(path) == [1]
 
 
+def test_a_disk_that_is_quick_again_is_told_after_a_minute(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was slow at 2 s; at 61.9 s that is too soon to say, at 62 s it is said once."""
+    now_s = 0.0
+    with DurableOutbox(path, clock=lambda: now_s) as outbox:
+        outbox.commit_wanted = lambda: None  # and nobody does it
+        entered = outbox.enter(event("one"))
+        assert entered is not None
+        now_s = 2.0
+        assert outbox.head() is entered
+        told = list[int]()
+        for at_s in (3.0, 61.9, 62.0, 200.0):
+            now_s = at_s
+            outbox.commit()
+            told.append(sum(line.startswith("The disk of") for line in caplog.messages))
+    assert told == [0, 0, 1, 1]
+    assert caplog.text.count("a disk that is slow, or hangs") == 1
+
+
+def test_a_disk_to_which_nobody_writes_is_not_slow(path: Path) -> None:
+    """Samples without a runner wait for the next event."""
+    now_s = 0.0
+    with DurableOutbox(path, clock=lambda: now_s) as outbox:
+        outbox.put(sample(1))
+        now_s = 10.0
+        assert outbox.statistics().degraded is None
+
+
+def test_an_engines_thread_waits_no_longer_than_the_disk_takes(path: Path) -> None:
+    """A healthy one takes milliseconds."""
+    with DurableOutbox(path) as outbox, committed(outbox):
+        began = time.perf_counter()
+        outbox.put(event("one"))
+        assert time.perf_counter() - began < 0.9
+        assert rows(path) == [1]
+
+
 def test_an_engines_thread_waits_for_a_hanging_disk_a_second_at_most(
     path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,7 +151,10 @@ def test_an_engines_thread_waits_for_a_hanging_disk_a_second_at_most(
         assert "it is slow, or hangs" in caplog.text
         assert outbox.statistics().degraded == "the disk has not written for 1 s"
         began = time.perf_counter()
-        outbox.put(event("two"))
+        entered = outbox.enter(event("two"))
+        assert entered is not None
+        assert entered.is_queued
+        outbox.secure(entered)
         assert outbox.head() is not None
         assert time.perf_counter() - began < 0.1
         disk.works.set()
@@ -241,6 +283,8 @@ def test_closing_does_not_wait_for_a_hanging_disk(
     outbox.close()
     assert 2.9 < time.perf_counter() - began < 4
     assert f"The outbox {path} is left behind because its disk hangs" in caplog.text
+    left = [thread for thread in threading.enumerate() if thread.name == "outbox"]
+    assert all(thread.daemon for thread in left)  # so that the process can end
     with pytest.raises(OutboxClosed):
         outbox.put(event("two"))
     disk.works.set()
@@ -422,3 +466,80 @@ async def running(
             await nursery.start(runner.run)
             yield runner
             nursery.cancel_scope.cancel()
+
+
+@define(eq=False)
+class Waiting:
+    """A condition on which a thread waits until `over_after_s`, or as long as it may, by `now`."""
+
+    now: float
+    over_after_s: float = math.inf
+    waited_s: list[float] = field(factory=list)
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.waited_s.append(min(timeout, self.over_after_s))
+        self.now += self.waited_s[-1]
+        return self.over_after_s <= timeout
+
+    def notify_all(self) -> None:
+        """Wake nobody."""
+
+    def __enter__(self) -> bool:
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        """Release nothing."""
+
+
+def test_an_engines_thread_waits_a_second_at_once_and_a_tenth_of_the_time_on_average() -> None:
+    """What it has waited is made up for by ten times as long: 0.5 s in 5 s, 1 s in 10 s.
+
+    At 100 s all of 1 s is free, at 101 s and right after that nothing. By 106 s 0.5 s are, and by
+    108.5 s 0.2 s more. The commit that takes 0.125 s at 208.7 s leaves 0.875 s.
+    """
+    disk = Waiting(100.0)
+    commits = Commits(lambda: disk.now, disk)
+    for at in (100.0, 101.0, 101.0, 106.0, 108.5):
+        disk.now = at
+        commits.wait_until(lambda: False)
+    assert disk.waited_s == pytest.approx([1, 0, 0, 0.5, 0.2])
+    disk.now, disk.over_after_s = 208.7, 0.125
+    commits.wait_until(lambda: True)
+    disk.over_after_s = math.inf
+    commits.wait_until(lambda: False)
+    assert disk.waited_s[5:] == pytest.approx([0.125, 0.875])
+
+
+def test_a_disk_that_was_slow_counts_as_quick_after_a_minute_and_is_told_of_once() -> None:
+    """60 s after it was slow for the last time, and the next time it is slow is news again."""
+    disk = Waiting(0.0)
+    commits = Commits(lambda: disk.now, disk)
+    assert not commits.became_quick()
+    told = []
+    for at in (10.0, 20.0, 100.0):
+        disk.now = at
+        told.append(commits.became_slow())
+        disk.now += 59.9
+        told.append(commits.became_quick())
+        disk.now = at + 60
+        told += [commits.became_quick() for _ in range(2) if at > 10]
+    assert told == [True, False, False, False, True, False, True, False, True, False]
+
+
+def test_a_disk_is_slow_when_something_has_waited_for_a_second() -> None:
+    """Whether no commit has taken it, or one has that does not end."""
+    disk = Waiting(10.0)
+    commits = Commits(lambda: disk.now, disk)
+    seen = []
+    for act in (commits.want, commits.want, commits.begin, commits.end, commits.begin):
+        act()
+        seen.append(commits.is_slow)
+        disk.now += 0.5
+    assert seen == [False, False, True, False, False]
+    assert (commits.begun, commits.ended) == (2, 1)
+    disk.now += 0.5
+    assert commits.is_slow
+    commits.end()
+    assert not commits.is_slow
+    assert (commits.begun, commits.ended) == (2, 2)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.test_outbox import event, sample, waiting
 from tests.test_outbox_sqlite import crash, no_root
-from trio_runner import DurableOutbox, OutboxError, OutboxInUse
+from trio_runner import DurableOutbox, OutboxDamaged, OutboxError, OutboxInUse
 from trio_runner._outbox_sqlite import examine, export, is_locked, summarize
 from trio_runner._outbox_sqlite._snapshot import snapshot_of
 
@@ -215,6 +215,18 @@ def test_a_log_that_is_not_whole_counts_up_to_the_damage_and_is_told(
     assert summary.fault is not None
     assert 0 < summary.waiting < 20
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files
+
+
+def test_a_log_of_a_file_with_pages_of_another_size_is_told(path: Path, tmp_path: Path) -> None:
+    """The two do not belong together."""
+    with DurableOutbox(path) as outbox:
+        outbox.put(event("a"))
+        image = crash(path, tmp_path / "image")
+    data = bytearray(image.read_bytes())
+    data[16:18] = (8192).to_bytes(2, "big")
+    image.write_bytes(data)
+    with pytest.raises(OutboxDamaged, match=rf"{image} cannot be read: the pages .* another size"):
+        summarize(image)
 
 
 def test_a_file_that_may_not_be_read_is_told() -> None:

@@ -18,6 +18,7 @@ from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from attrs import define, evolve, field
@@ -577,6 +578,20 @@ def test_after_the_host_is_renamed_old_messages_are_kept_and_new_ones_flow(
     assert (summarize(path).unit, summarize(path).waiting) == ("lab_Skid", 1)
 
 
+def test_what_stands_aside_or_is_under_way_is_kept_under_the_old_name_too(path: Path) -> None:
+    """A second runner in the process of the first may have another name."""
+    with DurableOutbox(path) as outbox:
+        outbox.claim("old_Unit")
+        for text in "abc":
+            outbox.put(event(text))
+        outbox.let_pass()
+        outbox.take()
+        outbox.claim("new_Unit")
+        statistics = outbox.statistics()
+        assert (statistics.waiting, statistics.bytes_waiting) == (0, 0)
+    assert rows(path) == []
+
+
 def test_what_was_set_aside_under_an_old_name_stays_with_it(path: Path) -> None:
     """Requeued, it would be sent under the new name, which may even be that of another unit."""
     with DurableOutbox(path) as outbox:
@@ -667,8 +682,26 @@ def test_a_closed_outbox_takes_nothing(path: Path) -> None:
     outbox = DurableOutbox(path)
     outbox.close()
     outbox.close()
-    with pytest.raises(OutboxClosed, match=r"TagsUpdatedMsg: the outbox .* is closed"):
+    for message in (sample(1), outbox.prepare(sample(1))):
+        with pytest.raises(OutboxClosed, match=r"TagsUpdatedMsg: the outbox .* is closed"):
+            outbox.enter(message)
+
+
+def test_a_database_that_fails_as_it_is_closed_keeps_what_was_written(path: Path) -> None:
+    """All that was committed is in its log, so there is nothing to tell."""
+
+    class Failing(sqlite3.Connection):
+        def close(self) -> None:
+            super().close()
+            raise sqlite3.OperationalError("disk I/O error")
+
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        return sqlite3.connect(*arguments, factory=Failing, **options)
+
+    with DurableOutbox(path, connect=connect) as outbox:
+        outbox.put(event("a"))
         outbox.put(sample(1))
+    assert numbers(path) == [1, 2]
 
 
 # Faults when it is opened

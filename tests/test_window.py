@@ -59,3 +59,88 @@ def test_a_sample_beside_a_state_does_not_measure_the_distance() -> None:
         window.answered(number, 0.52, 2)
     assert window.distance_s == 0.27
     assert window.in_line_s == pytest.approx(0.25)
+
+
+def grown(limit: int) -> Window:
+    """Return a window of this size over a distance of 0.25 s, measured at 0 s."""
+    window = Window()
+    for number in range(1, limit):
+        window.answered(0.0, 0.25, number)
+    assert (window.limit, window.distance_s) == (limit, 0.25)
+    return window
+
+
+def test_a_window_grows_by_one_an_answer_and_where_something_queues_by_one_a_window() -> None:
+    """Under 0.05 s in the queue each answer adds 1, above that 1 / size, up to room for one more.
+
+    From 4 on these are 4.25, 4.49, 4.71, 4.92 and 5.12. The work of 5.12 may be 0.2 s * 5.12 / 6.12
+    = 0.167 s long.
+    """
+    window = grown(4)
+    for limit in (4, 4, 4, 4, 5):
+        window.answered(1.0, 0.25 + 0.125, 4)
+        assert window.limit == limit
+    for _ in range(20):
+        window.answered(1.0, 0.25 + 0.168, 5)
+    assert window.limit == 5
+    for limit in (5, 5, 5, 5, 6):  # 5.32, 5.51, 5.69, 5.86, 6.03
+        window.answered(1.0, 0.25 + 0.166, 5)
+        assert window.limit == limit
+    window.answered(1.0, 0.25 + 0.045, 5)
+    assert window.limit == 7
+
+
+def test_a_window_that_is_not_made_use_of_does_not_grow() -> None:
+    """It grows if more than half of it was unanswered."""
+    window = grown(4)
+    window.answered(1.0, 0.25, 2)
+    assert window.limit == 4
+    window.answered(1.0, 0.25, 3)
+    assert window.limit == 5
+
+
+def test_when_the_last_four_were_late_the_window_falls_to_what_would_have_been_right() -> None:
+    """8 in 0.75 s should have taken the distance and 0.2 s: 8 * 0.45 / 0.75 = 4.8."""
+    window = grown(8)
+    for _ in range(3):
+        window.answered(5.0, 0.75, 8)
+        assert window.limit == 8
+    window.answered(5.0, 0.75, 8)
+    assert (window.limit, window.in_line_s) == (4, 0.0)
+    # Of two that are unanswered two tell: 2 * 0.45 / 1 = 0.9, and one is always let out.
+    window.answered(5.0, 1.0, 2)
+    assert window.limit == 4
+    window.answered(5.0, 1.0, 2)
+    assert window.limit == 1
+
+
+def test_a_quarter_second_in_the_queue_is_not_late_yet() -> None:
+    """Late is what took longer than the distance and 0.25 s."""
+    window = grown(8)
+    for _ in range(10):
+        window.answered(1.0, 0.5, 8)
+    assert (window.limit, window.in_line_s) == (8, 0.25)
+
+
+def test_the_window_closes_until_one_message_tells_the_new_distance() -> None:
+    """All were late, and for over 5 s none has been alone: the path may have become longer."""
+    window = grown(8)
+    for _ in range(4):
+        window.answered(5.1, 0.75, 8)
+    assert window.limit == 1
+    window.answered(5.2, 0.75, 8)  # one that was under way tells nothing
+    assert (window.limit, window.distance_s) == (1, 0.25)
+    window.answered(6.0, 0.7, 1)
+    assert (window.limit, window.distance_s, window.in_line_s) == (8, 0.7, 0.0)
+    for _ in range(4):
+        window.answered(11.0, 1.2, 8)
+    assert window.limit == 6  # measured 5 s ago: 8 * (0.7 + 0.2) / 1.2
+
+
+def test_the_distance_is_that_of_the_fastest_of_the_last_three_that_were_alone() -> None:
+    """A path that has become longer is known as such after three messages."""
+    window, distances_s = Window(), []
+    for took_s in (0.5, 0.25, 0.5, 0.5, 0.5):
+        window.answered(0.0, took_s, 1)
+        distances_s.append(window.distance_s)
+    assert distances_s == [0.5, 0.25, 0.25, 0.25, 0.5]

@@ -11,7 +11,7 @@ from trio.testing import MockClock as Clock
 from tests.helpers.unit import world
 from trio_runner import MemoryOutbox
 from trio_runner._away import duration
-from trio_runner.simulation import Network
+from trio_runner.simulation import Aggregator, Network
 
 GONE = (
     "Nothing answers at http://aggregator.example:9800: connection refused."
@@ -68,6 +68,17 @@ async def test_an_outage_of_an_hour_takes_a_dozen_lines_of_the_log(
             "INFO CatchingUp -> Reconnected",
             "INFO The aggregator is back after 60 min; messages caught up: 3006, in 0 s",
         ]
+
+
+async def test_a_registration_that_is_refused_is_reminded_of_once_an_hour(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waiting does not help, so nobody needs to hear of it every 10 min."""
+    async with world(aggregator=Aggregator(secret="another")) as w:  # noqa: S106
+        await trio.sleep(2.1 * 3600)
+        assert w.runner.statistics().failures.keys() == {"SecretRefused"}
+    told = [line for line in caplog.messages if line.startswith("No link to the aggregator for")]
+    assert [line.partition(";")[0][30:] for line in told] == ["60 min", "2 h"]
 
 
 async def test_what_is_left_in_memory_is_said_to_be_lost(

@@ -12,7 +12,7 @@ import trio.testing
 from attrs import define, evolve, field
 
 from tests.helpers.unit import EPOCH, Unit, World, world
-from trio_runner import Timing
+from trio_runner import MemoryOutbox, Timing
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
@@ -411,12 +411,36 @@ async def test_a_run_that_cannot_be_told_again_ends_all_the_same(
         w.runner.post(stopped("run-1"))
         await trio.sleep(given_up_s + 0.1)
         assert handlers.seen_s[-1] - handlers.seen_s[0] == pytest.approx(given_up_s)
+        assert len(set(handlers.seen_s)) == len(handlers.seen_s)  # each try has its pause
         assert [run.run_id for run in w.aggregator.recent_runs] == ["run-1"]
         told = w.aggregator.engine().notifications
         assert [n.notification.body for n in told] == ["hello"]
         await trio.sleep(60)
         assert w.runner.statistics().outbox.waiting < 20
+    assert "The aggregator did not take RunStartedMsg" in caplog.text
     assert caplog.text.count("its samples count as given up") == 1
+
+
+async def test_a_run_is_told_again_though_a_link_has_ended_while_it_was_told(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once is no sign that the aggregator cannot take it."""
+    async with world() as w:
+        await w.settled()
+        w.runner.post(w.unit.create_run_started_msg("run-1", EPOCH))
+        await trio.sleep(5)
+        handlers = Handlers(em.RunStartedMsg)
+
+        def drop_once(_: em.EngineMessage) -> None:
+            if len(handlers.seen_s) == 1:
+                w.aggregator.drop()
+
+        w.aggregator.on_message, handlers.answer = handlers, drop_once
+        w.aggregator.drop()
+        await trio.sleep(20)
+        assert w.runner.state == "Reconnected"
+        assert len(handlers.seen_s) == 2
+    assert "count as given up" not in caplog.text
 
 
 async def test_samples_of_a_run_that_was_not_taken_do_not_count_as_delivered(
@@ -609,6 +633,23 @@ async def test_an_end_of_a_run_that_is_far_too_big_arrives_in_some_form(
     assert "it goes out without its values of the run log" in caplog.text
 
 
+async def test_what_stands_after_a_message_that_is_too_big_goes_out_at_once(
+    autojump_clock: Clock,
+) -> None:
+    """It is set aside in a moment, and the next goes out in the same moment, before any sample."""
+    outbox = MemoryOutbox()
+    async with world(run=False, outbox=outbox) as w:
+        for text in ("x" * 17 * 1024 * 1024, "small"):
+            outbox.put(w.unit.create_wpn_notify_command_msg(text))
+        began = trio.current_time()
+        await w.nursery.start(w.runner.run)
+        await w.settled()
+        assert trio.current_time() == began
+        told = w.aggregator.engine().notifications
+        assert [str(told.notification.body) for told in told] == ["small"]
+        assert outbox.statistics().set_aside == 1
+
+
 # Links
 
 
@@ -665,3 +706,48 @@ async def test_links_that_deliver_nothing_are_dialled_less_and_less_often(
                     await trio.sleep(12)
                     w.aggregator.drop()
         assert w.runner.statistics().dials <= 32 + 3  # the first waits are shorter
+
+
+async def test_a_link_that_has_lived_and_delivered_is_followed_by_a_short_wait(
+    autojump_clock: Clock,
+) -> None:
+    """Though a sample is always under way, over 400 ms there and back: 0.6875 s each time.
+
+    A dial takes five times as long as there and back, 2 s.
+    """
+    async with world() as w:
+        w.network.latency_s = 0.2
+        await w.until("Connected")
+        for _ in range(4):
+            await trio.sleep(20)
+            assert w.runner.statistics().outbox.waiting
+            w.aggregator.drop()
+            await w.until("Failed")
+            await w.until("Reconnected")
+        times = dict[str, list[float]]()
+        for at, state in w.changes:
+            times.setdefault(state, []).append(at)
+        waits = [b - a for a, b in zip(times["Disconnected"], times["Reconnecting"], strict=True)]
+        assert waits == pytest.approx([0.6875 + 5 * 0.4] * 4)
+
+
+async def test_a_dial_that_has_stood_in_line_makes_the_next_waits_longer(
+    autojump_clock: Clock,
+) -> None:
+    """The first took no time, the next takes 2 s over 400 ms there and back: over 1 s longer.
+
+    So the next first wait is the middle of what is left of one of up to 4 s, 1.375 s.
+    """
+    async with world() as w:
+        await w.settled()
+        w.network.latency_s = 0.2
+        for _ in range(2):
+            await trio.sleep(20)
+            w.aggregator.drop()
+            await w.until("Failed")
+            await w.until("Reconnected")
+        times = dict[str, list[float]]()
+        for at, state in w.changes:
+            times.setdefault(state, []).append(at)
+        waits = [b - a for a, b in zip(times["Disconnected"], times["Reconnecting"], strict=True)]
+        assert waits == pytest.approx([0.6875 + 5 * 0.4, 1.375 + 5 * 0.4])

@@ -81,3 +81,30 @@ async def test_samples_for_the_data_log_are_taken_before_the_first_link_too(
     async with world(up=False) as w:
         await trio.sleep(30)
         assert w.runner.statistics().outbox.samples_taken == 25
+
+
+async def test_the_first_sample_and_the_first_of_each_link_hold_all_tags(
+    autojump_clock: Clock,
+) -> None:
+    """The aggregator may know none of them. A link that begins at a tick has it at the next one."""
+
+    class Whole(Unit):
+        def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
+            wholes.append(round(trio.current_time() - began, 6))
+            return super().create_tag_updates_snapshot_msg()
+
+    wholes, began, outbox = list[float](), trio.current_time(), MemoryOutbox()
+
+    def deliver() -> None:
+        while outbox.head() is not None:
+            outbox.delivered(outbox.take())
+
+    ticker = Ticker(Intake(Whole(), outbox), Timing(), deliver)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ticker.run)
+        for at in (1, 10, 20):
+            await trio.sleep_until(began + at)
+            with ticker.linked():
+                await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    assert wholes == [0.1, 1.1, 10.1, 20.1]
