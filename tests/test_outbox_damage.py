@@ -190,6 +190,27 @@ def test_copying_does_not_give_up_the_lock(tmp_path: Path) -> None:
     assert "OutboxInUse" in process.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads which files are open from /proc")
+def test_closing_lets_go_of_the_files_that_were_copied(tmp_path: Path) -> None:
+    """They are held open with the lock, and no longer."""
+    outbox = filled(tmp_path / "first")
+    path = crash(outbox.path, tmp_path / "unit")
+    outbox.close()
+    log = Path(f"{path}-wal")
+    log.write_bytes(b"\0" * 40 + log.read_bytes()[40:])
+
+    def held() -> list[str]:
+        links = [os.readlink(f"/proc/self/fd/{fd}") for fd in range(200) if is_open(fd)]
+        return [link for link in links if link.startswith(str(path))]
+
+    def is_open(fd: int) -> bool:
+        return os.path.lexists(f"/proc/self/fd/{fd}")
+
+    with DurableOutbox(path):
+        assert str(path) in held()
+    assert held() == []
+
+
 @pytest.mark.parametrize("what", ["empty", "gone"])
 def test_a_log_whose_file_is_empty_or_gone_is_not_deleted(tmp_path: Path, what: str) -> None:
     """SQLite would delete it, and everything in it would be lost."""

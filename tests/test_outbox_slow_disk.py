@@ -296,6 +296,21 @@ def test_closing_does_not_wait_for_a_hanging_disk(
             time.sleep(0.01)
 
 
+async def test_closing_in_trios_thread_waits_for_a_hanging_disk_3_s_at_most(
+    path: Path, disk: HangingDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread closes it: SQLite's own connection is not that of a disk in virtual time."""
+    connect = disk.connect
+    outbox = DurableOutbox(path, connect=connect)
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    outbox.put(sample(1))
+    disk.works.clear()
+    began = time.perf_counter()
+    outbox.close()
+    assert 2.9 < time.perf_counter() - began < 4
+    disk.works.set()
+
+
 async def test_a_run_event_goes_out_after_the_disk_knows_what_was_delivered(path: Path) -> None:
     """What follows a delivered run event waits until the disk knows that it was delivered."""
     wanted: list[None] = []

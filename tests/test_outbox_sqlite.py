@@ -1,5 +1,6 @@
 """The durable outbox: what is on disk when, all faults of the file, and what people can do."""
 
+import gc
 import io
 import json
 import logging
@@ -10,6 +11,7 @@ import shutil
 import socket
 import sqlite3
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -675,6 +677,18 @@ def test_an_outbox_that_is_not_closed_warns(path: Path) -> None:
     with pytest.warns(ResourceWarning, match=f"unclosed outbox {path}"):
         del outbox
     assert numbers(path) == [1]
+
+
+def test_an_outbox_that_could_not_be_made_ends_without_another_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The garbage collector finds it before it knows whether it is open."""
+    ignored = list[object]()
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    with pytest.raises(TypeError):
+        DurableOutbox(None)  # type: ignore[arg-type]
+    gc.collect()
+    assert ignored == []
 
 
 def test_a_closed_outbox_takes_nothing(path: Path) -> None:
