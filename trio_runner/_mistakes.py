@@ -94,6 +94,13 @@ class Complaints:
                 self._tell(logging.ERROR, f"The tag {tag.name!r} is left out: {fault}", about)
         return kept
 
+    def note_reading(self, name: str, error: Exception) -> None:
+        """Tell of a reading whose function raised, with the traceback in the log."""
+        kind, said = type(error).__name__, str(error)
+        raised = f"{kind}: {said}" if said else kind
+        text = f"The reading {name!r} raised {raised}; it is left out"
+        self._tell(logging.ERROR, text, f"reading {name}: {kind}", error)
+
     def note_call(self, create: Callable[..., Any], took_s: float) -> None:
         """Tell of a call to the engine that has held up Trio's thread for too long."""
         if took_s < BLOCKED_S:
@@ -107,8 +114,8 @@ class Complaints:
         )
         self._tell(logging.WARNING, text, f"blocked {name}")
 
-    def _tell(self, level: int, text: str, about: str) -> None:
-        self._say(level, "%s", text, about=about)
+    def _tell(self, level: int, text: str, about: str, error: BaseException | None = None) -> None:
+        self._say(level, "%s", text, about=about, error=error)
         self._warnings().tell(level, text, about=about)
 
 

@@ -12,11 +12,12 @@ from attrs import define, evolve, field
 
 from trio_runner._engine import EventListener
 from trio_runner._errors import CommandError
-from trio_runner._mistakes import fault_of
+from trio_runner._mistakes import Complaints, fault_of
 from trio_runner._plain_commands import PlainCommand, Range, check_range
 from trio_runner._plain_messages import PlainMessages
 from trio_runner._plain_runs import LogLine, PlainRun, clock_text
 from trio_runner._plain_unit import PlainReading, PlainUnit, Value
+from trio_runner._warnings import Warnings
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.protocol.models import SystemTagName as Name
@@ -54,9 +55,12 @@ class PlainEngine(PlainMessages):
         factory=lambda: deque(maxlen=ERRORS_MAX), init=False
     )
     """Any thread may append; only Trio's takes from it."""
+    _plain_warnings: Warnings = field(factory=Warnings, init=False)
+    _plain_complaints: Complaints = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Begin with an empty method."""
+        self._plain_complaints = Complaints(lambda: self._plain_warnings)
         self._plain_method = super().create_method_msg().method
 
     # What the unit is
@@ -73,6 +77,9 @@ class PlainEngine(PlainMessages):
         enter: Callable[[Any], object] | None = None,
     ) -> None:
         """Show what `read` returns, at every sample; `read` must return at once.
+
+        If `read` raises an `Exception`, the reading is left out of that sample, and the others go
+        out. The log says so once, with the traceback, and the unit's error log once a day.
 
         `digits` is how many digits the page shows after the point. It is without effect if a value
         may be entered, since the page shows such a reading in its own way. `between` is the range
@@ -225,8 +232,17 @@ class PlainEngine(PlainMessages):
             line.end, line.end_values = self.clock(), self._values()
 
     def _values(self) -> list[mdl.TagValue]:
-        tags = (reading.tag(self.clock()) for reading in self._plain_unit.readings.values())
-        return [tag for tag in tags if fault_of(tag) is None]
+        return [tag for tag in self._read(self.clock()) if fault_of(tag) is None]
+
+    def _read(self, now: float) -> list[mdl.TagValue]:
+        """Return the readings as they are at `now`, without those that raise."""
+        tags = []
+        for reading in self._plain_unit.readings.values():
+            try:
+                tags.append(reading.tag(now))
+            except Exception as error:
+                self._plain_complaints.note_reading(reading.name, error)
+        return tags
 
     # Messages
 
@@ -238,7 +254,7 @@ class PlainEngine(PlainMessages):
         shared = mdl.TagValue(tick_time=now, value_unit=None)
         time = evolve(shared, name=Name.RUN_TIME.value, value=run_s, value_unit="s")
         return [
-            *(reading.tag(now) for reading in self._plain_unit.readings.values()),
+            *self._read(now),
             evolve(shared, name=Name.SYSTEM_STATE.value, value=state.value),
             evolve(time, value_formatted=clock_text(run_s)),
         ]
@@ -250,12 +266,17 @@ class PlainEngine(PlainMessages):
             return info
         shown = [PlainReading(Name.RUN_TIME.value, lambda: None, "s"), *unit.readings.values()]
         commands = list(unit.commands.values())
+        tags = {tag.name: tag for tag in info.uod_definition.tags}
+        for reading in shown:  # also those that cannot be read now
+            tags.setdefault(reading.name, mdl.TagDefinition(name=reading.name, unit=reading.unit))
         return evolve(
             info,
             readings=[reading.info() for reading in shown],
             commands=[command.info() for command in commands],
             uod_definition=evolve(
-                info.uod_definition, commands=[command.definition() for command in commands]
+                info.uod_definition,
+                commands=[command.definition() for command in commands],
+                tags=list(tags.values()),
             ),
             plot_configuration=unit.plot_configuration(),
         )
@@ -269,6 +290,8 @@ class PlainEngine(PlainMessages):
 
     def create_error_log_msg(self) -> em.ErrorLogMsg | None:
         """Return the errors since the last call, or None if there are none."""
+        for told in self._plain_warnings.take(self.clock()):
+            self.report_error(told.text, told.level)
         errors = [self._plain_errors.popleft() for _ in range(len(self._plain_errors))]
         return em.ErrorLogMsg(log=mdl.ErrorLog(entries=errors)) if errors else None
 
