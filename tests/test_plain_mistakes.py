@@ -1,6 +1,7 @@
 """Mistakes in the functions that a `PlainEngine` is made of cost what they must and are named."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -106,6 +107,120 @@ def test_a_reading_that_raises_is_described_with_the_others() -> None:
     assert [reading.tag_name for reading in info.readings] == ["Run Time", "pH"]
     defined = {tag.name: tag.unit for tag in info.uod_definition.tags}
     assert defined == {"pH": "pH", "System State": None, "Run Time": "s"}
+
+
+class Valve:
+    """A device with functions of each kind."""
+
+    def two(self, low: float, high: float) -> None: ...
+
+    def keyword(self, value: float, *, slowly: bool) -> None: ...
+
+    def defaults(self, value: float, slowly: bool = False) -> None: ...
+
+    def any(self, *values: object) -> None: ...
+
+    def named(self, **values: object) -> None: ...
+
+    def optional(self, value: float = 0.0) -> None: ...
+
+    def none(self) -> None: ...
+
+    async def read(self) -> float:
+        return 1.0
+
+
+VALVE = Valve()
+
+Add = Callable[[PlainEngine], None]
+
+
+@pytest.mark.parametrize(
+    ("add", "told"),
+    [
+        (
+            lambda e: e.add_command("Seed", VALVE.two),
+            "the function of 'Seed' has to take one argument, it takes 2",
+        ),
+        (
+            lambda e: e.add_command("Seed", VALVE.keyword),
+            "the function of 'Seed' cannot be called without 'slowly'; it gets one argument",
+        ),
+        (
+            lambda e: e.add_command("Seed", VALVE.named, "g"),
+            "the function of 'Seed' takes no argument, but a unit or a range is given",
+        ),
+        (
+            lambda e: e.add_command("Seed", VALVE.none, "g"),
+            "the function of 'Seed' takes no argument, but a unit or a range is given",
+        ),
+        (
+            lambda e: e.add_command("Seed", VALVE.none, between=(0, 1)),
+            "the function of 'Seed' takes no argument, but a unit or a range is given",
+        ),
+        (
+            lambda e: e.add_command("Seed", VALVE.none, choices=("On", "Off")),
+            "the function of 'Seed' takes no argument, but choices are given",
+        ),
+        (
+            lambda e: e.add_reading("Seed", lambda: 1.0, enter=VALVE.none),
+            "the function of 'Seed' takes no argument, but a value is entered",
+        ),
+        (
+            lambda e: e.add_reading("Seed", 5),
+            "the reading 'Seed' needs a function, not 5",
+        ),
+        (
+            lambda e: e.add_reading("Seed", VALVE.defaults),
+            "the function of the reading 'Seed' has to take no argument, it takes 1",
+        ),
+        (
+            lambda e: e.add_reading("Seed", VALVE.read),
+            "the function of the reading 'Seed' is async; it has to return the value at once",
+        ),
+    ],
+)
+def test_a_function_that_does_not_fit_is_refused_at_once(add: Add, told: str) -> None:
+    """Where it is given, not when a person enters the command; the unit stays as it was."""
+    engine = PlainEngine()
+    with pytest.raises(TypeError) as raised:
+        add(engine)
+    assert str(raised.value) == told
+    engine.add_reading("Seed", lambda: 1.0)
+    engine.add_command("Seed", lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("function", "example"),
+    [
+        (VALVE.defaults, "Seed: text"),
+        (VALVE.optional, "Seed: text"),
+        (VALVE.any, "Seed: text"),
+        (VALVE.named, "Seed"),
+        (VALVE.none, "Seed"),
+        (print, "Seed: text"),
+        (float, "Seed: text"),
+        (dict, "Seed: text"),  # has no signature to read
+    ],
+)
+def test_a_function_that_fits_is_taken(function: Callable[..., object], example: str) -> None:
+    """Defaults and `*args` count; a function without a signature is believed to take a text."""
+    engine = PlainEngine()
+    engine.add_command("Seed", function)
+    engine.add_reading("Level", lambda: 1.0)
+    (command,) = engine.create_uod_info().commands
+    assert (command.docstring or "").split("\n")[-1] == example
+
+
+def test_a_reading_may_be_read_by_anything_that_can_be_called_without_arguments() -> None:
+    """Defaults count; some built-in functions have no signature, as `time.time` in Python 3.11."""
+    engine = PlainEngine(clock=lambda: EPOCH)
+    engine.add_reading("A", VALVE.optional)
+    engine.add_reading("B", VALVE.any)
+    engine.add_reading("C", float)
+    engine.add_reading("D", int)
+    engine.add_reading("E", time.time)
+    assert {"A", "B", "C", "D", "E"} < names(engine.read_tags())
 
 
 def test_a_reading_may_end_the_program() -> None:

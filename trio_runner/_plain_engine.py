@@ -87,8 +87,9 @@ class PlainEngine(PlainMessages):
         or one of the `choices`: `enter` is the function of a command of the same name
         (`add_command`).
 
-        Raises ValueError if there is a reading or command of this name or the range is not one, and
-        TypeError if `enter` is not a function.
+        Raises ValueError if there is a reading or command of this name or the range is not one.
+        Raises TypeError if `read` is not a function without parameters or is async, and if `enter`
+        is not a function of one argument.
         """
         check_range(name, between)
         command = None
@@ -115,7 +116,8 @@ class PlainEngine(PlainMessages):
         explains it on the page.
 
         Raises ValueError if there is a command of this name or the range is not one, and TypeError
-        if `function` is not a function.
+        if `function` is not a function, needs more than one argument, or takes none although a
+        unit, a range or choices are given.
         """
         self._plain_unit.add_command(PlainCommand(name, function, unit, between, tuple(choices)))
 

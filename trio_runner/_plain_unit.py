@@ -6,7 +6,7 @@ from itertools import cycle
 from attrs import define, field, frozen
 
 from trio_runner._errors import CommandError
-from trio_runner._plain_commands import PlainCommand, Range
+from trio_runner._plain_commands import PlainCommand, Range, check_read
 from trio_runner.protocol import models as mdl
 
 Value = float | int | str | None
@@ -27,6 +27,12 @@ class PlainReading:
     digits: int | None = None
     between: Range | None = None
     command: PlainCommand | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Raise TypeError unless `read` can be called without arguments, and is not async."""
+        check_read(self.name, self.read)
+        if self.command is not None:
+            self.command.require_argument()
 
     def tag(self, now: float) -> mdl.TagValue:
         """Return the tag as it is at `now` (seconds since the epoch)."""
