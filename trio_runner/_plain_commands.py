@@ -135,7 +135,7 @@ def check_read(name: str, read: Callable[..., object]) -> None:
     if not callable(read):
         raise TypeError(f"the reading {name!r} needs a function, not {read!r}")
     whose = f"the function of the reading {name!r}"
-    if any(map(inspect.iscoroutinefunction, (read, read.__call__))):
+    if inspect.iscoroutinefunction(read) or inspect.iscoroutinefunction(type(read).__call__):
         raise TypeError(f"{whose} is async; it has to return the value at once")
     signature = _signature_of(read)
     if signature is not None:
