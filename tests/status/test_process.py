@@ -217,7 +217,8 @@ async def test_without_its_libraries_one_line_says_what_to_install(tmp_path: Pat
     assert command.code == 2
     assert command.err == (
         "trio-runner simulated: error: argument --status: it needs more packages:"
-        " pip install 'trio-runner[status]' (see trio-runner simulated --help)\n"
+        " pip install '.[status]' in the folder of this project"
+        " (see trio-runner simulated --help)\n"
     )
 
 

@@ -49,10 +49,8 @@ ALL_FAILED, WRONG_ARGUMENTS, SOME_FAILED = 1, 2, 3
 
 PROGRAM = "trio-runner engine"
 
-HOW_TO_INSTALL = (
-    "trio-runner engine: error: Open Pectus is not installed here. It needs Python 3.12 or newer:"
-    " pip install 'trio-runner[openpectus]'"
-)
+OLDEST_PYTHON = 3, 12
+"""The oldest Python that Open Pectus runs on. With an older one pip leaves it out silently."""
 
 
 class UnitFailed(Exception):
@@ -69,7 +67,7 @@ def run(argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name != "openpectus":
             raise
-        print(HOW_TO_INSTALL, file=sys.stderr)
+        print(f"{PROGRAM}: error: {_how_to_install()}", file=sys.stderr)
         return WRONG_ARGUMENTS
     try:
         arguments = bridge.parse(argv, PROGRAM, _add_options, _config.parse)
@@ -98,6 +96,17 @@ def run(argv: list[str]) -> int:
         patience.cancel()
     _leave_behind(before, code)
     return code
+
+
+def _how_to_install() -> str:
+    install = "pip install '.[openpectus]' in the folder of this project"
+    if sys.version_info >= OLDEST_PYTHON:
+        return f"Open Pectus is not installed here: {install}"
+    needed, here = (f"{major}.{minor}" for major, minor in (OLDEST_PYTHON, sys.version_info[:2]))
+    return (
+        f"this is Python {here}, and Open Pectus needs {needed} or newer: make a new environment"
+        f" with that, and there {install}"
+    )
 
 
 def _add_options(group: _ArgumentGroup) -> None:

@@ -47,7 +47,8 @@ def check(arguments: Namespace) -> None:
         if error.name is None or error.name.startswith("trio_runner"):
             raise
         raise ArgumentTypeError(
-            "argument --status: it needs more packages: pip install 'trio-runner[status]'"
+            "argument --status: it needs more packages: pip install '.[status]' in the folder of"
+            " this project"
         ) from None
 
 
