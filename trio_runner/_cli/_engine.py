@@ -76,6 +76,7 @@ def run(argv: list[str]) -> int:
         keeping = _keeping(arguments)
         host, network = _way(arguments)
         _status_arguments.check(arguments.network)
+        _check_uods(arguments)
     except (_config.ConfigError, SecretUnusable, ArgumentTypeError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
@@ -143,6 +144,14 @@ def _keeping(arguments: "bridge.Arguments") -> Keeping:
         except ArgumentTypeError as error:
             raise ArgumentTypeError(f"argument --outbox-max: {error}") from None
     return Keeping("engine", arguments.outbox, bytes_max, is_for_several)
+
+
+def _check_uods(arguments: "bridge.Arguments") -> None:
+    """Raise ArgumentTypeError if there is no file of any unit; one that is missing fails alone."""
+    if not any(map(os.path.isfile, arguments.uods)):
+        where = _network.source(arguments.network, "uod", "-uod")
+        missing = ", ".join(map(os.path.abspath, arguments.uods))
+        raise ArgumentTypeError(f"{where}: there is no file {missing}")
 
 
 def _way(arguments: "bridge.Arguments") -> tuple[str, NetworkOptions]:

@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
+from types import ModuleType
 from typing import Any
 
 import trio
@@ -214,9 +215,14 @@ def load_uod(path: str) -> Any:
 
     Raises UodUnusable, with the cause and, if known, the line of the file.
     """
+    if not os.path.isfile(path):
+        raise UodUnusable(f"there is no file {os.path.abspath(path)}")
     try:
         uod = package.create_uod(path)
     except (Exception, SystemExit) as error:
+        if _lacks_create(error.__cause__):
+            name = os.path.basename(path)
+            raise UodUnusable(f"{name} has no function create(), so it is no UOD") from error
         raise UodUnusable(f"{error}: {_cause_of(error, path)}") from error
     if not hasattr(uod, "instrument"):
         kind = type(uod).__name__
@@ -224,11 +230,18 @@ def load_uod(path: str) -> Any:
     return uod
 
 
+def _lacks_create(error: BaseException | None) -> bool:
+    if not (isinstance(error, AttributeError) and isinstance(error.obj, ModuleType)):
+        return False
+    return (error.obj.__name__, error.name) == ("uod", "create")  # the package names it "uod"
+
+
 def _cause_of(error: BaseException, path: str) -> str:
     """Return what went wrong in a UOD file and where, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)
+    path = os.path.abspath(path)
     lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == path]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     where = f"line {line}: " if line is not None else ""
