@@ -2,8 +2,8 @@
 
 An outage, even of a whole night, takes few lines: a WARNING with the reason when it begins, another
 for each new reason, a summary every 10 minutes, and a line when everything that waited is
-delivered. Links that break again and again are one trouble, told in the same way, until a link has
-been healthy.
+delivered. The first dial that fails also tells that the runner goes on trying. Links that break
+again and again are one trouble, told in the same way, until a link has been healthy.
 """
 
 import logging
@@ -54,6 +54,8 @@ class Away:
     _lost_at: float = field(default=-math.inf, init=False)
     """When the last of them was lost (s)."""
     _summary_due: float = field(default=math.inf, init=False)
+    _has_promised: bool = field(default=False, init=False)
+    """Whether the log says of this trouble that the runner goes on trying."""
 
     def without_link(self) -> None:
         """Note that there is no link, though none has failed: the runner begins, or has ended."""
@@ -69,6 +71,7 @@ class Away:
         if now - self._steady_since > HEALTHY_S:
             self.say.forget()
             self._trouble_since, self._lost, self._summary_due = now, 0, math.inf
+            self._has_promised = False
         self._steady_since = math.inf
         self.last_failure = failure
         kind = type(failure).__name__
@@ -80,9 +83,17 @@ class Away:
             self.since = now if self.since is None else self.since
         self._summary_due = min(self._summary_due, now + self._summary_every_s())
         reason, _, _ = str(failure).partition(". ")
-        self.say(logging.WARNING, "%s", failure, about=reason)
+        self.say(logging.WARNING, "%s%s", failure, self._promise(failure, now), about=reason)
         if now >= self._summary_due:
             self._sum_up(now)
+
+    def _promise(self, failure: NetworkError, now: float) -> str:
+        """Return what to add to the first failed dial, after which the log is silent for long."""
+        if self._has_promised or isinstance(failure, LinkLost):
+            return ""
+        self._has_promised = True
+        next_word = duration(self._summary_due - now)
+        return f" The runner goes on trying and will say more in {next_word}."
 
     def _summary_every_s(self) -> float:
         return REMIND_S if isinstance(self.last_failure, RegistrationRefused) else SUMMARY_S

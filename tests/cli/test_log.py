@@ -86,7 +86,7 @@ async def test_each_line_of_json_is_one_object() -> None:
     command = await signalled("--log-format", "json")
     told = records(command.err)
     assert command.out == ""
-    assert "start a run there. Ctrl-C ends it." in told[1]["message"]
+    assert "looking for the aggregator" in told[1]["message"]
     assert {tuple(record) for record in told} == {("time", "level", "logger", "unit", "message")}
     assert {record["unit"] for record in told} == {"Skid"}
     assert {record["level"] for record in told} == {"INFO", "WARNING"}

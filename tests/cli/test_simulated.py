@@ -51,10 +51,11 @@ async def test_without_an_aggregator_it_says_so_once_and_ends_in_order(
         command.send(number)
     assert command.code == 0
     assert command.out == (
-        f"Filtration Skid: open http://127.0.0.1:{closed_port} and start a run there."
+        f"Filtration Skid: looking for the aggregator at http://127.0.0.1:{closed_port}."
         " Ctrl-C ends it.\n"
     )
     assert command.err.count("Nothing answers at") == 1
+    assert "The runner goes on trying and will say more in 10 min.\n" in command.err
     assert "Changing state: Started -> Failed" in command.err
     assert command.err.endswith("Changing state: Stopped -> ShutdownComplete\n")
     assert "Traceback" not in command.err
@@ -84,6 +85,7 @@ async def test_an_engine_is_connected_and_takes_commands_from_the_aggregator() -
         await aggregator.wait_until(lambda: record.unit.run and record.unit.tags)
         command.send(signal.SIGTERM)
     assert command.code == 0
+    assert command.out.endswith(f"Skid 7: open http://127.0.0.1:{port} and start a run there\n")
     assert len(record.messages(em.RunStartedMsg)) == 1
     assert len(record.messages(em.RunStoppedMsg)) == 1, "a run left open would stay open there"
     assert "Incomming control command from aggregator: Start\n" in command.err

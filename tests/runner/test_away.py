@@ -19,6 +19,10 @@ GONE = (
 )
 
 
+SALT = "salt-and-pepper"
+
+GOES_ON = "The runner goes on trying and will say more in 10 min."
+
 NONE_WAIT = "messages waiting: 0, 0 kB. The connection to the aggregator broke off."
 
 
@@ -52,7 +56,7 @@ async def test_an_outage_of_an_hour_takes_a_dozen_lines_of_the_log(
             "WARNING The aggregator closed the connection with code 1012.",
             "INFO Failed -> Disconnected",
             "INFO Disconnected -> Failed",
-            f"WARNING {GONE}",
+            f"WARNING {GONE} {GOES_ON}",
             *(
                 f"WARNING No link to the aggregator for {waiting}. {GONE}"
                 for waiting in (
@@ -79,6 +83,29 @@ async def test_a_registration_that_is_refused_is_reminded_of_once_an_hour(
         assert w.runner.statistics().failures.keys() == {"SecretRefused"}
     told = [line for line in caplog.messages if line.startswith("No link to the aggregator for")]
     assert [line.partition(";")[0][30:] for line in told] == ["60 min", "2 h"]
+
+
+async def test_that_it_goes_on_trying_is_said_once(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the first dial of a trouble that fails, however many reasons there are."""
+    async with world(up=False) as w:
+        await trio.sleep(10)
+        with w.network.losing_dials():
+            await trio.sleep(60)
+        warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+        assert len(warnings) == 2
+        assert [GOES_ON in warning for warning in warnings] == [True, False]
+
+
+async def test_who_is_refused_is_told_when_to_look_again(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As waiting does not help, the log says more after an hour only."""
+    async with world(aggregator=Aggregator(secret=SALT)):
+        await trio.sleep(10)
+        (warning,) = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+        assert warning.endswith("The runner goes on trying and will say more in 60 min.")
 
 
 async def test_what_is_left_in_memory_is_said_to_be_lost(

@@ -81,18 +81,24 @@ async def _run(arguments: Namespace, engine: SimulatedEngine, outbox: Outbox) ->
     runner = await trio.to_thread.run_sync(make_runner, abandon_on_cancel=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_serving, arguments, [runner])
-        await _run_until_signalled(engine, runner, f"{engine.name}: open {dispatcher}")
+        await _run_until_signalled(engine, runner, str(dispatcher))
         nursery.cancel_scope.cancel()
 
 
 async def _run_until_signalled(
-    engine: SimulatedEngine, runner: EngineRunner, greeting: str
+    engine: SimulatedEngine, runner: EngineRunner, aggregator: str
 ) -> None:
     stopping = trio.Event()
+
+    async def invite() -> None:
+        runner.connected_callback = runner.reconnected_callback = None
+        say(f"{engine.name}: open {aggregator} and start a run there")
+
+    runner.connected_callback = runner.reconnected_callback = invite
     async with trio.open_nursery() as nursery:
         await nursery.start(stop_on_signal, stopping.set)
         nursery.start_soon(tell_systemd, [_Alone(engine.name, runner)], stopping)
-        say(f"{greeting} and start a run there. Ctrl-C ends it.")
+        say(f"{engine.name}: looking for the aggregator at {aggregator}. Ctrl-C ends it.")
         await nursery.start(engine.run)
         await nursery.start(runner.run)
         await stopping.wait()
