@@ -13,9 +13,10 @@ WELL = ("Connected", "Reconnected")
 async def watch(
     runner: EngineRunner, tell: Callable[[bool], None], *, patience_s: float = 60
 ) -> None:
-    """Call `tell(True)` when all is delivered and live, `tell(False)` after `patience_s` without.
+    """Call `tell(True)` when live values flow, `tell(False)` after `patience_s` without.
 
-    It ends with the runner. A short outage is not told.
+    It ends with the runner. A short outage is not told. What an earlier process left may still be
+    on its way over the first link.
     """
     with runner.state_changes() as changes:
         was_well = runner.state in WELL

@@ -169,6 +169,11 @@ class Sender:
         while (oldest := self._outbox.oldest_number()) is not None and oldest < newest:
             await self._step()
 
+    async def clear(self, last: int) -> None:
+        """Send what comes, as `steady`; return when all up to this number is delivered."""
+        while (oldest := self._outbox.oldest_number()) is not None and oldest <= last:
+            await self._step(with_states=True)
+
     async def steady(self) -> None:
         """Send what comes, as it comes; do not return."""
         while True:

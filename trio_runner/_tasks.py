@@ -213,6 +213,10 @@ class Connector:
     _serves_since: float = field(default=math.inf, init=False)
     _delivered_before: int = field(default=0, init=False)
     """How many messages had been delivered at that moment."""
+    _left: int = field(default=0, init=False)
+    """How many messages an earlier process has left in the outbox."""
+    _last: int = field(default=0, init=False)
+    """The number of the last of them."""
     turns: Turns | None = field(default=None, init=False)
     """None for the turns of this process. A simulation of many processes gives each its own."""
     dials: int = field(default=0, init=False)
@@ -232,6 +236,7 @@ class Connector:
     async def run(self) -> None:
         """Connect, deliver and reconnect until cancelled; then flush over the link there is."""
         self.away.without_link()
+        self._left, self._last = len(self._outbox), self._outbox.last_number
         await self._take_turn()
         failure = await self._until_lost(FIRST)
         while True:
@@ -307,6 +312,10 @@ class Connector:
         async with self._states.alive(state):
             self.away.over()
             await self._on_steady()
+            if state == FIRST.steady and self._left:
+                await sender.clear(self._last)
+                text = "What waited from before the start is delivered; messages: %d"
+                logger.info(text, self._left)
             await sender.steady()
 
     async def _flush(self, sender: Sender, session: Session) -> None:

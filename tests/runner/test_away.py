@@ -8,9 +8,11 @@ import trio
 from attrs import define, field
 from trio.testing import MockClock as Clock
 
-from tests.helpers.unit import world
+from tests.helpers.unit import wall_clock, world
 from trio_runner import MemoryOutbox
 from trio_runner._away import duration
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
 from trio_runner.simulation import Aggregator, Network
 
 GONE = (
@@ -316,3 +318,24 @@ async def test_bytes_are_counted_over_all_links(
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
     """Each duration is shown in the largest unit of which it has at least two."""
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("waiting", [0, 33])
+async def test_what_waited_from_before_the_start_is_told_when_it_is_delivered(
+    waiting: int, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first link is Connected before that; a sample of before is 1 of 33."""
+    caplog.set_level(logging.INFO)
+    outbox = MemoryOutbox()
+    for count in range(waiting):
+        tags = [mdl.TagValue(name="Old", tick_time=wall_clock(), value=count, value_unit=None)]
+        outbox.put(em.TagsUpdatedMsg(tags=tags))
+    async with world(outbox=outbox) as w:
+        await w.settled()
+        await trio.sleep(10)
+        told = "INFO What waited from before the start is delivered; messages: 33"
+        lines = said(caplog)
+        assert lines.count(told) == (waiting == 33)
+        assert sum("waited from before" in line for line in lines) == (waiting == 33)
+        if waiting:
+            assert lines.index("INFO Started -> Connected") < lines.index(told)

@@ -108,6 +108,11 @@ class Line:
             self._numbers += 1
             return self._numbers
 
+    @property
+    def last_number(self) -> int:
+        """The last sequence number that was given out."""
+        return self._numbers
+
     def head(self) -> Entry | None:
         """Return what is to be sent next, or None if there is nothing yet."""
         with self._lock:

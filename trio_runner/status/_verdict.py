@@ -52,9 +52,10 @@ def judge(facts: Facts, alarm_after_s: float) -> list[Reason]:
     """Return what is not well, the worst first.
 
     Starting, stopping, catching up and an outage are only warnings, because what waits is kept
-    safely. A start or an outage that lasts longer than `alarm_after_s` seconds is critical. So are
-    a unit that has failed or ended, and data that is lost or not kept safely: samples thinned
-    within the last `alarm_after_s` seconds, messages set aside, a degraded outbox.
+    safely. What an earlier process left is not even that: it goes out over the first link, in
+    steady state. A start or an outage that lasts longer than `alarm_after_s` seconds is critical.
+    So are a unit that has failed or ended, and data that is lost or not kept safely: samples
+    thinned within the last `alarm_after_s` seconds, messages set aside, a degraded outbox.
     """
     reasons = [*_of_life(facts, alarm_after_s), *_of_outbox(facts, alarm_after_s)]
     return sorted(reasons, key=lambda reason: -LEVELS.index(reason.level))
