@@ -37,10 +37,20 @@ def test_the_help_tells_the_commands_and_options(
     assert [text for text in told if text not in out] == []
 
 
+def test_without_a_command_the_help_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr and with exit code 2, since a script that lacks its arguments has failed."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    help_ = capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert (ended.value.code, *capsys.readouterr()) == (2, "", help_)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "trio-runner: error: the following arguments are required: COMMAND"),
+        (["--"], "trio-runner: error: the following arguments are required: COMMAND"),
         (["demonstrate"], "trio-runner: error: argument COMMAND: invalid choice: 'demonstrate'"),
         (["demo", "--fast"], "trio-runner demo: error: unrecognized arguments: --fast"),
         (["demo", "--seed", "x"], "trio-runner demo: error: argument --seed: invalid int value"),

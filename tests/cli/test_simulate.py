@@ -242,7 +242,8 @@ def test_only_the_kept_faults_happen(capsys: pytest.CaptureFixture[str]) -> None
     ("arguments", "told"),
     [
         (["--seed", "x"], "argument --seed: 'x' is not a seed: give a number, 0 or more"),
-        (["--seeds", "5"], "argument --seeds: '5' is not a range of seeds such as 0-19"),
+        (["--seeds", "5"], "argument --seeds: give a range as in 0-19, or one seed by --seed 5"),
+        (["--seeds", "5-x"], "argument --seeds: '5-x' is not a range of seeds such as 0-19"),
         (["--seeds", "5-4"], "'5-4' is an empty range: give the lower seed first"),
         (["--seed", "1", "--seeds", "0-9"], "not allowed with argument"),
         (["--hours", "0"], "argument --hours: '0' is not a time"),

@@ -127,6 +127,8 @@ def _parse(argv: list[str] | None) -> Namespace:
     outbox, deliver = _outbox_arguments.add(commands)
     config = _config_check.add_command(commands)
     status = _status_arguments.add_command(commands)
+    if not argv:
+        parser.exit(WRONG_ARGUMENTS, parser.format_help())
     arguments, unknown = parser.parse_known_args(argv)
     chosen = {
         "demo": demo,

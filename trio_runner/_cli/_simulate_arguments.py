@@ -85,6 +85,8 @@ def _seed(text: str) -> range:
 
 
 def _seeds(text: str) -> range:
+    if text.isascii() and text.isdigit():
+        raise ArgumentTypeError(f"give a range as in 0-19, or one seed by --seed {text}")
     first, _, last = text.partition("-")
     try:
         seeds = range(_seed(first).start, _seed(last).stop)
