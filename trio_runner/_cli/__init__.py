@@ -103,7 +103,7 @@ def _parse(argv: list[str] | None) -> Namespace:
     demo = commands.add_parser(
         "demo",
         allow_abbrev=False,
-        help="watch a run survive an outage of the aggregator (20 s, needs nothing else)",
+        help="watch a run survive an outage of the aggregator (21 s, needs nothing else)",
         description="Run a simulated engine, its runner and a stand-in for the aggregator in one"
         " process. The aggregator is killed in the middle of a run and comes back 8 s later. Exit"
         " code: 0 if nothing was lost, 1 if something was.",
