@@ -21,7 +21,7 @@ class Kept:
     """Everything that an outbox holds of a unit."""
 
     waiting: list[Entry]
-    put_aside: list[tuple[Entry, str]]
+    set_aside: list[tuple[Entry, str]]
     facts: Mapping[str, Fact]
 
 
@@ -36,7 +36,7 @@ def keep_apart(
     file = OutboxFile.open(aside, create=True, connect=connect)
     try:
         with explained(aside):
-            file.write_all(kept.waiting, Changes(put_aside=kept.put_aside), kept.facts)
+            file.write_all(kept.waiting, Changes(aside=kept.set_aside), kept.facts)
     finally:
         file.close()
     return aside

@@ -55,7 +55,7 @@ def _all_faults(db: sqlite3.Connection) -> Iterator[str | None]:
             if line != "ok":
                 yield " ".join(str(line).split())
         yield from _in_messages(db)
-        yield from _in_put_aside(db)
+        yield from _in_set_aside(db)
         yield from _in_facts(db)
     except sqlite3.Error as error:
         yield str(error)
@@ -72,7 +72,7 @@ def _in_messages(db: sqlite3.Connection) -> Iterator[str | None]:
         )
 
 
-def _in_put_aside(db: sqlite3.Connection) -> Iterator[str | None]:
+def _in_set_aside(db: sqlite3.Connection) -> Iterator[str | None]:
     rows = "SELECT sequence_number, kind, body FROM set_aside WHERE reason <> ?"
     for number, kind, body in db.execute(rows, (SPOILT,)):
         fault = _fault_of(number, kind, body)

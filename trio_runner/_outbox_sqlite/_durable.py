@@ -152,14 +152,14 @@ class DurableOutbox(Outbox):
                 f" this is {new}. Use another path, or discard them."
             )
         with explained(self.path):
-            put_aside = self._disk.file.put_aside()
-        if not (entries or put_aside or (self.run_id and is_renaming)):
+            set_aside = self._disk.file.set_aside()
+        if not (entries or set_aside or (self.run_id and is_renaming)):
             return
-        kept = Kept(entries, put_aside, stored(self._facts()))
+        kept = Kept(entries, set_aside, stored(self._facts()))
         aside = keep_apart(self.path, old, kept, self.connect)
         # After a crash before the next commit they are moved once more, into one more file.
         with explained(self.path):
-            self._disk.file.forget_put_aside()
+            self._disk.file.forget_set_aside()
         self._empty_line()
         logger.warning(
             "This unit is now called %s, and was called %s. What waits under the old name"
@@ -204,7 +204,7 @@ class DurableOutbox(Outbox):
         if head.kind not in RUN_EVENTS:
             return commits.ended >= self._barrier
         return commits.ended == commits.begun >= self._barrier and not (
-            self._journal.removed or self._journal.put_aside
+            self._journal.removed or self._journal.aside
         )
 
     def make_ready(self, entry: Entry) -> bool:
@@ -368,8 +368,8 @@ class DurableOutbox(Outbox):
     def _take_back(self, changes: Changes) -> None:
         """Keep what was set aside, which is nowhere else; the line itself is in memory."""
         with self._lock:
-            put_aside = changes.put_aside + self._journal.put_aside
-            self._journal.put_aside = put_aside[-SET_ASIDE_MAX:]
+            aside = changes.aside + self._journal.aside
+            self._journal.aside = aside[-SET_ASIDE_MAX:]
 
     def _end_commit(self, is_given_up: bool) -> None:
         with self._lock:

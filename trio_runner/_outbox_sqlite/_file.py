@@ -51,7 +51,7 @@ class Changes(Journal):
     """The numbers of those that the file has in another form."""
     tried: set[int] = field(factory=set)
     removed: set[int] = field(factory=set)
-    put_aside: list[tuple[Entry, str]] = field(factory=list)
+    aside: list[tuple[Entry, str]] = field(factory=list)
 
     def added(self, entry: Entry) -> None:
         self.new[entry.sequence_number] = entry
@@ -73,10 +73,10 @@ class Changes(Journal):
 
     def set_aside(self, entry: Entry, why: str) -> None:
         self.gone(entry)
-        self.put_aside.append((entry, why))
+        self.aside.append((entry, why))
 
     def __bool__(self) -> bool:
-        return bool(self.new or self.tried or self.removed or self.put_aside)
+        return bool(self.new or self.tried or self.removed or self.aside)
 
 
 @frozen
@@ -164,7 +164,7 @@ class OutboxFile:
                 [(number,) for number in changes.tried],
             )
             self._delete(changes.removed)
-            self._put_aside(changes.put_aside)
+            self._keep_set_aside(changes.aside)
             self.db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
 
     def write_all(
@@ -181,11 +181,11 @@ class OutboxFile:
             new={number: wanted[number] for number in wanted.keys() - same},
             tried={number for number in same if wanted[number].tries},
             removed=stored.keys() - wanted.keys(),
-            put_aside=changes.put_aside,
+            aside=changes.aside,
         )
         self.write(everything, facts)
 
-    def put_aside(self) -> list[tuple[Entry, str]]:
+    def set_aside(self) -> list[tuple[Entry, str]]:
         """Return what was set aside and why, in order. Raises sqlite3.Error or OutboxDamaged."""
         rows = self.db.execute(
             "SELECT sequence_number, kind, body, taken_at, reason FROM set_aside"
@@ -201,7 +201,7 @@ class OutboxFile:
             raise damaged(self.path, f"message {number} is of the unknown type {name!r}")
         return KINDS[name]
 
-    def forget_put_aside(self) -> None:
+    def forget_set_aside(self) -> None:
         """Delete what was set aside. Raises sqlite3.Error."""
         self.db.execute("DELETE FROM set_aside")
 
@@ -252,7 +252,7 @@ class OutboxFile:
             "DELETE FROM messages WHERE sequence_number = ?", [(number,) for number in numbers]
         )
 
-    def _put_aside(self, messages: list[tuple[Entry, str]]) -> None:
+    def _keep_set_aside(self, messages: list[tuple[Entry, str]]) -> None:
         if not messages:
             return
         self.db.executemany(

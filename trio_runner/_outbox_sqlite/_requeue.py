@@ -44,8 +44,8 @@ def requeue(path: Path | str) -> Requeued:
 
 
 def _requeue(file: OutboxFile) -> Requeued:
-    contents, put_aside = file.load(), file.put_aside()
-    aside = [_Place(entry, message_of(entry), is_back=True) for entry, _ in put_aside]
+    contents, set_aside = file.load(), file.set_aside()
+    aside = [_Place(entry, message_of(entry), is_back=True) for entry, _ in set_aside]
     whole = [place for place in aside if place.message is not None]
     line = [_Place(entry, message_of(entry)) for entry in contents.entries]
     run = contents.facts.get("open_run_body")
