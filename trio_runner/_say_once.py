@@ -33,10 +33,9 @@ class SayOnce:
         message. `error` adds its traceback.
         """
         thing = text % values if about is None else about
-        is_news = thing not in self._said and len(self._said) < THINGS_MAX
-        if is_news:
+        if thing not in self._said and len(self._said) < THINGS_MAX:
             self._said.add(thing)
-        if not is_news:
+        else:
             level = logging.DEBUG
         self._logger.log(level, text, *values, exc_info=error, stacklevel=2)
 

@@ -28,7 +28,7 @@ from trio_runner import (
 )
 from trio_runner._cli import main
 from trio_runner._cli._dead_engine import DeadEngine
-from trio_runner._cli._delivery import Entrance, deliver
+from trio_runner._cli._delivery import WatchedDialer, deliver
 from trio_runner._outbox_sqlite import origin_of, requeue, summarize
 from trio_runner._warnings import Warnings
 from trio_runner.protocol import ErrorMessage, MessageBase
@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
 class Delivery:
     """A delivery, and how it has ended."""
 
-    entrance: Entrance
+    entrance: WatchedDialer
     shown: list[int] = field(factory=list)
     took_s: float = 0.0
 
@@ -65,7 +65,7 @@ async def delivered(
     engine = DeadEngine.of(origin_of(path), secret, ignore_version_error=False)
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
-        entrance = Entrance(
+        entrance = WatchedDialer(
             EngineDispatcher(
                 "aggregator.example", handlers=engine, open_stream=aggregator.in_memory(nursery)
             )
@@ -354,7 +354,7 @@ async def test_our_own_dead_connection_is_not_taken_for_a_living_engine(
 ) -> None:
     """After a link, such an answer is no reason to give up, even an hour after the first."""
     twin = AlreadyConnected("An engine of this name is connected.")
-    entrance = Entrance(
+    entrance = WatchedDialer(
         Scripted(twin, LinkLost("The connection to the aggregator broke off."), twin)
     )
     for failure in (AlreadyConnected, LinkLost, AlreadyConnected):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from trio_runner import DurableOutbox, EngineDispatcher, EngineRunner, Timing
 from trio_runner._cli._dead_engine import DeadEngine
-from trio_runner._cli._delivery import Entrance, deliver
+from trio_runner._cli._delivery import WatchedDialer, deliver
 from trio_runner._cli._secret import warn_of_visible_secret
 from trio_runner._cli._signals import stop_on_signal
 from trio_runner._cli._summary import count
@@ -85,23 +85,23 @@ async def _deliver(
         handlers=engine,
         **arguments.network,
     )
-    entrance, stopped = Entrance(dispatcher), trio.Event()
+    dialer, stopped = WatchedDialer(dispatcher), trio.Event()
     # An outbox without a limit thins nothing, however full it is.
     with DurableOutbox(arguments.path, bytes_max=sys.maxsize) as outbox:
         async with trio.open_nursery() as nursery:
             await nursery.start(stop_on_signal, stopped.set)
             timing = Timing(flush_s=FLUSH_S)
-            runner = EngineRunner(entrance, engine, engine, outbox=outbox, timing=timing)
+            runner = EngineRunner(dialer, engine, engine, outbox=outbox, timing=timing)
             with _progress(console, f"{origin.uod_name} to {dispatcher}", len(outbox)) as show:
                 await deliver(
                     runner,
-                    entrance,
+                    dialer,
                     show=show,
                     stopped=stopped,
                     give_up_after_s=arguments.give_up_after,
                 )
             nursery.cancel_scope.cancel()
-        return outbox.statistics().delivered, entrance.refusal
+        return outbox.statistics().delivered, dialer.refusal
 
 
 @contextmanager

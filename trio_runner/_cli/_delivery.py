@@ -26,8 +26,11 @@ LOOK_S = 0.2
 
 
 @define(eq=False)
-class Entrance:
-    """A dialer that notices when only a person can help, so that dialling on is useless."""
+class WatchedDialer:
+    """A dialer that notices when only a person can help, so that dialling on is useless.
+
+    It dials through another one, and raises what that raises.
+    """
 
     _dialer: Dialer
     refusal: str | None = field(default=None, init=False)
@@ -81,22 +84,24 @@ class Entrance:
 
 async def deliver(
     runner: EngineRunner,
-    entrance: Entrance,
+    dialer: WatchedDialer,
     *,
     show: Callable[[int], None],
     stopped: trio.Event,
     give_up_after_s: float,
 ) -> None:
-    """Return when all is delivered, the aggregator refuses us, or it is time to give up.
+    """Run a runner until all is delivered, the aggregator refuses us, or it is time to give up.
 
-    Call `show` repeatedly with the number of messages that wait. What is not delivered stays in
-    the outbox, also if this is cancelled.
+    `dialer` is the one that `runner` dials with. `show` is called repeatedly with the number of
+    messages that wait. `stopped` is set when a person wants to end this. `give_up_after_s` is the
+    longest time for all of it, but for the runner's shutdown. What is not delivered stays in the
+    outbox, also if this is cancelled.
     """
     async with trio.open_nursery() as nursery:
         await nursery.start(runner.run)
         with trio.move_on_after(give_up_after_s):
             async with trio.open_nursery() as waiting:
-                for ending in (stopped.wait, entrance.refused):
+                for ending in (stopped.wait, dialer.refused):
                     waiting.start_soon(_cancel_after, ending, waiting.cancel_scope)
                 while runner.buffer_size:
                     show(runner.buffer_size)

@@ -1,4 +1,4 @@
-"""`trio-runner status`: how the units of a running command do, or what an outbox holds."""
+"""`trio-runner status`: whether the units of a command are well, or what an outbox holds."""
 
 import json
 import sys

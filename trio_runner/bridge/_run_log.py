@@ -1,4 +1,8 @@
-"""The run log during a run, when most of its lines do not change."""
+"""Make the run log of a run that is on, in which most lines have ended and change no more.
+
+A run log is made again and again while the run is on. The text of a line that has ended is kept, so
+that the package is asked only for the lines that are new or go on.
+"""
 
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +32,10 @@ class RunLogs:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._ended: dict[tuple[str, float], str] = {}
+        """The texts of the lines that have ended, by their id and end."""
         self._last: tuple[float, float, tuple[str, int], em.RunLogMsg] | None = None
+        """The last message: when it was made, for how long a change of progress alone is held back
+        after it, its run and how many states its lines had."""
 
     def create(self, run_id: str) -> em.RunLogMsg:
         """Return the current run's log; its `runlog` is in the text only, not an attribute.
@@ -51,6 +58,7 @@ class RunLogs:
         return message
 
     def _make(self, run_log: Any, run_id: str) -> em.RunLogMsg:
+        """Return the message: the frame of a run log without lines, and the lines put into it."""
         items = run_log.items
         obj, new = self._ask_for(run_log, [i for i in items if _key(i) not in self._ended], run_id)
         lines = [self._ended.get(_key(item)) or next(new) for item in items]
@@ -65,7 +73,11 @@ class RunLogs:
         return foreign(known, em.RunLogMsg, body=body)
 
     def _ask_for(self, run_log: Any, items: list[Any], run_id: str) -> Any:
-        """Return a run log's JSON object without its lines, and the lines of `items` as texts."""
+        """Return a run log's JSON object without its lines, and the lines of `items` as texts.
+
+        The package's builder asks an engine for its run log. Here the engine is a stand-in whose
+        run log has only the lines that are asked for.
+        """
         run_log.items = items
         tracking = SimpleNamespace(get_runlog=lambda: run_log)
         seen = SimpleNamespace(uod=self._engine.uod, tracking=tracking)

@@ -1,5 +1,10 @@
 """Carries out P-code: the method, its watches and injected code, each in its own strand.
 
+A *strand* is a sequence of lines that are carried out one after the other. Strands go on side by
+side: that of the method, one for each watch, and one for each piece of *injected code*, which is
+what a person enters during the run. A *scope* is a body of lines that has begun and not ended, such
+as the lines of a block. The scopes of a strand lie in each other, the innermost last.
+
 At a tick, every strand ends what it waits for and begins one line. A strand's position follows from
 which lines have begun, so lines that have not begun may be edited at any time.
 """
