@@ -1,42 +1,50 @@
 """When to dial: how long an engine waits before its next try, and how a herd of them is let in.
 
+Each engine has a `Backoff`. The runner reports to it how each dial went, and when a link was lost;
+it returns how long to wait before the next dial. The engines of one process also share `Turns`,
+which keep their dials 2 ms apart.
+
 An engine knows nothing of the others, and an aggregator does not tell how many there are. So a herd
-is bounded only by what each engine does by itself, and by what it has seen:
+is bounded only by what each engine does by itself, and by what it has seen. These are the rules:
 
 1. *A rhythm.* While there is no link, an engine dials again and again. Its waits are drawn from 3/8
-   of the longest wait up to the longest: at first 0.75 s to 2 s, 1.375 s on average. The first dial
-   is drawn as if the engine had been dialling in this rhythm all along. So N engines that lose
-   their links at one moment dial N / 1.375 times a second from then on, evenly. At any moment, half
-   of them will dial within 0.69 s.
+   of the longest wait up to the longest. At first that is 0.75 s to 2 s, 1.375 s on average. The
+   first wait is drawn as if the engine had been dialling in this rhythm all along.
 2. *The longer away, the slower.* The host may refuse at once: it is up, the aggregator is not, and
    a try costs nothing. Then the longest wait is a fifteenth of the time away, from 2 s (until 30 s)
    to 10 s (from 150 s on). After other failures in a row it is 2, 2, 4, 8 and then 10 s.
-3. *What was seen.* A dial that gets through may take longer than the quickest one ever did, by more
-   than half of the longest wait that the engine has learnt (2 s at first). Then it has stood in
-   line, and the learnt wait is doubled, up to 10 s. Each dial that did not stand in line reduces it
-   by a quarter. The first herd teaches the next one.
-4. *Patience.* An engine whose connection is accepted but not answered stands in line too. Leaving
-   the line wastes the work that the engine waits for, which is done all the same. So its next dial
-   has 40 s instead of 10. If an aggregator lets R engines in per second, all N are then back within
-   3 * N / R, as long as that line of N / R is not over 40 s. With 10 s for each dial, no engine
-   would get in once the line is 20 s long.
+3. *What was seen.* A dial that gets through has stood in line if it took longer than the quickest
+   one ever did, by more than half of the learnt wait. The learnt wait is 2 s at first, and the
+   longest wait is never less. A dial that stood in line doubles it, up to 10 s. Each other dial
+   that gets through reduces it by a quarter, down to 2 s. So the first herd teaches the next one.
+4. *Patience.* An engine whose connection was accepted but not let in in time has stood in line too.
+   Leaving the line wastes the work that the engine waits for, which is done all the same. So its
+   next dial has 40 s instead of 10.
 5. *`Retry-After`.* The rhythm begins anew after it. Its longest wait is then the time that was
-   asked for, 60 s at the most, so that engines which were told the same do not come together.
-6. *Turns.* Engines of one process do know of each other: their dials begin 2 ms apart, which makes
+   asked for, 60 s at the most. So engines that were told the same do not come together.
+6. *Turns.* Engines of one process do know of each other. Their dials begin 2 ms apart, which makes
    50 in 100 ms, however many engines there are.
 
-How many engines, each in its own process, dial no more than 60 times in 100 ms, which is 600 times
-a second? On average, N / 1.375 s <= 600 / s holds up to N = 825. By chance, the fullest of hundreds
-of such intervals has 4 or 5 square roots more than the average: 450 engines dial 33 times on
-average, and 33 + 4.5 * 33 ** 0.5 = 59. From 150 s away on it is 5 times as many engines, and also
-once herds have taught them.
+What follows from them, for N engines, each in its own process, that lose their links at one moment:
+
+- By rule 1 they dial N / 1.375 times a second, evenly, refused dials too. At any moment, half of
+  them will dial within 0.69 s.
+- How many engines dial no more than 60 times in 100 ms, which is 600 times a second? On average,
+  N / 1.375 s <= 600 / s holds up to N = 825. By chance, the fullest of hundreds of such intervals
+  has 4 or 5 square roots more than the average. 450 engines dial 33 times on average, and
+  33 + 4.5 * 33 ** 0.5 = 59. From 150 s away on, it is 5 times as many engines. It is also more once
+  herds have taught them.
+- By rule 4, if an aggregator lets R engines in per second, all N are back within 3 * N / R. This
+  holds as long as the line of N / R is not over 40 s. With 10 s for each dial, no engine would get
+  in once the line is 20 s long.
 
 No rule does better in the first herd. All engines draw from one distribution, since none knows more
 than another. If half of N are to dial within m seconds, then some 100 ms of these hold at least
-N / 2 / (10 * m) of the dials on average. That is over 60 if N > 1,200 * m: for m = 0.69 s, over
-825. And if no wait is over 10 s, N engines that are refused dial at least N / 10 times a second,
-which is over 600 for N > 6,000, whatever they have learnt. More dials than that are harmless: a
-refused dial costs the aggregator nothing, and one that is accepted stands in the aggregator's line.
+N / 2 / (10 * m) of the dials on average. That is over 60 if N > 1,200 * m. For m = 0.69 s, this is
+over 825. And if no wait is over 10 s, N engines that are refused dial at least N / 10 times a
+second. That is over 600 for N > 6,000, whatever they have learnt. More dials than that are
+harmless: a refused dial costs the aggregator nothing, and one that is accepted stands in the
+aggregator's line.
 """
 
 import math
@@ -66,7 +74,8 @@ RETRY_AFTER_SPREAD_S_MAX = 60
 """Over how long engines that were told to stay away come back, at the most (s)."""
 
 PATIENCE = 4
-"""How many times longer than usual a dial may take after one that stood in line."""
+"""How many times longer than usual a dial may take after one that was accepted but not let in in
+time: 40 s instead of 10."""
 
 TURN_S = 0.002
 """The time between two dials of one process (s)."""
@@ -83,7 +92,7 @@ class Backoff:
     _rng: Random
     _tries: int = field(default=0, init=False)
     _herd_s: float = field(default=RHYTHM_S, init=False)
-    """The least that the longest wait is to be, learnt from standing in line."""
+    """The learnt wait: the longest wait is never less (s)."""
     _quickest_s: float = field(default=math.inf, init=False)
     _has_waited: bool = field(default=False, init=False)
     patience: int = field(default=1, init=False)
