@@ -190,7 +190,7 @@ async def test_what_is_logged_with_every_sample_holds_up_nothing(autojump_clock:
         assert len(states) > 1700
 
 
-async def test_a_notice_that_fails_holds_up_no_sample_and_the_end_of_its_run_for_7_s(
+async def test_a_notice_that_fails_holds_up_no_sample_and_the_end_of_its_run_for_3_s(
     autojump_clock: Clock,
 ) -> None:
     """The notice is tried at 0, 1 and 3 s. After the third failure the end of the run passes it."""
