@@ -15,15 +15,15 @@ from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 from trio_runner.simulation import Aggregator, Network
 
+SALT = "salt-and-pepper"
+
+GOES_ON = "The runner goes on trying and will say more in 10 min."
+
 GONE = (
     "Nothing answers at http://aggregator.example:9800: connection refused."
     " Is the aggregator running there?"
 )
 
-
-SALT = "salt-and-pepper"
-
-GOES_ON = "The runner goes on trying and will say more in 10 min."
 
 NONE_WAIT = "messages waiting: 0, 0 kB. The connection to the aggregator broke off."
 
@@ -85,29 +85,6 @@ async def test_a_registration_that_is_refused_is_reminded_of_once_an_hour(
         assert w.runner.statistics().failures.keys() == {"SecretRefused"}
     told = [line for line in caplog.messages if line.startswith("No link to the aggregator for")]
     assert [line.partition(";")[0][30:] for line in told] == ["60 min", "2 h"]
-
-
-async def test_that_it_goes_on_trying_is_said_once(
-    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """At the first dial of a trouble that fails, however many reasons there are."""
-    async with world(up=False) as w:
-        await trio.sleep(10)
-        with w.network.losing_dials():
-            await trio.sleep(60)
-        warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
-        assert len(warnings) == 2
-        assert [GOES_ON in warning for warning in warnings] == [True, False]
-
-
-async def test_who_is_refused_is_told_when_to_look_again(
-    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As waiting does not help, the log says more after an hour only."""
-    async with world(aggregator=Aggregator(secret=SALT)):
-        await trio.sleep(10)
-        (warning,) = [r.message for r in caplog.records if r.levelno == logging.WARNING]
-        assert warning.endswith("The runner goes on trying and will say more in 60 min.")
 
 
 async def test_what_is_left_in_memory_is_said_to_be_lost(
@@ -318,6 +295,29 @@ async def test_bytes_are_counted_over_all_links(
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
     """Each duration is shown in the largest unit of which it has at least two."""
     assert duration(seconds) == text
+
+
+async def test_that_it_goes_on_trying_is_said_once(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the first dial of a trouble that fails, however many reasons there are."""
+    async with world(up=False) as w:
+        await trio.sleep(10)
+        with w.network.losing_dials():
+            await trio.sleep(60)
+        warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+        assert len(warnings) == 2
+        assert [GOES_ON in warning for warning in warnings] == [True, False]
+
+
+async def test_after_a_refusal_the_log_says_more_in_an_hour(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waiting does not help, so the log is silent for longer than in an outage."""
+    async with world(aggregator=Aggregator(secret=SALT)):
+        await trio.sleep(10)
+        (warning,) = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+        assert warning.endswith("The runner goes on trying and will say more in 60 min.")
 
 
 @pytest.mark.parametrize("waiting", [0, 33])
