@@ -537,7 +537,7 @@ def take_a_clean_close_for_delivery(to: pytest.MonkeyPatch) -> None:
     to.setattr(_tasks.Connector, "_note_failure", note_failure)
 
 
-@mutant("behind")
+@mutant("was sent after|arrived after")
 def put_back_at_the_tail(to: pytest.MonkeyPatch) -> None:
     """Send what was in flight after newer messages."""
     to.setattr(_outbox.Outbox, "_put_back", lambda self, entries: self._line.extend(entries))
@@ -709,7 +709,7 @@ def hide_damage_to_the_log(to: pytest.MonkeyPatch) -> None:
     to.setattr(_opening, "_damage_of_log", lambda _: None)
 
 
-@mutant("kept is", "rename_host", "refused", "kill_aggregator")
+@mutant("kept under", "rename_host", "refused", "kill_aggregator")
 def drop_what_waits_under_the_old_name(to: pytest.MonkeyPatch) -> None:
     """Throw away what waits when the computer has been renamed."""
     keep = _apart.keep_apart
