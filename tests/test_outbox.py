@@ -559,6 +559,16 @@ def test_an_error_log_that_waits_is_bounded_in_characters() -> None:
     assert texts[53:] == [f"{number:04}" for number in range(2948, 3000)]
 
 
+def test_an_error_log_that_is_alone_is_bounded_in_entries(make: Make) -> None:
+    """Of 1,001 entries that are logged at once, one is left out of the middle."""
+    outbox = make()
+    outbox.put(error_log(*map(str, range(1001))))
+    texts = texts_of(taken(outbox)[0])
+    assert texts[:500] == [str(number) for number in range(500)]
+    assert texts[500] == "1 entries of the error log are left out here"
+    assert texts[501:] == [str(number) for number in range(501, 1001)]
+
+
 def test_an_entry_that_is_far_too_long_is_cut(make: Make) -> None:
     """It is cut to 256 KiB. Of many that are logged at once, the middle is left out."""
     outbox = make()

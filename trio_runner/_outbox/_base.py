@@ -33,7 +33,7 @@ from attrs import define, field, frozen
 from trio_runner._outbox._entry import DELIVERY, Delivery, Entry, is_too_big
 from trio_runner._outbox._line import Line
 from trio_runner._outbox._logs import WaitingLogs, is_log
-from trio_runner._outbox._shrinking import LOG_CHARACTERS_MAX, merged_logs, smaller_end
+from trio_runner._outbox._shrinking import is_long_log, merged_logs, smaller_end
 from trio_runner._outbox._statistics import OutboxStatistics
 from trio_runner.protocol import encode, encode_body, foreign, kind_of, loads, pack
 from trio_runner.protocol import engine_messages as em
@@ -183,7 +183,7 @@ class Outbox(Line, ABC):
     def _merge(self, logs: list[Entry]) -> None:
         """Merge error logs into the first of them."""
         texts = [log.text for log in logs]
-        if len(logs) < 2 and sum(map(len, texts)) <= LOG_CHARACTERS_MAX:
+        if len(logs) < 2 and not any(map(is_long_log, texts)):
             return
         self._replace(logs[0], merged_logs(texts))
         self._leave_line(logs[1:])

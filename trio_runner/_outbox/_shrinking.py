@@ -45,6 +45,12 @@ def smaller_end(text: str) -> tuple[str, str] | None:
     return encode_body(foreign(obj, em.RunStoppedMsg)), left_out
 
 
+def is_long_log(text: str) -> bool:
+    """Return whether an error log holds more than it may."""
+    is_long = len(text) > LOG_CHARACTERS_MAX
+    return is_long or len(loads(text)["log"]["entries"]) > LOG_ENTRIES_MAX
+
+
 def merged_logs(texts: Iterable[str]) -> str:
     """Return several error logs as one, which holds no more than it may.
 
