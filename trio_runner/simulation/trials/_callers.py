@@ -55,6 +55,11 @@ class Spell:
             self._felt_until = trio.current_time() + SETTLED_S
 
     @property
+    def ended_at(self) -> float:
+        """When a cause of the condition last ended (s)."""
+        return self._felt_until - SETTLED_S
+
+    @property
     def is_felt(self) -> bool:
         """Whether the condition lasts, or a link may still suffer from it."""
         return bool(self._lasting) or trio.current_time() < self._felt_until

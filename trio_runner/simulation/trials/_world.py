@@ -273,7 +273,8 @@ class World:
     @property
     def _is_wide(self) -> bool:
         """Whether nothing but the distance has delayed samples for the last second."""
-        unchanged = trio.current_time() - self.oracle.changed_at > 1
+        changed_at = max(self.oracle.changed_at, self.callers.long_way.ended_at)
+        unchanged = trio.current_time() - changed_at > 1
         calm = self.callers.is_but_far and not self.oracle.taint
         waits = self._is_held_up or self.oracle.has_slow_disk
         return self._is_unhindered and unchanged and calm and not waits
