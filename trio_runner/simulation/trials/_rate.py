@@ -15,6 +15,9 @@ from trio_runner.simulation.stand_ins._sometimes import sometimes
 SETTLED_S = 15.0
 """How long the window needs after a change to see the new distance and grow to it (s)."""
 
+DOUBLINGS = 4
+"""How many round trips that takes besides."""
+
 JITTER_S = 0.125
 """The most jitter one way (s); with more, some answers are 0.25 s late though nothing queues."""
 
@@ -55,7 +58,7 @@ class Rate:
             self._distance, self._wide_since = distance, now
         longest_s, began = self._gap
         self._gap = (0.0, now)
-        if began >= self._wide_since + SETTLED_S:
+        if began >= self._wide_since + SETTLED_S + DOUBLINGS * 2 * (latency_s + jitter_s):
             sometimes("settled far away", latency_s > FAR_S)
             often = longest_s <= self.steady_s + TICK_S
             self.expect(often, f"two samples were taken {longest_s:.2f} s apart on a wide path")
