@@ -83,17 +83,17 @@ class Away:
             self.since = now if self.since is None else self.since
         self._summary_due = min(self._summary_due, now + self._summary_every_s())
         reason, _, _ = str(failure).partition(". ")
-        self.say(logging.WARNING, "%s%s", failure, self._promise(failure, now), about=reason)
+        self.say(logging.WARNING, "%s%s", failure, self._promise(failure), about=reason)
         if now >= self._summary_due:
             self._sum_up(now)
 
-    def _promise(self, failure: NetworkError, now: float) -> str:
+    def _promise(self, failure: NetworkError) -> str:
         """Return what to add to the first failed dial, after which the log is silent for long."""
         if self._has_promised or isinstance(failure, LinkLost):
             return ""
         self._has_promised = True
-        next_word = duration(self._summary_due - now)
-        return f" The runner goes on trying and will say more in {next_word}."
+        longest = duration(self._summary_every_s())
+        return f" The runner goes on trying and will say more within {longest}."
 
     def _summary_every_s(self) -> float:
         return REMIND_S if isinstance(self.last_failure, RegistrationRefused) else SUMMARY_S

@@ -55,7 +55,7 @@ async def test_without_an_aggregator_it_says_so_once_and_ends_in_order(
         " Ctrl-C ends it.\n"
     )
     assert command.err.count("Nothing answers at") == 1
-    assert "The runner goes on trying and will say more in 10 min.\n" in command.err
+    assert "The runner goes on trying and will say more within 10 min.\n" in command.err
     assert "Changing state: Started -> Failed" in command.err
     assert command.err.endswith("Changing state: Stopped -> ShutdownComplete\n")
     assert "Traceback" not in command.err

@@ -17,7 +17,7 @@ from trio_runner.simulation import Aggregator, Network
 
 SALT = "salt-and-pepper"
 
-GOES_ON = "The runner goes on trying and will say more in 10 min."
+GOES_ON = "The runner goes on trying and will say more within 10 min."
 
 GONE = (
     "Nothing answers at http://aggregator.example:9800: connection refused."
@@ -317,7 +317,7 @@ async def test_after_a_refusal_the_log_says_more_in_an_hour(
     async with world(aggregator=Aggregator(secret=SALT)):
         await trio.sleep(10)
         (warning,) = [r.message for r in caplog.records if r.levelno == logging.WARNING]
-        assert warning.endswith("The runner goes on trying and will say more in 60 min.")
+        assert warning.endswith("The runner goes on trying and will say more within 60 min.")
 
 
 @pytest.mark.parametrize("waiting", [0, 33])

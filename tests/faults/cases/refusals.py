@@ -43,6 +43,8 @@ async def poison(scene: Scene) -> None:
     scene.runner.on_notify_command("poison")
     scene.tell("good")
     await scene.arrived("good")
+    scene.told.append("ErrorLogMsg")  # tells people of it, with the next sample
+    await scene.arrived("ErrorLogMsg")
     assert scene.runner.statistics().outbox.set_aside == 1
 
 
