@@ -39,7 +39,7 @@ STARTING = 3
 """How many commands may start at once. Each needs a processor for half a second, and the others
 have deadlines to meet."""
 
-CASE_S = 60
+CASE_S = 150
 """The time of one case from its beginning to its end (s). A longer one hangs."""
 
 # The states in which the command can be held from outside; each yields a command in that state.

@@ -77,8 +77,8 @@ class Identities:
         self._numbers.clear()
         self._numbered.clear()
 
-    def note_spoilt_log(self) -> None:
-        """Note that the disk may bring back what has changed since: logs, and ends of runs."""
+    def may_go_back(self) -> None:
+        """Note that the disk may bring back an older form of what changes: logs, ends of runs."""
         changing = "errors", "RunStoppedMsg"
         self._bodies = {key: body for key, body in self._bodies.items() if key[0] not in changing}
         self._parted.update(key for key in self._numbers if key[0] == "errors")

@@ -104,6 +104,8 @@ class Oracle(Ledger):
     def end_life(self, how: Death, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process and its link have ended, and what may be lost with the process."""
         super().end_life(how, durable=durable, outbox=outbox)
+        if durable and (outbox.degraded is not None or self.has_slow_disk):
+            self.identities.may_go_back()
         if self._link is not None:
             self._link.is_open = False
 
@@ -134,7 +136,10 @@ class Oracle(Ledger):
     def _note_set_aside(self, sent: Sent) -> None:
         self._set_aside.update(dict.fromkeys(sent.keys, trio.current_time()))
         self._set_aside_now += 1
-        if sent.kind != "ErrorLogMsg":  # telling of it in another error log would never end
+        is_told_again = sent.kind == "RunStartedMsg" and sent.keys[0] in self.handled
+        self._only_told_again += is_told_again
+        # Telling of an error log in another one would never end.
+        if sent.kind != "ErrorLogMsg" and not is_told_again:
             self.told.await_word("messages are set aside")
         sometimes("set aside")
         self.taint = self.taint or sent.is_run_event

@@ -308,7 +308,7 @@ async def spoilt_log(world: World, rng: Random) -> None:
     if world.disk is not None:
         world.processes.kill(power=False)
         world.disk.spoil_log()
-        world.oracle.identities.note_spoilt_log()
+        world.oracle.identities.may_go_back()
 
 
 @fault
