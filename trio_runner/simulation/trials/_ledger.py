@@ -76,6 +76,8 @@ class Ledger:
     """What was sent."""
     _durable: bool = field(default=True, init=False)
     """Whether the present process has its outbox on a disk."""
+    _lives: bool = field(default=False, init=False)
+    """Whether a process lives now; what a dead one has sent may still arrive."""
     _life_began: int = field(default=0, init=False)
     """How many events and samples were made before the present process."""
     _settled: int = field(default=0, init=False)
@@ -188,7 +190,7 @@ class Ledger:
     def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has started, and what is in its outbox."""
         self._inherited = outbox.waiting + outbox.thinned + outbox.set_aside
-        self._durable, self._life_began = durable, len(self.made)
+        self._durable, self._life_began, self._lives = durable, len(self.made), True
         self._set_engine_run(None)
         self._healthy_disk_at = trio.current_time()
         self._set_aside_now = self._only_told_again = self._thinned_before = 0
@@ -222,6 +224,7 @@ class Ledger:
     def end_life(self, how: Death, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has ended, and what it may have taken with it."""
         self.check_books(outbox)
+        self._lives = False
         self.thinned += outbox.thinned
         in_order = how in ("stopped", "raised")
         if not in_order:
@@ -303,7 +306,8 @@ class Ledger:
         beginning, end = ("RunStartedMsg", run_id), ("RunStoppedMsg", run_id)
         if beginning in self.excused:
             return True
-        if not self._durable and self._place.get(beginning, 0) < self._life_began:
+        is_of_the_dead = not self._lives or self._place.get(beginning, 0) < self._life_began
+        if not self._durable and is_of_the_dead:
             return True  # the process that would have ended the run is dead
         return end in self.excused and run_id != self._engine_run
 
