@@ -64,6 +64,8 @@ class Oracle(Ledger):
     _failed_at: float = field(default=-math.inf, init=False)
     """When the aggregator last did not take an event or a sample (s)."""
     _link: WatchedLink | None = field(default=None, init=False)
+    is_stopping: bool = field(default=False, init=False)
+    """Whether the process is being stopped: it may wait a second for handlers, and not sample."""
     _links: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -94,7 +96,7 @@ class Oracle(Ledger):
     def begin_life(self, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has started, and what is in its outbox."""
         super().begin_life(durable=durable, outbox=outbox)
-        self._link = None
+        self._link, self.is_stopping = None, False
         self.state.begin_life()
         self.sampling.begin_life(does_any_wait=outbox.waiting > 0)
         self.tries.begin_life()
@@ -434,7 +436,7 @@ class Oracle(Ledger):
         return None
 
     def _check_gap(self) -> None:
-        if not self.state.is_ending:
+        if not (self.state.is_ending or self.is_stopping):
             self.sampling.check(self._link)
 
     def _check_told(self, outbox: OutboxStatistics) -> None:

@@ -366,6 +366,7 @@ class Processes:
         if process is not None:
             began, was_waiting = trio.current_time(), process.outbox.statistics().waiting
             process.working.cancel()
+            self.oracle.is_stopping = True
             await process.runner.shutdown()
             await process.ended.wait()
             took_s = trio.current_time() - began
