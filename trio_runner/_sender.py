@@ -165,14 +165,15 @@ class Sender:
                 return
             await self._all_answered()
             await self.introduce()
-        newest = self._outbox.next_number()
-        while (oldest := self._outbox.oldest_number()) is not None and oldest < newest:
-            await self._step()
+        await self.clear(self._outbox.next_number() - 1, with_states=False)
 
-    async def clear(self, last: int) -> None:
-        """Send what comes, as `steady`; return when all up to this number is delivered."""
+    async def clear(self, last: int, *, with_states: bool = True) -> None:
+        """Send what comes, until all up to this number is delivered.
+
+        With states it does what `steady` does. If the link ends first, this is cancelled.
+        """
         while (oldest := self._outbox.oldest_number()) is not None and oldest <= last:
-            await self._step(with_states=True)
+            await self._step(with_states=with_states)
 
     async def steady(self) -> None:
         """Send what comes, as it comes; do not return."""
