@@ -163,26 +163,28 @@ def test_a_spoilt_log_is_told_and_a_copy_is_kept(
     assert not caplog.records
 
 
-def test_no_more_than_three_copies_are_kept(tmp_path: Path) -> None:
-    """A disk that spoils something again and again does not fill itself with copies."""
-    for _ in range(5):
-        outbox = filled(tmp_path / "first")
-        path = crash(outbox.path, tmp_path / "unit")
-        outbox.close()
-        log = Path(f"{path}-wal")
-        log.write_bytes(b"\0" * 40 + log.read_bytes()[40:])
-        DurableOutbox(path).close()
-        outbox.path.unlink()
-    assert len(list(tmp_path.glob("unit.damaged-?"))) == 3
-
-
-def test_copying_does_not_give_up_the_lock(tmp_path: Path) -> None:
-    """Another process stays out while this one has the file, even after it was copied."""
+def crashed_and_spoilt(tmp_path: Path) -> Path:
+    """Return the outbox of a process that has crashed, with the beginning of its log spoilt."""
     outbox = filled(tmp_path / "first")
     path = crash(outbox.path, tmp_path / "unit")
     outbox.close()
     log = Path(f"{path}-wal")
     log.write_bytes(b"\0" * 40 + log.read_bytes()[40:])
+    return path
+
+
+def test_no_more_than_three_copies_are_kept(tmp_path: Path) -> None:
+    """A disk that spoils something again and again does not fill itself with copies."""
+    for _ in range(5):
+        path = crashed_and_spoilt(tmp_path)
+        DurableOutbox(path).close()
+        (tmp_path / "first").unlink()
+    assert len(list(tmp_path.glob("unit.damaged-?"))) == 3
+
+
+def test_copying_does_not_give_up_the_lock(tmp_path: Path) -> None:
+    """Another process stays out while this one has the file, even after it was copied."""
+    path = crashed_and_spoilt(tmp_path)
     with DurableOutbox(path):
         assert Path(f"{path}.damaged-1").exists()
         code = f"from trio_runner._outbox_sqlite import discard; discard({str(path)!r})"
@@ -193,11 +195,7 @@ def test_copying_does_not_give_up_the_lock(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads which files are open from /proc")
 def test_closing_lets_go_of_the_files_that_were_copied(tmp_path: Path) -> None:
     """They are held open with the lock, and no longer."""
-    outbox = filled(tmp_path / "first")
-    path = crash(outbox.path, tmp_path / "unit")
-    outbox.close()
-    log = Path(f"{path}-wal")
-    log.write_bytes(b"\0" * 40 + log.read_bytes()[40:])
+    path = crashed_and_spoilt(tmp_path)
 
     def held() -> list[str]:
         links = [os.readlink(f"/proc/self/fd/{fd}") for fd in range(200) if is_open(fd)]
