@@ -203,8 +203,10 @@ async def garbage(world: World, rng: Random) -> None:
     if wire is not None:
         with world.trouble():
             wire.down.put(rng.randbytes(rng.randint(1, 60)))
-            await trio.sleep(1)
-            wire.reset()  # the bytes may look like the head of a long frame, whose rest never comes
+            try:
+                await trio.sleep(1)
+            finally:  # the bytes may look like the head of a long frame, whose rest never comes
+                wire.reset()
 
 
 NONSENSE = (
