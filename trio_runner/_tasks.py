@@ -25,11 +25,13 @@ What may cancel what, in this order, and what each cancellation leaves behind:
 3. When that has ended the senders, the connector flushes over their link. The flush is shielded
    from the root but not from its link, and has `flush_s`. Then the connector cuts the session, and
    the cancellation goes on to the root.
-4. The end of the connector cancels the committer, which is shielded until then because the power
-   may fail during the last flush. A commit that has begun is not waited for. It goes on in its
-   thread, which is left behind if the disk hangs. One more commit is tried at the end.
-5. The aggregator's commands are carried out outside this tree, since nobody can promise that an
-   engine's handler ends. After the end of the root they are cancelled and waited for, 1 s at most.
+4. The aggregator's commands are carried out outside this tree, since nobody can promise that an
+   engine's handler ends. At the end of the connector, after the flush, they are cancelled and
+   waited for, 1 s at most.
+5. The end of the connector cancels the committer, which is shielded until then because the power
+   may fail during the last flush or while handlers end. A commit that has begun is not waited for.
+   It goes on in its thread, which is left behind if the disk hangs. One more commit is tried at the
+   end.
 """
 
 import logging
@@ -149,7 +151,20 @@ class Tree:
         try:
             await self.connector.run()
         finally:
-            self._committing.cancel()
+            try:
+                await self._stop()  # noqa: ASYNC102 - each step is shielded in there
+            finally:
+                self._committing.cancel()
+
+    async def _stop(self) -> None:
+        """Go to Stopped, unless the flush has, and let the engine's handlers end."""
+        self.connector.away.without_link()
+        try:
+            with trio.move_on_after(END_S, shield=True):
+                await self._states.enter("Stopped")
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._dialer.end_commands()
 
     async def _keep_committing(self) -> None:
         """Commit every `COMMIT_S` and whenever something waits for it; then wake the sender."""
@@ -164,23 +179,16 @@ class Tree:
                 self.bell.ring()
 
     async def _end(self) -> None:
-        """Go to ShutdownComplete whatever callbacks and handlers do."""
+        """Write what is not on the disk yet, and go to ShutdownComplete whatever callbacks do."""
         try:
-            self.connector.away.without_link()
-            with trio.CancelScope(shield=True):
-                await self._dialer.end_commands()
-            with trio.move_on_after(END_S, shield=True):
-                await self._states.enter("Stopped")  # without a link there was nothing to flush
-        finally:
-            try:
-                if self._outbox.is_durable:
-                    self._outbox.commit_wanted = None
-                    with trio.move_on_after(END_S, shield=True):
-                        await self._offload(self._outbox.commit)
-                self._tell_what_is_left()
-            finally:
+            if self._outbox.is_durable:
+                self._outbox.commit_wanted = None
                 with trio.move_on_after(END_S, shield=True):
-                    await self._states.enter("ShutdownComplete")
+                    await self._offload(self._outbox.commit)
+            self._tell_what_is_left()
+        finally:
+            with trio.move_on_after(END_S, shield=True):
+                await self._states.enter("ShutdownComplete")
 
     def _tell_what_is_left(self) -> None:
         if not len(self._outbox):

@@ -20,6 +20,7 @@ from trio_runner import (
     MemoryOutbox,
     OutboxOfAnotherUnit,
 )
+from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
 from trio_runner.simulation import Aggregator
 
@@ -256,11 +257,18 @@ async def test_what_is_not_delivered_at_the_end_is_on_disk(
         assert [entry.kind for entry in left._line] == [em.TagsUpdatedMsg]
 
 
-async def test_the_disk_is_written_throughout_the_last_flush(
-    path: Path, autojump_clock: Clock
+async def insist(command: str) -> None:
+    """Go on with a command whatever is cancelled."""
+    with trio.CancelScope(shield=True):
+        await trio.sleep(100)
+
+
+@pytest.mark.parametrize(("waits_for", "end_s"), [("an answer", 11.05), ("a handler", 3.55)])
+async def test_the_disk_is_written_to_the_end_of_a_stop(
+    waits_for: str, end_s: float, path: Path, autojump_clock: Clock
 ) -> None:
-    """If the power fails in it, what was answered earlier in it must not come again."""
-    aggregator, unit = Aggregator(), Unit()
+    """A stop may wait 10 s for answers and 1 s for handlers, and the power may fail meanwhile."""
+    aggregator, unit = Aggregator(), Unit(on_command=insist)
     written_s: list[float] = []
 
     async def offload(work: Callable[[], None]) -> None:
@@ -274,10 +282,13 @@ async def test_the_disk_is_written_throughout_the_last_flush(
             runner = EngineRunner(dispatcher, unit, unit, outbox=outbox, offload=offload)
             nursery.start_soon(runner.run)
             await trio.sleep(1.05)
-            aggregator.muted = True
-            runner.on_notify_command("that is never answered")
-            await runner.shutdown()  # flush_s: 10 s
-            assert trio.current_time() > 10
+            if waits_for == "an answer":
+                aggregator.muted = True
+                runner.on_notify_command("that is never answered")
+            else:
+                await aggregator.call("host_Unit", am.CancelMsg(exec_id="1"))  # answered at 2.55
+            await runner.shutdown()
+            assert trio.current_time() == pytest.approx(end_s)
             nursery.cancel_scope.cancel()
     # Commits come every 0.5 s to the end, and the end itself makes one more.
     assert max(b - a for a, b in pairwise(written_s)) == pytest.approx(0.5)

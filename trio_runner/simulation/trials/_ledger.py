@@ -33,9 +33,6 @@ first commit that finds it under way."""
 COMMIT_S = 0.5
 """How long before a process dies its durable outbox may lose samples and forget answers (s)."""
 
-STOPPING_S = 1.0
-"""How long a stop without a link may wait for handlers, in which nothing is written (s)."""
-
 SLOW_DISK_S = 3.0
 """What a slow disk adds (s): 1 s until it counts as slow, from the next sample, up to 2 s later."""
 
@@ -241,7 +238,7 @@ class Ledger:
         if durable:
             since = now - commit_s if not in_order else now + 1
             if outbox.degraded is not None:
-                since = self._healthy_disk_at - commit_s - STOPPING_S
+                since = self._healthy_disk_at - commit_s
         if not durable:
             self._check_loss(outbox)
         if durable or outbox.waiting:
