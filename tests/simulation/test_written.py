@@ -38,7 +38,10 @@ def test_more_than_a_gigabyte_a_day_is_noticed_unless_something_is_wrong(
     check = Written(expect)
     for second in range(1, 300):
         check.check_second(
-            is_well=is_well, bytes_written=second * bytes_s, events_cost=second * events_cost_s
+            is_well=is_well,
+            bytes_written=second * bytes_s,
+            events_cost=second * events_cost_s,
+            log_bytes=0,
         )
     assert seen == found
 

@@ -76,6 +76,12 @@ class SimulatedDisk:
         """The path of the outbox of the present process."""
         return self.folder / str(self._boots) / "unit.outbox"
 
+    @property
+    def log_bytes(self) -> int:
+        """The size of the database's log (bytes)."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return log.stat().st_size if log.exists() else 0
+
     def connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
         """Open a database on this disk, as `sqlite3.connect` does."""
         database = sqlite3.connect(*arguments, factory=_Database, **options)

@@ -232,6 +232,7 @@ class World:
                     is_well=self._is_well and self.disk.is_well,
                     bytes_written=self.disk.bytes_written,
                     events_cost=self.processes.events_cost,
+                    log_bytes=self.disk.log_bytes,
                 )
             under_way.append(self.oracle.bytes_under_way)
             way_s = self.network.latency_s + self.network.jitter_s

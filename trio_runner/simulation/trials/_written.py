@@ -39,17 +39,23 @@ class Written:
 
     expect: Callable[[object, str], None]
     _allowed: float = field(default=AHEAD_BYTES, init=False)
+    _most: float = field(default=AHEAD_BYTES, init=False)
     _for_events: float = field(default=0.0, init=False)
     _bytes: int = field(default=0, init=False)
     _events_cost: float = field(default=0.0, init=False)
 
-    def check_second(self, *, is_well: bool, bytes_written: int, events_cost: float) -> None:
+    def check_second(
+        self, *, is_well: bool, bytes_written: int, events_cost: float, log_bytes: int
+    ) -> None:
         """Check how much was written; to be called once a second.
 
-        `bytes_written` is the total so far, `events_cost` what all events so far may have cost
-        (bytes), and `is_well` whether the link and the disk are healthy.
+        `bytes_written` is the total so far, `events_cost` what all events so far may have cost,
+        and `log_bytes` the size of SQLite's log (all bytes). `is_well` says whether the link and
+        the disk are healthy. What the log got before that is written once more, into the database.
         """
-        self._allowed = min(self._allowed + BYTES_S, AHEAD_BYTES) if is_well else AHEAD_BYTES
+        if not is_well:
+            self._allowed = self._most = AHEAD_BYTES + log_bytes
+        self._allowed = min(self._allowed + BYTES_S, self._most)
         self._for_events = self._for_events * FADING + events_cost - self._events_cost
         if is_well:
             more = bytes_written - self._bytes
