@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import trio
 from attrs import define, evolve, field
 
 from trio_runner._engine import MessageBuilder
-from trio_runner._mistakes import Complaints, seconds
+from trio_runner._mistakes import FAILS, Complaints, seconds
 from trio_runner._outbox import Lock, Outbox, Prepared
 from trio_runner._warnings import UnitWarning
 from trio_runner.protocol import engine_messages as em
@@ -17,6 +18,7 @@ from trio_runner.protocol import kind_of
 from trio_runner.protocol import models as mdl
 
 T = TypeVar("T")
+MessageT = TypeVar("MessageT", bound=em.EngineMessage)
 
 RUN_LOG_SHARE = 0.1
 """The share of Trio's time that making run logs may take: one of 4,000 lines can take a second."""
@@ -48,6 +50,9 @@ class Intake:
     and RunStopped. The engine is never asked under the lock, since it may hold a lock of its own
     when it tells of a run. Nothing is encoded under the lock except a sample, which is small and
     has to know its run: the end of a run may take seconds.
+
+    If the engine cannot make a message, its people are told, and everything goes on: with the last
+    state that it could make, or without the sample. The next sample then holds all tags.
     """
 
     _builder: MessageBuilder
@@ -59,6 +64,8 @@ class Intake:
     """How often a run began or ended."""
     _run_log_due: float = field(default=-math.inf, init=False)
     _lock: Lock = field(init=False)
+    _has_missed_tags: bool = field(default=False, init=False)
+    """Whether the engine may have told changes of tags that were not queued."""
     _complaints: Complaints = field(init=False)
 
     @_lock.default
@@ -74,12 +81,27 @@ class Intake:
         Tags without a run belong to the one that is on. Raises ValueError if the start of a run is
         not in seconds, and what `Outbox.put` raises.
         """
+        self._enter(message, self._ready(message))
+
+    def tell(self, create: Callable[..., em.EngineMessage], *arguments: object) -> bool:
+        """Queue the event that the engine makes, as `post` does; return False if it fails to."""
+        try:
+            message = create(*arguments)
+            ready = self._ready(message)
+        except FAILS as error:
+            self._complaints.note_failure(create, error)
+            return False
+        self._enter(message, ready)
+        return True
+
+    def _ready(self, message: em.EngineMessage) -> em.EngineMessage | Prepared:
         if isinstance(message, em.RunStartedMsg):
             seconds("started_tick of RunStartedMsg", message.started_tick)
         if isinstance(message, em.TagsUpdatedMsg):
-            ready: em.EngineMessage | Prepared = self._sound(message)
-        else:
-            ready = self._outbox.prepare(message)
+            return self._sound(message)
+        return self._outbox.prepare(message)
+
+    def _enter(self, message: em.EngineMessage, ready: em.EngineMessage | Prepared) -> None:
         with self._lock:
             if isinstance(ready, em.TagsUpdatedMsg) and ready.run_id is None:
                 ready = evolve(ready, run_id=self.run_id)
@@ -97,14 +119,13 @@ class Intake:
 
     def take_tags(self, *, whole: bool) -> None:
         """Queue the tags that changed, or all of them if `whole`."""
+        whole = whole or self._has_missed_tags
         while not self._take_tags(whole=whole):
             whole = True  # the run changed, and the engine does not tell those changes twice
 
     def take_errors(self) -> None:
         """Queue the errors that the engine logged, and the warnings of the runner."""
-        errors = self._ask(self._builder.create_error_log_msg)
-        if errors is not None:
-            self._outbox.put(errors)
+        self._take(self._builder.create_error_log_msg)
         now = self._clock()
         warnings = self._outbox.warnings.take(now)
         if warnings:
@@ -113,26 +134,31 @@ class Intake:
     def _take_tags(self, *, whole: bool) -> bool:
         """Queue the tags; return False if a run began or ended while the engine was asked."""
         run_id, runs = self.run_id, self._runs
+        create: Callable[[], em.TagsUpdatedMsg | None]
         if whole:
-            tags: em.TagsUpdatedMsg | None = self._ask(
-                self._builder.create_tag_updates_snapshot_msg
-            )
+            create = self._builder.create_tag_updates_snapshot_msg
         else:
-            tags = self._ask(self._builder.create_tag_updates_msg, run_id)
-        if tags is not None:
-            tags = self._sound(tags)
+            create = partial(self._builder.create_tag_updates_msg, run_id)
+        try:
+            tags = self._ask(create)
+            tags = self._sound(tags) if tags is not None else None
+        except FAILS as error:
+            self._complaints.note_failure(create, error)
+            self._has_missed_tags = True
+            return True
         with self._lock:
             if runs != self._runs:
                 return False
+            self._has_missed_tags = False
             if tags is not None and tags.tags:
                 self._outbox.put(tags if tags.run_id == run_id else evolve(tags, run_id=run_id))
             return True
 
     def take_states(self) -> None:
         """Queue the state messages that change while the engine works."""
-        self._outbox.put(self._ask(self._builder.create_method_msg))
-        self._outbox.put(self._ask(self._builder.create_control_state_msg))
-        self._outbox.put(self._ask(self._builder.create_method_state_msg))
+        self._take(self._builder.create_method_msg)
+        self._take(self._builder.create_control_state_msg)
+        self._take(self._builder.create_method_state_msg)
         if trio.current_time() >= self._run_log_due:
             self._take_run_log()
 
@@ -143,16 +169,7 @@ class Intake:
         a part of its end.
         """
         run_id, runs, began = self.run_id, self._runs, trio.current_time()
-        log: em.EngineMessage | None
-        if run_id is not None:
-            log = self._builder.create_runlog_msg(run_id)
-        else:
-            log = self._builder.create_queued_runlog_msg()
-            if log is None and self._outbox.state(em.QueuedRunLogMsg) is not None:
-                # The page must not go on showing commands that have gone. If none waited, there is
-                # nothing to tell: an aggregator begins with none, and older ones know no queue.
-                log = em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
-        ready = self._outbox.prepare(log) if log is not None else None
+        ready = self._ready_run_log(run_id)
         with self._lock:
             if runs == self._runs:
                 told = self._queue_state(ready) if ready is not None else 0
@@ -160,35 +177,72 @@ class Intake:
                 rest_s = max(cost_s / RUN_LOG_SHARE, told / RUN_LOG_CHARACTERS_S)
                 self._run_log_due = began + min(rest_s, RUN_LOG_S_MAX)
 
+    def _ready_run_log(self, run_id: str | None) -> Prepared | None:
+        """Return the run log, or that of the commands that wait for a run; None without one."""
+        create: Callable[[], em.EngineMessage | None]
+        if run_id is not None:
+            create = partial(self._builder.create_runlog_msg, run_id)
+        else:
+            create = self._builder.create_queued_runlog_msg
+        try:
+            log = create()
+            if log is None and self._outbox.state(em.QueuedRunLogMsg) is not None:
+                # The page must not go on showing commands that have gone. If none waited, there is
+                # nothing to tell: an aggregator begins with none, and older ones know no queue.
+                log = em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
+            return self._outbox.prepare(log) if log is not None else None
+        except FAILS as error:
+            self._complaints.note_failure(create, error)
+            return None
+
     def _queue_state(self, ready: Prepared) -> int:
         """Queue a state; return how many characters are to be told, 0 if it has not changed."""
         before = self._outbox.state(kind_of(ready.message))
         self._outbox.enter(ready)  # a state needs no `secure`
         return 0 if ready.text == before else len(ready.text)
 
-    def introduce(self) -> em.UodInfoMsg:
-        """Queue what a new link must tell, and return the description of the unit."""
+    def introduce(self) -> em.UodInfoMsg | None:
+        """Queue what a new link must tell; return the unit's description, or None if it fails."""
         uod_info = self.describe()
         self.take_states()
         return uod_info
 
-    def describe(self) -> em.UodInfoMsg:
-        """Queue the description of the unit and return it.
+    def describe(self) -> em.UodInfoMsg | None:
+        """Queue the description of the unit; return it, or None if the engine cannot make it.
 
         The outbox keeps it, for people who find the unit's messages and need to know what it is.
         """
-        uod_info = self._ask(self._builder.create_uod_info)
-        self._outbox.put(uod_info)
-        return uod_info
+        return self._take(self._builder.create_uod_info)
 
-    def _ask(self, create: Callable[..., T], *arguments: str | None) -> T:
+    def _take(self, create: Callable[[], MessageT | None]) -> MessageT | None:
+        """Queue what the engine makes and return it; None if it has nothing to tell or fails."""
+        try:
+            made = self._ask(create)
+            if made is None:
+                return None
+            ready = self._outbox.prepare(made)
+        except FAILS as error:
+            self._complaints.note_failure(create, error)
+            return None
+        self._outbox.secure(self._outbox.enter(ready))
+        return made
+
+    def register(self) -> em.RegisterEngineMsg | None:
+        """Return the engine's registration, or None if it fails to make it."""
+        try:
+            return self._ask(self._builder.create_register_engine_msg)
+        except FAILS as error:
+            self._complaints.note_failure(self._builder.create_register_engine_msg, error)
+            return None
+
+    def _ask(self, create: Callable[[], T]) -> T:
         """Return what the engine makes; tell if that holds up Trio's thread.
 
         Run logs are not made through this: long ones take their time, and are made less often
         instead.
         """
         began = trio.current_time()
-        made = create(*arguments)
+        made = create()
         self._complaints.note_call(create, trio.current_time() - began)
         return made
 

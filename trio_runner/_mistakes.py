@@ -16,6 +16,9 @@ BLOCKED_S = 0.5
 """For how long a call to the engine may hold up Trio's thread (s) before it is told: nothing else
 ran in that thread meanwhile."""
 
+FAILS = Exception, SystemExit
+"""How an engine's own code may fail; its `sys.exit()` must end only that code."""
+
 EPOCH_S_MAX = 1e11
 """The year 5138 in seconds since the epoch; in milliseconds all instants since 1973 are greater."""
 
@@ -96,17 +99,20 @@ class Complaints:
 
     def note_reading(self, name: str, error: Exception) -> None:
         """Tell of a reading whose function raised, with the traceback in the log."""
-        kind, said = type(error).__name__, str(error)
-        raised = f"{kind}: {said}" if said else kind
-        text = f"The reading {name!r} raised {raised}; it is left out"
-        self._tell(logging.ERROR, text, f"reading {name}: {kind}", error)
+        text = f"The reading {name!r} raised {_raised(error)}; it is left out"
+        self._tell(logging.ERROR, text, f"reading {name}: {type(error).__name__}", error)
+
+    def note_failure(self, create: Callable[..., Any], error: BaseException) -> None:
+        """Tell of a message that the engine could not make, with the traceback in the log."""
+        name = _call(create)
+        text = f"{name} raised {_raised(error)}; the runner goes on without it"
+        self._tell(logging.ERROR, text, f"failed {name}: {type(error).__name__}", error)
 
     def note_call(self, create: Callable[..., Any], took_s: float) -> None:
         """Tell of a call to the engine that has held up Trio's thread for too long."""
         if took_s < BLOCKED_S:
             return
-        owner, method = getattr(create, "__self__", None), getattr(create, "__name__", "a call")
-        name = method if owner is None else f"{type(owner).__name__}.{method}"
+        name = _call(create)
         text = (
             f"{name} has blocked Trio's thread for {took_s:.1f} s, and nothing was sent or"
             " answered meanwhile: it should return at once, and do what blocks in a thread of its"
@@ -117,6 +123,18 @@ class Complaints:
     def _tell(self, level: int, text: str, about: str, error: BaseException | None = None) -> None:
         self._say(level, "%s", text, about=about, error=error)
         self._warnings().tell(level, text, about=about)
+
+
+def _raised(error: BaseException) -> str:
+    said = str(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _call(create: Callable[..., Any]) -> str:
+    """Return the name of the engine's method that is called."""
+    create = getattr(create, "func", create)  # of a partial
+    owner, method = getattr(create, "__self__", None), getattr(create, "__name__", "a call")
+    return method if owner is None else f"{type(owner).__name__}.{method}"
 
 
 def _a(noun: str) -> str:

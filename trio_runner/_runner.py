@@ -171,6 +171,7 @@ class EngineRunner:
         outbox, builder = self._outbox, self._builder
         register = builder.create_register_engine_msg()
         self._unit = register.uod_name
+        self._tree.connector.registration = register
         if outbox.is_durable:
             outbox.claim(f"{register.computer_name}_{register.uod_name}", register)
         if resume_run is not None and resume_run == outbox.run_id:
@@ -197,8 +198,8 @@ class EngineRunner:
         At the end, whatever its cause, flush what waits if there is a link, for `flush_s` at most.
         After that nothing is left running. Messages that are not delivered stay in the outbox.
 
-        Raises what a callback or the message builder raised, in an exception group; never a
-        NetworkError. Raises RuntimeError when called a second time.
+        Raises what a callback raised, in an exception group; never a NetworkError. Raises
+        RuntimeError when called a second time.
         """
         if self._token is not None:
             raise RuntimeError("an EngineRunner can run only once: make a new one")
@@ -294,8 +295,9 @@ class EngineRunner:
             on = self._tree.intake.run_id
             raise RuntimeError(f"on_start({run_id!r}) was called while the run {on!r} is on")
         began = seconds("clock()", self._clock())
-        self.post(self._builder.create_run_started_msg(run_id, began))
-        self.post(self._builder.create_wpn_run_started_msg())
+        if not self._tell(self._builder.create_run_started_msg, run_id, began):
+            self.post(em.RunStartedMsg(run_id=run_id, started_tick=began))
+        self._tell(self._builder.create_wpn_run_started_msg)
 
     def on_stop(self) -> None:
         """Queue RunStopped for the run that is on, and its notification.
@@ -305,35 +307,42 @@ class EngineRunner:
         run_id = self._tree.intake.run_id
         if run_id is None:
             raise RuntimeError("on_stop() was called while no run is on")
-        self.post(self._builder.create_run_stopped_msg(run_id))
-        self.post(self._builder.create_wpn_run_stopped_msg())
+        if not self._tell(self._builder.create_run_stopped_msg, run_id):
+            self.post(self._outbox.end_of_run())
+        self._tell(self._builder.create_wpn_run_stopped_msg)
 
     def on_runstate_change(self, state_change: RunStateChange) -> None:
         """Queue the notification that the run was paused; there is none when it goes on."""
         if state_change == RunStateChange.PAUSE:
-            self.post(self._builder.create_wpn_run_paused_msg())
+            self._tell(self._builder.create_wpn_run_paused_msg)
 
     def on_block_start(self, block_info: BlockInfo) -> None:
         """Queue the notification that a block began."""
-        self.post(self._builder.create_wpn_block_started_msg(block_info.name))
+        self._tell(self._builder.create_wpn_block_started_msg, block_info.name)
 
     def on_notify_command(self, argument: str) -> None:
         """Queue the notification that the method asked for."""
-        self.post(self._builder.create_wpn_notify_command_msg(argument))
+        self._tell(self._builder.create_wpn_notify_command_msg, argument)
 
     def on_scope_activate(self, scope_info: ScopeInfo) -> None:
         """Queue the notification that a watch's condition came true; other scopes have none."""
         if scope_info.scope_type == "Watch":
-            self.post(self._builder.create_wpn_watch_activated_msg(scope_info.argument))
+            self._tell(self._builder.create_wpn_watch_activated_msg, scope_info.argument)
 
     def on_method_error(self, exception: Exception) -> None:
         """Queue the notification that the method failed."""
-        self.post(self._builder.create_wpn_method_error_msg())
+        self._tell(self._builder.create_wpn_method_error_msg)
 
     def on_connection_status_change(self, status: ConnectionStatus) -> None:
         """Queue the notification that the equipment was lost; there is none for its return."""
         if status == "Disconnected":
-            self.post(self._builder.create_wpn_network_error_msg())
+            self._tell(self._builder.create_wpn_network_error_msg)
+
+    def _tell(self, create: Callable[..., em.EngineMessage], *arguments: object) -> bool:
+        """Queue what the builder makes; return False if it fails, which its people are told."""
+        is_told = self._tree.intake.tell(create, *arguments)
+        self._wake_sender()
+        return is_told
 
     def _wake_sender(self) -> None:
         if self._token is None:

@@ -112,8 +112,7 @@ class Sender:
         while True:
             self._send_state(kind)
             await self._all_answered()
-            is_needed = kind is em.UodInfoMsg and self._outbox.state(kind) is not None
-            if self._news.is_taken(kind) or not is_needed:
+            if self._news.is_taken(kind) or kind is not em.UodInfoMsg:
                 return
             await trio.sleep_until(self._news.tell_again(kind))
 

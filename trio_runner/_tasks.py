@@ -58,6 +58,7 @@ from trio_runner._states import RecoverState, StateMachine
 from trio_runner._ticker import Ticker
 from trio_runner._timing import Timing
 from trio_runner.net import Dialer, Session
+from trio_runner.protocol import engine_messages as em
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,9 @@ are dialled ever more seldom."""
 
 END_S = 1
 """How long each of the last steps may take (s): two changes of state and a commit."""
+
+DESCRIBE_S = 1
+"""The time between two tries to describe the unit (s), if the engine fails to."""
 
 _turns: trio.lowlevel.RunVar[Turns] = trio.lowlevel.RunVar("turns")
 """Whose turn it is to dial, among all runners of a Trio run."""
@@ -120,7 +124,6 @@ class Tree:
         self.ticker = Ticker(self.intake, self._timing, self.bell.ring)
         self.connector = Connector(
             dialer=self._dialer,
-            builder=self._builder,
             outbox=self._outbox,
             intake=self.intake,
             ticker=self.ticker,
@@ -202,7 +205,6 @@ class Connector:
     """Keeps a link and delivers over it."""
 
     _dialer: Dialer
-    _builder: MessageBuilder
     _outbox: Outbox
     _intake: Intake
     _ticker: Ticker
@@ -211,6 +213,8 @@ class Connector:
     _bell: Doorbell
     _timing: Timing
     _on_steady: Callable[[], Awaitable[None]]
+    registration: em.RegisterEngineMsg = field(init=False)
+    """The last that the engine could make; the runner sets the first."""
     engine_id: str | None = field(default=None, init=False)
     sender: Sender | None = field(default=None, init=False)
     away: Away = field(init=False)
@@ -274,10 +278,12 @@ class Connector:
 
     async def _dial(self, link: trio.Nursery) -> Session:
         self.dials += 1
-        registration = self._builder.create_register_engine_msg()
+        self.registration = self._intake.register() or self.registration
         timing = evolve(self._timing, dial_s=self._timing.dial_s * self._backoff.patience)
         began = trio.current_time()
-        session: Session = await link.start(self._dialer.dial, registration, timing, name="session")
+        session: Session = await link.start(
+            self._dialer.dial, self.registration, timing, name="session"
+        )
         self._backoff.let_in(trio.current_time() - began)
         self.links += 1
         self.engine_id = session.engine_id
@@ -305,7 +311,7 @@ class Connector:
     async def _catch_up(self, sender: Sender, senders: trio.Nursery, names: _Names) -> None:
         """Be the buffer sender: introduce the engine, send what has waited, then hand over."""
         async with self._states.alive(names.introduction):
-            self._ticker.set_data_log_interval(self._intake.introduce().data_log_interval_seconds)
+            await self._describe()
             await sender.introduce()
             self._serves_since = trio.current_time()
             self._delivered_before = self._outbox.statistics().delivered
@@ -314,6 +320,17 @@ class Connector:
             async with self._states.alive(names.backlog):
                 await sender.drain()
         senders.start_soon(self._stay, sender, names.steady, name="steady-state sender")
+
+    async def _describe(self) -> None:
+        """Ask the engine what a new link must tell, until its unit has been described once.
+
+        Without a description an aggregator throws samples away.
+        """
+        while (uod_info := self._intake.introduce()) is None:
+            if self._outbox.state(em.UodInfoMsg) is not None:
+                return
+            await trio.sleep(DESCRIBE_S)
+        self._ticker.set_data_log_interval(uod_info.data_log_interval_seconds)
 
     async def _stay(self, sender: Sender, state: RecoverState) -> None:
         """Be the steady-state sender: send messages as they come."""

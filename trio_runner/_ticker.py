@@ -110,7 +110,9 @@ class Ticker:
 
     async def run(self) -> None:
         """Sample until cancelled."""
-        self.set_data_log_interval(self._intake.describe().data_log_interval_seconds)
+        uod_info = self._intake.describe()
+        if uod_info is not None:
+            self.set_data_log_interval(uod_info.data_log_interval_seconds)
         if not self._is_linked:
             self._interval_ticks = self._in_ticks(self._offline_s)
         grid = of_this_run(_grid, Grid)

@@ -403,26 +403,6 @@ async def test_a_bug_in_a_callback_ends_the_run_with_its_traceback(
         assert w.runner.state == "ShutdownComplete"
 
 
-async def test_a_bug_in_the_message_builder_ends_the_run_and_what_was_taken_is_flushed(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """An engine that raises when it is asked for tags has a bug that its people must see."""
-    async with world(run=False) as w:
-
-        def broken(run_id: str | None) -> em.TagsUpdatedMsg | None:
-            w.runner.on_notify_command("last words")
-            raise ValueError("a bug")
-
-        w.unit.create_tag_updates_msg = broken  # type: ignore[method-assign]
-        with pytest.RaisesGroup(
-            pytest.RaisesExc(ValueError, match="a bug"), flatten_subgroups=True
-        ):
-            await w.runner.run()
-        assert w.runner.state == "ShutdownComplete"
-        told = [n.notification.body for n in w.aggregator.messages(em.WebPushNotificationMsg)]
-        assert told == ["last words"]
-
-
 async def test_all_callbacks_are_called_in_order(autojump_clock: trio.testing.MockClock) -> None:
     """The seven callbacks over a first link and an outage; the first steady state comes once."""
     async with world(run=False) as w:

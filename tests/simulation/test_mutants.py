@@ -871,18 +871,23 @@ def lose_a_sample_now_and_then(to: pytest.MonkeyPatch) -> None:
     to.setattr(_outbox.Outbox, "enter", enter_most)
 
 
-@mutant("was not sent|shown|no sample", "bug", seed=2)
-def swallow_what_a_builder_raises(to: pytest.MonkeyPatch) -> None:
-    """Hide a bug of the engine."""
-    sample = _ticker.Ticker._sample
+@mutant("the runner raised", "bug", seed=1)
+def let_a_builder_end_the_runner(to: pytest.MonkeyPatch) -> None:
+    """Let through what a message builder raises."""
+    to.setattr(_intake, "FAILS", ())
 
-    def carefully(self: _ticker.Ticker) -> None:
-        try:
-            sample(self)
-        except Exception:
-            self._wake_sender()
 
-    to.setattr(_ticker.Ticker, "_sample", carefully)
+@mutant("nobody was told that a message could not be made", "bug", seed=1)
+def hide_that_a_builder_fails(to: pytest.MonkeyPatch) -> None:
+    """Go on without a message, and tell nobody."""
+    to.setattr(_mistakes.Complaints, "note_failure", lambda *_: None)
+
+
+@mutant("events are lost", "bug", seed=8)
+def lose_an_end_whose_builder_fails(to: pytest.MonkeyPatch) -> None:
+    """Leave out the beginning or the end of a run that the engine cannot make."""
+    tell = _intake.Intake.tell
+    to.setattr(_intake.Intake, "tell", lambda self, *what: tell(self, *what) or True)
 
 
 # The task tree and its states

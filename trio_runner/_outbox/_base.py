@@ -219,25 +219,31 @@ class Outbox(Line, ABC):
     def close_run(self) -> None:
         """Put in the end of the run that is on, if there is one.
 
-        This is for an engine that does not go on with the run. The end holds the run log and the
-        method state that were put in last, and no archive.
+        This is for an engine that does not go on with the run.
+        """
+        if self.run_id is not None:
+            logger.warning("Run %s was on when the engine ended; it is ended now", self.run_id)
+            self.put(self.end_of_run())
+
+    def end_of_run(self) -> em.RunStoppedMsg:
+        """Return the end of the run that is on, with the last run log and method state.
+
+        It has no archive. The run must be on.
         """
         with self._lock:
-            run_id = self.run_id
-            last = self._last_states()
-        if run_id is not None:
-            logger.warning("Run %s was on when the engine ended; it is ended now", run_id)
-            obj = encode(
-                em.RunStoppedMsg(
-                    run_id=run_id,
-                    runlog=mdl.RunLog(lines=[]),
-                    method_state=mdl.MethodState.untouched(),
-                    archive=None,
-                    archive_filename=None,
-                )
+            run_id, last = self.run_id, self._last_states()
+        assert run_id is not None, "no run is on"
+        obj = encode(
+            em.RunStoppedMsg(
+                run_id=run_id,
+                runlog=mdl.RunLog(lines=[]),
+                method_state=mdl.MethodState.untouched(),
+                archive=None,
+                archive_filename=None,
             )
-            # Take them as they waited, whatever version of the engine made them.
-            self.put(foreign({**obj, **last}, em.RunStoppedMsg))
+        )
+        # Take them as they waited, whatever version of the engine made them.
+        return foreign({**obj, **last}, em.RunStoppedMsg)
 
     def state(self, kind: type[em.EngineMessage]) -> str | None:
         """Return the latest state message of a type, encoded, or None if there is none."""

@@ -12,6 +12,7 @@ from openpectus.engine.engine_message_builder import EngineMessageBuilder
 from openpectus.protocol import engine_messages as package
 from openpectus.protocol import models as package_models
 
+from trio_runner._mistakes import FAILS
 from trio_runner._plain_messages import PlainMessages
 from trio_runner._say_once import SayOnce
 from trio_runner.bridge._logging import with_own_error_log
@@ -25,9 +26,6 @@ from trio_runner.protocol import models as mdl
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=MessageBase)
-
-FAILS = Exception, SystemExit
-"""How an engine's or a definition's code may fail; its `sys.exit()` must end only that code."""
 
 TRIES = 3
 """How often to try to make a message: the engine's thread may change what we are reading."""

@@ -49,7 +49,7 @@ class BusyEngine(PlainEngine):
     storm: int = 0
     """How many tags every sample has besides the first."""
     bug_in: str = ""
-    """The message whose builder raises, if any."""
+    """The messages whose builder raises, if any."""
     marks_max: int = MARKS_MAX
     run_log_cost_s: float = 0.0
     """How long making a run log takes (s)."""
@@ -153,6 +153,7 @@ class BusyEngine(PlainEngine):
 
     def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
         """Return a sample."""
+        self._look_for_bug("tags")
         return self._sampled(em.TagsUpdatedMsg(tags=self.read_tags()))
 
     def _sampled(self, sample: em.TagsUpdatedMsg) -> em.TagsUpdatedMsg:
@@ -202,11 +203,12 @@ class BusyEngine(PlainEngine):
 
     def _look_for_bug(self, message: str) -> None:
         if message == self.bug_in:
-            raise EngineBug("a message builder that fails")
+            sometimes("builder fails")
+            raise ValueError("a message builder that fails")
 
     def create_run_started_msg(self, run_id: str, tick_time: float) -> em.RunStartedMsg:
         """Return the event that a run has begun."""
-        return self._noted(super().create_run_started_msg(run_id, tick_time))
+        return self._happened(super().create_run_started_msg(run_id, tick_time))
 
     def create_run_stopped_msg(self, run_id: str) -> em.RunStoppedMsg:
         """Return the event that the run has ended, with its marks and perhaps an archive."""
@@ -217,10 +219,17 @@ class BusyEngine(PlainEngine):
             archive = self.rng.randbytes(self.archive_bytes // 2).hex()
             message = evolve(message, archive=archive, archive_filename="run.csv")
             self.archive_bytes = 0
-        return self._noted(message)
+        return self._happened(message)
+
+    def _happened(self, message: MessageT) -> MessageT:
+        """Note a run event, which is told even if its builder fails now."""
+        self._noted(message)
+        self._look_for_bug("events")
+        return message
 
     def create_notification(self, topic: NotificationTopic, text: str) -> em.WebPushNotificationMsg:
         """Return a notification with a number, so that it is unique."""
+        self._look_for_bug("events")
         return self._noted(super().create_notification(topic, f"{text} {self.count()}"))
 
     def _noted(self, message: MessageT) -> MessageT:

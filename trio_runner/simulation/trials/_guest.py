@@ -113,7 +113,7 @@ class Guest:
 
     def _fail(self, what: str, error: Exception) -> None:
         self.invited.errors.append(error)
-        self.manners.expect(False, f"the engine's {what} raised {error!r}, which ends the runner")
+        self.manners.expect(False, f"the engine's {what} raised {error!r}")
 
     def _noted(self, message: MessageT) -> MessageT:
         self.made(message)

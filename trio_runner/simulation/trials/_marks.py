@@ -17,6 +17,7 @@ MARKS: dict[str, str] = {
     "run turns in reading": "A run begins or ends while its tags are read.",
     "over 16 MiB": "The end of a run is larger than an aggregator takes.",
     "dear run log": "Making a run log takes Trio's thread for a while.",
+    "builder fails": "The engine fails to make a message.",
     # Messages that go out
     "tried again": "What the aggregator failed to handle is sent again.",
     "goes alone": "A sample goes alone, since it may be to blame for what happened.",

@@ -38,6 +38,10 @@ class Sampling:
             self._latest = (None, None)  # a sample may be among them
         self._offline_s, self._last_at = OFFLINE_S, trio.current_time()
 
+    def begin_anew(self) -> None:
+        """Note that samples can be taken again."""
+        self._last_at = trio.current_time()
+
     def make(self, key: Key) -> None:
         """Note a sample."""
         self._last_at = trio.current_time()

@@ -13,6 +13,7 @@ WORDS = {
     "messages are thinned": "second sample is given up",
     "messages are set aside": "it is set aside",
     "the aggregator was away": "The aggregator is back after",
+    "a message could not be made": "the runner goes on without it",
     "the engine blocks": "has blocked Trio's thread",
 }
 """What can go wrong, each with the words for it in the error log."""

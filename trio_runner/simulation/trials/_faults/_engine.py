@@ -7,7 +7,7 @@ import trio
 from trio_runner._runner import EngineRunner
 from trio_runner.protocol import aggregator_messages as am
 from trio_runner.simulation.stand_ins._websocket import MESSAGE_BYTES_MAX
-from trio_runner.simulation.trials._busy import MARKS_MAX, BusyEngine
+from trio_runner.simulation.trials._busy import MARKS_MAX, BusyEngine, EngineBug
 from trio_runner.simulation.trials._faults._known import draw, fault, for_a_while
 from trio_runner.simulation.trials._world import World
 
@@ -139,26 +139,59 @@ async def tag_storm(world: World, rng: Random) -> None:
             engine.storm = 0
 
 
-BUILDERS = "control state", "errors", "method", "tags", "unit"
+BUILDERS = "control state", "errors", "events", "method", "tags", "unit"
 """The messages whose builder may have a bug."""
 
 
 @fault
 async def bug(world: World, rng: Random) -> None:
-    """Let one of the engine's message builders raise; the process ends and is started again.
+    """Let one of the engine's message builders raise, or a callback, which ends the process."""
+    if rng.random() < 0.2:
+        await _bug_in_a_callback(world, rng)
+    else:
+        await _bug_in_a_builder(world, rng.choice(BUILDERS))
 
-    A custom engine that raises here has a bug, and people must hear of it. The bridge is different:
-    it cannot help what Open Pectus's engine does, and goes on with what it was told last.
-    """
-    message = rng.choice(BUILDERS)
-    engines = world.processes.with_engine(lambda engine, _: setattr(engine, "bug_in", message))
-    if message == "unit":
-        world.network.reset()  # only a new link needs it
+
+async def _bug_in_a_builder(world: World, message: str) -> None:
+    def break_builder(engine: BusyEngine, runner: EngineRunner) -> None:
+        engine.bug_in = message
+        if message == "events":
+            engine.toggle_run(runner)
+            engine.notify(runner)
+
+    oracle = world.oracle
+    if oracle.fails_to_make:
+        return  # one at a time
+    with world.trouble(), oracle.failing(message):
+        engines = world.processes.with_engine(break_builder)
+        if engines and message in ("control state", "errors", "method", "tags"):
+            # The next sample asks for these.
+            oracle.told.await_word("a message could not be made")
+        if message == "unit":
+            world.network.reset()  # only a new link needs it
+        try:
+            await trio.sleep(6)  # without a link, samples may be 5 s apart
+        finally:
+            for engine in engines:
+                engine.bug_in = ""
+
+
+async def _bug_in_a_callback(world: World, rng: Random) -> None:
+    name = rng.choice(("failed", "catchingup", "reconnected")) + "_callback"
+
+    async def callback() -> None:
+        raise EngineBug("a callback that fails")
+
+    runners: list[EngineRunner] = []
+    world.processes.with_engine(lambda _, runner: runners.append(runner))
+    for runner in runners:
+        setattr(runner, name, callback)
+    world.network.reset()
     try:
-        await trio.sleep(6)  # without a link, samples may be 5 s apart
+        await trio.sleep(6)
     finally:
-        for engine in engines:
-            engine.bug_in = ""
+        for runner in runners:
+            setattr(runner, name, None)
 
 
 async def _slow() -> None:
