@@ -1,0 +1,195 @@
+"""An engine that fails to make a message costs that message, and ends nothing."""
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import pytest
+import trio
+from attrs import define
+from trio.testing import MockClock as Clock
+
+from tests.helpers.unit import EPOCH, Unit, wall_clock, world
+from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
+
+WRONG: Any = {1, 2}
+
+
+def line(*values: mdl.TagValue) -> mdl.RunLogLine:
+    """Return a line of a run log."""
+    return mdl.RunLogLine(
+        id="1",
+        command_name="Pump",
+        start=EPOCH,
+        end=None,
+        progress=None,
+        start_values=list(values),
+        end_values=[],
+    )
+
+
+@contextmanager
+def failing(unit: Unit, name: str, error: BaseException) -> Generator[None, None, None]:
+    """Let a builder fail after it has done its work."""
+    make: Callable[..., object] = getattr(unit, name)
+
+    def broken(self: Unit, *arguments: object) -> None:
+        make(*arguments)
+        raise error
+
+    broken.__name__ = name
+    setattr(unit, name, MethodType(broken, unit))
+    yield
+    delattr(unit, name)
+
+
+@pytest.mark.parametrize("error", [KeyError("flow"), SystemExit(3)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "create_method_msg",
+        "create_control_state_msg",
+        "create_method_state_msg",
+        "create_queued_runlog_msg",
+        "create_error_log_msg",
+    ],
+)
+async def test_a_builder_that_fails_is_told_once_and_ends_nothing(
+    name: str, error: BaseException, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has it once with its traceback, the unit's people read it, and samples flow on."""
+    async with world() as w:
+        await w.settled()
+        before = len(w.counts())
+        with failing(w.unit, name, error):
+            await trio.sleep(6)
+        # A sample every 0.3 s makes 20 in 6 s.
+        assert len(w.counts()) - before == 20
+        assert w.runner.state == "Connected"
+        (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+        raised = "KeyError: 'flow'" if isinstance(error, KeyError) else "SystemExit: 3"
+        assert record.getMessage() == f"Unit.{name} raised {raised}; the runner goes on without it"
+        assert record.exc_info is not None
+        await trio.sleep(0.3)
+        (entry,) = w.aggregator.engine().unit.error_log
+        assert entry.message == record.getMessage()
+
+
+async def test_a_state_that_cannot_be_made_is_told_as_it_was_last(autojump_clock: Clock) -> None:
+    """A new link is told the last method, run log and description, and the run goes on."""
+    async with world() as w:
+        await w.settled()
+        w.unit.run_log = [line()]
+        w.runner.on_start("run-1")
+        await trio.sleep(1)
+        with (
+            failing(w.unit, "create_register_engine_msg", KeyError()),
+            failing(w.unit, "create_uod_info", KeyError()),
+            failing(w.unit, "create_method_msg", KeyError()),
+            failing(w.unit, "create_runlog_msg", KeyError()),
+        ):
+            await w.aggregator.restart()
+            await w.until("Reconnected")
+            await trio.sleep(1)
+            heard = {type(r.message) for r in w.aggregator.engine().received if r.connection == 1}
+        assert {em.UodInfoMsg, em.MethodMsg, em.RunLogMsg, em.RunStartedMsg} <= heard
+        assert w.aggregator.engine().received[-1].refused is None
+
+
+@define(eq=False)
+class TwoTags(Unit):
+    """A unit with a second tag, which changes once, at 1.5 s."""
+
+    def read_tags(self) -> list[mdl.TagValue]:
+        late = float(trio.current_time() > 1.5)
+        tag = mdl.TagValue(name="Late", tick_time=wall_clock(), value=late, value_unit="")
+        return [*super().read_tags(), tag]
+
+
+async def test_after_samples_that_failed_comes_one_with_all_tags(autojump_clock: Clock) -> None:
+    """The engine has told a change in a sample that failed, and will not tell it again."""
+    async with world(unit=TwoTags()) as w:
+        await trio.sleep(1)
+        with (
+            failing(w.unit, "create_tag_updates_msg", KeyError()),
+            failing(w.unit, "create_tag_updates_snapshot_msg", KeyError()),
+        ):
+            await trio.sleep(1)
+        await trio.sleep(1)
+        samples = [
+            {tag.name: tag.value for tag in message.tags}
+            for message in w.aggregator.messages(em.TagsUpdatedMsg)
+        ]
+        # Samples come every 0.3 s from 0 s on, the first with all tags. Those at 1.2 to 1.8 s fail;
+        # that at 2.1 s has all, and two follow.
+        assert [len(sample) for sample in samples] == [2, 1, 1, 1, 2, 1, 1]
+        assert samples[4]["Late"] == 1
+
+
+async def test_a_snapshot_that_fails_is_made_again(autojump_clock: Clock) -> None:
+    """The first sample of a link still holds all tags."""
+    async with world(unit=TwoTags(), run=False) as w:
+        with failing(w.unit, "create_tag_updates_snapshot_msg", KeyError()):
+            await w.nursery.start(w.runner.run)
+            await trio.sleep(1)
+            assert w.counts() == []
+        await trio.sleep(1)
+        first = w.aggregator.messages(em.TagsUpdatedMsg)[0]
+        assert {tag.name for tag in first.tags} == {"Count", "Late"}
+
+
+async def test_a_unit_is_introduced_as_soon_as_it_can_be_described(autojump_clock: Clock) -> None:
+    """Without a description an aggregator throws samples away, so nothing goes out before it."""
+    async with world(run=False) as w:
+        with failing(w.unit, "create_uod_info", KeyError()):
+            await w.nursery.start(w.runner.run)
+            await trio.sleep(2.5)
+            assert w.aggregator.messages(em.EngineMessage) == []
+        await w.until("Connected")
+        assert trio.current_time() == 3  # it is asked every second
+        await trio.sleep(0.2)
+        # The sample of 0 s is the only one: with two waiting none is taken for 1 s.
+        assert w.counts() == list(range(1, w.unit.count + 1))
+
+
+async def test_the_events_of_a_run_do_not_depend_on_their_builders(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run begins and ends with what the runner knows of it; a notification is left out."""
+    async with world() as w:
+        await w.settled()
+        with failing(w.unit, "create_run_started_msg", KeyError()):
+            w.runner.on_start("run-1")
+        w.unit.run_log = [line()]
+        await trio.sleep(1)
+        with (
+            failing(w.unit, "create_run_stopped_msg", KeyError()),
+            failing(w.unit, "create_wpn_run_stopped_msg", KeyError()),
+        ):
+            w.runner.on_stop()
+        await trio.sleep(1)
+        (run,) = w.aggregator.recent_runs
+        assert (run.run_id, run.started_tick, run.archive) == ("run-1", EPOCH, None)
+        assert [entry.command_name for entry in run.run_log.lines] == ["Pump"]
+        told = [n.notification.body for n in w.aggregator.messages(em.WebPushNotificationMsg)]
+        assert told == ["Run started."]
+    assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 3
+
+
+async def test_a_run_ends_though_its_end_cannot_be_encoded(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A value that JSON does not have costs the run log, not the end of the run."""
+    value = mdl.TagValue(name="Flow", tick_time=EPOCH, value=WRONG, value_unit=None)
+    async with world() as w:
+        await w.settled()
+        w.runner.on_start("run-1")
+        w.unit.run_log = [line(value)]
+        w.runner.on_stop()
+        await trio.sleep(1)
+        (run,) = w.aggregator.recent_runs
+        assert (run.run_id, run.run_log.lines) == ("run-1", [])
+    assert "the type set, which JSON does not have; the runner goes on without it" in caplog.text
