@@ -580,6 +580,26 @@ def test_after_the_host_is_renamed_old_messages_are_kept_and_new_ones_flow(
     assert (summarize(path).unit, summarize(path).waiting) == ("lab_Skid", 1)
 
 
+def test_without_room_for_a_new_name_the_error_says_so_and_nothing_is_left_behind(
+    tmp_path: Path,
+) -> None:
+    """The old unit's messages stay where they are, and move once there is room."""
+    disk = SimulatedDisk(tmp_path, Random(1))
+    with DurableOutbox(disk.path, connect=disk.connect) as outbox:
+        outbox.claim("old_Skid")
+        outbox.put(event("one"))
+    with DurableOutbox(disk.path, connect=disk.connect) as outbox:
+        disk.is_full = True
+        with pytest.raises(OutboxNotWritable, match=r"Is the disk full or broken\?"):
+            outbox.claim("new_Skid")
+        assert [file.name for file in disk.path.parent.iterdir() if "Skid" in file.name] == []
+        disk.is_full = False
+        assert len(outbox) == 1
+        outbox.claim("new_Skid")
+        assert len(outbox) == 0
+    assert summarize(disk.path.with_name("unit.outbox.old_Skid")).waiting == 1
+
+
 def test_what_stands_aside_or_is_under_way_is_kept_under_the_old_name_too(path: Path) -> None:
     """A second runner in the process of the first may have another name."""
     with DurableOutbox(path) as outbox:

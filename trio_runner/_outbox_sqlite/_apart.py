@@ -30,15 +30,19 @@ def keep_apart(
 ) -> Path:
     """Write what is kept of a unit into a new outbox beside `path`; return its path.
 
-    It is on disk when this returns. Raises an `OutboxError`.
+    It is on disk when this returns. Raises an `OutboxError`, and then leaves no file.
     """
     aside = _free(path, unit)
     file = OutboxFile.open(aside, create=True, connect=connect)
     try:
         with explained(aside):
             file.write_all(kept.waiting, Changes(aside=kept.set_aside), kept.facts)
-    finally:
+    except BaseException:
         file.close()
+        for end in ("", "-wal", "-shm"):
+            aside.with_name(aside.name + end).unlink(missing_ok=True)
+        raise
+    file.close()
     return aside
 
 

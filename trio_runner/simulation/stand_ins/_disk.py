@@ -164,7 +164,7 @@ class SimulatedDisk:
         if database.boot != self._boots:
             return commit()  # a dead process still commits to its old folder
         if self.is_full:
-            raise sqlite3.OperationalError("database or disk is full")
+            raise _full()
         if not (self.is_well or self._elsewhere):
             self.on_wait()
         before = self._read() if self.tears or not database.syncs else {}
@@ -205,3 +205,9 @@ class _Database(sqlite3.Connection):
         cursor = self.commit_on(self, lambda: super(_Database, self).execute(sql))
         assert isinstance(cursor, sqlite3.Cursor)
         return cursor
+
+
+def _full() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return error

@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 
 from trio_runner._intake import log_of
 from trio_runner._outbox import MemoryOutbox, Outbox
-from trio_runner._outbox_sqlite import DurableOutbox, export
+from trio_runner._outbox_sqlite import DurableOutbox, OutboxNotWritable, export
 from trio_runner._runner import EngineRunner
 from trio_runner._tasks import offload_to_thread
 from trio_runner._timing import Timing
@@ -156,8 +156,14 @@ class Processes:
         async with trio.open_nursery() as nursery:
             while not self._is_ending:
                 # A power cut in mid-write kills the process that lives, and this one does not yet.
-                with self._being_born():
-                    process = self._start()
+                try:
+                    with self._being_born():
+                        process = self._start()
+                except OutboxNotWritable:
+                    # Under a new name the outbox writes everything that waits once more, and the
+                    # disk is full. So a service would try again.
+                    await trio.sleep(RESTART_S)
+                    continue
                 nursery.start_soon(self._run, process)
                 await process.ended.wait()
                 if not self._is_ending:
@@ -173,7 +179,7 @@ class Processes:
 
     def _start(self) -> Process:
         self.count += 1
-        self._take_name()
+        self.computer_name = self._next_name
         damaged = self._damaged_copies()
         outbox = self._open_outbox()
         found = outbox.run_id
@@ -196,19 +202,17 @@ class Processes:
             self.oracle.make_end_of_run(found)
             sometimes("run ended for it")
         sometimes("run resumed", resumed)
-        self.now = process = self._make(outbox, resumed)
+        try:
+            self.now = process = self._make(outbox, resumed)
+        except BaseException:
+            outbox.close()
+            raise
         if is_renamed:
             new = [file for file in self._kept(str(old)) if file not in kept]
             self.oracle.part_from(_messages_in(new), outbox.statistics())
         self.born.notify()
         self.oracle.trace.note("process", self.count, "starts")
         return process
-
-    def _take_name(self) -> None:
-        """Let the computer take its new name, if it has one."""
-        # Under a new name the outbox writes everything that waits once more.
-        if self.disk is None or not self.disk.is_full:
-            self.computer_name = self._next_name
 
     def _kept(self, what: str) -> list[Path]:
         """Return the files of this kind that are kept beside the outbox, without their WALs."""
