@@ -136,8 +136,6 @@ class Sender:
         sent, told.under_way = trio.current_time(), str(run_started)
         self._send(run_started.sequence_number, run_started.body, note, told.patience)
         await self._all_answered()
-        if not answers:
-            return False  # an answer that ends the link is not judged
         (verdict, why), now = answers[0], trio.current_time()
         if verdict is Verdict.DELIVERED:
             told.taken(is_late=now - sent > self._again.call_s)
@@ -293,14 +291,13 @@ class Sender:
 
     def _judge_of(self, entry: Entry) -> _Judge:
         """Note that a message is sent now; return what its answer will do."""
-        alone, is_sample = entry.goes_alone, not entry.is_event
+        is_sample = not entry.is_event
         is_retried = entry.is_notice and entry.failures > 0
         if entry.is_notice:
             self._notices.sent(is_retried=is_retried)
         sent, unanswered = trio.current_time(), self._unanswered + 1
 
         def judge(verdict: Verdict, answer: m.MessageBase) -> None:
-            self._is_barred = self._is_barred and not alone
             now = trio.current_time()
             if is_sample:
                 self._window.answered(now, now - sent, unanswered)
@@ -338,7 +335,6 @@ class Sender:
         sent = trio.current_time()
 
         def note(verdict: Verdict, answer: m.MessageBase) -> None:
-            self._is_barred = self._is_barred and not alone
             took_s = trio.current_time() - sent
             occupied_s = self._occupied_s(took_s)
             self._news.answered(kind, body, verdict, answer, took_s, occupied_s)
@@ -361,8 +357,9 @@ class Sender:
                 # Leave it unanswered and the bell silent: nothing may follow on this link.
                 raise LinkLost("The aggregator does not know this engine: registering anew.")
             self._unanswered -= 1
+            self._is_barred = False  # while it is set, the message that set it is the only one
             judge(verdict, answer)
-            if not self._is_idle or self._outbox.has_line or self._outbox.has_aside:
+            if not self._is_idle:
                 self._bell.ring()
 
         self._session.send(sequence_number, packed, answered, patience=patience)
