@@ -1,5 +1,7 @@
 """The window of unanswered samples: how it follows the aggregator's distance and speed."""
 
+import math
+
 import pytest
 
 from trio_runner._window import LINE_S, WINDOW_MAX, Window
@@ -15,9 +17,11 @@ def settle(
     now_s = 0.0
     for _ in range(answers):
         while len(sent) < window.limit:
+            window.sent(now_s)
             free_s = max(free_s, now_s + distance_s / 2) + handling_s
             sent.append((now_s, free_s + distance_s / 2, len(sent) + 1))
         began_s, now_s, unanswered = sent.pop(0)
+        window.freed(now_s)
         window.answered(now_s, now_s - began_s, unanswered)
     return window
 
@@ -35,6 +39,35 @@ def test_the_work_in_line_stays_under_a_quarter_of_a_second(
     window = settle(distance_s, handling_s, 400)
     at_once = round(distance_s / handling_s)  # this many are on the way without waiting
     assert max(1, limit // 2) <= window.limit <= limit + at_once + 1
+
+
+@pytest.mark.parametrize(("distance_s", "handling_s"), [(0.2, 0.01), (2.0, 0.01), (2.0, 0.001)])
+def test_a_window_that_ran_empty_is_not_filled_at_once(
+    distance_s: float, handling_s: float
+) -> None:
+    """What would be on the way both ways must not stand at the aggregator together."""
+    window = settle(distance_s, handling_s, 3000)
+    start_s = now_s = free_s = 10_000.0
+    queued_s, sent, full_s = [0.0], list[tuple[float, float, int]](), math.inf
+    while now_s < start_s + 2 * distance_s + 1:
+        while len(sent) < window.limit and window.due_at(now_s) <= now_s:
+            window.sent(now_s)
+            arrives_s = now_s + distance_s / 2
+            queued_s.append(max(free_s - arrives_s, 0))
+            free_s = max(free_s, arrives_s) + handling_s
+            sent.append((now_s, free_s + distance_s / 2, len(sent) + 1))
+        if len(sent) == window.limit:
+            full_s = min(full_s, now_s - start_s)
+        due_s = window.due_at(now_s) if len(sent) < window.limit else math.inf
+        if due_s < sent[0][1]:
+            now_s = due_s
+        else:
+            began_s, now_s, unanswered = sent.pop(0)
+            window.freed(now_s)
+            window.answered(now_s, now_s - began_s, unanswered)
+    assert max(queued_s) <= 0.25
+    # The first answer comes after the distance and the work that was sent at once.
+    assert full_s <= distance_s + LINE_S
 
 
 def test_the_window_grows_to_bridge_the_distance() -> None:

@@ -218,15 +218,22 @@ class Sender:
             return False
         if self._unanswered >= self._window.limit:
             return False
+        waits = head is not None or aside is not None
+        if waits and self._is_early():
+            return False
         if head is not None and self._in_a_row < SAMPLES_IN_A_ROW:
             return self._send_entry(head)
         for kind in self._news.kinds if with_states else ():
             self._send_state(kind)
-        if self._unanswered >= self._window.limit:
+        if self._unanswered >= self._window.limit or (waits and self._is_early()):
             return False
         if aside is not None and self._may_send_notice(aside):
             return self._send_entry(aside)
         return head is not None and self._send_entry(head)
+
+    def _is_early(self) -> bool:
+        """Tell whether so much has just left that the next message has to wait."""
+        return self._has_to_wait(self._window.due_at(trio.current_time()))
 
     def _may_send_notice(self, notice: Entry) -> bool:
         has_room = self._notices.have_room_for(notice)
@@ -327,7 +334,7 @@ class Sender:
     def _send_state(self, kind: type[em.EngineMessage], *, alone: bool = False) -> None:
         """Send the latest message of a type, if this link has not heard it already."""
         body = self._due_state(kind)
-        if body is None or self._unanswered >= self._window.limit:
+        if body is None or self._unanswered >= self._window.limit or self._is_early():
             return
         if is_too_big(body):
             self._news.leave_out(kind, body)
@@ -350,6 +357,7 @@ class Sender:
 
     def _send(self, sequence_number: int, packed: bytes, judge: _Judge, patience: int) -> None:
         self._unanswered += 1
+        self._window.sent(trio.current_time())
 
         def answered(answer: m.MessageBase) -> None:
             verdict = classify(answer)
@@ -357,6 +365,7 @@ class Sender:
                 # Leave it unanswered and the bell silent: nothing may follow on this link.
                 raise LinkLost("The aggregator does not know this engine: registering anew.")
             self._unanswered -= 1
+            self._window.freed(trio.current_time())
             self._is_barred = False  # while it is set, the message that set it is the only one
             judge(verdict, answer)
             if not self._is_idle:

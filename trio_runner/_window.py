@@ -9,6 +9,11 @@ fastest of the last few of these gives the distance, as does any faster answer s
 counts as long only if the last few answers all say so. If they were all late, and no message has
 been alone for a while, the path itself may have become longer. Then the window closes until one
 message has been alone, which tells.
+
+A window that has run empty must not be filled at once. What would be on the way in both directions
+would then stand at the aggregator together. So messages leave at a pace: each answer lets one go,
+or two while the window grows. As many as are `LINE_S` of work may go besides, and that allowance
+comes back in as much time as its work takes.
 """
 
 import math
@@ -50,6 +55,10 @@ class Window:
     _measured_at: float = field(default=-math.inf, init=False)
     _is_measuring: bool = field(default=False, init=False)
     """Whether the window is closed until one message has been alone."""
+    _allowance: float = field(default=1, init=False)
+    """How many messages may go at once."""
+    _allowed_at: float = field(default=0.0, init=False)
+    """When that was so (s)."""
 
     @property
     def limit(self) -> int:
@@ -60,6 +69,32 @@ class Window:
     def in_line_s(self) -> float:
         """How long messages have queued of late (s), 0 before there was one."""
         return min(self._took_s) - self.distance_s if self._took_s else 0.0
+
+    def due_at(self, now: float) -> float:
+        """Return when the next message may leave (s), as far as the pace is concerned."""
+        self._allow(now)
+        lacking = 1 - self._allowance
+        return now if lacking <= 0 else now + lacking * self._work_s
+
+    def sent(self, now: float) -> None:
+        """Note that a message is sent."""
+        self._allow(now)
+        self._allowance -= 1
+
+    def freed(self, now: float) -> None:
+        """Note that a message was answered, of whatever kind."""
+        self._allow(now)
+        self._allowance += 1
+
+    @property
+    def _work_s(self) -> float:
+        """How long a message keeps the aggregator busy (s), if the window is just right."""
+        return (self.distance_s + LINE_S) / self._size
+
+    def _allow(self, now: float) -> None:
+        work_s, since_s = self._work_s, now - self._allowed_at
+        self._allowance = min(self._allowance + since_s / work_s, max(2.0, LINE_S / work_s))
+        self._allowed_at = now
 
     def answered(self, now: float, took_s: float, unanswered: int) -> None:
         """Note that a sample was answered now (s on Trio's clock), after took_s (s).
@@ -83,6 +118,7 @@ class Window:
         # Growth shows in answers a round trip later, so doubling ends long before the bound.
         if in_line_s < LINE_S / 4:
             self._size = min(self._size + 1, WINDOW_MAX)
+            self._allowance += 1
         elif in_line_s <= LINE_S * self._size / (self._size + 1):  # there is room for one more
             self._size = min(self._size + 1 / self._size, WINDOW_MAX)
 

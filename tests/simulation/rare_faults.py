@@ -100,3 +100,21 @@ async def blocking_call(world: World, rng: Random) -> None:
     with world.trouble():
         world.processes.with_engine(block_next_time)
         await trio.sleep(1)
+
+
+@rare
+async def runs_without_a_link(world: World, rng: Random) -> None:
+    """Let runs begin and end in an outage of 4 min, before an aggregator that is slow and far."""
+    network, usual = world.network, world.usual
+    network.latency_s, network.jitter_s = rng.uniform(0.1, 0.2), 0.0
+    world.aggregator.handling_time_s = 0.02
+    try:
+        with network.refusing():
+            network.reset()
+            for _ in range(4):
+                await trio.sleep(60)
+                world.processes.with_engine(lambda engine, runner: engine.toggle_run(runner))
+        await trio.sleep(60)
+    finally:
+        network.latency_s, network.jitter_s = usual.latency_s, usual.jitter_s
+        world.aggregator.handling_time_s = usual.handling_s

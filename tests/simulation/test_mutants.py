@@ -371,6 +371,12 @@ def go_on_without_the_units_description(to: pytest.MonkeyPatch) -> None:
     to.setattr(_sender.Sender, "_tell", tell)
 
 
+@mutant("of work was queued", "runs_without_a_link", seed=5, life_s=320)
+def fill_a_window_that_ran_empty_at_once(to: pytest.MonkeyPatch) -> None:
+    """Let as much leave after a run's end as was under way before it."""
+    to.setattr(_window.Window, "due_at", lambda _, now: now)
+
+
 @mutant("call was not answered", "bad_handlers", seed=2)
 def wait_for_a_slow_handler(to: pytest.MonkeyPatch) -> None:
     """Give a handler 20 times as long before its command is answered."""
@@ -469,6 +475,7 @@ def run_two_senders_on_one_link(to: pytest.MonkeyPatch) -> None:
 def have_no_window(to: pytest.MonkeyPatch) -> None:
     """Let any number of samples be unanswered at once."""
     to.setattr(_window.Window, "limit", property(lambda _: 10_000))
+    to.setattr(_window.Window, "due_at", lambda _, now: now)
 
 
 @mutant("apart on a wide path|shown was", "moved", seed=3, life_s=120)
@@ -631,7 +638,7 @@ def thin_without_counting(to: pytest.MonkeyPatch) -> None:
     _count_thinned(to, count)
 
 
-@mutant("refused|before it is not delivered", seed=12, life_s=120)
+@mutant("outbox knows|refused|before it is not delivered", seed=21, life_s=120)
 def leave_the_run_open_after_a_crash(to: pytest.MonkeyPatch) -> None:
     """Do not end the run that was on when the process died."""
     to.setattr(_outbox.Outbox, "close_run", lambda _: None)

@@ -109,6 +109,7 @@ class Callers:
     async def call(self, message: MessageBase) -> None:
         """Call the engine as the page does, and check that the answer comes in time."""
         was_calm, began = self.is_calm, trio.current_time()
+        might_expect = self._may_expect_an_answer  # the distance may change meanwhile
         self.calls += 1
         try:
             answer = await self.aggregator.call(self.engine_id(), message)
@@ -116,7 +117,8 @@ class Callers:
             sometimes("call cut")
             return  # the connection ended
         except trio.TooSlowError:
-            may_expect = self._may_expect_an_answer and not self._is_line_taken(began)
+            may_expect = might_expect and self._may_expect_an_answer
+            may_expect = may_expect and not self._is_line_taken(began)
             sometimes("call late")
             late = was_calm and self.is_calm and may_expect
             self.oracle.expect(not late, f"a call was not answered within {CALL_S:g} s")
