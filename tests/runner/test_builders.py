@@ -112,7 +112,7 @@ class TwoTags(Unit):
 async def test_after_samples_that_failed_comes_one_with_all_tags(autojump_clock: Clock) -> None:
     """The engine has told a change in a sample that failed, and will not tell it again."""
     async with world(unit=TwoTags()) as w:
-        await trio.sleep(1)
+        await trio.sleep(1.05)
         with (
             failing(w.unit, "create_tag_updates_msg", KeyError()),
             failing(w.unit, "create_tag_updates_snapshot_msg", KeyError()),
@@ -123,8 +123,8 @@ async def test_after_samples_that_failed_comes_one_with_all_tags(autojump_clock:
             {tag.name: tag.value for tag in message.tags}
             for message in w.aggregator.messages(em.TagsUpdatedMsg)
         ]
-        # Samples come every 0.3 s from 0 s on, the first with all tags. Those at 1.2 to 1.8 s fail;
-        # that at 2.1 s has all, and two follow.
+        # Samples come every 0.3 s from 0.1 s on, the first with all tags. Those at 1.3 to 1.9 s
+        # fail; that at 2.2 s has all, and two follow.
         assert [len(sample) for sample in samples] == [2, 1, 1, 1, 2, 1, 1]
         assert samples[4]["Late"] == 1
 
