@@ -242,9 +242,10 @@ class Intake:
         instead.
         """
         began = trio.current_time()
-        made = create()
-        self._complaints.note_call(create, trio.current_time() - began)
-        return made
+        try:
+            return create()
+        finally:
+            self._complaints.note_call(create, trio.current_time() - began)
 
     def _sound(self, message: em.TagsUpdatedMsg) -> em.TagsUpdatedMsg:
         """Return the message without the tags that would cost the whole message."""

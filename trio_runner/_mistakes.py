@@ -126,7 +126,10 @@ class Complaints:
 
 
 def _raised(error: BaseException) -> str:
-    said = str(error)
+    try:
+        said = str(error)
+    except FAILS:  # this is the engine's own code too
+        said = ""
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

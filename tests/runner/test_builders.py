@@ -78,6 +78,42 @@ async def test_a_builder_that_fails_is_told_once_and_ends_nothing(
         assert entry.message == record.getMessage()
 
 
+class Mute(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("a bug in the bug")
+
+
+async def test_an_error_that_cannot_be_shown_ends_nothing_either(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told by the name of its class."""
+    async with world() as w:
+        await w.settled()
+        with failing(w.unit, "create_method_msg", Mute()):
+            await trio.sleep(1)
+        assert w.runner.state == "Connected"
+    assert "create_method_msg raised Mute; the runner goes on without it" in caplog.text
+
+
+async def test_a_builder_that_blocks_and_then_fails_is_told_as_both(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So does a query that times out: that it fails costs a message, that it blocks costs links."""
+    async with world() as w:
+        await w.settled()
+
+        def wait_in_vain() -> em.MethodMsg:
+            autojump_clock.jump(2)
+            raise TimeoutError
+
+        w.unit.create_method_msg = wait_in_vain  # type: ignore[method-assign]
+        await trio.sleep(3)
+    assert "wait_in_vain raised TimeoutError" in caplog.text
+    assert "wait_in_vain has blocked Trio's thread for 2.0 s" in caplog.text
+
+
 async def test_a_state_that_cannot_be_made_is_told_as_it_was_last(autojump_clock: Clock) -> None:
     """A new link is told the last method, run log and description, and the run goes on."""
     async with world() as w:
