@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import define
+from attrs import define, evolve
 from trio.testing import MockClock as Clock
 
 from tests.helpers.unit import EPOCH, Unit, wall_clock, world
@@ -112,6 +112,69 @@ async def test_a_builder_that_blocks_and_then_fails_is_told_as_both(
         await trio.sleep(3)
     assert "wait_in_vain raised TimeoutError" in caplog.text
     assert "wait_in_vain has blocked Trio's thread for 2.0 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "why"),
+    [
+        ("create_method_msg", None, "a MethodMsg, not a NoneType"),
+        ("create_method_state_msg", em.TagsUpdatedMsg(), "a MethodStateMsg, not a trio_runner."),
+        ("create_queued_runlog_msg", em.TagsUpdatedMsg(), "a QueuedRunLogMsg, not a trio_runner."),
+        ("create_error_log_msg", False, "an ErrorLogMsg, not a bool"),
+        ("create_tag_updates_msg", (), "a TagsUpdatedMsg, not a tuple"),
+        ("create_register_engine_msg", None, "a RegisterEngineMsg, not a NoneType"),
+        ("create_uod_info", None, "an UodInfoMsg, not a NoneType"),
+    ],
+)
+async def test_a_builder_that_returns_something_else_fails(
+    name: str, made: object, why: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It holds up nothing, and its maker reads what it has to return."""
+    async with world() as w:
+        await w.settled()
+        setattr(w.unit, name, lambda *_: made)
+        await w.aggregator.restart()
+        await w.until("Reconnected")
+        await trio.sleep(2)
+        assert w.runner.state == "Reconnected"
+    assert f"TypeError: it has to return {why}" in caplog.text
+
+
+async def test_a_builder_that_tells_of_something_else_does_not_cost_the_run(
+    autojump_clock: Clock,
+) -> None:
+    """The runner begins and ends the run itself."""
+    async with world() as w:
+        await w.settled()
+        notification = w.unit.create_wpn_run_started_msg()
+        w.unit.create_run_started_msg = lambda *_: notification  # type: ignore
+        w.unit.create_run_stopped_msg = lambda *_: notification  # type: ignore
+        w.runner.on_start("run-1")
+        w.runner.on_stop()
+        await trio.sleep(1)
+        assert [run.run_id for run in w.aggregator.recent_runs] == ["run-1"]
+
+
+async def test_a_description_with_a_wrong_interval_ends_nothing(autojump_clock: Clock) -> None:
+    """The aggregator refuses it, and says so."""
+    unit = Unit()
+    wrong: Any = "5"
+    info = evolve(unit.create_uod_info(), data_log_interval_seconds=wrong)
+    unit.create_uod_info = lambda: info  # type: ignore[method-assign]
+    async with world(unit=unit) as w:
+        await trio.sleep(3)
+        assert w.runner.state == "Started"
+
+
+async def test_a_registration_that_cannot_be_sent_is_refused_at_construction() -> None:
+    """A dial would be too late: nobody waits for it."""
+    unit = Unit()
+    registration = evolve(unit.create_register_engine_msg(), secret=WRONG)
+    unit.create_register_engine_msg = lambda: registration  # type: ignore[method-assign]
+    refusal = pytest.RaisesExc(TypeError, match=r"\$\.secret is of the type set")
+    with pytest.RaisesGroup(refusal):
+        async with world(unit=unit):
+            pass
 
 
 async def test_a_state_that_cannot_be_made_is_told_as_it_was_last(autojump_clock: Clock) -> None:
