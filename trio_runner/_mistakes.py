@@ -117,7 +117,7 @@ class Complaints:
                 self._tell(logging.ERROR, f"The tag {tag.name!r} is left out: {fault}", about)
         return kept
 
-    def note_reading(self, name: str, error: Exception) -> None:
+    def note_reading(self, name: str, error: BaseException) -> None:
         """Tell of a reading whose function raised, with the traceback in the log."""
         text = f"The reading {name!r} raised {_raised(error)}; it is left out"
         self._tell(logging.ERROR, text, f"reading {name}: {type(error).__name__}", error)
@@ -145,12 +145,17 @@ class Complaints:
         self._warnings().tell(level, text, about=about)
 
 
-def _raised(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """Return the text of an error of the engine, or nothing if that raises in turn."""
     try:
-        said = str(error)
-    except FAILS:  # this is the engine's own code too
-        said = ""
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+        return str(error)
+    except FAILS:
+        return ""
+
+
+def _raised(error: BaseException) -> str:
+    text = said(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _call(create: Callable[..., Any]) -> str:
