@@ -1,13 +1,14 @@
 """The contract of every outbox: order, what is in flight, the bound, and use from threads."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 
 import pytest
-from attrs import evolve
+from attrs import define, evolve, field
 
 from tests.helpers.unit import Unit
 from trio_runner import DurableOutbox, MemoryOutbox
@@ -326,6 +327,36 @@ def test_retried_messages_keep_their_order(make: Make) -> None:
     outbox.retry(entries[1], 0)
     outbox.rewind()
     assert waiting(outbox) == [1, 2, 3, 4, 5, 6, 7]
+
+
+@define
+class Timed:
+    """A lock that knows for how long it was held (s)."""
+
+    held_s: float = 0
+    _lock: threading.RLock = field(factory=threading.RLock)
+    _since: float = 0
+
+    def __enter__(self) -> bool:
+        self._lock.acquire()
+        self._since = time.perf_counter()
+        return True
+
+    def __exit__(self, *_: object) -> None:
+        self.held_s += time.perf_counter() - self._since
+        self._lock.release()
+
+
+def test_the_end_of_a_run_is_put_together_without_the_lock() -> None:
+    """A run log of megabytes takes a part of a second to read, and Trio's thread needs the lock."""
+    outbox = MemoryOutbox()
+    outbox.put(UNIT.create_run_started_msg("run", 0))
+    log = mdl.RunLog(lines=[LINE] * 10_000)
+    outbox.put(em.RunLogMsg(id="", run_id="run", runlog=log))
+    outbox._lock = lock = Timed()  # type: ignore[assignment]
+    began = time.perf_counter()
+    assert len(loads(encode_body(outbox.end_of_run()))["runlog"]["lines"]) == 10_000
+    assert lock.held_s < (time.perf_counter() - began) / 20
 
 
 def test_a_run_that_is_not_resumed_is_closed_with_its_last_run_log(make: Make) -> None:

@@ -600,6 +600,25 @@ def test_without_room_for_a_new_name_the_error_says_so_and_nothing_is_left_behin
     assert summarize(disk.path.with_name("unit.outbox.old_Skid")).waiting == 1
 
 
+def test_without_room_for_a_new_file_at_all_nothing_is_left_behind(path: Path) -> None:
+    """A service that starts again and again must not leave an empty file each time."""
+    is_full = False
+
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        db: sqlite3.Connection = sqlite3.connect(*arguments, **options)
+        if is_full:
+            db.execute("PRAGMA max_page_count = 1")
+        return db
+
+    with DurableOutbox(path, connect=connect) as outbox:
+        outbox.claim("old_Skid")
+        outbox.put(event("one"))
+        is_full = True
+        with pytest.raises(OutboxNotWritable, match=r"Is the disk full or broken\?"):
+            outbox.claim("new_Skid")
+        assert [file.name for file in path.parent.iterdir() if "Skid" in file.name] == []
+
+
 def test_what_stands_aside_or_is_under_way_is_kept_under_the_old_name_too(path: Path) -> None:
     """A second runner in the process of the first may have another name."""
     with DurableOutbox(path) as outbox:

@@ -233,3 +233,34 @@ def test_a_reading_may_end_the_program() -> None:
     engine.add_reading("pH", read)
     with pytest.raises(KeyboardInterrupt):
         engine.read_tags()
+
+
+class Mute(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("a bug in the bug")
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), Mute()])
+async def test_whatever_a_reading_or_command_raises_the_engine_goes_on(
+    error: BaseException, autojump_clock: Clock
+) -> None:
+    """So does its exit, which ends that call only, and an error that has no text."""
+
+    def fail() -> None:
+        raise error
+
+    engine = unit(fail)
+    engine.add_command("Boom", fail)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run_commands)
+        engine.start_run()
+        await engine.inject_code("Boom")
+        await trio.sleep(1)
+        await engine.inject_code("Rinse")
+        await trio.sleep(1)
+        log = engine.create_runlog_msg(str(engine.current_run_id)).runlog
+        failed = [(line.command_name, bool(line.failed)) for line in log.lines]
+        assert failed == [("Boom", True), ("Rinse", False)]
+        nursery.cancel_scope.cancel()

@@ -84,9 +84,10 @@ class MessageBuilder(Protocol):
     The runner fills in `engine_id`, `sequence_number` and the `run_id` of tag messages. A method
     must return at once, since Trio's thread waits for it.
 
-    If a method raises, the unit's people are told, and the runner goes on: with the last state that
-    could be made, with the beginning or the end of a run as the runner knows it, or without the
-    message. Only when the runner is made does an exception reach its maker.
+    If a method raises or returns anything else, the unit's people are told, and the runner goes on:
+    with the last state that could be made, with the beginning or the end of a run as the runner
+    knows it, or without the message. Only when the runner is made does an exception reach its
+    maker.
     """
 
     def create_register_engine_msg(self) -> em.RegisterEngineMsg:

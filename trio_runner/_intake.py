@@ -10,15 +10,18 @@ import trio
 from attrs import define, evolve, field
 
 from trio_runner._engine import MessageBuilder
-from trio_runner._mistakes import FAILS, Complaints, seconds
+from trio_runner._mistakes import FAILS, Complaints, of_kind, seconds
 from trio_runner._outbox import Lock, Outbox, Prepared
 from trio_runner._warnings import UnitWarning
+from trio_runner.protocol import encode_json, kind_of
 from trio_runner.protocol import engine_messages as em
-from trio_runner.protocol import kind_of
 from trio_runner.protocol import models as mdl
 
 T = TypeVar("T")
 MessageT = TypeVar("MessageT", bound=em.EngineMessage)
+
+MAY_BE_NONE = em.ErrorLogMsg, em.QueuedRunLogMsg
+"""What an engine need not have, of what `Intake` takes."""
 
 RUN_LOG_SHARE = 0.1
 """The share of Trio's time that making run logs may take: one of 4,000 lines can take a second."""
@@ -41,6 +44,15 @@ def log_of(warnings: list[UnitWarning], now: float) -> em.ErrorLogMsg:
     return em.ErrorLogMsg(log=mdl.ErrorLog(entries=entries))
 
 
+def sound_registration(made: em.RegisterEngineMsg) -> em.RegisterEngineMsg:
+    """Return a registration that can be sent; a dial must not be the first to find out.
+
+    Raises TypeError.
+    """
+    encode_json(of_kind(em.RegisterEngineMsg, made))
+    return made
+
+
 @define(eq=False)
 class Intake:
     """The part that asks the engine for messages and queues them, each stamped with its run.
@@ -48,8 +60,8 @@ class Intake:
     A run begins and ends in the engine's thread; samples are taken in Trio's. "Is it still the same
     run? Queue it" is one step under a lock, so that a sample stands on the right side of RunStarted
     and RunStopped. The engine is never asked under the lock, since it may hold a lock of its own
-    when it tells of a run. Nothing is encoded under the lock except a sample, which is small and
-    has to know its run: the end of a run may take seconds.
+    when it tells of a run. Nothing is encoded under the lock except tags that are posted, which
+    have to know their run: the end of a run may take seconds.
 
     If the engine cannot make a message, its people are told, and everything goes on: with the last
     state that it could make, or without the sample. The next sample then holds all tags.
@@ -83,10 +95,15 @@ class Intake:
         """
         self._enter(message, self._ready(message))
 
-    def tell(self, create: Callable[..., em.EngineMessage], *arguments: object) -> bool:
+    def tell(
+        self,
+        kind: type[MessageT],
+        create: Callable[..., MessageT],
+        *arguments: object,
+    ) -> bool:
         """Queue the event that the engine makes, as `post` does; return False if it fails to."""
         try:
-            message = create(*arguments)
+            message = of_kind(kind, create(*arguments))
             ready = self._ready(message)
         except FAILS as error:
             self._complaints.note_failure(create, error)
@@ -125,7 +142,7 @@ class Intake:
 
     def take_errors(self) -> None:
         """Queue the errors that the engine logged, and the warnings of the runner."""
-        self._take(self._builder.create_error_log_msg)
+        self._take(em.ErrorLogMsg, self._builder.create_error_log_msg)
         now = self._clock()
         warnings = self._outbox.warnings.take(now)
         if warnings:
@@ -140,8 +157,7 @@ class Intake:
         else:
             create = partial(self._builder.create_tag_updates_msg, run_id)
         try:
-            tags = self._ask(create)
-            tags = self._sound(tags) if tags is not None else None
+            ready = self._ready_tags(self._ask(create), run_id)
         except FAILS as error:
             self._complaints.note_failure(create, error)
             self._has_missed_tags = True
@@ -150,15 +166,24 @@ class Intake:
             if runs != self._runs:
                 return False
             self._has_missed_tags = False
-            if tags is not None and tags.tags:
-                self._outbox.put(tags if tags.run_id == run_id else evolve(tags, run_id=run_id))
+            if ready is not None:
+                self._outbox.enter(ready)  # a sample needs no `secure`
             return True
+
+    def _ready_tags(self, made: em.TagsUpdatedMsg | None, run_id: str | None) -> Prepared | None:
+        """Return the tags, stamped with the run; None if there are none."""
+        if made is None:
+            return None
+        tags = self._sound(of_kind(em.TagsUpdatedMsg, made))
+        if not tags.tags:
+            return None
+        return self._outbox.prepare(tags if tags.run_id == run_id else evolve(tags, run_id=run_id))
 
     def take_states(self) -> None:
         """Queue the state messages that change while the engine works."""
-        self._take(self._builder.create_method_msg)
-        self._take(self._builder.create_control_state_msg)
-        self._take(self._builder.create_method_state_msg)
+        self._take(em.MethodMsg, self._builder.create_method_msg)
+        self._take(em.ControlStateMsg, self._builder.create_control_state_msg)
+        self._take(em.MethodStateMsg, self._builder.create_method_state_msg)
         if trio.current_time() >= self._run_log_due:
             self._take_run_log()
 
@@ -181,16 +206,19 @@ class Intake:
         """Return the run log, or that of the commands that wait for a run; None without one."""
         create: Callable[[], em.EngineMessage | None]
         if run_id is not None:
+            kind: type[em.EngineMessage] = em.RunLogMsg
             create = partial(self._builder.create_runlog_msg, run_id)
         else:
-            create = self._builder.create_queued_runlog_msg
+            kind, create = em.QueuedRunLogMsg, self._builder.create_queued_runlog_msg
         try:
             log = create()
-            if log is None and self._outbox.state(em.QueuedRunLogMsg) is not None:
+            if log is None and kind is em.QueuedRunLogMsg:
+                if self._outbox.state(kind) is None:
+                    return None
                 # The page must not go on showing commands that have gone. If none waited, there is
                 # nothing to tell: an aggregator begins with none, and older ones know no queue.
                 log = em.QueuedRunLogMsg(runlog=mdl.RunLog(lines=[]))
-            return self._outbox.prepare(log) if log is not None else None
+            return self._outbox.prepare(of_kind(kind, log))
         except FAILS as error:
             self._complaints.note_failure(create, error)
             return None
@@ -212,15 +240,15 @@ class Intake:
 
         The outbox keeps it, for people who find the unit's messages and need to know what it is.
         """
-        return self._take(self._builder.create_uod_info)
+        return self._take(em.UodInfoMsg, self._builder.create_uod_info)
 
-    def _take(self, create: Callable[[], MessageT | None]) -> MessageT | None:
+    def _take(self, kind: type[MessageT], create: Callable[[], MessageT | None]) -> MessageT | None:
         """Queue what the engine makes and return it; None if it has nothing to tell or fails."""
         try:
             made = self._ask(create)
-            if made is None:
+            if made is None and kind in MAY_BE_NONE:
                 return None
-            ready = self._outbox.prepare(made)
+            ready = self._outbox.prepare(of_kind(kind, made))
         except FAILS as error:
             self._complaints.note_failure(create, error)
             return None
@@ -229,10 +257,11 @@ class Intake:
 
     def register(self) -> em.RegisterEngineMsg | None:
         """Return the engine's registration, or None if it fails to make it."""
+        create = self._builder.create_register_engine_msg
         try:
-            return self._ask(self._builder.create_register_engine_msg)
+            return sound_registration(self._ask(create))
         except FAILS as error:
-            self._complaints.note_failure(self._builder.create_register_engine_msg, error)
+            self._complaints.note_failure(create, error)
             return None
 
     def _ask(self, create: Callable[[], T]) -> T:
@@ -242,9 +271,10 @@ class Intake:
         instead.
         """
         began = trio.current_time()
-        made = create()
-        self._complaints.note_call(create, trio.current_time() - began)
-        return made
+        try:
+            return create()
+        finally:
+            self._complaints.note_call(create, trio.current_time() - began)
 
     def _sound(self, message: em.TagsUpdatedMsg) -> em.TagsUpdatedMsg:
         """Return the message without the tags that would cost the whole message."""

@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field
 
 from trio_runner._say_once import SayOnce
 from trio_runner._warnings import Warnings
+from trio_runner.protocol import MessageBase, kind_of
 from trio_runner.protocol import models as mdl
 
 logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=MessageBase)
 
 BLOCKED_S = 0.5
 """For how long a call to the engine may hold up Trio's thread (s) before it is told: nothing else
@@ -61,8 +64,21 @@ def seconds(what: str, instant: float) -> float:
     return instant
 
 
+def of_kind(kind: type[M], made: M | None) -> M:
+    """Return what a message builder has made.
+
+    Raises:
+        TypeError: it is no message of this kind.
+    """
+    if made is None or kind_of(made) is not kind:
+        raise TypeError(f"it has to return {_a(kind.__name__)}, not {_kind(made)}")
+    return made
+
+
 def fault_of(tag: mdl.TagValue) -> str | None:
     """Return why an aggregator would refuse a tag or take it wrongly, or None if it is sound."""
+    if not isinstance(tag, mdl.TagValue):
+        return f"it has to be a TagValue, not {_kind(tag)}"
     value, instant = tag.value, tag.tick_time
     if not isinstance(tag.name, str):
         return f"its name has to be a str, not {_kind(tag.name)}"
@@ -75,6 +91,10 @@ def fault_of(tag: mdl.TagValue) -> str | None:
         text = getattr(tag, name)
         if not (text is None or isinstance(text, str)):
             return f"its {name} has to be a str or None, not {_kind(text)}"
+    if not isinstance(tag.direction, str):
+        return f"its direction has to be a TagDirection, not {_kind(tag.direction)}"
+    if not isinstance(tag.simulated, int | None):
+        return f"its simulated has to be a bool or None, not {_kind(tag.simulated)}"
     return None
 
 
@@ -97,7 +117,7 @@ class Complaints:
                 self._tell(logging.ERROR, f"The tag {tag.name!r} is left out: {fault}", about)
         return kept
 
-    def note_reading(self, name: str, error: Exception) -> None:
+    def note_reading(self, name: str, error: BaseException) -> None:
         """Tell of a reading whose function raised, with the traceback in the log."""
         text = f"The reading {name!r} raised {_raised(error)}; it is left out"
         self._tell(logging.ERROR, text, f"reading {name}: {type(error).__name__}", error)
@@ -125,9 +145,17 @@ class Complaints:
         self._warnings().tell(level, text, about=about)
 
 
+def said(error: BaseException) -> str:
+    """Return the text of an error of the engine, or nothing if that raises in turn."""
+    try:
+        return str(error)
+    except FAILS:
+        return ""
+
+
 def _raised(error: BaseException) -> str:
-    said = str(error)
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    text = said(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _call(create: Callable[..., Any]) -> str:

@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 
 from trio_runner._engine import EventListener
 from trio_runner._errors import CommandError
-from trio_runner._mistakes import Complaints, fault_of
+from trio_runner._mistakes import FAILS, Complaints, fault_of, said
 from trio_runner._plain_commands import PlainCommand, Range, check_range
 from trio_runner._plain_messages import PlainMessages
 from trio_runner._plain_runs import LogLine, PlainRun, clock_text
@@ -216,9 +216,10 @@ class PlainEngine(PlainMessages):
                 if inspect.isawaitable(result):
                     line.waits = True
                     await result
-        except Exception as error:
-            self._fail(line, error)
-            return error
+        except FAILS as error:
+            failure = error if isinstance(error, Exception) else CommandError(repr(error))
+            self._fail(line, failure)
+            return failure
         finally:
             self._end(line)
         return None
@@ -227,7 +228,7 @@ class PlainEngine(PlainMessages):
         line.failed = True
         if not isinstance(error, CommandError):
             logger.error("The command '%s' raised", line.command, exc_info=error)
-        self.report_error(f"{line.command}: {error}")
+        self.report_error(f"{line.command}: {said(error)}")
 
     def _end(self, line: LogLine) -> None:
         if line.end is None:
@@ -242,7 +243,7 @@ class PlainEngine(PlainMessages):
         for reading in self._plain_unit.readings.values():
             try:
                 tags.append(reading.tag(now))
-            except Exception as error:
+            except FAILS as error:
                 self._plain_complaints.note_reading(reading.name, error)
         return tags
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from random import Random
+from typing import TypeVar
 
 import trio
 from attrs import frozen
@@ -20,6 +21,7 @@ from trio_runner._engine import (
     ScopeInfo,
 )
 from trio_runner._histogram import Histogram
+from trio_runner._intake import sound_registration
 from trio_runner._mistakes import require, require_kind, seconds
 from trio_runner._outbox import MemoryOutbox, Outbox, OutboxStatistics
 from trio_runner._publish import Broadcast
@@ -31,6 +33,7 @@ from trio_runner.protocol import engine_messages as em
 
 logger = logging.getLogger(__name__)
 
+MessageT = TypeVar("MessageT", bound=em.EngineMessage)
 AsyncConnectionCallback = Callable[[], Awaitable[None]]
 StateChangingCallback = Callable[[RecoverState, RecoverState], Awaitable[None]]
 
@@ -91,7 +94,9 @@ class EngineRunner:
     If `resume_run` is that run's id, the engine goes on with it instead. If the outbox does not
     know a run of that id, the run begins.
 
-    Raises TypeError if an argument lacks methods that the runner calls; the message names them.
+    Raises TypeError if an argument lacks methods that the runner calls, and names them; or if the
+    registration cannot be sent. Raises what the message builder and a durable outbox raise, and
+    ValueError if a run is resumed and its start is not in seconds.
 
     The callbacks are attributes, None or async functions, called
 
@@ -169,7 +174,7 @@ class EngineRunner:
 
     def _recover(self, resume_run: str | None) -> None:
         outbox, builder = self._outbox, self._builder
-        register = builder.create_register_engine_msg()
+        register = sound_registration(builder.create_register_engine_msg())
         self._unit = register.uod_name
         self._tree.connector.registration = register
         if outbox.is_durable:
@@ -295,9 +300,9 @@ class EngineRunner:
             on = self._tree.intake.run_id
             raise RuntimeError(f"on_start({run_id!r}) was called while the run {on!r} is on")
         began = seconds("clock()", self._clock())
-        if not self._tell(self._builder.create_run_started_msg, run_id, began):
+        if not self._tell(em.RunStartedMsg, self._builder.create_run_started_msg, run_id, began):
             self.post(em.RunStartedMsg(run_id=run_id, started_tick=began))
-        self._tell(self._builder.create_wpn_run_started_msg)
+        self._notify(self._builder.create_wpn_run_started_msg)
 
     def on_stop(self) -> None:
         """Queue RunStopped for the run that is on, and its notification.
@@ -307,40 +312,45 @@ class EngineRunner:
         run_id = self._tree.intake.run_id
         if run_id is None:
             raise RuntimeError("on_stop() was called while no run is on")
-        if not self._tell(self._builder.create_run_stopped_msg, run_id):
+        if not self._tell(em.RunStoppedMsg, self._builder.create_run_stopped_msg, run_id):
             self.post(self._outbox.end_of_run())
-        self._tell(self._builder.create_wpn_run_stopped_msg)
+        self._notify(self._builder.create_wpn_run_stopped_msg)
 
     def on_runstate_change(self, state_change: RunStateChange) -> None:
         """Queue the notification that the run was paused; there is none when it goes on."""
         if state_change == RunStateChange.PAUSE:
-            self._tell(self._builder.create_wpn_run_paused_msg)
+            self._notify(self._builder.create_wpn_run_paused_msg)
 
     def on_block_start(self, block_info: BlockInfo) -> None:
         """Queue the notification that a block began."""
-        self._tell(self._builder.create_wpn_block_started_msg, block_info.name)
+        self._notify(self._builder.create_wpn_block_started_msg, block_info.name)
 
     def on_notify_command(self, argument: str) -> None:
         """Queue the notification that the method asked for."""
-        self._tell(self._builder.create_wpn_notify_command_msg, argument)
+        self._notify(self._builder.create_wpn_notify_command_msg, argument)
 
     def on_scope_activate(self, scope_info: ScopeInfo) -> None:
         """Queue the notification that a watch's condition came true; other scopes have none."""
         if scope_info.scope_type == "Watch":
-            self._tell(self._builder.create_wpn_watch_activated_msg, scope_info.argument)
+            self._notify(self._builder.create_wpn_watch_activated_msg, scope_info.argument)
 
     def on_method_error(self, exception: Exception) -> None:
         """Queue the notification that the method failed."""
-        self._tell(self._builder.create_wpn_method_error_msg)
+        self._notify(self._builder.create_wpn_method_error_msg)
 
     def on_connection_status_change(self, status: ConnectionStatus) -> None:
         """Queue the notification that the equipment was lost; there is none for its return."""
         if status == "Disconnected":
-            self._tell(self._builder.create_wpn_network_error_msg)
+            self._notify(self._builder.create_wpn_network_error_msg)
 
-    def _tell(self, create: Callable[..., em.EngineMessage], *arguments: object) -> bool:
+    def _notify(self, create: Callable[..., em.WebPushNotificationMsg], *arguments: object) -> None:
+        self._tell(em.WebPushNotificationMsg, create, *arguments)
+
+    def _tell(
+        self, kind: type[MessageT], create: Callable[..., MessageT], *arguments: object
+    ) -> bool:
         """Queue what the builder makes; return False if it fails, which its people are told."""
-        is_told = self._tree.intake.tell(create, *arguments)
+        is_told = self._tree.intake.tell(kind, create, *arguments)
         self._wake_sender()
         return is_told
 

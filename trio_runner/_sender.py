@@ -328,6 +328,7 @@ class Sender:
             )
             due_at = trio.current_time() + pause_s(entry.failures + 1)
             self._outbox.failed(entry, reason(answer), due_at)
+            self._bell.ring()  # an idle sender does not know yet when it is due
         else:
             self._outbox.refused(entry, reason(answer))
 

@@ -142,7 +142,7 @@ class Tree:
         try:
             async with trio.open_nursery() as root:
                 root.start_soon(self.ticker.run, name="ticker")
-                root.start_soon(self._connect, name="connector")
+                root.start_soon(self._connect, root, name="connector")
                 if self._outbox.is_durable:
                     self._outbox.commit_wanted = self._commit_bell.from_any_thread()
                     root.start_soon(self._keep_committing, name="committer")
@@ -150,9 +150,12 @@ class Tree:
         finally:
             await self._end()  # noqa: ASYNC102 - each step is shielded in there
 
-    async def _connect(self) -> None:
+    async def _connect(self, root: trio.Nursery) -> None:
         try:
             await self.connector.run()
+        except Exception:
+            root.cancel_scope.cancel()  # a bug: take no samples while handlers end
+            raise
         finally:
             try:
                 await self._stop()  # noqa: ASYNC102 - each step is shielded in there

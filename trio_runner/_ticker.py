@@ -1,6 +1,7 @@
 """The ticker: when samples are taken."""
 
 import math
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -66,10 +67,10 @@ class Ticker:
 
         The aggregator keeps a sample only if it is more than one interval newer. At exactly one
         interval it would drop every second one, so a whole number of samples takes two ticks more
-        than an interval: two, since the engine has ticks of its own. An infinite interval, or None,
-        which it becomes in a message, changes nothing.
+        than an interval: two, since the engine has ticks of its own. What is no time, such as an
+        infinite interval, or None, which it becomes in a message, changes nothing.
         """
-        if interval_s is not None and math.isfinite(interval_s):
+        if isinstance(interval_s, float | int) and 0 <= interval_s <= sys.float_info.max:
             samples = max(1, math.ceil(interval_s / self._timing.offline_s))
             self._offline_s = interval_s / samples + 2 * self._timing.tick_s
 

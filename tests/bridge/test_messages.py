@@ -11,6 +11,7 @@ from openpectus.protocol import engine_messages as package
 from openpectus.protocol.serialization import deserialize, serialize
 
 from trio_runner import EngineRunner, MemoryOutbox, PlainEngine
+from trio_runner._intake import Intake
 from trio_runner._outbox import DELIVERY
 from trio_runner.bridge import UodMessageBuilder, _run_log, to_object
 from trio_runner.net import EngineDispatcher
@@ -112,14 +113,14 @@ def test_a_whole_session_goes_out_as_the_package_serialises_it(
         runner = EngineRunner(
             EngineDispatcher(handlers=PlainEngine()), builder, _Nobody(), outbox=outbox
         )
-        post = runner.post
+        enter = Intake._enter
 
-        def checked(message: em.EngineMessage) -> None:
+        def checked(intake: Intake, message: em.EngineMessage, ready: Any) -> None:
             tap.check(message)
             posted.append(message)
-            post(message)
+            enter(intake, message, ready)
 
-        runner.post = checked  # type: ignore[method-assign]
+        monkeypatch.setattr(Intake, "_enter", checked)
         unit.engine.emitter.add_listener(runner)
         tap.check(builder.create_uod_info())
 

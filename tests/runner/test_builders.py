@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import define
+from attrs import define, evolve
 from trio.testing import MockClock as Clock
 
 from tests.helpers.unit import EPOCH, Unit, wall_clock, world
@@ -78,6 +78,105 @@ async def test_a_builder_that_fails_is_told_once_and_ends_nothing(
         assert entry.message == record.getMessage()
 
 
+class Mute(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("a bug in the bug")
+
+
+async def test_an_error_that_cannot_be_shown_ends_nothing_either(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told by the name of its class."""
+    async with world() as w:
+        await w.settled()
+        with failing(w.unit, "create_method_msg", Mute()):
+            await trio.sleep(1)
+        assert w.runner.state == "Connected"
+    assert "create_method_msg raised Mute; the runner goes on without it" in caplog.text
+
+
+async def test_a_builder_that_blocks_and_then_fails_is_told_as_both(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So does a query that times out: that it fails costs a message, that it blocks costs links."""
+    async with world() as w:
+        await w.settled()
+
+        def wait_in_vain() -> em.MethodMsg:
+            autojump_clock.jump(2)
+            raise TimeoutError
+
+        w.unit.create_method_msg = wait_in_vain  # type: ignore[method-assign]
+        await trio.sleep(3)
+    assert "wait_in_vain raised TimeoutError" in caplog.text
+    assert "wait_in_vain has blocked Trio's thread for 2.0 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "why"),
+    [
+        ("create_method_msg", None, "a MethodMsg, not a NoneType"),
+        ("create_method_state_msg", em.TagsUpdatedMsg(), "a MethodStateMsg, not a trio_runner."),
+        ("create_queued_runlog_msg", em.TagsUpdatedMsg(), "a QueuedRunLogMsg, not a trio_runner."),
+        ("create_error_log_msg", False, "an ErrorLogMsg, not a bool"),
+        ("create_tag_updates_msg", (), "a TagsUpdatedMsg, not a tuple"),
+        ("create_register_engine_msg", None, "a RegisterEngineMsg, not a NoneType"),
+        ("create_uod_info", None, "an UodInfoMsg, not a NoneType"),
+    ],
+)
+async def test_a_builder_that_returns_something_else_fails(
+    name: str, made: object, why: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It holds up nothing, and its maker reads what it has to return."""
+    async with world() as w:
+        await w.settled()
+        setattr(w.unit, name, lambda *_: made)
+        await w.aggregator.restart()
+        await w.until("Reconnected")
+        await trio.sleep(2)
+        assert w.runner.state == "Reconnected"
+    assert f"TypeError: it has to return {why}" in caplog.text
+
+
+async def test_a_builder_that_tells_of_something_else_does_not_cost_the_run(
+    autojump_clock: Clock,
+) -> None:
+    """The runner begins and ends the run itself."""
+    async with world() as w:
+        await w.settled()
+        notification = w.unit.create_wpn_run_started_msg()
+        w.unit.create_run_started_msg = lambda *_: notification  # type: ignore
+        w.unit.create_run_stopped_msg = lambda *_: notification  # type: ignore
+        w.runner.on_start("run-1")
+        w.runner.on_stop()
+        await trio.sleep(1)
+        assert [run.run_id for run in w.aggregator.recent_runs] == ["run-1"]
+
+
+async def test_a_description_with_a_wrong_interval_ends_nothing(autojump_clock: Clock) -> None:
+    """The aggregator refuses it, and says so."""
+    unit = Unit()
+    wrong: Any = "5"
+    info = evolve(unit.create_uod_info(), data_log_interval_seconds=wrong)
+    unit.create_uod_info = lambda: info  # type: ignore[method-assign]
+    async with world(unit=unit) as w:
+        await trio.sleep(3)
+        assert w.runner.state == "Started"
+
+
+async def test_a_registration_that_cannot_be_sent_is_refused_at_construction() -> None:
+    """A dial would be too late: nobody waits for it."""
+    unit = Unit()
+    registration = evolve(unit.create_register_engine_msg(), secret=WRONG)
+    unit.create_register_engine_msg = lambda: registration  # type: ignore[method-assign]
+    refusal = pytest.RaisesExc(TypeError, match=r"\$\.secret is of the type set")
+    with pytest.RaisesGroup(refusal):
+        async with world(unit=unit):
+            pass
+
+
 async def test_a_state_that_cannot_be_made_is_told_as_it_was_last(autojump_clock: Clock) -> None:
     """A new link is told the last method, run log and description, and the run goes on."""
     async with world() as w:
@@ -112,7 +211,7 @@ class TwoTags(Unit):
 async def test_after_samples_that_failed_comes_one_with_all_tags(autojump_clock: Clock) -> None:
     """The engine has told a change in a sample that failed, and will not tell it again."""
     async with world(unit=TwoTags()) as w:
-        await trio.sleep(1)
+        await trio.sleep(1.05)
         with (
             failing(w.unit, "create_tag_updates_msg", KeyError()),
             failing(w.unit, "create_tag_updates_snapshot_msg", KeyError()),
@@ -123,8 +222,8 @@ async def test_after_samples_that_failed_comes_one_with_all_tags(autojump_clock:
             {tag.name: tag.value for tag in message.tags}
             for message in w.aggregator.messages(em.TagsUpdatedMsg)
         ]
-        # Samples come every 0.3 s from 0 s on, the first with all tags. Those at 1.2 to 1.8 s fail;
-        # that at 2.1 s has all, and two follow.
+        # Samples come every 0.3 s from 0.1 s on, the first with all tags. Those at 1.3 to 1.9 s
+        # fail; that at 2.2 s has all, and two follow.
         assert [len(sample) for sample in samples] == [2, 1, 1, 1, 2, 1, 1]
         assert samples[4]["Late"] == 1
 

@@ -9,7 +9,7 @@ import trio.testing
 from attrs import evolve, field, frozen
 
 from tests.helpers.unit import EPOCH, Named, Unit, World, world
-from trio_runner import MemoryOutbox, RunStateChange
+from trio_runner import MemoryOutbox, RunStateChange, Timing
 from trio_runner._errors import LinkLost
 from trio_runner._publish import Doorbell
 from trio_runner._sender import Sender
@@ -361,6 +361,29 @@ async def test_a_message_that_the_aggregator_fails_to_handle_is_tried_again(
             # them.
             assert (w.runner.statistics().outbox.set_aside > 0) == (failures == 21)
             assert (w.aggregator.engine().unit.run is not None) == (failures < 21)
+
+
+@pytest.mark.parametrize("kind", [em.TagsUpdatedMsg, em.WebPushNotificationMsg])
+async def test_what_fails_while_the_sender_is_idle_is_tried_again_in_time(
+    kind: type[em.EngineMessage], autojump_clock: Clock
+) -> None:
+    """The pause is 1 s, though the next sample, which wakes the sender, may be 5 s away."""
+    seen: list[float] = []
+    failed = m.ProtocolErrorMessage(protocol_msg="Dispatch failed. Handler raised exception.")
+
+    async def answer(message: em.EngineMessage) -> m.MessageBase | None:
+        if isinstance(message, kind):
+            seen.append(trio.current_time())
+            return failed if len(seen) == 1 else None
+        return None
+
+    async with world(timing=Timing(steady_s=5)) as w:
+        await trio.sleep(6)
+        w.aggregator.on_message = answer
+        if kind is em.WebPushNotificationMsg:
+            w.runner.on_notify_command("one")
+        await trio.sleep(7)
+        assert seen[1] - seen[0] == pytest.approx(1)
 
 
 async def test_a_message_that_is_never_taken_is_set_aside_and_the_line_goes_on(

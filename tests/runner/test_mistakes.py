@@ -11,7 +11,7 @@ import trio.testing
 from attrs import define
 from trio.testing import MockClock as Clock
 
-from tests.helpers.unit import EPOCH, Unit, wall_clock, world
+from tests.helpers.unit import EPOCH, Named, Unit, wall_clock, world
 from trio_runner import EngineDispatcher, EngineRunner, MemoryOutbox, PlainEngine
 from trio_runner.protocol import ErrorMessage, encode_body
 from trio_runner.protocol import aggregator_messages as am
@@ -54,6 +54,8 @@ class TwoTags(Unit):
         (lambda: tag(tick_time=wall_clock() * 1000), "in seconds since the epoch, not 17000000"),
         (lambda: tag(tick_time="now"), "in seconds since the epoch, not a str"),
         (lambda: tag(value_formatted=1.5), "its value_formatted has to be a str or None,"),
+        (lambda: tag(direction=WRONG), "its direction has to be a TagDirection, not a NoneType"),
+        (lambda: tag(simulated="yes"), "its simulated has to be a bool or None, not a str"),
     ],
 )
 async def test_a_wrong_tag_costs_that_tag_only(
@@ -80,7 +82,8 @@ async def test_a_wrong_tag_costs_that_tag_only(
 
 async def test_a_wrong_tag_that_is_posted_costs_that_tag_only(autojump_clock: Clock) -> None:
     """The same holds for tags that the engine posts."""
-    wrong = (tag("Bad", value=Decimal(1)), tag("No text", value_unit=7), tag(3))
+    no_tag: Any = Named("No tag")
+    wrong = (tag("Bad", value=Decimal(1)), tag("No text", value_unit=7), tag(3), no_tag)
     async with world() as w:
         await w.settled()
         w.runner.post(em.TagsUpdatedMsg(tags=[tag("Good"), *wrong]))

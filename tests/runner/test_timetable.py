@@ -15,6 +15,7 @@ import trio.testing
 
 from tests.helpers.unit import EPOCH, Middle, Unit, wall_clock, world
 from trio_runner import EngineDispatcher, EngineRunner, Timing
+from trio_runner.protocol import aggregator_messages as am
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import messages as m
 from trio_runner.simulation import Aggregator
@@ -401,6 +402,32 @@ async def test_a_bug_in_a_callback_ends_the_run_with_its_traceback(
         ):
             await w.runner.run()
         assert w.runner.state == "ShutdownComplete"
+
+
+async def test_no_sample_is_taken_while_handlers_end_after_a_bug(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A bug ends the root: the ticker does not outlive it by the second that handlers have."""
+
+    async def insist(command: str) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(100)
+
+    async def broken() -> None:
+        raise ValueError("a bug")
+
+    unit = Unit(on_command=insist)
+    with pytest.RaisesGroup(ValueError, flatten_subgroups=True):
+        async with world(unit=unit, timing=Timing(offline_s=0.3)) as w:
+            w.runner.failed_callback = broken
+            await w.settled()
+            await w.aggregator.call("host_Unit", am.CancelMsg(exec_id="1"))  # answered at 1.5 s
+            await trio.sleep(0.05)
+            taken = unit.count
+            await w.aggregator.restart()
+            await w.until("ShutdownComplete")
+            assert trio.current_time() == pytest.approx(2.55)
+            assert unit.count == taken
 
 
 async def test_all_callbacks_are_called_in_order(autojump_clock: trio.testing.MockClock) -> None:

@@ -25,7 +25,7 @@ Any thread may fill the outbox.
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from attrs import define, field, frozen
@@ -228,11 +228,12 @@ class Outbox(Line, ABC):
     def end_of_run(self) -> em.RunStoppedMsg:
         """Return the end of the run that is on, with the last run log and method state.
 
-        It has no archive. The run must be on.
+        It has no archive. The run must be on. This may take seconds, so nobody may hold a lock.
         """
         with self._lock:
-            run_id, last = self.run_id, self._last_states()
+            run_id, states = self.run_id, dict(self._states)
         assert run_id is not None, "no run is on"
+        last = _last_states(run_id, states)
         obj = encode(
             em.RunStoppedMsg(
                 run_id=run_id,
@@ -249,16 +250,6 @@ class Outbox(Line, ABC):
         """Return the latest state message of a type, encoded, or None if there is none."""
         with self._lock:
             return self._states.get(kind)
-
-    def _last_states(self) -> dict[str, Any]:
-        """Return the last run log and method state of the run that is on, by RunStopped's names."""
-        run_log, state = (
-            loads(self._states.get(kind, "{}")) for kind in (em.RunLogMsg, em.MethodStateMsg)
-        )
-        if run_log.get("run_id") != self.run_id:
-            run_log = {}
-        last = {"runlog": run_log.get("runlog"), "method_state": state.get("method_state")}
-        return {name: value for name, value in last.items() if value is not None}
 
     def statistics(self) -> OutboxStatistics:
         """Return the counts and sizes of this moment."""
@@ -277,3 +268,12 @@ class Outbox(Line, ABC):
                 oldest_s=self._oldest_s(),
                 degraded=self._why_degraded(),
             )
+
+
+def _last_states(run_id: str, states: Mapping[type[em.EngineMessage], str]) -> dict[str, Any]:
+    """Return the last run log and method state of a run, by RunStopped's names."""
+    run_log, state = (loads(states.get(kind, "{}")) for kind in (em.RunLogMsg, em.MethodStateMsg))
+    if run_log.get("run_id") != run_id:
+        run_log = {}
+    last = {"runlog": run_log.get("runlog"), "method_state": state.get("method_state")}
+    return {name: value for name, value in last.items() if value is not None}

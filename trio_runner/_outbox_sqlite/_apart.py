@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -33,16 +34,14 @@ def keep_apart(
     It is on disk when this returns. Raises an `OutboxError`, and then leaves no file.
     """
     aside = _free(path, unit)
-    file = OutboxFile.open(aside, create=True, connect=connect)
     try:
-        with explained(aside):
+        opened = OutboxFile.open(aside, create=True, connect=connect)
+        with closing(opened) as file, explained(aside):
             file.write_all(kept.waiting, Changes(aside=kept.set_aside), kept.facts)
     except BaseException:
-        file.close()
         for end in ("", "-wal", "-shm"):
             aside.with_name(aside.name + end).unlink(missing_ok=True)
         raise
-    file.close()
     return aside
 
 

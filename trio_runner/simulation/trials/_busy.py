@@ -26,7 +26,7 @@ MessageT = TypeVar("MessageT", bound=em.EngineMessage)
 
 
 class EngineBug(Exception):
-    """Raised by a message builder with a bug."""
+    """Raised by a callback with a bug, which ends the process."""
 
 
 @frozen
