@@ -161,11 +161,12 @@ class Intake:
         except FAILS as error:
             self._complaints.note_failure(create, error)
             self._has_missed_tags = True
-            return True
+            # Those that changed are better than none.
+            return self._take_tags(whole=False) if whole else True
         with self._lock:
             if runs != self._runs:
                 return False
-            self._has_missed_tags = False
+            self._has_missed_tags = self._has_missed_tags and not whole
             if ready is not None:
                 self._outbox.enter(ready)  # a sample needs no `secure`
             return True

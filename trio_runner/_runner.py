@@ -312,7 +312,8 @@ class EngineRunner:
         run_id = self._tree.intake.run_id
         if run_id is None:
             raise RuntimeError("on_stop() was called while no run is on")
-        if not self._tell(em.RunStoppedMsg, self._builder.create_run_stopped_msg, run_id):
+        is_told = self._tell(em.RunStoppedMsg, self._builder.create_run_stopped_msg, run_id)
+        if not is_told and self._outbox.run_id == run_id:
             self.post(self._outbox.end_of_run())
         self._notify(self._builder.create_wpn_run_stopped_msg)
 

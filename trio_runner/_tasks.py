@@ -151,12 +151,11 @@ class Tree:
             await self._end()  # noqa: ASYNC102 - each step is shielded in there
 
     async def _connect(self, root: trio.Nursery) -> None:
+        self.connector.stop = root.cancel_scope.cancel
         try:
             await self.connector.run()
-        except Exception:
-            root.cancel_scope.cancel()  # a bug: take no samples while handlers end
-            raise
         finally:
+            root.cancel_scope.cancel()  # after a bug too, take no samples while handlers end
             try:
                 await self._stop()  # noqa: ASYNC102 - each step is shielded in there
             finally:
@@ -216,6 +215,8 @@ class Connector:
     _bell: Doorbell
     _timing: Timing
     _on_steady: Callable[[], Awaitable[None]]
+    stop: Callable[[], None] = field(init=False)
+    """Cancels the root."""
     registration: em.RegisterEngineMsg = field(init=False)
     """The last that the engine could make; the runner sets the first."""
     engine_id: str | None = field(default=None, init=False)
@@ -305,6 +306,7 @@ class Connector:
         except BaseException:
             if not link.cancel_scope.cancel_called:  # not the link: the root ends, or is to end
                 with _shielded_from_the_root(link):
+                    self.stop()
                     await self._flush(sender, session)  # noqa: ASYNC102
             raise
         finally:

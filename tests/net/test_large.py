@@ -122,6 +122,34 @@ async def test_a_peer_that_takes_no_more_of_a_large_message_is_noticed_in_ten_se
     assert str(failure) == "The aggregator did not answer a ping within 5 s."
 
 
+STRAY = b'{"request":null,"response":{"result":"x","result_type":"str","call_id":"99"}}'
+"""An answer to no call, which is ignored."""
+
+
+async def test_a_large_message_that_no_longer_leaves_ends_the_link_though_bytes_come_in(
+    autojump_clock: MockClock,
+) -> None:
+    """The error says that the message does not leave, instead of an answer that is missing."""
+    aggregator = Aggregator()
+    async with trio.open_nursery() as nursery:
+        network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
+        async with linked(open_stream=network.open_stream) as link:
+            link.session.send(1, large(), lambda _: None, patience=3)
+            await trio.sleep(22)  # after a ping of the aggregator's, which comes every 20 s
+            (wire,) = network.wires
+            wire.up.stall()
+            start = trio.current_time()
+            while link.ended_s < 0:
+                wire.down.put(bytes((0x81, len(STRAY))) + STRAY)
+                await trio.sleep(1)
+            # What the connection holds, 64 kB at 125 kB/s, leaves into it in the first half second.
+            assert link.ended_s - start == pytest.approx(10, abs=0.6)
+            failure = await link.lost()
+        nursery.cancel_scope.cancel()
+    assert type(failure) is LinkLost
+    assert str(failure) == "The connection took no more of a message for 10 s."
+
+
 @pytest.mark.parametrize("how", ["abort", "reset", "neither"])
 async def test_a_close_after_a_large_message_waits_a_second_and_is_no_error(
     how: str, autojump_clock: MockClock

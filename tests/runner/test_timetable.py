@@ -430,6 +430,27 @@ async def test_no_sample_is_taken_while_handlers_end_after_a_bug(
             assert unit.count == taken
 
 
+async def test_no_sample_is_taken_in_the_flush_after_a_bug(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """In Stopped nothing is sampled, whatever has stopped the runner."""
+
+    async def fail() -> None:
+        w.aggregator.muted = True
+        w.runner.on_notify_command("never answered")
+        raise ValueError("a bug")
+
+    with pytest.RaisesGroup(ValueError, flatten_subgroups=True):
+        async with world(run=False) as w:
+            w.runner.first_steady_state_callback = fail
+            w.nursery.start_soon(w.runner.run)
+            await w.until("Stopped")
+            taken = w.unit.count
+            await w.until("ShutdownComplete")
+            assert trio.current_time() == 10
+            assert w.unit.count == taken
+
+
 async def test_all_callbacks_are_called_in_order(autojump_clock: trio.testing.MockClock) -> None:
     """The seven callbacks over a first link and an outage; the first steady state comes once."""
     async with world(run=False) as w:

@@ -196,6 +196,9 @@ class RpcSession:
                 await trio.sleep_until(look_at)
             elif (due := self._due(oldest)) > trio.current_time():
                 await trio.sleep_until(min(due, look_at))
+            elif not oldest.has_left:
+                longest_s = self._timing.call_s
+                raise LinkLost(f"The connection took no more of {oldest.what} for {longest_s:g} s.")
             else:
                 longest_s = oldest.patience * self._timing.call_s
                 raise LinkLost(

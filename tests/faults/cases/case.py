@@ -11,7 +11,7 @@ Fault = Callable[[Scene], Awaitable[None]]
 """A function that does the harm, and returns when it is undone."""
 
 BROKE_OFF = r"broke off"
-NO_ANSWER = r"did not answer a (ping|message) within"
+NO_ANSWER = r"did not answer a (ping|message) within|took no more of a message for"
 BREACH = r"breach of the protocol"
 STILL_HELD = r"still holds a connection"
 

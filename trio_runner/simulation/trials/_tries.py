@@ -144,7 +144,7 @@ class Tries:
         """
         if trio.current_time() - link.opened_at > LIVED_S:
             self._short.clear()
-        if "did not answer" in why:
+        if "did not answer" in why or "took no more" in why:
             self._check_life(link)
         if "did not answer a message" in why:
             link.check_patience(self.in_vain, why)
