@@ -497,7 +497,7 @@ def keep_the_shortest_distance_ever_measured(to: pytest.MonkeyPatch) -> None:
     to.setattr(_window.Window, "_note_alone", note_alone)
 
 
-@mutant("apart on a wide path", "moved", seed=40, life_s=90)
+@mutant("apart on a wide path", "moved", "restless_run_log", seed=35, life_s=120)
 def never_measure_the_distance_again(to: pytest.MonkeyPatch) -> None:
     """Let the window shrink, however old the last measurement of the distance is."""
     to.setattr(_window, "FRESH_S", math.inf)
