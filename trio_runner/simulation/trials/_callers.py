@@ -10,7 +10,7 @@ from attrs import define, field
 
 from trio_runner.protocol import ErrorMessage, MessageBase, SuccessMessage
 from trio_runner.protocol import aggregator_messages as am
-from trio_runner.simulation.stand_ins._network import Network
+from trio_runner.simulation.stand_ins._network import BUFFER_BYTES, Network
 from trio_runner.simulation.stand_ins._server import Aggregator
 from trio_runner.simulation.stand_ins._sometimes import sometimes
 from trio_runner.simulation.trials._oracle import Oracle
@@ -140,8 +140,11 @@ class Callers:
         """Tell whether a large message was leaving for long: no answer can overtake it."""
         network = self.network
         moved_at = max((wire.up.moved_at for wire in network.wires), default=-math.inf)
-        leaves_s = self.oracle.bytes_under_way / network.bytes_per_s
-        is_thin = network.bytes_per_s < THIN_BYTES_S or leaves_s > WORK_S
+        way_s = network.latency_s + network.jitter_s
+        # No more than the buffer holds is on the way at once.
+        bytes_per_s = min(network.bytes_per_s, BUFFER_BYTES / way_s if way_s else math.inf)
+        leaves_s = self.oracle.bytes_under_way / bytes_per_s
+        is_thin = bytes_per_s < THIN_BYTES_S or leaves_s > WORK_S
         return is_thin and moved_at >= since
 
     @contextmanager

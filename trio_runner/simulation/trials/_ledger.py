@@ -224,6 +224,7 @@ class Ledger:
     def end_life(self, how: Death, *, durable: bool, outbox: OutboxStatistics) -> None:
         """Note that a process has ended, and what it may have taken with it."""
         self.check_books(outbox)
+        self._note_room(outbox)  # a burst just before the end may have left no room
         self._lives = False
         self.thinned += outbox.thinned
         in_order = how in ("stopped", "raised")
