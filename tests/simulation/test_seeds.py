@@ -20,7 +20,7 @@ def test_no_promise_is_broken_in_80_seeds() -> None:
     assert [kind for kind in FAULTS if f" {kind} " not in done.stdout] == []
 
 
-@pytest.mark.parametrize("seed", [106, 120, 127, 148, 149, 195])
+@pytest.mark.parametrize("seed", [106, 120, 127, 148, 149, 195, 715, 1003, 2598, 2844])
 def test_a_seed_that_once_broke_a_promise_keeps_it(seed: int) -> None:
     """Beyond the 80, these found bugs of the runner or the oracle."""
     assert simulate(seed).violation is None

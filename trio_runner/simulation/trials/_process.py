@@ -159,7 +159,9 @@ class Processes:
                 try:
                     with self._being_born():
                         process = self._start()
-                except OutboxNotWritable:
+                except OutboxNotWritable as error:
+                    is_full = self.disk is not None and self.disk.is_full
+                    self.oracle.expect(is_full, f"no process could start: {error}")
                     # Under a new name the outbox writes everything that waits once more, and the
                     # disk is full. So a service would try again.
                     await trio.sleep(RESTART_S)
