@@ -813,15 +813,14 @@ def sample_as_often_on_a_thin_path(to: pytest.MonkeyPatch) -> None:
 @mutant("refused")
 def forget_the_run(to: pytest.MonkeyPatch) -> None:
     """Leave the id of the run out of every sample."""
-    enter = _outbox.Outbox.enter
+    prepare = _outbox.Outbox.prepare
 
-    def without_run(self: _outbox.Outbox, message: em.EngineMessage) -> _outbox.Entry | None:
-        return enter(
-            self,
-            evolve(message, run_id=None) if isinstance(message, em.TagsUpdatedMsg) else message,
-        )
+    def without_run(self: _outbox.Outbox, message: em.EngineMessage) -> _outbox.Prepared:
+        if isinstance(message, em.TagsUpdatedMsg):
+            message = evolve(message, run_id=None)
+        return prepare(self, message)
 
-    to.setattr(_outbox.Outbox, "enter", without_run)
+    to.setattr(_outbox.Outbox, "prepare", without_run)
 
 
 @mutant("no sample")
@@ -870,9 +869,12 @@ def lose_a_sample_now_and_then(to: pytest.MonkeyPatch) -> None:
     """Lose every fiftieth sample on its way into the outbox."""
     enter, samples = _outbox.Outbox.enter, [0]
 
-    def enter_most(self: _outbox.Outbox, message: em.EngineMessage) -> _outbox.Entry | None:
-        samples[0] += isinstance(message, em.TagsUpdatedMsg)
-        is_lost = isinstance(message, em.TagsUpdatedMsg) and not samples[0] % 50
+    def enter_most(
+        self: _outbox.Outbox, message: em.EngineMessage | _outbox.Prepared
+    ) -> _outbox.Entry | None:
+        made = message.message if isinstance(message, _outbox.Prepared) else message
+        samples[0] += isinstance(made, em.TagsUpdatedMsg)
+        is_lost = isinstance(made, em.TagsUpdatedMsg) and not samples[0] % 50
         return None if is_lost else enter(self, message)
 
     to.setattr(_outbox.Outbox, "enter", enter_most)
