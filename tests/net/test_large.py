@@ -1,6 +1,8 @@
 """Large messages over thin paths: bytes that move are life, and pings pass between the pieces."""
 
 import base64
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from random import Random
 
 import attrs
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
 from tests.helpers.unit import Middle, Unit, wall_clock
-from tests.net.peer import BODY, Peer, linked, register
+from tests.net.peer import BODY, Link, Peer, linked, register
 from trio_runner import EngineDispatcher, EngineRunner, LinkLost
 from trio_runner.net._framed import COMPRESSED_TEXT, PIECE, TEXT, FramedStream
 from trio_runner.protocol import encode_body, pack
@@ -77,22 +79,29 @@ def large() -> bytes:
     return pack(encode_body(attrs.evolve(Unit().create_run_stopped_msg("run"), archive=ARCHIVE)))
 
 
+@asynccontextmanager
+async def over_a_megabit() -> AsyncGenerator[tuple[Link, Network], None]:
+    """Link to an aggregator over 1 Mbit/s while the block runs."""
+    async with trio.open_nursery() as nursery:
+        network = Network(Aggregator(), nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
+        async with linked(open_stream=network.open_stream) as link:
+            yield link, network
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_answer_is_due_ten_seconds_after_the_last_byte_has_left(
     autojump_clock: MockClock,
 ) -> None:
     """A message that takes 40 s to leave then has its 10 s, and so has the message after it."""
-    aggregator = Aggregator()
-    async with trio.open_nursery() as nursery:
-        network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
-        async with linked(open_stream=network.open_stream) as link:
-            await aggregator.wait_until(lambda: aggregator.engines)
-            aggregator.muted = True
-            start = trio.current_time()
-            link.session.send(1, large(), lambda _: None)
-            link.session.send(2, BODY, lambda _: None)
-            failure = await link.lost()
-            assert link.ended_s - start == pytest.approx(LEAVES_S + 10, abs=1)
-        nursery.cancel_scope.cancel()
+    async with over_a_megabit() as (link, network):
+        aggregator = network.aggregator
+        await aggregator.wait_until(lambda: aggregator.engines)
+        aggregator.muted = True
+        start = trio.current_time()
+        link.session.send(1, large(), lambda _: None)
+        link.session.send(2, BODY, lambda _: None)
+        failure = await link.lost()
+        assert link.ended_s - start == pytest.approx(LEAVES_S + 10, abs=1)
     assert type(failure) is LinkLost
     assert str(failure) == "The aggregator did not answer a message within 10 s."
 
@@ -105,19 +114,15 @@ async def test_a_peer_that_takes_no_more_of_a_large_message_is_noticed_in_ten_se
 
     Patience is for an answer and plays no part here.
     """
-    aggregator = Aggregator()
-    async with trio.open_nursery() as nursery:
-        network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
-        async with linked(open_stream=network.open_stream) as link:
-            link.session.send(1, large(), lambda _: None, patience=patience)
-            await trio.sleep(17)
-            (wire,) = network.wires
-            wire.up.stall()
-            wire.down.stall()
-            start = trio.current_time()
-            failure = await link.lost()
-            assert 5 < link.ended_s - start <= 10
-        nursery.cancel_scope.cancel()
+    async with over_a_megabit() as (link, network):
+        link.session.send(1, large(), lambda _: None, patience=patience)
+        await trio.sleep(17)
+        (wire,) = network.wires
+        wire.up.stall()
+        wire.down.stall()
+        start = trio.current_time()
+        failure = await link.lost()
+        assert 5 < link.ended_s - start <= 10
     assert type(failure) is LinkLost
     assert str(failure) == "The aggregator did not answer a ping within 5 s."
 
@@ -130,22 +135,18 @@ async def test_a_large_message_that_no_longer_leaves_ends_the_link_though_bytes_
     autojump_clock: MockClock,
 ) -> None:
     """The error says that the message does not leave, instead of an answer that is missing."""
-    aggregator = Aggregator()
-    async with trio.open_nursery() as nursery:
-        network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
-        async with linked(open_stream=network.open_stream) as link:
-            link.session.send(1, large(), lambda _: None, patience=3)
-            await trio.sleep(22)  # after a ping of the aggregator's, which comes every 20 s
-            (wire,) = network.wires
-            wire.up.stall()
-            start = trio.current_time()
-            while link.ended_s < 0:
-                wire.down.put(bytes((0x81, len(STRAY))) + STRAY)
-                await trio.sleep(1)
-            # What the connection holds, 64 kB at 125 kB/s, leaves into it in the first half second.
-            assert link.ended_s - start == pytest.approx(10, abs=0.6)
-            failure = await link.lost()
-        nursery.cancel_scope.cancel()
+    async with over_a_megabit() as (link, network):
+        link.session.send(1, large(), lambda _: None, patience=3)
+        await trio.sleep(22)  # after a ping of the aggregator's, which comes every 20 s
+        (wire,) = network.wires
+        wire.up.stall()
+        start = trio.current_time()
+        while link.ended_s < 0:
+            wire.down.put(bytes((0x81, len(STRAY))) + STRAY)
+            await trio.sleep(1)
+        # What the connection holds, 64 kB at 125 kB/s, leaves into it in the first half second.
+        assert link.ended_s - start == pytest.approx(10, abs=0.6)
+        failure = await link.lost()
     assert type(failure) is LinkLost
     assert str(failure) == "The connection took no more of a message for 10 s."
 
@@ -155,22 +156,18 @@ async def test_a_close_after_a_large_message_waits_a_second_and_is_no_error(
     how: str, autojump_clock: MockClock
 ) -> None:
     """It waits 1 s at most for the message to leave; an abort or a reset ends it earlier."""
-    aggregator = Aggregator()
-    async with trio.open_nursery() as nursery:
-        network = Network(aggregator, nursery, bytes_per_s=MEGABIT_BYTES_PER_S)
-        async with linked(open_stream=network.open_stream) as link:
-            link.session.send(1, large(), lambda _: None)
-            await trio.sleep(5)
-            start = trio.current_time()
-            nursery.start_soon(link.session.aclose)  # noqa: ASYNC111 - it has ended by then
-            await trio.sleep(0.5)
-            if how == "abort":
-                link.session.abort()
-            elif how == "reset":
-                network.reset()
-            assert await link.lost() is None
-            assert link.ended_s - start == (1 if how == "neither" else 0.5)
-        nursery.cancel_scope.cancel()
+    async with over_a_megabit() as (link, network):
+        link.session.send(1, large(), lambda _: None)
+        await trio.sleep(5)
+        start = trio.current_time()
+        network.nursery.start_soon(link.session.aclose)  # noqa: ASYNC111 - it has ended by then
+        await trio.sleep(0.5)
+        if how == "abort":
+            link.session.abort()
+        elif how == "reset":
+            network.reset()
+        assert await link.lost() is None
+        assert link.ended_s - start == (1 if how == "neither" else 0.5)
 
 
 async def test_incoming_bytes_are_life(autojump_clock: MockClock) -> None:
