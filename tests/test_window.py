@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trio_runner._window import LINE_S, WINDOW_MAX, Window
 
@@ -177,3 +179,41 @@ def test_the_distance_is_that_of_the_fastest_of_the_last_three_that_were_alone()
         window.answered(0.0, took_s, 1)
         distances_s.append(window.distance_s)
     assert distances_s == [0.5, 0.25, 0.25, 0.25, 0.5]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(("sample", "state", "answer")), st.floats(0, 20, allow_subnormal=False)
+        ),
+        max_size=60,
+    )
+)
+def test_if_nothing_is_unanswered_the_next_message_may_leave_at_once(
+    steps: list[tuple[str, float]],
+) -> None:
+    """Whatever the answer times were, the pace never holds up a link on which nothing comes back.
+
+    A link on which something is unanswered ends when its answer is too late.
+    """
+    window, now_s = Window(), 1000.0
+    sent: list[tuple[str, float, int]] = []
+    for what, later_s in steps:
+        now_s += later_s
+        if what == "answer":
+            if sent:
+                answer(window, now_s, sent.pop(0))
+        elif len(sent) < window.limit and window.due_at(now_s) <= now_s:
+            window.sent(now_s)
+            sent.append((what, now_s, len(sent) + 1))
+    while sent:
+        answer(window, now_s, sent.pop(0))
+    assert window.due_at(now_s) <= now_s
+
+
+def answer(window: Window, now_s: float, sent: tuple[str, float, int]) -> None:
+    """Let a message be answered."""
+    what, began_s, unanswered = sent
+    window.freed(now_s)
+    if what == "sample":
+        window.answered(now_s, now_s - began_s, unanswered)

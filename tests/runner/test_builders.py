@@ -258,6 +258,22 @@ async def test_a_unit_is_introduced_as_soon_as_it_can_be_described(autojump_cloc
         assert w.counts() == list(range(1, w.unit.count + 1))
 
 
+async def test_a_link_that_is_lost_before_the_unit_can_be_described_is_replaced(
+    autojump_clock: Clock,
+) -> None:
+    """Asking again ends with the link, and the next link asks again."""
+    async with world(run=False) as w:
+        with failing(w.unit, "create_uod_info", KeyError()):
+            await w.nursery.start(w.runner.run)
+            await trio.sleep(2.5)
+            w.aggregator.drop()
+            # 0.6875 s later there is a link again. It asks every second, from 3.1875 s on.
+            await trio.sleep(1)
+            assert (w.runner.state, w.runner.statistics().links) == ("Reconnecting", 2)
+        await w.until("Reconnected")
+        assert trio.current_time() == 4.1875
+
+
 async def test_the_events_of_a_run_do_not_depend_on_their_builders(
     autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,6 +40,7 @@ class Written:
     expect: Callable[[object, str], None]
     _allowed: float = field(default=AHEAD_BYTES, init=False)
     _most: float = field(default=AHEAD_BYTES, init=False)
+    """How much may be written in advance now (bytes)."""
     _for_events: float = field(default=0.0, init=False)
     _bytes: int = field(default=0, init=False)
     _events_cost: float = field(default=0.0, init=False)
