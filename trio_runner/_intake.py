@@ -20,9 +20,6 @@ from trio_runner.protocol import models as mdl
 T = TypeVar("T")
 MessageT = TypeVar("MessageT", bound=em.EngineMessage)
 
-MAY_BE_NONE = em.ErrorLogMsg, em.QueuedRunLogMsg
-"""What an engine need not have, of what `Intake` takes."""
-
 RUN_LOG_SHARE = 0.1
 """The share of Trio's time that making run logs may take: one of 4,000 lines can take a second."""
 
@@ -247,8 +244,8 @@ class Intake:
         """Queue what the engine makes and return it; None if it has nothing to tell or fails."""
         try:
             made = self._ask(create)
-            if made is None and kind in MAY_BE_NONE:
-                return None
+            if made is None and kind is em.ErrorLogMsg:
+                return None  # there are no errors
             ready = self._outbox.prepare(of_kind(kind, made))
         except FAILS as error:
             self._complaints.note_failure(create, error)
