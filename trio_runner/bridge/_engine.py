@@ -20,6 +20,7 @@ from openpectus.lang.exec.clock import WallClock
 from openpectus.lang.exec.tags import SystemTagName
 from openpectus.lang.exec.timer import OneThreadTimer
 
+from trio_runner._mistakes import FAILS
 from trio_runner.bridge._builder import UodMessageBuilder
 from trio_runner.bridge._emitter import UodEventEmitter
 from trio_runner.bridge._logging import current_unit, take_error_log
@@ -183,7 +184,7 @@ class _Timer(OneThreadTimer):  # type: ignore[misc]
         current_unit.set(self.unit)
         try:
             super().ticker()
-        except (Exception, SystemExit) as error:  # a driver's sys.exit() also ends the thread
+        except FAILS as error:  # a driver's sys.exit() also ends the thread
             if not self.running:  # the hardware was disconnected during the last tick
                 logger.debug("The last tick failed", exc_info=True)
                 return
@@ -219,7 +220,7 @@ def load_uod(path: str) -> Any:
         raise UodUnusable(f"there is no file {os.path.abspath(path)}")
     try:
         uod = package.create_uod(path)
-    except (Exception, SystemExit) as error:
+    except FAILS as error:
         if _lacks_create(error.__cause__):
             name = os.path.basename(path)
             raise UodUnusable(f"{name} has no function create(), so it is no UOD") from error
