@@ -19,11 +19,11 @@ def settle(
     now_s = 0.0
     for _ in range(answers):
         while len(sent) < window.limit:
-            window.sent(now_s)
+            window.sent()
             free_s = max(free_s, now_s + distance_s / 2) + handling_s
             sent.append((now_s, free_s + distance_s / 2, len(sent) + 1))
         began_s, now_s, unanswered = sent.pop(0)
-        window.freed(now_s)
+        window.freed()
         window.answered(now_s, now_s - began_s, unanswered)
     return window
 
@@ -53,7 +53,7 @@ def test_a_window_that_ran_empty_is_not_filled_at_once(
     queued_s, sent, full_s = [0.0], list[tuple[float, float, int]](), math.inf
     while now_s < start_s + 2 * distance_s + 1:
         while len(sent) < window.limit and window.due_at(now_s) <= now_s:
-            window.sent(now_s)
+            window.sent()
             arrives_s = now_s + distance_s / 2
             queued_s.append(max(free_s - arrives_s, 0))
             free_s = max(free_s, arrives_s) + handling_s
@@ -65,7 +65,7 @@ def test_a_window_that_ran_empty_is_not_filled_at_once(
             now_s = due_s
         else:
             began_s, now_s, unanswered = sent.pop(0)
-            window.freed(now_s)
+            window.freed()
             window.answered(now_s, now_s - began_s, unanswered)
     assert max(queued_s) <= 0.25
     # The first answer comes after the distance and the work that was sent at once.
@@ -105,6 +105,14 @@ def grown(limit: int) -> Window:
     return window
 
 
+def grown_without_distance(limit: int) -> Window:
+    """Return a window of this size at an aggregator that answers at once."""
+    window = Window()
+    for number in range(1, limit):
+        window.answered(0.0, 0.0, number)
+    return window
+
+
 def test_a_window_grows_by_one_an_answer_and_where_something_queues_by_one_a_window() -> None:
     """Under 0.05 s in the queue each answer adds 1, above that 1 / size, up to room for one more.
 
@@ -123,6 +131,21 @@ def test_a_window_grows_by_one_an_answer_and_where_something_queues_by_one_a_win
         assert window.limit == limit
     window.answered(1.0, 0.25 + 0.045, 5)
     assert window.limit == 7
+
+
+def test_at_its_bounds_a_queue_lets_the_window_grow_by_one_a_window() -> None:
+    """A quarter of 0.2 s is no longer hardly anything; and exactly room for one more is room.
+
+    Without distance the window is 2 after the first answer, then 2.5, 2.9 and 3.24.
+    """
+    window = grown_without_distance(4)
+    window.answered(1.0, LINE_S / 4, 4)
+    assert window.limit == 4
+    window, size = grown_without_distance(2), 2.0
+    for limit in (2, 2, 3):
+        window.answered(1.0, LINE_S * size / (size + 1), 2)
+        size += 1 / size
+        assert window.limit == limit
 
 
 def test_a_window_that_is_not_made_use_of_does_not_grow() -> None:
@@ -181,6 +204,47 @@ def test_the_distance_is_that_of_the_fastest_of_the_last_three_that_were_alone()
     assert distances_s == [0.5, 0.25, 0.25, 0.25, 0.5]
 
 
+def leave(window: Window, now_s: float) -> int:
+    """Let all messages leave that the pace allows at an instant; return how many those are."""
+    count = 0
+    while window.due_at(now_s) <= now_s:
+        window.sent()
+        count += 1
+    return count
+
+
+def test_messages_leave_at_the_pace_at_which_the_aggregator_works() -> None:
+    """Those of 0.2 s leave at once; then one leaves in the time in which one is worked on.
+
+    With 8 messages over 0.25 s that is (0.25 + 0.2) / 8 = 0.05625 s, and 0.2 / 0.05625 = 3.56
+    leave at once. After those the fourth lacks 0.44 of that time, which is 0.025 s.
+    """
+    window = grown(8)
+    assert leave(window, 100.0) == 3
+    assert window.due_at(100.0) == pytest.approx(100.025)
+    assert leave(window, 100.03) == 1
+    assert window.due_at(100.03) == pytest.approx(100.025 + 0.05625)
+    assert leave(window, 200.0) == 3
+
+
+def test_two_messages_may_leave_at_once_however_slow_the_aggregator_is() -> None:
+    """With 2 messages over 0.25 s, one is 0.45 / 2 = 0.225 s of work, more than the 0.2 s."""
+    window = grown(2)
+    assert leave(window, 100.0) == 2
+    assert window.due_at(100.0) == pytest.approx(100.225)
+
+
+def test_each_answer_lets_one_message_leave_and_two_while_the_window_grows() -> None:
+    """Four of four have left. After three quick answers the window is 7, and six may leave."""
+    window = grown_without_distance(4)
+    assert leave(window, 1.0) == 4
+    for took_s, leaves in ((0.0, 6), (LINE_S, 3)):
+        for _ in range(3):
+            window.freed()
+            window.answered(1.0, took_s, 4)
+        assert (window.limit, leave(window, 1.0)) == (7, leaves)
+
+
 @given(
     steps=st.lists(
         st.tuples(
@@ -204,7 +268,7 @@ def test_if_nothing_is_unanswered_the_next_message_may_leave_at_once(
             if sent:
                 answer(window, now_s, sent.pop(0))
         elif len(sent) < window.limit and window.due_at(now_s) <= now_s:
-            window.sent(now_s)
+            window.sent()
             sent.append((what, now_s, len(sent) + 1))
     while sent:
         answer(window, now_s, sent.pop(0))
@@ -214,6 +278,6 @@ def test_if_nothing_is_unanswered_the_next_message_may_leave_at_once(
 def answer(window: Window, now_s: float, sent: tuple[str, float, int]) -> None:
     """Let a message be answered."""
     what, began_s, unanswered = sent
-    window.freed(now_s)
+    window.freed()
     if what == "sample":
         window.answered(now_s, now_s - began_s, unanswered)

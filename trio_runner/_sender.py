@@ -358,7 +358,7 @@ class Sender:
 
     def _send(self, sequence_number: int, packed: bytes, judge: _Judge, patience: int) -> None:
         self._unanswered += 1
-        self._window.sent(trio.current_time())
+        self._window.sent()
 
         def answered(answer: m.MessageBase) -> None:
             verdict = classify(answer)
@@ -366,7 +366,7 @@ class Sender:
                 # Leave it unanswered and the bell silent: nothing may follow on this link.
                 raise LinkLost("The aggregator does not know this engine: registering anew.")
             self._unanswered -= 1
-            self._window.freed(trio.current_time())
+            self._window.freed()
             self._is_barred = False  # while it is set, the message that set it is the only one
             judge(verdict, answer)
             if not self._is_idle:

@@ -72,29 +72,21 @@ class Window:
 
     def due_at(self, now: float) -> float:
         """Return when the next message may leave (s), as far as the pace is concerned."""
-        self._allow(now)
+        # How long a message keeps the aggregator busy, if the window is just right.
+        work_s = (self.distance_s + LINE_S) / self._size
+        come_back = (now - self._allowed_at) / work_s
+        self._allowance = min(self._allowance + come_back, max(2.0, LINE_S / work_s))
+        self._allowed_at = now
         lacking = 1 - self._allowance
-        return now if lacking <= 0 else now + lacking * self._work_s
+        return now if lacking <= 0 else now + lacking * work_s
 
-    def sent(self, now: float) -> None:
+    def sent(self) -> None:
         """Note that a message is sent."""
-        self._allow(now)
         self._allowance -= 1
 
-    def freed(self, now: float) -> None:
+    def freed(self) -> None:
         """Note that a message was answered, of whatever kind."""
-        self._allow(now)
         self._allowance += 1
-
-    @property
-    def _work_s(self) -> float:
-        """How long a message keeps the aggregator busy (s), if the window is just right."""
-        return (self.distance_s + LINE_S) / self._size
-
-    def _allow(self, now: float) -> None:
-        work_s, since_s = self._work_s, now - self._allowed_at
-        self._allowance = min(self._allowance + since_s / work_s, max(2.0, LINE_S / work_s))
-        self._allowed_at = now
 
     def answered(self, now: float, took_s: float, unanswered: int) -> None:
         """Note that a sample was answered now (s on Trio's clock), after took_s (s).
@@ -126,7 +118,6 @@ class Window:
         if self._is_measuring:  # earlier measurements are of another path
             self._is_measuring = False
             self._alone_s.clear()
-            self._took_s.clear()
         self._measured_at = now
         self._alone_s.append(took_s)
         self.distance_s = min(self._alone_s)

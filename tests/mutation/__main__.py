@@ -22,8 +22,12 @@ from trio_runner.simulation.trials import _simulate
 ROOT = PACKAGE.parent
 
 TESTS = (
+    "tests/test_again.py",
+    "tests/test_answers.py",
     "tests/test_backoff.py",
     "tests/test_intake.py",
+    "tests/test_news.py",
+    "tests/test_notices.py",
     "tests/test_outbox.py",
     "tests/test_outbox_checking.py",
     "tests/test_outbox_damage.py",
@@ -32,6 +36,8 @@ TESTS = (
     "tests/test_outbox_snapshot.py",
     "tests/test_outbox_sqlite.py",
     "tests/test_outbox_written.py",
+    "tests/test_states.py",
+    "tests/test_under_way.py",
     "tests/test_window.py",
     "tests/runner",
     "tests/net/test_before.py",
