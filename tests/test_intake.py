@@ -47,3 +47,35 @@ async def test_samples_are_taken_while_the_end_of_a_run_is_encoded() -> None:
         em.RunStoppedMsg,
     ]
     assert '"run_id":"run-1"' in entries[1].text
+
+
+@define(eq=False)
+class Starting(Engine):
+    """An engine that begins a run, from its thread, while it is asked for the tags that changed."""
+
+    intake: Intake = field(init=False)
+    asked: list[str | None] = field(factory=list)
+    """What it was asked for: changes in a run (its id), changes outside a run (None), or `all`."""
+
+    def create_tag_updates_msg(self, run_id: str | None) -> em.TagsUpdatedMsg | None:
+        self.asked.append(run_id)
+        if run_id is None:
+            self.intake.post(self.create_run_started_msg("run-1", 0.0))
+        return super().create_tag_updates_msg(run_id)
+
+    def create_tag_updates_snapshot_msg(self) -> em.TagsUpdatedMsg:
+        self.asked.append("all")
+        return super().create_tag_updates_snapshot_msg()
+
+
+async def test_tags_are_asked_for_once_more_if_a_run_began_meanwhile() -> None:
+    """All of them, since the engine does not tell twice what changed. They belong to the run."""
+    unit, outbox = Starting("Unit", computer_name="host"), MemoryOutbox()
+    unit.intake = Intake(unit, outbox, lambda: 0.0)
+    unit.intake.take_tags(whole=False)
+    assert unit.asked == [None, "all"]
+    unit.intake.take_tags(whole=False)
+    assert unit.asked == [None, "all", "run-1"]
+    started, *samples = [outbox.take() for _ in range(3)]
+    assert started.kind is em.RunStartedMsg
+    assert all('"run_id":"run-1"' in sample.text for sample in samples)

@@ -137,7 +137,7 @@ async def test_a_builder_that_returns_something_else_fails(
         await w.until("Reconnected")
         await trio.sleep(2)
         assert w.runner.state == "Reconnected"
-    assert f"TypeError: it has to return {why}" in caplog.text
+    assert f"<lambda> raised TypeError: it has to return {why}" in caplog.text
 
 
 async def test_a_builder_that_tells_of_something_else_does_not_cost_the_run(

@@ -10,6 +10,7 @@ from trio_runner import MemoryOutbox, Timing
 from trio_runner._intake import Intake
 from trio_runner._ticker import Ticker
 from trio_runner.protocol import engine_messages as em
+from trio_runner.protocol import models as mdl
 
 Clock = trio.testing.MockClock
 
@@ -111,6 +112,40 @@ async def test_the_first_run_log_of_a_new_run_is_told_at_once(autojump_clock: Cl
         intake.post(unit.create_run_stopped_msg(run_id))
     # With the samples one is made every 3 s, and the end of each run makes one.
     assert unit.asked_at == [0, 3, 6, 9]
+
+
+async def test_a_run_log_that_costs_nothing_is_made_whenever_states_are_taken(
+    autojump_clock: Clock,
+) -> None:
+    """After the first one was told it does not change, and three times are the same instant."""
+    unit = Costly(clock_of_test=autojump_clock)
+    intake = Intake(unit, MemoryOutbox())
+    intake.post(unit.create_run_started_msg("1", 0.0))
+    intake.take_states()
+    await trio.sleep(1)
+    for _ in range(3):
+        intake.take_states()
+    assert unit.asked_at == [0, 1, 1, 1]
+
+
+async def test_commands_that_wait_for_a_run_are_told_at_once(autojump_clock: Clock) -> None:
+    """As long as none waits there is nothing to tell, and that costs nothing."""
+    unit, outbox = Unit(), MemoryOutbox()
+    intake = Intake(unit, outbox)
+    intake.take_states()
+    assert outbox.state(em.QueuedRunLogMsg) is None
+    line = mdl.RunLogLine(
+        id="1",
+        command_name="Mark: A",
+        start=0.0,
+        end=None,
+        progress=None,
+        start_values=[],
+        end_values=[],
+    )
+    unit.queued.append(line)
+    intake.take_states()
+    assert "Mark: A" in str(outbox.state(em.QueuedRunLogMsg))
 
 
 class NoInterval(Unit):
