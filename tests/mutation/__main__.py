@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -16,7 +17,7 @@ import pytest
 from attrs import asdict, define, field
 
 from tests.mutation.mutants import PACKAGE, Mutant, core_modules, mutants_of, sample
-from tests.mutation.trials import NO_PYTHON, Trial, Trials, trials_of
+from tests.mutation.trials import NO_PYTHON, TESTS_S_MAX, Trial, Trials, trials_of
 from trio_runner.simulation.trials import _simulate
 
 ROOT = PACKAGE.parent
@@ -111,9 +112,10 @@ def try_all(mutants: list[Mutant], trials: Trials, kept: Kept, *, again: bool) -
         m for m in mutants if kept.caught.get(m.key, SURVIVED if again else "") in ("", SURVIVED)
     ]
     say(f"{len(left)} mutants to try")
+    tests_s_max = math.inf if again else TESTS_S_MAX
     began = time.monotonic()
     for count, mutant in enumerate(left, 1):
-        caught = trials.catch(mutant, trials_of(mutant, known))
+        caught = trials.catch(mutant, trials_of(mutant, known, tests_s_max))
         kept.caught[mutant.key] = caught or SURVIVED
         if caught is None:
             say(f"\n{told(mutant)}\n")
@@ -166,7 +168,7 @@ def parsed() -> argparse.Namespace:
     add("--module", metavar="NAME", help="only those of a module, such as _outbox/_line")
     add("--tests", nargs="+", default=TESTS, help="by these tests (default: those of the core)")
     add("--seeds", type=int, default=50, metavar="N", help="lives after the tests (default: 50)")
-    add("--again", action="store_true", help="try again what has survived")
+    add("--again", action="store_true", help="try again what has survived, by all tests")
     results = ROOT / ".cache/mutation.json"
     add("--results", type=Path, default=results, help="where to keep what is found")
     return parser.parse_args()

@@ -28,7 +28,7 @@ LIFE_S = 60.0
 """How long faults happen in each life of the simulation (s)."""
 
 TESTS_S_MAX = 30.0
-"""How long the tests of one mutant may take, by what they take without it (s)."""
+"""How long the tests of one mutant may take at first, by what they take without it (s)."""
 
 HANGS_AFTER = 10
 """How many times as long as without a mutant a trial may take, after 5 s."""
@@ -60,14 +60,17 @@ class Trial:
         return self.name.startswith("seed ")
 
 
-def trials_of(mutant: Mutant, trials: Iterable[Trial]) -> list[Trial]:
-    """Return the trials in which a mutant may show: tests before lives, the quickest first."""
+def trials_of(mutant: Mutant, trials: Iterable[Trial], tests_s_max: float) -> list[Trial]:
+    """Return the trials in which a mutant may show: tests before lives, the quickest first.
+
+    The tests take `tests_s_max` together at the most (s).
+    """
     file, lines = str(mutant.path), set(mutant.lines)
     concerned = [trial for trial in trials if not lines.isdisjoint(trial.lines.get(file, ()))]
     chosen, tests_s = list[Trial](), 0.0
     for trial in sorted(concerned, key=lambda trial: (trial.is_life, trial.seconds)):
         tests_s += trial.seconds
-        if trial.is_life or tests_s <= TESTS_S_MAX:
+        if trial.is_life or tests_s <= tests_s_max:
             chosen.append(trial)
     return chosen
 
