@@ -129,7 +129,7 @@ class Complaints:
     def note_failure(self, create: Callable[..., Any], error: BaseException) -> None:
         """Tell of a message that the engine could not make, with the traceback in the log."""
         name = _call(create)
-        text = f"{name} raised {_raised(error)}; the runner goes on without it"
+        text = f"{name} failed ({_raised(error)}); the runner goes on without it"
         self._tell(logging.ERROR, text, f"failed {name}: {type(error).__name__}", error)
 
     def note_call(self, create: Callable[..., Any], took_s: float) -> None:

@@ -71,7 +71,7 @@ async def test_a_builder_that_fails_is_told_once_and_ends_nothing(
         assert w.runner.state == "Connected"
         (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
         raised = "KeyError: 'flow'" if isinstance(error, KeyError) else "SystemExit: 3"
-        assert record.getMessage() == f"Unit.{name} raised {raised}; the runner goes on without it"
+        assert record.getMessage() == f"Unit.{name} failed ({raised}); the runner goes on without it"
         assert record.exc_info is not None
         await trio.sleep(0.3)
         (entry,) = w.aggregator.engine().unit.error_log
@@ -94,7 +94,7 @@ async def test_an_error_that_cannot_be_shown_ends_nothing_either(
         with failing(w.unit, "create_method_msg", Mute()):
             await trio.sleep(1)
         assert w.runner.state == "Connected"
-    assert "create_method_msg raised Mute; the runner goes on without it" in caplog.text
+    assert "create_method_msg failed (Mute); the runner goes on without it" in caplog.text
 
 
 async def test_a_builder_that_blocks_and_then_fails_is_told_as_both(
@@ -110,7 +110,7 @@ async def test_a_builder_that_blocks_and_then_fails_is_told_as_both(
 
         w.unit.create_method_msg = wait_in_vain  # type: ignore[method-assign]
         await trio.sleep(3)
-    assert "wait_in_vain raised TimeoutError" in caplog.text
+    assert "wait_in_vain failed (TimeoutError)" in caplog.text
     assert "wait_in_vain has blocked Trio's thread for 2.0 s" in caplog.text
 
 
@@ -137,7 +137,7 @@ async def test_a_builder_that_returns_something_else_fails(
         await w.until("Reconnected")
         await trio.sleep(2)
         assert w.runner.state == "Reconnected"
-    assert f"<lambda> raised TypeError: it has to return {why}" in caplog.text
+    assert f"<lambda> failed (TypeError: it has to return {why}" in caplog.text
 
 
 async def test_a_builder_that_tells_of_something_else_does_not_cost_the_run(
@@ -311,4 +311,4 @@ async def test_a_run_ends_though_its_end_cannot_be_encoded(
         await trio.sleep(1)
         (run,) = w.aggregator.recent_runs
         assert (run.run_id, run.run_log.lines) == ("run-1", [])
-    assert "the type set, which JSON does not have; the runner goes on without it" in caplog.text
+    assert "the type set, which JSON does not have); the runner goes on without it" in caplog.text
