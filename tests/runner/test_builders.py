@@ -70,8 +70,8 @@ async def test_a_builder_that_fails_is_told_once_and_ends_nothing(
         assert len(w.counts()) - before == 20
         assert w.runner.state == "Connected"
         (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
-        raised = "KeyError: 'flow'" if isinstance(error, KeyError) else "SystemExit: 3"
-        assert record.getMessage() == f"Unit.{name} failed ({raised}); the runner goes on without it"
+        raised = "(KeyError: 'flow')" if isinstance(error, KeyError) else "(SystemExit: 3)"
+        assert record.getMessage() == f"Unit.{name} failed {raised}; the runner goes on without it"
         assert record.exc_info is not None
         await trio.sleep(0.3)
         (entry,) = w.aggregator.engine().unit.error_log
