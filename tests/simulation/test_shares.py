@@ -54,6 +54,30 @@ async def test_on_a_wide_path_samples_come_at_the_steady_rate(
 
 
 @pytest.mark.parametrize(
+    ("gaps_at", "violation"),
+    [
+        pytest.param((30,), None, id="once"),
+        pytest.param((30, 50), "two samples were taken 1.30 s apart on a wide path", id="twice"),
+    ],
+)
+async def test_a_new_distance_may_be_measured_once(
+    gaps_at: tuple[int, ...], violation: str | None, mock_clock: trio.abc.Clock
+) -> None:
+    """That costs the samples of a round trip, which is 1 s here: the gap may be 1.45 s long."""
+    expected = Expected()
+    rate, made_at = Rate(expected, steady_s=0.3), 0.0
+    for second in range(60):
+        while made_at <= trio.current_time():
+            rate.receive(made_at)
+            made_at += 0.3
+        if second in gaps_at:
+            made_at += 1.0
+        rate.check_second(is_wide=True, latency_s=0.5, jitter_s=0.0)
+        mock_clock.jump(1)  # type: ignore[attr-defined]
+    assert expected.violation == violation
+
+
+@pytest.mark.parametrize(
     ("took_s", "rest_s", "violation"),
     [
         # 2.1 s every 10 s: 3 answers in 30 s, of which 2 count, each without 0.1 s on the way.
