@@ -28,11 +28,12 @@ from trio_runner.simulation import Aggregator, SimulatedDisk
 class HangingDisk:
     """A disk whose commits take a time (s), or hang while `works` is not set.
 
-    The next `good` commits succeed, and those after them fail.
+    The next `good` commits succeed, and those after them fail with `error`.
     """
 
     commit_s: float = 0.0
     good: float = math.inf
+    error: BaseException = field(factory=lambda: sqlite3.OperationalError("disk I/O error"))
     works: threading.Event = field(factory=threading.Event)
     reached: threading.Event = field(factory=threading.Event)
     """Set when a commit has reached the disk."""
@@ -51,7 +52,7 @@ class HangingDisk:
                     disk.works.wait()
                     disk.good -= 1
                     if disk.good < 0:
-                        raise sqlite3.OperationalError("disk I/O error")
+                        raise disk.error
                 return super().execute(sql, parameters)
 
         return sqlite3.connect(*arguments, factory=Connection, **options)
@@ -62,6 +63,11 @@ def disk() -> Iterator[HangingDisk]:
     disk = HangingDisk()
     yield disk
     disk.works.set()
+
+
+def are_daemons() -> list[bool]:
+    """Return of each thread that an outbox has started whether it lets the process end."""
+    return [thread.daemon for thread in threading.enumerate() if thread.name == "outbox"]
 
 
 @contextmanager
@@ -200,6 +206,7 @@ def test_a_put_without_a_runner_waits_for_a_hanging_disk_a_second_at_most(
         outbox.put(event("one"))
         assert 0.9 < time.perf_counter() - began < 1.5
         assert outbox.statistics().degraded == "the disk has not written for 1 s"
+        assert are_daemons() == [True]
         began = time.perf_counter()
         outbox.put(event("two"))
         assert time.perf_counter() - began < 0.1
@@ -272,6 +279,49 @@ def test_a_commit_that_waited_for_a_slow_one_and_fails_withholds_nothing(
     assert caplog.text.count("cannot be written (disk I/O error)") == 1
 
 
+def test_a_commit_that_was_interrupted_is_made_up_for_by_the_next(
+    path: Path, disk: HangingDisk
+) -> None:
+    """After Ctrl-C nobody knows what is on the disk, so the next commit writes all that waits."""
+    with DurableOutbox(path, connect=disk.connect) as outbox:
+        outbox.commit_wanted = lambda: None
+        outbox.enter(event("one"))
+        disk.good, disk.error = 0, KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            outbox.commit()
+        assert outbox.statistics().degraded == "interrupted by KeyboardInterrupt()"
+        disk.good = math.inf
+        outbox.commit()
+        assert outbox.statistics().degraded is None
+        assert rows(path) == [1]
+        outbox.commit_wanted = None
+
+
+def test_a_disk_that_has_recovered_is_still_the_one_that_was_given(
+    path: Path, disk: HangingDisk
+) -> None:
+    """It fails once more, as no other would."""
+    now_s = 0.0
+    with DurableOutbox(path, connect=disk.connect, clock=lambda: now_s) as outbox:
+        for number in (1, 2):
+            disk.good = 0
+            outbox.put(event(str(number)))
+            assert outbox.statistics().degraded == "disk I/O error"
+            disk.good, now_s = math.inf, now_s + 31
+            outbox.commit()
+            assert outbox.statistics().degraded is None
+            assert rows(path) == list(range(1, number + 1))
+
+
+def test_a_commit_of_a_closed_outbox_returns_at_once(path: Path) -> None:
+    """A runner may still ask for one."""
+    outbox = DurableOutbox(path)
+    outbox.close()
+    began = time.perf_counter()
+    outbox.commit()
+    assert time.perf_counter() - began < 0.5
+
+
 def test_closing_does_not_wait_for_a_hanging_disk(
     path: Path, disk: HangingDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -283,8 +333,7 @@ def test_closing_does_not_wait_for_a_hanging_disk(
     outbox.close()
     assert 2.9 < time.perf_counter() - began < 4
     assert f"The outbox {path} is left behind because its disk hangs" in caplog.text
-    left = [thread for thread in threading.enumerate() if thread.name == "outbox"]
-    assert all(thread.daemon for thread in left)  # so that the process can end
+    assert are_daemons() == [True]  # so that the process can end
     with pytest.raises(OutboxClosed):
         outbox.put(event("two"))
     disk.works.set()
@@ -423,6 +472,19 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_end(
     assert (doubtful.format(path) in caplog.text) == is_down
     outbox.close()
     assert "is left behind because its disk hangs" in caplog.text
+
+
+# In virtual time
+
+
+async def test_without_a_runner_an_event_is_on_a_simulated_disk_at_once(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """No other thread would know its clock."""
+    disk = SimulatedDisk(tmp_path, Random(1))
+    with DurableOutbox(disk.path, connect=disk.connect, clock=trio.current_time) as outbox:
+        outbox.put(event("one"))
+        assert rows(disk.path) == [1]
 
 
 # Under a runner, in virtual time

@@ -111,7 +111,6 @@ class Disk:
         only `DISK_WAIT_S`. Raises nothing for a disk that fails.
         """
         if not self.writing.acquire(timeout=DISK_WAIT_S):
-            source.end(True)
             return
         try:
             if self.is_open and not (self.failure and self.clock() < self._retry_at):
