@@ -215,6 +215,19 @@ def test_a_put_without_a_runner_waits_for_a_hanging_disk_a_second_at_most(
     assert caplog.text.count("it is slow, or hangs") == 1
 
 
+async def test_in_trios_thread_too_a_put_without_a_runner_waits_a_second_at_most(
+    path: Path, disk: HangingDisk
+) -> None:
+    """The disk is real, so another thread can wait for it."""
+    with DurableOutbox(path, connect=disk.connect) as outbox:
+        disk.works.clear()
+        began = time.perf_counter()
+        outbox.put(event("one"))
+        assert 0.9 < time.perf_counter() - began < 1.5
+        disk.works.set()
+    assert numbers(path) == [1]
+
+
 async def test_an_error_log_goes_out_when_it_is_written_whatever_is_logged_meanwhile(
     path: Path, disk: HangingDisk
 ) -> None:
@@ -343,6 +356,24 @@ def test_closing_does_not_wait_for_a_hanging_disk(
             break
         except OutboxInUse:
             time.sleep(0.01)
+
+
+def test_a_commit_that_hung_while_the_outbox_was_closed_releases_its_file(
+    path: Path, disk: HangingDisk
+) -> None:
+    """The thread that closed it has gone on, so no other is left to do that."""
+    outbox = DurableOutbox(path, connect=disk.connect)
+    outbox.commit_wanted = lambda: None
+    outbox.enter(event("one"))
+    disk.works.clear()
+    disk.reached.clear()
+    commit = threading.Thread(target=outbox.commit, daemon=True)
+    commit.start()
+    disk.reached.wait(5)
+    outbox.close()
+    disk.works.set()
+    commit.join()
+    assert numbers(path) == [1]
 
 
 async def test_closing_in_trios_thread_waits_for_a_hanging_disk_3_s_at_most(

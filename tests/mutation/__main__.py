@@ -32,6 +32,7 @@ TESTS = (
     "tests/test_outbox.py",
     "tests/test_outbox_checking.py",
     "tests/test_outbox_damage.py",
+    "tests/test_outbox_facts.py",
     "tests/test_outbox_requeue.py",
     "tests/test_outbox_slow_disk.py",
     "tests/test_outbox_snapshot.py",
