@@ -21,6 +21,9 @@ DOUBLINGS = 4
 JITTER_S = 0.125
 """The most jitter one way (s); with more, some answers are 0.25 s late though nothing queues."""
 
+LATE_S = 0.25
+"""How much later than usual answers are (s) from which the runner sees that the path is longer."""
+
 FAR_S = 0.5
 """A long distance one way (s): an answer comes after three more samples have been taken."""
 
@@ -32,8 +35,8 @@ TICK_S = 0.15
 class Rate:
     """Follows the samples that the aggregator takes; `expect` is the oracle's.
 
-    If a path has become longer by some 0.25 s, jitter decides when four answers in a row are late.
-    The runner then measures the distance, once, and takes no sample until it is known.
+    If a path has become longer by some `LATE_S`, jitter decides when four answers in a row are
+    late. The runner then measures the distance, once, and takes no sample until it is known.
     """
 
     expect: Callable[[object, str], None]
@@ -46,7 +49,7 @@ class Rate:
     _distance: tuple[float, float] = field(default=(math.nan, math.nan), init=False)
     _wide_since: float = field(default=math.inf, init=False)
     _may_measure: bool = field(default=False, init=False)
-    """Whether the runner may not have measured this distance yet."""
+    """Whether jitter decides when the runner measures this distance, and it may not have yet."""
 
     def receive(self, made_at: float) -> None:
         """Note a sample that the aggregator has taken, and when it was made (s)."""
@@ -60,7 +63,10 @@ class Rate:
         `is_wide` says whether that was so for the last second.
         """
         distance, now = (latency_s, jitter_s), trio.current_time()
-        self._may_measure = self._may_measure or distance != self._distance
+        if distance != self._distance:
+            longer_s = 2 * (latency_s - self._distance[0])
+            least_s, most_s = longer_s - 2 * self._distance[1], longer_s + 2 * jitter_s
+            self._may_measure = least_s < LATE_S < most_s
         if not is_wide or distance != self._distance or jitter_s > JITTER_S:
             self._distance, self._wide_since = distance, now
         longest_s, began = self._gap
