@@ -11,7 +11,7 @@ from attrs import define, evolve, field
 
 from trio_runner._engine import MessageBuilder
 from trio_runner._mistakes import FAILS, Complaints, of_kind, seconds
-from trio_runner._outbox import Lock, Outbox, Prepared
+from trio_runner._outbox import RUN_EVENTS, Lock, Outbox, Prepared
 from trio_runner._warnings import UnitWarning
 from trio_runner.protocol import encode_json, kind_of
 from trio_runner.protocol import engine_messages as em
@@ -120,7 +120,7 @@ class Intake:
             if isinstance(ready, em.TagsUpdatedMsg) and ready.run_id is None:
                 ready = evolve(ready, run_id=self.run_id)
             event = self._outbox.enter(ready)
-            if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
+            if isinstance(message, RUN_EVENTS):
                 self.run_id = message.run_id if isinstance(message, em.RunStartedMsg) else None
                 self._runs += 1
                 self._run_log_due = -math.inf

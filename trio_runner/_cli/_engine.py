@@ -22,6 +22,7 @@ from trio_runner._cli._status import keep_serving
 from trio_runner._cli._systemd import tell_systemd
 from trio_runner._cli._unit_files import file_name
 from trio_runner._groups import first
+from trio_runner._mistakes import FAILS
 from trio_runner._outbox import OUTBOX_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ class Unit:
                     await self._stop(engine)  # noqa: ASYNC102 - shielded, its time is bounded
         except* UnitFailed as group:
             self._fail(str(first(group)))
-        except* (Exception, SystemExit) as group:  # only this unit fails; the others go on
+        except* FAILS as group:  # only this unit fails; the others go on
             self._fail("it ended with an error", group)
 
     def _fail(self, why: str, error: BaseException | None = None) -> None:

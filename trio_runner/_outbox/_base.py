@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 
 from attrs import define, field, frozen
 
-from trio_runner._outbox._entry import DELIVERY, Delivery, Entry, is_too_big
+from trio_runner._outbox._entry import DELIVERY, RUN_EVENTS, Delivery, Entry, is_too_big
 from trio_runner._outbox._line import Line
 from trio_runner._outbox._logs import WaitingLogs, is_log
 from trio_runner._outbox._shrinking import is_long_log, merged_logs, smaller_end
@@ -205,7 +205,7 @@ class Outbox(Line, ABC):
 
     def _put_in_line(self, message: em.EngineMessage, body: bytes) -> Entry:
         with self._lock:
-            if isinstance(message, em.RunStartedMsg | em.RunStoppedMsg):
+            if isinstance(message, RUN_EVENTS):
                 # Those that wait tell of the time before. After this event they would be refused.
                 self._states.pop(em.RunLogMsg, None)
                 self._states.pop(em.QueuedRunLogMsg, None)
