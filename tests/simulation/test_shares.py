@@ -53,14 +53,17 @@ async def test_on_a_wide_path_samples_come_at_the_steady_rate(
     assert expected.violation == violation
 
 
+GAP = "two samples were taken 1.30 s apart on a wide path"
+
+
 @pytest.mark.parametrize(
     ("before_s", "gaps_at", "violation"),
     [
         pytest.param(0.4, (30,), None, id="once"),
-        pytest.param(0.4, (30, 50), "two samples were taken 1.30 s apart", id="twice"),
+        pytest.param(0.4, (30, 50), GAP, id="twice"),
         # All answers are late at once, or none is.
-        pytest.param(0.1, (30,), "two samples were taken 1.30 s apart", id="much longer"),
-        pytest.param(0.5, (30,), "two samples were taken 1.30 s apart", id="no longer"),
+        pytest.param(0.1, (30,), GAP, id="much longer"),
+        pytest.param(0.5, (30,), GAP, id="no longer"),
     ],
 )
 async def test_a_distance_that_jitter_has_hidden_may_be_measured_once(
@@ -81,8 +84,7 @@ async def test_a_distance_that_jitter_has_hidden_may_be_measured_once(
         latency_s = before_s if second < 5 else 0.5
         rate.check_second(is_wide=True, latency_s=latency_s, jitter_s=0.05)
         mock_clock.jump(1)  # type: ignore[attr-defined]
-    assert (expected.violation or "").startswith(violation or "")
-    assert (expected.violation is None) == (violation is None)
+    assert expected.violation == violation
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ SETTLED_S = 15.0
 DOUBLINGS = 4
 """How many round trips that takes besides."""
 
-JITTER_S = 0.125
-"""The most jitter one way (s); with more, some answers are 0.25 s late though nothing queues."""
-
 LATE_S = 0.25
 """How much later than usual answers are (s) from which the runner sees that the path is longer."""
+
+JITTER_S = LATE_S / 2
+"""The most jitter one way (s); with more, some answers are late though nothing queues."""
 
 FAR_S = 0.5
 """A long distance one way (s): an answer comes after three more samples have been taken."""
@@ -63,19 +63,19 @@ class Rate:
         `is_wide` says whether that was so for the last second.
         """
         distance, now = (latency_s, jitter_s), trio.current_time()
-        if distance != self._distance:
-            longer_s = 2 * (latency_s - self._distance[0])
-            least_s, most_s = longer_s - 2 * self._distance[1], longer_s + 2 * jitter_s
-            self._may_measure = least_s < LATE_S < most_s
-        if not is_wide or distance != self._distance or jitter_s > JITTER_S:
+        has_moved = distance != self._distance
+        if has_moved:
+            later_s, old_jitter_s = 2 * (latency_s - self._distance[0]), self._distance[1]
+            self._may_measure = later_s - 2 * old_jitter_s < LATE_S < later_s + 2 * jitter_s
+        if not is_wide or has_moved or jitter_s > JITTER_S:
             self._distance, self._wide_since = distance, now
         longest_s, began = self._gap
         self._gap = (0.0, now)
         if began >= self._wide_since + SETTLED_S + DOUBLINGS * 2 * (latency_s + jitter_s):
             sometimes("settled far away", latency_s > FAR_S)
-            often_s = self.steady_s + TICK_S
-            if self._may_measure and often_s < longest_s <= often_s + 2 * (latency_s + jitter_s):
+            most_s = self.steady_s + TICK_S
+            if longest_s > most_s and self._may_measure:
                 self._may_measure = False
-                often_s = longest_s
+                most_s += 2 * (latency_s + jitter_s)
             text = f"two samples were taken {longest_s:.2f} s apart on a wide path"
-            self.expect(longest_s <= often_s, text)
+            self.expect(longest_s <= most_s, text)
