@@ -96,20 +96,12 @@ def test_a_sample_beside_a_state_does_not_measure_the_distance() -> None:
     assert window.in_line_s == pytest.approx(0.25)
 
 
-def grown(limit: int) -> Window:
-    """Return a window of this size over a distance of 0.25 s, measured at 0 s."""
+def grown(limit: int, distance_s: float = 0.25) -> Window:
+    """Return a window of this size over this distance, measured at 0 s."""
     window = Window()
     for number in range(1, limit):
-        window.answered(0.0, 0.25, number)
-    assert (window.limit, window.distance_s) == (limit, 0.25)
-    return window
-
-
-def grown_without_distance(limit: int) -> Window:
-    """Return a window of this size at an aggregator that answers at once."""
-    window = Window()
-    for number in range(1, limit):
-        window.answered(0.0, 0.0, number)
+        window.answered(0.0, distance_s, number)
+    assert (window.limit, window.distance_s) == (limit, distance_s)
     return window
 
 
@@ -138,10 +130,10 @@ def test_at_its_bounds_a_queue_lets_the_window_grow_by_one_a_window() -> None:
 
     Without distance the window is 2 after the first answer, then 2.5, 2.9 and 3.24.
     """
-    window = grown_without_distance(4)
+    window = grown(4, distance_s=0.0)
     window.answered(1.0, LINE_S / 4, 4)
     assert window.limit == 4
-    window, size = grown_without_distance(2), 2.0
+    window, size = grown(2, distance_s=0.0), 2.0
     for limit in (2, 2, 3):
         window.answered(1.0, LINE_S * size / (size + 1), 2)
         size += 1 / size
@@ -236,7 +228,7 @@ def test_two_messages_may_leave_at_once_however_slow_the_aggregator_is() -> None
 
 def test_each_answer_lets_one_message_leave_and_two_while_the_window_grows() -> None:
     """Four of four have left. After three quick answers the window is 7, and six may leave."""
-    window = grown_without_distance(4)
+    window = grown(4, distance_s=0.0)
     assert leave(window, 1.0) == 4
     for took_s, leaves in ((0.0, 6), (LINE_S, 3)):
         for _ in range(3):

@@ -12,6 +12,7 @@ from attrs import define, evolve
 from trio.testing import MockClock as Clock
 
 from tests.helpers.unit import EPOCH, Unit, wall_clock, world
+from tests.test_outbox import LINE
 from trio_runner.protocol import engine_messages as em
 from trio_runner.protocol import models as mdl
 
@@ -20,15 +21,7 @@ WRONG: Any = {1, 2}
 
 def line(*values: mdl.TagValue) -> mdl.RunLogLine:
     """Return a line of a run log."""
-    return mdl.RunLogLine(
-        id="1",
-        command_name="Pump",
-        start=EPOCH,
-        end=None,
-        progress=None,
-        start_values=list(values),
-        end_values=[],
-    )
+    return evolve(LINE, command_name="Pump", start=EPOCH, start_values=list(values))
 
 
 @contextmanager

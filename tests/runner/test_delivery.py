@@ -9,6 +9,7 @@ import trio.testing
 from attrs import evolve, field, frozen
 
 from tests.helpers.unit import EPOCH, Named, Unit, World, world
+from tests.test_outbox import LINE
 from trio_runner import MemoryOutbox, RunStateChange, Timing
 from trio_runner._errors import LinkLost
 from trio_runner._publish import Doorbell
@@ -242,15 +243,7 @@ async def test_what_an_older_aggregator_cannot_read_is_not_told_again(
 
 
 def _queued(command: str) -> mdl.RunLogLine:
-    return mdl.RunLogLine(
-        id="QueuedCommand",
-        command_name=command,
-        start=0.0,
-        end=None,
-        progress=None,
-        start_values=[],
-        end_values=[],
-    )
+    return evolve(LINE, id="QueuedCommand", command_name=command)
 
 
 async def test_errors_of_the_engine_reach_the_error_log(autojump_clock: Clock) -> None:
@@ -472,17 +465,7 @@ async def test_a_message_over_the_aggregators_limit_does_not_stop_the_line(
         w.runner.on_notify_command(huge)
         stopped = w.unit.create_run_stopped_msg("run-1")
         w.runner.post(evolve(stopped, archive=huge, archive_filename="run-1.csv"))
-        w.unit.run_log.append(
-            mdl.RunLogLine(
-                id="1",
-                command_name=huge,
-                start=0.0,
-                end=None,
-                progress=None,
-                start_values=[],
-                end_values=[],
-            )
-        )
+        w.unit.run_log.append(evolve(LINE, command_name=huge))
         w.runner.post(w.unit.create_runlog_msg("run-1"))
         await trio.sleep(1)
         statistics = w.runner.statistics().outbox

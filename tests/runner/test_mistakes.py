@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from attrs import define
+from attrs import define, evolve
 from trio.testing import MockClock as Clock
 
 from tests.helpers.unit import EPOCH, Named, Unit, wall_clock, world
+from tests.test_outbox import LINE
 from trio_runner import EngineDispatcher, EngineRunner, MemoryOutbox, PlainEngine
 from trio_runner.protocol import ErrorMessage, encode_body
 from trio_runner.protocol import aggregator_messages as am
@@ -94,12 +95,10 @@ async def test_a_wrong_tag_that_is_posted_costs_that_tag_only(autojump_clock: Cl
 
 def test_a_value_that_json_cannot_hold_is_named_with_its_place() -> None:
     """The caller gets a TypeError, whatever the message."""
-    line = mdl.RunLogLine(
-        id="1",
+    line = evolve(
+        LINE,
         command_name="Pump",
         start=EPOCH,
-        end=None,
-        progress=None,
         start_values=[mdl.TagValue(name="Flow", tick_time=EPOCH, value=WRONG, value_unit=None)],
         end_values=[mdl.TagValue(name="F", tick_time=0, value=Decimal(1), value_unit=None)],  # type: ignore[arg-type]
     )

@@ -6,11 +6,11 @@ import trio.testing
 from attrs import define, evolve, field
 
 from tests.helpers.unit import Unit
+from tests.test_outbox import LINE
 from trio_runner import MemoryOutbox, Timing
 from trio_runner._intake import Intake
 from trio_runner._ticker import Ticker
 from trio_runner.protocol import engine_messages as em
-from trio_runner.protocol import models as mdl
 
 Clock = trio.testing.MockClock
 
@@ -134,18 +134,9 @@ async def test_commands_that_wait_for_a_run_are_told_at_once(autojump_clock: Clo
     intake = Intake(unit, outbox)
     intake.take_states()
     assert outbox.state(em.QueuedRunLogMsg) is None
-    line = mdl.RunLogLine(
-        id="1",
-        command_name="Mark: A",
-        start=0.0,
-        end=None,
-        progress=None,
-        start_values=[],
-        end_values=[],
-    )
-    unit.queued.append(line)
+    unit.queued.append(LINE)
     intake.take_states()
-    assert "Mark: A" in str(outbox.state(em.QueuedRunLogMsg))
+    assert LINE.command_name in str(outbox.state(em.QueuedRunLogMsg))
 
 
 class NoInterval(Unit):
